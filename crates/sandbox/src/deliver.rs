@@ -1,0 +1,229 @@
+//! One request's way to the platform and back, with whatever the fault script puts in its way.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::fault::{Fault, Reset};
+use crate::model::{Answer, Endpoint, Refusal, raw};
+use crate::record::Entry;
+use crate::stage::{Stage, State};
+
+const HTML: &str =
+    "<html><head><title>Error</title></head><body><h1>Something in between</h1></body></html>\n";
+
+/// What comes back to the client.
+#[derive(Debug)]
+pub enum Delivery {
+    /// An answer.
+    Answer(Response<Bytes>),
+    /// An answer whose connection closes early.
+    Truncated {
+        /// The whole answer, as its `Content-Length` announces it.
+        response: Response<Bytes>,
+        /// How many bytes of the body get through.
+        sent_bytes: usize,
+    },
+    /// No answer: the connection is reset.
+    Reset,
+}
+
+/// In the extensions of an answer that goes without a `Content-Length`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsized;
+
+impl Stage {
+    /// Brings one request to the platform. Dropping the future closes the client's connection: a request
+    /// that has not reached the platform by then never does, unless the fault script sends it on its own.
+    pub async fn deliver(&self, request: Request<Bytes>) -> Delivery {
+        self.deliver_on(0, request).await
+    }
+
+    pub(crate) async fn deliver_on(&self, connection: u64, request: Request<Bytes>) -> Delivery {
+        let (errand, step) = {
+            let state = &mut *self.lock();
+            let now = state.now();
+            let endpoint = state.model.endpoint(&request);
+            let keep = state.model.switches().keep_requests;
+            let entry = state.journal.receive(connection, &request, &endpoint, now, keep);
+            let errand = Errand {
+                entry,
+                endpoint,
+                request,
+            };
+            match state.script.next(&errand.endpoint) {
+                None => return Delivery::Answer(errand.arrive(state)),
+                Some(step) => {
+                    state.journal.fault(entry);
+                    (errand, step)
+                }
+            }
+        };
+        if step.detached {
+            let stage = self.clone();
+            let errand = tokio::spawn(async move { errand.perform(&stage, step).await });
+            errand.await.unwrap_or(Delivery::Reset)
+        } else {
+            errand.perform(self, step).await
+        }
+    }
+}
+
+/// A request on its way.
+#[derive(Debug)]
+struct Errand {
+    entry: Entry,
+    endpoint: Endpoint,
+    request: Request<Bytes>,
+}
+
+impl Errand {
+    /// Reaches the platform.
+    fn arrive(&self, state: &mut State) -> Response<Bytes> {
+        let now = state.now();
+        let keep = state.model.switches().keep_arrivals;
+        state.journal.arrive(self.entry, &self.endpoint, now, keep);
+        let Answer {
+            response,
+            code,
+            token,
+        } = state.model.answer(&self.endpoint, &self.request, now);
+        state
+            .journal
+            .answer(self.entry, response.status(), Some(code), token);
+        response
+    }
+
+    async fn perform(self, stage: &Stage, step: Fault) -> Delivery {
+        if step.refuse {
+            return Delivery::Reset;
+        }
+        let before = Duration::from_millis(step.delay_before_ms);
+        if let Some(late_ms) = step.late_ms {
+            let (stage, late) = (stage.clone(), Duration::from_millis(late_ms));
+            tokio::spawn(async move {
+                sleep(before + late).await;
+                let held = &mut *stage.lock();
+                if step.revoke_tokens {
+                    held.model.revoke_tokens();
+                }
+                self.arrive(held);
+                held.journal.unanswered(self.entry);
+            });
+            sleep(before).await;
+            return Delivery::Reset;
+        }
+        pause(before).await;
+        if step.reset == Some(Reset::Before) {
+            return Delivery::Reset;
+        }
+        let mut response = {
+            let held = &mut *stage.lock();
+            if step.revoke_tokens {
+                held.model.revoke_tokens();
+            }
+            if step.answers() {
+                let platform = step.after.then(|| self.arrive(held));
+                self.scripted(held, &step, platform)
+            } else {
+                self.arrive(held)
+            }
+        };
+        pause(Duration::from_millis(step.delay_after_ms)).await;
+        if step.reset == Some(Reset::After) {
+            stage.lock().journal.unanswered(self.entry);
+            return Delivery::Reset;
+        }
+        dress(&mut response, &step);
+        let body: Option<Value> = serde_json::from_slice(response.body()).ok();
+        let code = body
+            .as_ref()
+            .and_then(|body| body.get("code"))
+            .and_then(Value::as_i64);
+        stage
+            .lock()
+            .journal
+            .answer(self.entry, response.status(), code, None);
+        match step.truncate {
+            Some(sent_bytes) if sent_bytes < response.body().len() => {
+                Delivery::Truncated { response, sent_bytes }
+            }
+            _ => Delivery::Answer(response),
+        }
+    }
+
+    /// The script's own answer.
+    fn scripted(
+        &self,
+        state: &mut State,
+        step: &Fault,
+        platform: Option<Response<Bytes>>,
+    ) -> Response<Bytes> {
+        let log_id = state.model.next_log_id();
+        let mut response = if let Some(code) = step.code {
+            let mut refusal = Refusal::new(code);
+            if let Some(msg) = &step.msg {
+                refusal.msg.clone_from(msg);
+            }
+            if self.endpoint.is_token() {
+                refusal.into_token_answer(&log_id)
+            } else {
+                refusal.into_gateway_answer(&log_id)
+            }
+        } else if step.html {
+            let mut page = raw(StatusCode::OK, Bytes::from_static(HTML.as_bytes()), &log_id);
+            page.headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+            page
+        } else {
+            platform.unwrap_or_else(|| raw(StatusCode::OK, Bytes::new(), &log_id))
+        };
+        if let Some(body) = &step.body {
+            *response.body_mut() = Bytes::from(body.clone());
+        }
+        if let Some(status) = step.status {
+            *response.status_mut() = status;
+        }
+        response
+    }
+}
+
+/// Does not even yield where nothing is to be waited for.
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
+    }
+}
+
+/// What is done to an answer on its way out.
+fn dress(response: &mut Response<Bytes>, step: &Fault) {
+    for (name, value) in &step.headers {
+        response.headers_mut().insert(name, value.clone());
+    }
+    if let Ok(Value::Object(mut body)) = serde_json::from_slice(response.body()) {
+        match &step.expire {
+            Some(Value::Null) => {
+                body.remove("expire");
+            }
+            Some(expire) => {
+                body.entry("expire").and_modify(|old| old.clone_from(expire));
+            }
+            None => {}
+        }
+        if let Some(bytes) = step.big_body {
+            body.insert("padding".to_owned(), Value::String(String::new()));
+            let missing = bytes.saturating_sub(Value::Object(body.clone()).to_string().len());
+            body.insert("padding".to_owned(), Value::String("x".repeat(missing)));
+        }
+        if step.expire.is_some() || step.big_body.is_some() {
+            *response.body_mut() = Value::Object(body).to_string().into();
+        }
+    }
+    if step.no_content_length {
+        response.extensions_mut().insert(Unsized);
+    }
+}

@@ -1,0 +1,156 @@
+//! The token calls: who gets which token, and for how long.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::answer::{Refusal, json};
+use super::{AppKind, AppState, Endpoint, Model, Switches, opaque};
+
+/// One valid token.
+#[derive(Debug)]
+pub(super) struct Token {
+    pub(super) app_id: String,
+    /// Counted from 1 in the order they were made.
+    pub(super) number: u64,
+    expires: Duration,
+}
+
+/// All tokens of one kind.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    prefix: &'static str,
+    made: u64,
+    valid: HashMap<String, Token>,
+    /// What an app gets that asks again.
+    newest: HashMap<String, String>,
+}
+
+impl Tokens {
+    pub(super) fn new(prefix: &'static str) -> Self {
+        Self {
+            prefix,
+            made: 0,
+            valid: HashMap::new(),
+            newest: HashMap::new(),
+        }
+    }
+
+    pub(super) fn find(&self, text: &str, now: Duration) -> Option<&Token> {
+        self.valid.get(text).filter(|token| token.expires > now)
+    }
+
+    pub(super) fn revoke(&mut self) {
+        self.valid.clear();
+        self.newest.clear();
+    }
+
+    /// The token and the seconds it has left. The 30-minute rule: with half an hour left it is the same
+    /// token, with less a new one, and both are valid.
+    fn ask(&mut self, app_id: &str, now: Duration, switches: &Switches, seed: u64) -> (String, u64) {
+        if let Some(text) = self.newest.get(app_id)
+            && let Some(token) = self.find(text, now)
+            && let left = token.expires.saturating_sub(now)
+            && left >= Duration::from_secs(switches.token_reuse_s)
+        {
+            return (text.clone(), left.as_secs());
+        }
+        self.valid.retain(|_, token| token.expires > now);
+        self.made += 1;
+        let text = format!("{}{}", self.prefix, opaque(&(seed, self.prefix, self.made)));
+        let token = Token {
+            app_id: app_id.to_owned(),
+            number: self.made,
+            expires: now.saturating_add(Duration::from_secs(switches.token_life_s)),
+        };
+        self.valid.insert(text.clone(), token);
+        self.newest.insert(app_id.to_owned(), text.clone());
+        (text, switches.token_life_s)
+    }
+}
+
+#[derive(Default, Serialize)]
+struct Granted {
+    code: i64,
+    msg: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_access_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant_access_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire: Option<u64>,
+}
+
+impl Model {
+    /// One of the four token calls. They answer with HTTP 200 whatever the code.
+    pub(super) fn token_call(
+        &mut self,
+        endpoint: &Endpoint,
+        body: &[u8],
+        now: Duration,
+        log_id: &str,
+    ) -> Result<Response<Bytes>, Refusal> {
+        let body: Value = serde_json::from_slice(body).map_err(|_| Refusal::new(10003))?;
+        let field = |name: &str| match body.get(name).and_then(Value::as_str) {
+            None | Some("") => Err(Refusal::new(10003)),
+            Some(value) => Ok(value),
+        };
+        let mut granted = Granted {
+            msg: "ok",
+            ..Granted::default()
+        };
+        let seed = self.seed;
+        if *endpoint == Endpoint::StoreTenantToken {
+            let (app_token, tenant_key) = (field("app_access_token")?, field("tenant_key")?);
+            let token = self
+                .app_tokens
+                .find(app_token, now)
+                .ok_or_else(|| Refusal::new(10005))?;
+            if self
+                .apps
+                .get(&token.app_id)
+                .is_none_or(|state| state.app.tenant_key != tenant_key)
+            {
+                return Err(Refusal::new(10013));
+            }
+            let (token, expire) = self.tenant_tokens.ask(&token.app_id, now, &self.switches, seed);
+            granted.tenant_access_token = Some(token);
+            granted.expire = Some(expire);
+        } else {
+            let (app_id, app_secret) = (field("app_id")?, field("app_secret")?);
+            let state = self.apps.get_mut(app_id).ok_or_else(|| Refusal::new(10014))?;
+            if state.app.app_secret != app_secret {
+                return Err(Refusal::new(self.switches.wrong_secret_code));
+            }
+            match endpoint {
+                Endpoint::TenantToken if state.app.kind == AppKind::Store => return Err(Refusal::new(10016)),
+                Endpoint::TenantToken => {
+                    let (token, expire) = self.tenant_tokens.ask(app_id, now, &self.switches, seed);
+                    granted.tenant_access_token = Some(token);
+                    granted.expire = Some(expire);
+                }
+                Endpoint::AppToken => {
+                    if state.ticket != field("app_ticket")? {
+                        return Err(Refusal::new(10012));
+                    }
+                    let (token, expire) = self.app_tokens.ask(app_id, now, &self.switches, seed);
+                    granted.app_access_token = Some(token);
+                    granted.expire = Some(expire);
+                }
+                _ => state.rotate_ticket(seed),
+            }
+        }
+        Ok(json(StatusCode::OK, &granted, log_id))
+    }
+}
+
+impl AppState {
+    pub(super) fn rotate_ticket(&mut self, seed: u64) {
+        self.tickets_made += 1;
+        self.ticket = format!("g-{}", opaque(&(seed, &self.app.app_id, self.tickets_made)));
+    }
+}

@@ -1,0 +1,170 @@
+//! The controls as JSON.
+
+use feishu_feed_card_sandbox::{Sandbox, Stage, World};
+use serde_json::{Value, json};
+
+const CHAT: &str = World::EXAMPLE_CHAT;
+const USER: &str = World::EXAMPLE_USER;
+
+fn told(stage: &Stage, control: &Value) -> Value {
+    match stage.control_json(&control.to_string()) {
+        Ok(answer) => serde_json::from_str(&answer).unwrap_or_default(),
+        Err(error) => unreachable!("{control}: {error}"),
+    }
+}
+
+#[test]
+fn every_control_answers() {
+    let stage = Stage::new(World::example());
+    let empty = json!([]);
+    assert_eq!(told(&stage, &json!({"do": "pinned", "open_id": USER})), empty);
+    assert_eq!(
+        told(&stage, &json!({"do": "pinned_users", "feed_card_id": CHAT})),
+        empty
+    );
+    assert_eq!(told(&stage, &json!({"do": "bot_pinned", "open_id": USER})), empty);
+    assert_eq!(
+        told(
+            &stage,
+            &json!({"do": "bot_pinned_users", "app_id": "cli_example"})
+        ),
+        empty
+    );
+    assert_eq!(told(&stage, &json!({"do": "requests"})), empty);
+    assert_eq!(told(&stage, &json!({"do": "request_count"})), 0);
+    assert_eq!(told(&stage, &json!({"do": "token_fetches"})), 0);
+    assert_eq!(
+        told(
+            &stage,
+            &json!({"do": "max_in_window", "interface": "group", "ms": 1000})
+        ),
+        0
+    );
+    for quiet in [
+        json!({"do": "clear_record"}),
+        json!({"do": "advance", "ms": 7_200_000}),
+        json!({"do": "revoke_tokens"}),
+        json!({"do": "faults", "faults": [{"on": "call", "times": 3, "status": 503}, {"delay_after_ms": 5}]}),
+        json!({"do": "set_switches", "switches": {"success_msg": "ok", "per_second": null}}),
+        json!({"do": "put_app", "app": {"app_id": "cli_new", "app_secret": "s"}}),
+        json!({"do": "put_user", "user": {"open_id": "ou_new", "user_id": "7"}}),
+        json!({"do": "put_chat", "chat": {"feed_card_id": "oc_new", "members": ["ou_new"]}}),
+    ] {
+        assert_eq!(told(&stage, &quiet), Value::Null);
+    }
+    assert!(
+        told(&stage, &json!({"do": "now"}))
+            .as_f64()
+            .is_some_and(|ms| ms >= 7_200_000.0)
+    );
+    assert_eq!(told(&stage, &json!({"do": "faults_left"})), 2);
+    assert_eq!(told(&stage, &json!({"do": "clear_faults"})), Value::Null);
+    let switches = told(&stage, &json!({"do": "switches"}));
+    assert_eq!(
+        (&switches["success_msg"], &switches["per_second"]),
+        (&json!("ok"), &Value::Null)
+    );
+    let ticket = told(&stage, &json!({"do": "app_ticket", "app_id": "cli_new"}));
+    assert_ne!(
+        told(&stage, &json!({"do": "rotate_app_ticket", "app_id": "cli_new"})),
+        ticket
+    );
+    assert_eq!(
+        told(&stage, &json!({"do": "app_ticket", "app_id": "cli_nobody"})),
+        Value::Null
+    );
+    let glance = told(&stage, &json!({"do": "state"}));
+    assert_eq!(glance["faults_left"], 0);
+    assert_eq!(glance["pinned"], json!({CHAT: [], "oc_new": []}));
+}
+
+#[test]
+fn a_control_with_a_slip_is_refused_with_the_names_that_exist() {
+    let stage = Stage::new(World::example());
+    for (slip, told) in [
+        ("{", "not a control"),
+        (r#"{"do": "advanse", "ms": 1}"#, "advance"),
+        (r#"{"do": "advance"}"#, "ms"),
+        (r#"{"do": "advance", "ms": -1}"#, "-1"),
+        (r#"{"do": "advance", "ms": 1, "s": 1}"#, "unknown field `s`"),
+        (r#"{"do": "requests", "all": true}"#, "unknown field `all`"),
+        (
+            r#"{"do": "faults", "faults": [{"on": "call", "time": 2}]}"#,
+            "unknown field `time`, expected",
+        ),
+        (
+            r#"{"do": "faults", "faults": [{"on": "calls"}]}"#,
+            "unknown variant `calls`",
+        ),
+        (r#"{"do": "faults", "faults": [{"status": 99}]}"#, "status: 99"),
+        (r#"{"do": "faults", "faults": [{"status": 101}]}"#, "status: 101"),
+        (
+            r#"{"do": "faults", "faults": [{"headers": {"a b": "c"}}]}"#,
+            "a b",
+        ),
+        (r#"{"do": "faults", "faults": [{"reset": "during"}]}"#, "during"),
+        (
+            r#"{"do": "set_switches", "switches": {"success_shape": "list"}}"#,
+            "empty_list",
+        ),
+        (r#"{"do": "put_chat", "chat": {"members": []}}"#, "feed_card_id"),
+        (r#"{"do": "pause_listening"}"#, "needs the Sandbox"),
+    ] {
+        let error = stage.control_json(slip).unwrap_err();
+        assert!(error.contains(told), "{slip}: {error}");
+    }
+    assert_eq!(
+        stage.faults_left(),
+        0,
+        "no step of a refused script is taken over"
+    );
+}
+
+#[test]
+fn a_sandbox_also_opens_and_closes_its_door() {
+    let sandbox = Sandbox::builder().start().unwrap();
+    let connect = || std::net::TcpStream::connect(sandbox.address()).map(drop);
+    connect().unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            sandbox.control_json(r#"{"do": "pause_listening"}"#),
+            Ok("null".to_owned())
+        );
+        assert_eq!(
+            connect().unwrap_err().kind(),
+            std::io::ErrorKind::ConnectionRefused
+        );
+    }
+    for _ in 0..2 {
+        assert_eq!(
+            sandbox.control_json(r#"{"do": "resume_listening"}"#),
+            Ok("null".to_owned())
+        );
+        connect().unwrap();
+    }
+    assert_eq!(
+        sandbox.control_json(r#"{"do": "close_connections"}"#),
+        Ok("null".to_owned())
+    );
+    assert_eq!(
+        sandbox.control_json(r#"{"do": "request_count"}"#),
+        Ok("0".to_owned())
+    );
+}
+
+#[test]
+fn a_world_is_read_strictly() {
+    for slip in [
+        r#"{"chat": []}"#,
+        r#"{"chats": [{"feed_card_id": "oc_1", "member": []}]}"#,
+        r#"{"apps": [{"app_id": "cli_1"}]}"#,
+        r#"{"apps": [{"app_id": "cli_1", "app_secret": "s", "kind": "shop"}]}"#,
+        r#"{"users": [{"user_id": "1"}]}"#,
+        r#"{"switches": {"per_hour": 1}}"#,
+    ] {
+        assert!(serde_json::from_str::<World>(slip).is_err(), "{slip}");
+    }
+    let example = World::example();
+    let text = serde_json::to_string(&example).unwrap();
+    assert_eq!(serde_json::from_str::<World>(&text).unwrap(), example);
+}

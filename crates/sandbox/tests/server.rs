@@ -1,0 +1,137 @@
+//! The server's start, its limits, and the endpoints for those who are not in this process.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{App, CHAT, USER, http, read};
+use feishu_feed_card_sandbox::{Fault, Interface, Sandbox, Switches, World};
+use serde_json::{Value, json};
+
+#[test]
+fn a_port_that_is_taken_is_an_error() {
+    let first = Sandbox::builder().start().unwrap();
+    let port = first.address().port();
+    let error = Sandbox::builder().port(port).start().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    drop(first);
+    let again = Sandbox::builder().port(port).start().unwrap();
+    assert_eq!(again.base_url(), format!("http://127.0.0.1:{port}"));
+    assert_eq!((again.https_base_url(), again.ca_pem()), (None, None));
+}
+
+#[tokio::test]
+async fn frequency_limits_hold_on_the_wire() {
+    // The minute's window, so that a slow machine's second does not matter.
+    let switches = Switches {
+        per_second: None,
+        per_minute: Some(50),
+        ..Switches::default()
+    };
+    let sandbox = Sandbox::builder().switches(switches).start().unwrap();
+    let app = App::of(&sandbox).await;
+    for _ in 0..50 {
+        assert_eq!(app.pin(true).await.unwrap().status, 200);
+    }
+    for _ in 0..10 {
+        let answer = app.pin(true).await.unwrap();
+        assert_eq!((answer.status, answer.code()), (429, 99_991_400));
+        assert_eq!(answer.header("x-ogw-ratelimit-limit"), "50");
+        let reset: u64 = answer.header("x-ogw-ratelimit-reset").parse().unwrap();
+        assert!((30..=60).contains(&reset), "{reset}");
+    }
+    assert_eq!(
+        sandbox.max_in_window(Interface::Group, Duration::from_secs(60)),
+        60
+    );
+    sandbox.advance(Duration::from_secs(60));
+    assert_eq!(app.pin(true).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn other_processes_have_endpoints() {
+    let sandbox = Sandbox::builder().start().unwrap();
+    let app = App::of(&sandbox).await;
+    app.pin(true).await.unwrap();
+    let (http, url) = (http(), |path: &str| {
+        format!("{}/_sandbox/{path}", sandbox.base_url())
+    });
+
+    let state = read(http.get(url("state"))).await.unwrap().json();
+    assert_eq!(state["pinned"][CHAT], json!([USER]));
+    assert_eq!(
+        (&state["request_count"], &state["token_fetches"]),
+        (&json!(2), &json!(1))
+    );
+    let requests = read(http.get(url("requests"))).await.unwrap().json();
+    assert_eq!(requests[1]["path"], format!("/open-apis/im/v2/feed_cards/{CHAT}"));
+    assert_eq!(requests[1]["headers"]["content-type"], "application/json");
+
+    let tell = async |control: Value| {
+        read(http.post(url("control")).body(control.to_string()))
+            .await
+            .unwrap()
+    };
+    let answer = tell(json!({"do": "faults", "faults": [{"on": "call", "code": 2200}]})).await;
+    assert_eq!((answer.status, answer.text.as_str()), (200, "null\n"));
+    assert_eq!(app.pin(true).await.unwrap().code(), 2200);
+    let answer = tell(json!({"do": "pinned", "open_id": USER})).await;
+    assert_eq!(answer.json(), json!([CHAT]));
+    let answer = tell(json!({"do": "pined"})).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.text.contains("pinned_users"), "{}", answer.text);
+    assert_eq!(tell(json!({"do": "pause_listening"})).await.status, 400);
+    assert_eq!(read(http.get(url("control"))).await.unwrap().status, 404);
+    assert_eq!(
+        sandbox.request_count(),
+        3,
+        "the endpoints are no requests to the platform"
+    );
+}
+
+#[tokio::test]
+async fn the_builder_adds_to_the_example() {
+    use feishu_feed_card_sandbox::{App as PlatformApp, Chat, User};
+    let sandbox = Sandbox::builder()
+        .app(PlatformApp::new("cli_more", "more"))
+        .user(User::new("ou_more"))
+        .chat(Chat::new("oc_more", ["ou_more"]))
+        .fault(Fault {
+            code: Some(10014),
+            ..Fault::on_token()
+        })
+        .start()
+        .unwrap();
+    let app = App {
+        http: http(),
+        base: sandbox.base_url(),
+        token: String::new(),
+    };
+    assert_eq!(app.fetch_token().await.unwrap().code(), 10014);
+    let app = App::of(&sandbox).await;
+    let body = json!({"time_sensitive": true, "user_ids": ["ou_more"]});
+    assert_eq!(app.call("oc_more", &body).await.unwrap().code(), 0);
+    let own = json!({"app_id": "cli_more", "app_secret": "more"});
+    assert_eq!(
+        app.post("tenant_access_token/internal", &own)
+            .await
+            .unwrap()
+            .code(),
+        0
+    );
+
+    let empty = Sandbox::builder().world(World::default()).start().unwrap();
+    let app = App {
+        base: empty.base_url(),
+        ..app
+    };
+    assert_eq!(app.fetch_token().await.unwrap().code(), 10014);
+}
+
+/// The language bindings hand these to any thread.
+#[test]
+fn the_public_types_can_be_shared_between_threads() {
+    fn shareable<T: Send + Sync>() {}
+    shareable::<Sandbox>();
+    shareable::<feishu_feed_card_sandbox::Stage>();
+}
