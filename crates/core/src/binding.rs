@@ -1,0 +1,70 @@
+//! What the Python and Node bindings need beside the public interface, so that no rule is written in two
+//! languages. Not part of the public interface.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::input;
+use crate::quota::{QuotaHandle, RateLimit};
+
+pub use crate::token::Abandoned;
+
+/// The error for an argument of a wrong type, and for an option that does not exist.
+pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: impl Display) -> Error {
+    Error::invalid_input(field.into(), value, expected)
+}
+
+/// A value as an error shows it.
+pub fn shown(value: &str) -> String {
+    input::shown(value)
+}
+
+/// A duration from a number of seconds: positive and finite, or an error that names the field.
+pub fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
+    input::seconds(field, value)
+}
+
+/// Like [`seconds`], but it may be 0.
+pub fn seconds_or_zero(field: &'static str, value: f64) -> Result<Duration, Error> {
+    if value == 0.0 {
+        return Ok(Duration::ZERO);
+    }
+    input::seconds(field, value)
+}
+
+/// Where a client's platform is, for a client's `repr`.
+pub fn base_url(client: &Client) -> &str {
+    &client.core.base_url
+}
+
+/// A quota of the same limit with nothing used of it: after a fork the old one's locks may be held by a
+/// thread that is gone.
+pub fn fresh_quota(limit: RateLimit) -> QuotaHandle {
+    QuotaHandle::new(limit)
+}
+
+/// Reads an answer as a call would. For `cargo fuzz`, which sees only what is public.
+#[cfg(fuzzing)]
+pub fn fuzz_answer(status: u16, headers: &[(u8, Vec<u8>)], body: Vec<u8>) {
+    const NAMES: [&str; 5] = [
+        "x-tt-logid",
+        "x-request-id",
+        "x-ogw-ratelimit-reset",
+        "x-ogw-ratelimit-limit",
+        "retry-after",
+    ];
+    let mut response = http::Response::builder().status(100 + status % 900);
+    for (name, value) in headers {
+        response = response.header(NAMES[usize::from(*name) % NAMES.len()], &value[..]);
+    }
+    let Ok(response) = response.body(bytes::Bytes::from(body)) else {
+        return;
+    };
+    if let crate::answer::Reading::Failure(failure) =
+        crate::answer::read::<crate::answer::CallData>(&response, &|_| {})
+    {
+        assert!(!failure.error.to_string().is_empty());
+    }
+}

@@ -1,0 +1,209 @@
+//! The client: what a caller holds, and the two calls.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::call::{Begun, Core, TimeLimit, after};
+use crate::error::Error;
+use crate::input::{Call, Request, Target, UserIdType, check_user_ids, without_repeats};
+use crate::options::ClientBuilder;
+use crate::outcome::{Outcome, UserIds};
+use crate::quota::QuotaHandle;
+use crate::token::fetch::Identity;
+
+/// Pins group chats to the top of people's message lists, and unpins them again.
+///
+/// Cloning is cheap, and clones share the token, the connections and the quota. Calls need a tokio
+/// runtime with its time and IO drivers.
+///
+/// ```
+/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// use feishu_feed_card::Client;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
+/// # let base_url = sandbox.base_url();
+/// let client = Client::builder().app("cli_example", "example-secret").base_url(base_url).build()?;
+/// let outcome = client
+///     .set_time_sensitive(
+///         "oc_679eaeb583654bff73fefcc6e6371370",
+///         ["ou_9d2beb613c85a2412862a49a924558c5"],
+///         true,
+///     )
+///     .await?;
+/// assert!(outcome.ok());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) core: Arc<Core>,
+}
+
+impl Client {
+    pub(crate) fn new(core: Core) -> Self {
+        Self { core: Arc::new(core) }
+    }
+
+    /// Starts with the options' defaults.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// A client of the app in `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL`.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::builder().from_env().build()
+    }
+
+    /// Pins (`true`) or unpins (`false`) a group chat at the top of these users' message lists.
+    ///
+    /// The bot must be in the chat, and so must the users: those who are not come back in
+    /// [`Outcome::failed_user_reasons`]. Repeated ids are sent once, and more than
+    /// [`max_users_per_request`](ClientBuilder::max_users_per_request) in several requests. The call
+    /// sets a state, so making it twice does no harm. Dropping the future stops it.
+    pub fn set_time_sensitive(
+        &self,
+        feed_card_id: impl Into<String>,
+        user_ids: impl IntoIterator<Item = impl Into<String>>,
+        time_sensitive: bool,
+    ) -> SetTimeSensitive {
+        let request = Request::new(feed_card_id, user_ids, time_sensitive);
+        SetTimeSensitive {
+            client: self.clone(),
+            request,
+            is_bot: false,
+        }
+    }
+
+    /// Pins or unpins the bot's own chat at the top of these users' message lists.
+    pub fn set_bot_time_sensitive(
+        &self,
+        user_ids: impl IntoIterator<Item = impl Into<String>>,
+        time_sensitive: bool,
+    ) -> SetTimeSensitive {
+        let request = Request::new(String::new(), user_ids, time_sensitive);
+        SetTimeSensitive {
+            client: self.clone(),
+            request,
+            is_bot: true,
+        }
+    }
+
+    /// Hands over the ticket that the platform pushed to a store app's event endpoint.
+    pub fn set_app_ticket(&self, app_ticket: impl Into<String>) -> Result<(), Error> {
+        let app_ticket = app_ticket.into();
+        let Identity::Store(app) = &self.core.tokens.source().identity else {
+            return Err(Error::invalid_input(
+                "app_ticket",
+                "given to a client that is not a store app's",
+                "a client made with a tenant_key",
+            ));
+        };
+        if app_ticket.trim().is_empty() {
+            return Err(Error::invalid_input("app_ticket", "empty", "a value"));
+        }
+        app.ticket.send_replace(Some(app_ticket.into()));
+        self.core.tokens.forget_refusal();
+        Ok(())
+    }
+
+    /// The client's quota, to share it with another client of the same app; `None` without pacing.
+    pub fn quota(&self) -> Option<QuotaHandle> {
+        self.core.quota.clone()
+    }
+
+    /// The checks that every call passes before anything is sent.
+    pub(crate) fn check(&self, request: Request, is_bot: bool) -> Result<Call, Error> {
+        let Request {
+            feed_card_id,
+            user_ids,
+            time_sensitive,
+            user_id_type,
+            timeout,
+        } = request;
+        let is_store_app = matches!(self.core.tokens.source().identity, Identity::Store(_));
+        let target = if timeout == Some(Duration::ZERO) {
+            Err(Error::invalid_input("timeout", 0, "a positive duration"))
+        } else if is_bot {
+            Ok(Target::Bot)
+        } else {
+            Target::chat(feed_card_id)
+        };
+        let checked = target.and_then(|target| {
+            check_user_ids(&user_ids, user_id_type, is_store_app)?;
+            Ok(target)
+        });
+        match checked {
+            Ok(target) => Ok(Call {
+                target,
+                user_ids: without_repeats(user_ids),
+                time_sensitive,
+                user_id_type,
+            }),
+            Err(error) => Err(error.with_users(UserIds::not_attempted(without_repeats(user_ids)))),
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("base_url", &self.core.base_url)
+            .field("tokens", self.core.tokens.source())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call not yet made: await it, or set its options first.
+#[must_use = "nothing is sent until this is awaited"]
+#[derive(Clone, Debug)]
+pub struct SetTimeSensitive {
+    client: Client,
+    request: Request,
+    is_bot: bool,
+}
+
+impl SetTimeSensitive {
+    /// Which kind of id the user ids are; `open_id` unless said.
+    pub fn user_id_type(mut self, user_id_type: UserIdType) -> Self {
+        self.request.user_id_type = user_id_type;
+        self
+    }
+
+    /// The deadline of this call with all its replays and waiting; the client's unless said.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Checks the call and takes its place among those on its chat.
+    fn begin(self) -> Result<(Client, Begun), Error> {
+        let Self {
+            client,
+            request,
+            is_bot,
+        } = self;
+        let deadline = after(request.timeout.unwrap_or(client.core.limits.timeout));
+        let call = client.check(request, is_bot)?;
+        let begun = client.core.begin(call, TimeLimit::At(deadline));
+        Ok((client, begun))
+    }
+}
+
+impl IntoFuture for SetTimeSensitive {
+    type Output = Result<Outcome, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    /// Makes the call: its place in the order of calls and its deadline count from here. Poll the future
+    /// or drop it: opposite calls on the same chat wait for it.
+    fn into_future(self) -> Self::IntoFuture {
+        let begun = self.begin();
+        Box::pin(async move {
+            let (client, begun) = begun?;
+            client.core.run(begun).await
+        })
+    }
+}

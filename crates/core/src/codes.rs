@@ -1,0 +1,178 @@
+//! The platform's codes: what kind of error each one is, whether it is worth a replay, and what the
+//! caller needs to hear. The only place that knows them (FACTS: the gateway's table).
+
+use crate::error::ErrorKind;
+
+/// What a code asks of the client before it gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replay {
+    /// The same request would fail the same way.
+    No,
+    /// Once, with a different token.
+    NewToken,
+    /// After a wait, within bounds.
+    Backoff,
+    /// Like `Backoff`, and everyone on this client waits: the frequency limit is the app's.
+    Pause,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub(crate) struct Code {
+    pub(crate) kind: ErrorKind,
+    pub(crate) replay: Replay,
+    pub(crate) hint: &'static str,
+}
+
+/// An app ticket that is not valid (any more); the platform pushes a new one when asked.
+pub(crate) const APP_TICKET_INVALID: i64 = 10012;
+
+/// The month's quota is used up: nothing more will succeed, whoever asks.
+pub(crate) const QUOTA_USED_UP: i64 = 99_991_403;
+
+const fn row(kind: ErrorKind, replay: Replay, hint: &'static str) -> Code {
+    Code { kind, replay, hint }
+}
+
+const CHECK_APP: &str = "Check app_id and app_secret, and that the base_url is the one the app lives on";
+const CHECK_APP_SETUP: &str = "The app is not set up for this kind of token: check in the developer console whether it is a self-built or a store app";
+const NEW_TOKEN_REFUSED: &str = "A new token was refused as well: check that app and base_url belong together and that the app is enabled";
+const WRONG_KIND_OF_TOKEN: &str = "This call takes a tenant_access_token, not a user's or an app's";
+const MISSING_SCOPE: &str = "Give the app the scope im:datasync.feed_card.time_sensitive:write in the developer console and publish a version";
+const ADD_BOT: &str = "Add the bot to the group, then call again";
+const CHAT_GONE: &str =
+    "Check the feed_card_id: the chat is unknown, dissolved, or the app's bot ability is off";
+const BUSY: &str = "The platform is busy: call again later";
+const SLOW_DOWN: &str = "The app calls more often than the platform allows: call again later, and let all processes of the app share one client or divide the rate_limit among them";
+const ID_HINT: &str = "Check that the ids are of the user_id_type given and belong to this app and tenant";
+
+/// What is known of a code; `None` for one nobody has documented, which is treated as a refusal.
+pub(crate) fn lookup(code: i64) -> Option<Code> {
+    use ErrorKind::{Authentication, PermissionDenied, QuotaExhausted, RateLimited, Rejected, Server};
+    Some(match code {
+        10003 | 10014 | 10015 => row(Authentication, Replay::No, CHECK_APP),
+        10005 | 10013 | 10016 | 20002 | 99_991_543 => row(Authentication, Replay::No, CHECK_APP_SETUP),
+        APP_TICKET_INVALID => row(
+            Authentication,
+            Replay::No,
+            "Pass the app_ticket that your event endpoint receives to set_app_ticket; a new one was asked for",
+        ),
+        99_991_661 => row(
+            Authentication,
+            Replay::No,
+            "No token reached the platform: does a proxy strip Authorization?",
+        ),
+        99_991_663..=99_991_665 | 99_991_671 => row(Authentication, Replay::NewToken, NEW_TOKEN_REFUSED),
+        99_991_668..=99_991_670 | 99_991_677 => row(Authentication, Replay::No, WRONG_KIND_OF_TOKEN),
+        99_991_672 | 99_991_676 | 99_991_679 => row(PermissionDenied, Replay::No, MISSING_SCOPE),
+        99_991_401 => row(
+            PermissionDenied,
+            Replay::No,
+            "Add this machine's public IP to the app's allow list in the developer console",
+        ),
+        99_991_662 | 99_991_673 => row(
+            PermissionDenied,
+            Replay::No,
+            "The app is disabled or not installed in this tenant: ask its administrator to enable it",
+        ),
+        230_002 | 230_027 => row(PermissionDenied, Replay::No, ADD_BOT),
+        230_006 => row(
+            PermissionDenied,
+            Replay::No,
+            "Turn on the app's bot ability in the developer console and publish a version",
+        ),
+        99_991_400 => row(RateLimited, Replay::Pause, SLOW_DOWN),
+        230_020 | 11232 | 11233 | 232_019 | 1_000_004 | 1_000_005 => {
+            row(RateLimited, Replay::Backoff, SLOW_DOWN)
+        }
+        QUOTA_USED_UP => row(
+            QuotaExhausted,
+            Replay::No,
+            "The tenant's monthly API quota is used up: ask its administrator to raise it, or wait for the next month",
+        ),
+        2200 | 1500 | 5000 | 10500 => row(Server, Replay::Backoff, BUSY),
+        99_991_201 => row(Rejected, Replay::No, "No such path on this host: check base_url"),
+        99_992_402 => row(
+            Rejected,
+            Replay::No,
+            "The platform refused a field: see field_violations",
+        ),
+        99_992_351..=99_992_381 => row(Rejected, Replay::No, ID_HINT),
+        230_001 => row(
+            Rejected,
+            Replay::No,
+            "The platform refused a parameter: its msg says which, after `ext=`",
+        ),
+        232_006 | 232_009 | 232_011 | 232_034 => row(Rejected, Replay::No, CHAT_GONE),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The list of the design, copied by hand: the table above must not drift from it.
+    const LISTED: &[(ErrorKind, &[i64])] = &[
+        (
+            ErrorKind::Authentication,
+            &[
+                10003, 10005, 10012, 10013, 10014, 10015, 10016, 20002, 99_991_543, 99_991_661, 99_991_663,
+                99_991_664, 99_991_665, 99_991_671, 99_991_668, 99_991_669, 99_991_670, 99_991_677,
+            ],
+        ),
+        (
+            ErrorKind::PermissionDenied,
+            &[
+                99_991_672, 99_991_676, 99_991_679, 99_991_401, 99_991_662, 99_991_673, 230_002, 230_006,
+                230_027,
+            ],
+        ),
+        (
+            ErrorKind::RateLimited,
+            &[99_991_400, 230_020, 11232, 11233, 232_019, 1_000_004, 1_000_005],
+        ),
+        (ErrorKind::QuotaExhausted, &[99_991_403]),
+        (ErrorKind::Server, &[2200, 1500, 5000, 10500]),
+        (
+            ErrorKind::Rejected,
+            &[
+                230_001, 99_992_402, 99_992_351, 99_992_381, 99_991_201, 232_006, 232_009, 232_011, 232_034,
+            ],
+        ),
+    ];
+
+    #[test]
+    fn every_listed_code_has_its_kind() {
+        for (kind, codes) in LISTED {
+            for code in *codes {
+                assert_eq!(lookup(*code).map(|row| row.kind), Some(*kind), "code {code}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_token_codes_ask_for_a_new_token() {
+        let healing: Vec<i64> = (99_991_000..99_993_000)
+            .filter(|code| lookup(*code).is_some_and(|row| row.replay == Replay::NewToken))
+            .collect();
+        assert_eq!(healing, [99_991_663, 99_991_664, 99_991_665, 99_991_671]);
+    }
+
+    #[test]
+    fn unknown_codes_are_not_in_the_table() {
+        for code in [
+            0,
+            -1,
+            1,
+            99_991_402,
+            99_991_666,
+            99_992_350,
+            99_992_382,
+            230_028,
+            i64::MAX,
+        ] {
+            assert!(lookup(code).is_none(), "code {code}");
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! What went wrong, and what to do about it: one error type for every call.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::outcome::{Outcome, UserIds};
+
+/// The kinds of error a call can end with. Every language has one class for each of them.
+///
+/// ```
+/// use feishu_feed_card::{Error, ErrorKind};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error.kind() {
+///         ErrorKind::PermissionDenied => "ask the app's administrator",
+///         kind if kind.retryable() => "try again later",
+///         _ => "read the message",
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument or option is wrong; nothing was sent.
+    InvalidInput,
+    /// Wrong app, secret, ticket or token, after the one replay with a new token.
+    Authentication,
+    /// A scope is missing, the bot is not in the chat, the IP is not allowed, the app is disabled.
+    PermissionDenied,
+    /// The platform refused the parameters.
+    Rejected,
+    /// No slot of the quota before the deadline, or the replays are used up.
+    RateLimited,
+    /// The month's quota of the tenant is used up.
+    QuotaExhausted,
+    /// A 5xx or an internal code of the platform, and the replays are used up.
+    Server,
+    /// The answer could not be read: HTML, broken JSON, no `code`.
+    UnexpectedResponse,
+    /// DNS, TCP, TLS or proxy failed, or the connection broke.
+    ConnectionFailed,
+    /// The call's deadline passed; [`Error::station`] says where.
+    DeadlineExceeded,
+    /// Some users were not reached; only from [`Outcome::into_result`].
+    PartialFailure,
+}
+
+impl ErrorKind {
+    /// All kinds, in the order of the table in the README.
+    pub const ALL: [Self; 11] = [
+        Self::InvalidInput,
+        Self::Authentication,
+        Self::PermissionDenied,
+        Self::Rejected,
+        Self::RateLimited,
+        Self::QuotaExhausted,
+        Self::Server,
+        Self::UnexpectedResponse,
+        Self::ConnectionFailed,
+        Self::DeadlineExceeded,
+        Self::PartialFailure,
+    ];
+
+    /// The kind's name in every language's data: `"INVALID_INPUT"`, `"RATE_LIMITED"`, …
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "INVALID_INPUT",
+            Self::Authentication => "AUTHENTICATION",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::Rejected => "REJECTED",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::QuotaExhausted => "QUOTA_EXHAUSTED",
+            Self::Server => "SERVER",
+            Self::UnexpectedResponse => "UNEXPECTED_RESPONSE",
+            Self::ConnectionFailed => "CONNECTION",
+            Self::DeadlineExceeded => "TIMEOUT",
+            Self::PartialFailure => "PARTIAL_FAILURE",
+        }
+    }
+
+    /// Whether the same call may succeed later without anything being changed.
+    pub const fn retryable(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited | Self::Server | Self::ConnectionFailed | Self::DeadlineExceeded
+        )
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where on a call's way something happened.
+///
+/// ```
+/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
+/// # let base_url = sandbox.base_url();
+/// use feishu_feed_card::{Client, Station};
+///
+/// let client = Client::builder().app("cli_example", "not the secret").base_url(base_url).build()?;
+/// let call = client.set_time_sensitive("oc_679eaeb583654bff73fefcc6e6371370", ["ou_1"], true);
+/// assert_eq!(call.await.unwrap_err().station(), Some(Station::Token));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Station {
+    /// Waiting for an earlier call of the opposite state on the same chat.
+    Order,
+    /// Waiting for a slot of the quota.
+    Quota,
+    /// Fetching a token.
+    Token,
+    /// Making the connection: DNS, TCP, TLS, proxy.
+    Connect,
+    /// The connection broke before the request was handed to it.
+    Send,
+    /// The request was sent; waiting for the answer, or reading it.
+    Answer,
+}
+
+impl Station {
+    /// The station's name in every language's data: `"quota"`, `"answer"`, …
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Order => "order",
+            Self::Quota => "quota",
+            Self::Token => "token",
+            Self::Connect => "connect",
+            Self::Send => "send",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+impl fmt::Display for Station {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A permission the platform says is missing (`error.permission_violations[]`); see
+/// [`Error::permission_violations`].
+///
+/// ```
+/// fn scopes(error: &feishu_feed_card::Error) -> Vec<&str> {
+///     error.permission_violations().iter().map(|missing| &*missing.subject).collect()
+/// }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PermissionViolation {
+    /// What kind of permission, in the platform's words.
+    pub kind: String,
+    /// The scope's name, such as `im:datasync.feed_card.time_sensitive:write`.
+    pub subject: String,
+}
+
+/// A field the platform refused (`error.field_violations[]`); see [`Error::field_violations`].
+///
+/// ```
+/// fn complaints(error: &feishu_feed_card::Error) -> Vec<String> {
+///     error.field_violations().iter().map(|wrong| format!("{}: {}", wrong.field, wrong.description)).collect()
+/// }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FieldViolation {
+    /// The field's name.
+    pub field: String,
+    /// The value that was refused, as text.
+    pub value: String,
+    /// What is wrong with it, in the platform's words.
+    pub description: String,
+}
+
+/// Why a call failed, with all that is known of it. One pointer wide.
+///
+/// ```
+/// use feishu_feed_card::{Client, ErrorKind};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), feishu_feed_card::Error> {
+/// let client = Client::builder().app("cli_example", "secret").build()?;
+/// let error = client.set_time_sensitive("not-a-chat", ["ou_1"], true).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+/// assert_eq!(error.field(), Some("feed_card_id"));
+/// assert_eq!(error.users().not_attempted, ["ou_1"]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Error(Box<Detail>);
+
+#[derive(Clone, Default)]
+struct Detail {
+    kind: Option<ErrorKind>,
+    message: String,
+    field: Option<Cow<'static, str>>,
+    platform_code: Option<i64>,
+    msg: Option<String>,
+    http_status: Option<u16>,
+    log_id: Option<String>,
+    retry_after: Option<Duration>,
+    attempts: u32,
+    station: Option<Station>,
+    hint: Option<Cow<'static, str>>,
+    permission_violations: Vec<PermissionViolation>,
+    field_violations: Vec<FieldViolation>,
+    users: UserIds,
+    outcome: Option<Outcome>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Detail {
+            kind: Some(kind),
+            message: message.into(),
+            ..Detail::default()
+        }))
+    }
+
+    /// An argument or option that is wrong: which, what it was (never a secret), what is expected.
+    pub(crate) fn invalid_input(
+        field: impl Into<Cow<'static, str>>,
+        value: impl fmt::Display,
+        expected: impl fmt::Display,
+    ) -> Self {
+        let field = field.into();
+        let mut error = Self::new(
+            ErrorKind::InvalidInput,
+            format!("{field}: {value}; expected {expected}"),
+        );
+        error.0.field = Some(field);
+        error
+    }
+
+    pub(crate) fn with_platform(mut self, code: Option<i64>, msg: Option<String>, http_status: u16) -> Self {
+        self.0.platform_code = code;
+        self.0.msg = msg;
+        self.0.http_status = Some(http_status);
+        self
+    }
+
+    pub(crate) fn with_log_id(mut self, log_id: Option<String>) -> Self {
+        self.0.log_id = log_id;
+        self
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn with_station(mut self, station: Station) -> Self {
+        self.0.station = Some(station);
+        self
+    }
+
+    pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
+        self.0.attempts = attempts;
+        self
+    }
+
+    pub(crate) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.0.retry_after = retry_after;
+        self
+    }
+
+    pub(crate) fn with_violations(
+        mut self,
+        permission: Vec<PermissionViolation>,
+        field: Vec<FieldViolation>,
+    ) -> Self {
+        self.0.permission_violations = permission;
+        self.0.field_violations = field;
+        self
+    }
+
+    pub(crate) fn with_users(mut self, users: UserIds) -> Self {
+        self.0.users = users;
+        self
+    }
+
+    pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.0.outcome = Some(outcome);
+        self
+    }
+
+    pub(crate) fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Rewrites every text that came from outside, so that a secret echoed by a server or a proxy
+    /// does not travel on in an error.
+    pub(crate) fn map_texts(mut self, mut map: impl FnMut(&mut String)) -> Self {
+        let detail = &mut *self.0;
+        map(&mut detail.message);
+        detail.msg.iter_mut().for_each(&mut map);
+        detail.log_id.iter_mut().for_each(&mut map);
+        if let Some(Cow::Owned(hint)) = &mut detail.hint {
+            map(hint);
+        }
+        for violation in &mut detail.permission_violations {
+            map(&mut violation.kind);
+            map(&mut violation.subject);
+        }
+        for violation in &mut detail.field_violations {
+            map(&mut violation.field);
+            map(&mut violation.value);
+            map(&mut violation.description);
+        }
+        self
+    }
+
+    /// What kind of error this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind.unwrap_or(ErrorKind::UnexpectedResponse)
+    }
+
+    /// What happened, without the hint and the numbers that [`Display`](fmt::Display) adds.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The argument or option that is wrong, such as `user_ids[3]`.
+    pub fn field(&self) -> Option<&str> {
+        self.0.field.as_deref()
+    }
+
+    /// The platform's `code`.
+    pub fn platform_code(&self) -> Option<i64> {
+        self.0.platform_code
+    }
+
+    /// The platform's `msg`. Prose that changes over the years: show it, never branch on it.
+    pub fn msg(&self) -> Option<&str> {
+        self.0.msg.as_deref()
+    }
+
+    /// The HTTP status of the last answer.
+    pub fn http_status(&self) -> Option<u16> {
+        self.0.http_status
+    }
+
+    /// The platform's log id of the last answer; its support asks for it.
+    pub fn log_id(&self) -> Option<&str> {
+        self.0.log_id.as_deref()
+    }
+
+    /// Whether the same call may succeed later without anything being changed.
+    pub fn retryable(&self) -> bool {
+        self.kind().retryable()
+    }
+
+    /// How long to wait before the call has a chance, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// How many times the request was sent.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// Where on its way the call failed.
+    pub fn station(&self) -> Option<Station> {
+        self.0.station
+    }
+
+    /// What to do, in one sentence.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The permissions that the platform says are missing.
+    pub fn permission_violations(&self) -> &[PermissionViolation] {
+        &self.0.permission_violations
+    }
+
+    /// The fields that the platform refused.
+    pub fn field_violations(&self) -> &[FieldViolation] {
+        &self.0.field_violations
+    }
+
+    /// What became of every user id handed in.
+    pub fn users(&self) -> &UserIds {
+        &self.0.users
+    }
+
+    /// What the requests of a split call that did succeed came back with, or, of a
+    /// [`PartialFailure`](ErrorKind::PartialFailure), the outcome it was made of.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.0.outcome.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let detail = &*self.0;
+        f.write_str(&detail.message)?;
+        let mut facts = Vec::new();
+        facts.extend(detail.platform_code.map(|code| format!("code {code}")));
+        facts.extend(detail.http_status.map(|status| format!("HTTP {status}")));
+        facts.extend(detail.station.map(|station| format!("station {station}")));
+        facts.extend((detail.attempts > 0).then(|| format!("attempts {}", detail.attempts)));
+        facts.extend(
+            detail
+                .retry_after
+                .map(|wait| format!("retry after {:.1} s", wait.as_secs_f64())),
+        );
+        facts.extend(detail.log_id.as_ref().map(|log_id| format!("log_id {log_id}")));
+        if !facts.is_empty() {
+            write!(f, " ({})", facts.join(", "))?;
+        }
+        if let Some(hint) = &detail.hint {
+            write!(f, ". {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let detail = &*self.0;
+        let mut debug = f.debug_struct("Error");
+        debug
+            .field("kind", &self.kind())
+            .field("message", &detail.message);
+        macro_rules! known {
+            ($($field:ident),+) => { $(if let Some(value) = &detail.$field { debug.field(stringify!($field), value); })+ };
+        }
+        known!(
+            platform_code,
+            msg,
+            http_status,
+            log_id,
+            station,
+            retry_after,
+            hint
+        );
+        debug.field("attempts", &detail.attempts);
+        if let Some(source) = &detail.source {
+            debug.field("source", &format_args!("{source}"));
+        }
+        debug.finish_non_exhaustive()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}

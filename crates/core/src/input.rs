@@ -1,0 +1,260 @@
+//! What a caller hands in, and the checks it passes before anything is sent.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Which kind of id the user ids are (`user_id_type`).
+///
+/// ```
+/// use feishu_feed_card::UserIdType;
+///
+/// let kind: UserIdType = "union_id".parse()?;
+/// assert_eq!(kind, UserIdType::UnionId);
+/// assert_eq!(UserIdType::default().as_str(), "open_id");
+/// # Ok::<(), feishu_feed_card::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UserIdType {
+    /// `ou_…`: a user within one app. The platform's default.
+    #[default]
+    OpenId,
+    /// `on_…`: a user within all apps of one developer.
+    UnionId,
+    /// A user within the tenant; not for store apps.
+    UserId,
+}
+
+impl UserIdType {
+    /// The platform's word: `open_id`, `union_id` or `user_id`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenId => "open_id",
+            Self::UnionId => "union_id",
+            Self::UserId => "user_id",
+        }
+    }
+
+    const fn prefix(self) -> Option<&'static str> {
+        match self {
+            Self::OpenId => Some("ou_"),
+            Self::UnionId => Some("on_"),
+            Self::UserId => None,
+        }
+    }
+}
+
+impl fmt::Display for UserIdType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for UserIdType {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        [Self::OpenId, Self::UnionId, Self::UserId]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| {
+                Error::invalid_input("user_id_type", shown(text), "`open_id`, `union_id` or `user_id`")
+            })
+    }
+}
+
+/// One call for [`Client::set_time_sensitive_many`](crate::Client::set_time_sensitive_many).
+///
+/// ```
+/// use std::time::Duration;
+/// use feishu_feed_card::{Request, UserIdType};
+///
+/// let request = Request::new("oc_679eaeb583654bff73fefcc6e6371370", ["on_8ed6aa67826108097d9ee143816345"], true)
+///     .user_id_type(UserIdType::UnionId)
+///     .timeout(Duration::from_secs(10));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Request {
+    /// The group chat's id, `oc_…`.
+    pub feed_card_id: String,
+    /// The users to pin it for, or to unpin it.
+    pub user_ids: Vec<String>,
+    /// Whether to pin it.
+    pub time_sensitive: bool,
+    /// Which kind of id the user ids are.
+    pub user_id_type: UserIdType,
+    /// The deadline of this call; `None` for the client's.
+    pub timeout: Option<Duration>,
+}
+
+impl Request {
+    /// Pins (`true`) or unpins (`false`) the group chat for these users. Nothing is checked yet.
+    pub fn new(
+        feed_card_id: impl Into<String>,
+        user_ids: impl IntoIterator<Item = impl Into<String>>,
+        time_sensitive: bool,
+    ) -> Self {
+        Self {
+            feed_card_id: feed_card_id.into(),
+            user_ids: user_ids.into_iter().map(Into::into).collect(),
+            time_sensitive,
+            user_id_type: UserIdType::default(),
+            timeout: None,
+        }
+    }
+
+    /// Which kind of id the user ids are; `open_id` unless said.
+    #[must_use]
+    pub fn user_id_type(mut self, user_id_type: UserIdType) -> Self {
+        self.user_id_type = user_id_type;
+        self
+    }
+
+    /// The deadline of this call; the client's unless said.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// Whose card is pinned: a group chat's, or the bot's own chat.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Target {
+    Chat(String),
+    Bot,
+}
+
+/// A call whose arguments have passed every check.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) target: Target,
+    pub(crate) user_ids: Vec<String>,
+    pub(crate) time_sensitive: bool,
+    pub(crate) user_id_type: UserIdType,
+}
+
+/// Where the platform expects a chat id, its sibling call has this word (its own spelling): sent as an
+/// id it would pin the bot's chat instead.
+const BOT_SEGMENT: &str = "bot_time_sentive";
+
+impl Target {
+    /// What stands for it in the path.
+    pub(crate) fn segment(&self) -> &str {
+        match self {
+            Self::Chat(feed_card_id) => feed_card_id,
+            Self::Bot => BOT_SEGMENT,
+        }
+    }
+
+    pub(crate) fn chat(feed_card_id: String) -> Result<Self, Error> {
+        let well_formed = feed_card_id.strip_prefix("oc_").is_some_and(|rest| {
+            (1..=125).contains(&rest.len())
+                && rest
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+        });
+        if well_formed {
+            return Ok(Self::Chat(feed_card_id));
+        }
+        let expected = if feed_card_id == BOT_SEGMENT {
+            "a group chat's id; for the bot's own chat use set_bot_time_sensitive"
+        } else {
+            "a group chat's id: `oc_` followed by 1 to 125 letters, digits, `_` or `-`"
+        };
+        Err(Error::invalid_input(
+            "feed_card_id",
+            shown(&feed_card_id),
+            expected,
+        ))
+    }
+}
+
+/// Checks the user ids.
+pub(crate) fn check_user_ids(user_ids: &[String], kind: UserIdType, is_store_app: bool) -> Result<(), Error> {
+    if is_store_app && kind == UserIdType::UserId {
+        return Err(Error::invalid_input(
+            "user_id_type",
+            "`user_id`",
+            "`open_id` or `union_id`: a store app cannot use `user_id`",
+        ));
+    }
+    if user_ids.is_empty() {
+        return Err(Error::invalid_input("user_ids", "empty", "at least one user id"));
+    }
+    for (index, id) in user_ids.iter().enumerate() {
+        if let Err(expected) = check_user_id(id, kind) {
+            return Err(Error::invalid_input(
+                format!("user_ids[{index}]"),
+                shown(id),
+                expected,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Drops repeated ids, keeping the order of the first ones.
+pub(crate) fn without_repeats(mut user_ids: Vec<String>) -> Vec<String> {
+    if user_ids.len() > 1 {
+        let mut seen = HashSet::with_capacity(user_ids.len());
+        let first: Vec<bool> = user_ids.iter().map(|id| seen.insert(id.as_str())).collect();
+        if seen.len() < first.len() {
+            let mut first = first.into_iter();
+            user_ids.retain(|_| first.next().unwrap_or(true));
+        }
+    }
+    user_ids
+}
+
+fn check_user_id(id: &str, kind: UserIdType) -> Result<(), String> {
+    if let Some(prefix) = kind.prefix()
+        && id.len() > prefix.len()
+        && !id.starts_with(prefix)
+    {
+        return Err(format!(
+            "an id that starts with `{prefix}`, as user_id_type is `{kind}`"
+        ));
+    }
+    let least = kind.prefix().map_or(1, |prefix| prefix.len() + 1);
+    let most = 128;
+    let characters = if id.len() <= most {
+        id.chars().count()
+    } else {
+        id.chars().take(most + 1).count()
+    };
+    if id.trim().is_empty() || id.len() < least {
+        return Err(format!("a user's {kind}"));
+    }
+    if characters > most {
+        return Err(format!("at most {most} characters"));
+    }
+    if id.trim().len() != id.len() || id.chars().any(char::is_control) {
+        return Err("no blanks around it and no control characters".to_owned());
+    }
+    Ok(())
+}
+
+/// A value as an error shows it: quoted, escaped, and cut to what fits on a line.
+pub(crate) fn shown(value: &str) -> String {
+    const MOST: usize = 40;
+    match value.char_indices().nth(MOST) {
+        None => format!("{value:?}"),
+        Some((end, _)) => format!("{:?}… ({} characters)", &value[..end], value.chars().count()),
+    }
+}
+
+/// A duration given as a number of seconds by a language without a type for it.
+pub(crate) fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
+    match Duration::try_from_secs_f64(value) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        // More than a Duration holds is as good as for ever.
+        Err(_) if value.is_finite() && value > 0.0 => Ok(Duration::MAX),
+        _ => Err(Error::invalid_input(field, value, "a positive, finite number")),
+    }
+}

@@ -1,0 +1,60 @@
+//! 即时提醒, the time-sensitive feed card of the Feishu/Lark Open Platform: pins a group chat to the top
+//! of chosen people's message lists until it is unpinned.
+//!
+//! ```
+//! # use feishu_feed_card_sandbox::{Sandbox, World};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let sandbox = Sandbox::builder().world(World::example()).start()?;
+//! # let base_url = sandbox.base_url();
+//! # let chat = "oc_679eaeb583654bff73fefcc6e6371370";
+//! # let on_call = ["ou_9d2beb613c85a2412862a49a924558c5"];
+//! use feishu_feed_card::Client;
+//!
+//! let client = Client::builder().app("cli_example", "example-secret").base_url(base_url).build()?;
+//! let outcome = client.set_time_sensitive(chat, on_call, true).await?;
+//! println!("{} reached, {} not", outcome.users.reached.len(), outcome.users.failed.len());
+//! # assert!(outcome.ok());
+//! # Ok(()) }
+//! ```
+//!
+//! The client fetches and renews the app's token, stays within the platform's quota, replays what is
+//! safe to replay, keeps opposite calls on one chat in order, and bounds every wait by a deadline.
+//! [`Error`] says what happened, where, and what to do.
+
+mod answer;
+#[doc(hidden)]
+pub mod binding;
+mod call;
+mod client;
+mod codes;
+mod error;
+mod flight;
+mod input;
+mod many;
+mod options;
+mod order;
+mod outcome;
+mod quota;
+mod retry;
+mod secret;
+#[cfg(test)]
+mod simulation;
+mod tls;
+mod token;
+#[doc(hidden)]
+pub mod transport;
+
+pub use client::{Client, SetTimeSensitive};
+pub use error::{Error, ErrorKind, FieldViolation, PermissionViolation, Station};
+pub use input::{Request, UserIdType};
+pub use many::{Item, Many, Progress, Report, Unfinished};
+pub use options::ClientBuilder;
+pub use outcome::{FailedUserReason, Outcome, UserIds};
+pub use quota::{QuotaHandle, RateLimit};
+pub use token::{BoxError, ProvidedToken, Providing, TokenProvider};
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,0 +1,404 @@
+//! Many calls as one line: requests are read as there is room for them, and come back as they finish.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::call::{End, TimeLimit, after};
+use crate::client::Client;
+use crate::error::Error;
+use crate::input::Request;
+use crate::outcome::{Outcome, UserIds};
+use crate::quota::LaneHandle;
+
+/// The platform takes 50 calls a second, so this many under way keep it busy at up to 2 s of latency,
+/// and leave room for those that wait before a replay.
+const CONCURRENCY: usize = 100;
+
+/// One request of many, and what it came back with; see [`Client::set_time_sensitive_many`] for an
+/// example.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Item {
+    /// The request's place in what was handed in, from 0.
+    pub index: usize,
+    /// The request as it was handed in.
+    pub request: Arc<Request>,
+    /// What it came back with.
+    pub result: Result<Outcome, Error>,
+}
+
+/// How far many calls have come.
+///
+/// ```
+/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
+/// # let client = feishu_feed_card::Client::builder()
+/// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// # use feishu_feed_card::Request;
+/// # let request = || Request::new("oc_679eaeb583654bff73fefcc6e6371370", ["ou_9d2beb613c85a2412862a49a924558c5"], true);
+/// # let requests = [request(), request(), request()];
+/// let mut many = client.set_time_sensitive_many(requests).on_progress(|progress| {
+///     eprintln!("{} of {:?}, {:?} to go", progress.done, progress.total, progress.eta);
+/// });
+/// while many.next().await.is_some() {}
+/// assert_eq!(many.progress().done, 3);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Requests that have come back, those that failed included.
+    pub done: usize,
+    /// All requests, where what was handed in tells its length.
+    pub total: Option<usize>,
+    /// Requests that came back with an error, or with users not reached.
+    pub failed: usize,
+    /// Requests that wait for a slot of the quota now.
+    pub waiting_for_quota: usize,
+    /// The least time that the quota allows for what is left, where the total is known.
+    pub eta: Option<Duration>,
+}
+
+/// What became of many calls that were stopped early.
+///
+/// ```
+/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
+/// # let client = feishu_feed_card::Client::builder()
+/// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// # use feishu_feed_card::Request;
+/// # let request = || Request::new("oc_679eaeb583654bff73fefcc6e6371370", ["ou_9d2beb613c85a2412862a49a924558c5"], true);
+/// # let requests = [request(), request(), request()];
+/// let mut many = client.set_time_sensitive_many(requests).concurrency(1);
+/// let first = many.next().await;
+/// let report = many.stop().await;
+/// assert_eq!((report.taken, report.succeeded), (1, 1));
+/// for left in &report.unfinished {
+///     println!("{}: {:?} were not attempted", left.index, left.users.not_attempted);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Requests read from what was handed in. Those after them were not touched.
+    pub taken: usize,
+    /// Requests that came back with every user reached.
+    pub succeeded: usize,
+    /// Requests that came back with an error, or with users not reached.
+    pub failed: usize,
+    /// Requests that were read but did not come back.
+    pub unfinished: Vec<Unfinished>,
+}
+
+/// A request that was stopped on its way; see [`Report`] for an example.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// The request's place in what was handed in, from 0.
+    pub index: usize,
+    /// The request as it was handed in.
+    pub request: Arc<Request>,
+    /// What became of its users.
+    pub users: UserIds,
+}
+
+type Source = Pin<Box<dyn Stream<Item = Request> + Send>>;
+type OnProgress = Box<dyn FnMut(Progress) + Send>;
+
+/// Many calls: a [`Stream`] of [`Item`]s, exactly one for each request, in the order they finish.
+/// Made by [`Client::set_time_sensitive_many`].
+///
+/// A request is read when there is room for it, never far ahead, and its own deadline starts with its
+/// first slot of the quota. Dropping this stops everything; [`stop`](Self::stop) also tells what was
+/// left undone.
+#[must_use = "nothing is sent until this is polled"]
+pub struct Many {
+    client: Client,
+    source: Option<Source>,
+    concurrency: usize,
+    total_timeout: Option<Duration>,
+    end: Option<Instant>,
+    stop: watch::Sender<bool>,
+    on_progress: Option<OnProgress>,
+    running: JoinSet<Item>,
+    /// Results that needed no sending: a request that did not pass the checks.
+    at_once: Option<Item>,
+    total: Option<usize>,
+    report: Report,
+}
+
+impl Client {
+    /// Makes many calls within the quota, as fast as it allows.
+    ///
+    /// ```
+    /// # use feishu_feed_card_sandbox::{Sandbox, World};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let sandbox = Sandbox::builder().world(World::example()).start()?;
+    /// # let base_url = sandbox.base_url();
+    /// # let chats = ["oc_679eaeb583654bff73fefcc6e6371370"];
+    /// # let on_call = ["ou_9d2beb613c85a2412862a49a924558c5"];
+    /// use feishu_feed_card::{Client, Request};
+    ///
+    /// let client = Client::builder().app("cli_example", "example-secret").base_url(base_url).build()?;
+    /// let requests = chats.into_iter().map(move |chat| Request::new(chat, on_call, true));
+    /// let mut many = client.set_time_sensitive_many(requests);
+    /// while let Some(item) = many.next().await {
+    ///     match item.result {
+    ///         Ok(outcome) => println!("{}: {} reached", item.index, outcome.users.reached.len()),
+    ///         Err(error) => eprintln!("{}: {error}", item.index),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn set_time_sensitive_many<I>(&self, requests: I) -> Many
+    where
+        I: IntoIterator<Item = Request>,
+        I::IntoIter: Send + 'static,
+    {
+        self.set_time_sensitive_stream(futures_util::stream::iter(requests))
+    }
+
+    /// Like [`set_time_sensitive_many`](Self::set_time_sensitive_many), for requests that come in over
+    /// time.
+    ///
+    /// ```
+    /// # use feishu_feed_card_sandbox::{Sandbox, World};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let sandbox = Sandbox::builder().world(World::example()).start()?;
+    /// # let client = feishu_feed_card::Client::builder()
+    /// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+    /// use feishu_feed_card::Request;
+    /// use futures_util::StreamExt;
+    ///
+    /// let users = ["ou_9d2beb613c85a2412862a49a924558c5"];
+    /// let incidents = futures_util::stream::iter(["oc_679eaeb583654bff73fefcc6e6371370"]);
+    /// let requests = incidents.map(move |chat| Request::new(chat, users, true));
+    /// let items: Vec<_> = client.set_time_sensitive_stream(requests).collect().await;
+    /// assert!(items[0].result.is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn set_time_sensitive_stream(&self, requests: impl Stream<Item = Request> + Send + 'static) -> Many {
+        let total = match requests.size_hint() {
+            (least, Some(most)) if least == most => Some(least),
+            _ => None,
+        };
+        Many {
+            client: self.clone(),
+            source: Some(Box::pin(requests)),
+            concurrency: CONCURRENCY,
+            total_timeout: None,
+            end: None,
+            stop: watch::Sender::new(false),
+            on_progress: None,
+            running: JoinSet::new(),
+            at_once: None,
+            total,
+            report: Report::default(),
+        }
+    }
+}
+
+impl Many {
+    /// How many requests may be on their way, or wait for the quota, at a time; 100 unless said, and
+    /// at least 1.
+    pub fn concurrency(mut self, most: usize) -> Self {
+        self.concurrency = most.max(1);
+        self
+    }
+
+    /// How long all of it may take, from the first poll on; without bound unless said. What has no
+    /// slot by then comes back with an error.
+    pub fn total_timeout(mut self, timeout: Duration) -> Self {
+        self.total_timeout = Some(timeout);
+        self
+    }
+
+    /// Called after each result.
+    pub fn on_progress(mut self, callback: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.on_progress = Some(Box::new(callback));
+        self
+    }
+
+    /// The next result; `None` when every request has come back.
+    pub async fn next(&mut self) -> Option<Item> {
+        std::future::poll_fn(|context| self.poll_item(context)).await
+    }
+
+    /// At least one result, and as many more as are there already, up to `most`; empty when every
+    /// request has come back.
+    pub async fn next_batch(&mut self, most: usize) -> Vec<Item> {
+        let mut batch: Vec<Item> = self.next().await.into_iter().collect();
+        std::future::poll_fn(|context| {
+            while batch.len() < most
+                && let Poll::Ready(Some(item)) = self.poll_item(context)
+            {
+                batch.push(item);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        batch
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        let done = self.report.succeeded + self.report.failed;
+        let lane = self.client.core.group_lane();
+        let waiting_for_quota = lane.as_ref().map_or(0, LaneHandle::waiting);
+        let sent = self.running.len().saturating_sub(waiting_for_quota);
+        let eta = self.total.map(|total| {
+            let unsent = total.saturating_sub(done + sent);
+            match &lane {
+                Some(lane) if unsent > 0 => lane.estimate(unsent - 1),
+                _ => Duration::ZERO,
+            }
+        });
+        Progress {
+            done,
+            total: self.total,
+            failed: self.report.failed,
+            waiting_for_quota,
+            eta,
+        }
+    }
+
+    /// Stops what is on its way and tells what was left undone.
+    pub async fn stop(mut self) -> Report {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.running.join_next().await {
+            let Ok(Item {
+                index,
+                request,
+                result,
+            }) = ended
+            else {
+                continue;
+            };
+            match result {
+                Ok(outcome) => self.count(&Ok(outcome)),
+                Err(error) => {
+                    self.report.unfinished.push(Unfinished {
+                        index,
+                        request,
+                        users: error.users().clone(),
+                    });
+                }
+            }
+        }
+        self.report.unfinished.sort_by_key(|unfinished| unfinished.index);
+        self.report
+    }
+
+    fn count(&mut self, result: &Result<Outcome, Error>) {
+        if result.as_ref().is_ok_and(Outcome::ok) {
+            self.report.succeeded += 1;
+        } else {
+            self.report.failed += 1;
+        }
+    }
+
+    fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Item>> {
+        self.start_what_fits(context);
+        let item = loop {
+            if let Some(item) = self.at_once.take() {
+                break item;
+            }
+            match ready!(self.running.poll_join_next(context)) {
+                Some(Ok(item)) => break item,
+                Some(Err(error)) => {
+                    if let Ok(panic) = error.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+                None if self.source.is_none() => return Poll::Ready(None),
+                None => return Poll::Pending,
+            }
+        };
+        self.count(&item.result);
+        if self.on_progress.is_some() {
+            let progress = self.progress();
+            if let Some(callback) = &mut self.on_progress {
+                callback(progress);
+            }
+        }
+        Poll::Ready(Some(item))
+    }
+
+    fn start_what_fits(&mut self, context: &mut Context<'_>) {
+        if self.end.is_none() {
+            self.end = self.total_timeout.map(after);
+        }
+        while self.at_once.is_none()
+            && self.running.len() < self.concurrency
+            && let Some(source) = &mut self.source
+        {
+            match source.as_mut().poll_next(context) {
+                Poll::Ready(Some(request)) => self.start(request),
+                Poll::Ready(None) => self.source = None,
+                Poll::Pending => break,
+            }
+        }
+    }
+
+    fn start(&mut self, request: Request) {
+        let index = self.report.taken;
+        self.report.taken += 1;
+        let core = self.client.core.clone();
+        let timeout = request.timeout.unwrap_or(core.limits.timeout);
+        let request = Arc::new(request);
+        match self.client.check((*request).clone(), false) {
+            Err(error) => {
+                self.at_once = Some(Item {
+                    index,
+                    request,
+                    result: Err(error),
+                });
+            }
+            Ok(call) => {
+                let end = End {
+                    at: self.end,
+                    stop: self.stop.subscribe(),
+                };
+                let begun = core.begin(call, TimeLimit::FirstSlot { timeout, end });
+                self.running.spawn(async move {
+                    Item {
+                        index,
+                        request,
+                        result: core.run(begun).await,
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl Stream for Many {
+    type Item = Item;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
+        self.get_mut().poll_item(context)
+    }
+}
+
+impl fmt::Debug for Many {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Many")
+            .field("progress", &self.progress())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,519 @@
+//! A client's options: their defaults, and the checks they pass before a client is made of them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
+
+use crate::call::Core;
+use crate::client::Client;
+use crate::error::Error;
+use crate::input::shown;
+use crate::order::Order;
+use crate::quota::{QuotaHandle, RateLimit};
+use crate::secret;
+use crate::token::fetch::{Endpoints, Identity, SelfBuiltApp, Source, StoreApp};
+use crate::token::{TokenProvider, Tokens};
+use crate::transport::Transport;
+use crate::transport::reqwest::Reqwest;
+
+/// The platform in China; `https://open.larksuite.com` is the one elsewhere (FACTS: hosts).
+const DEFAULT_BASE_URL: &str = "https://open.feishu.cn";
+
+/// Every call on a chat, and a slot of the quota, may have to wait for it.
+const LATEST_ARRIVAL: Duration = Duration::from_secs(60 * 60);
+
+/// More than the platform takes is not known to work (FACTS: the call); its sibling call says 50.
+pub(crate) const MOST_USERS: usize = 50;
+
+/// Makes a [`Client`]. Every option is checked by [`build`](Self::build).
+///
+/// ```
+/// use std::time::Duration;
+/// use feishu_feed_card::{Client, RateLimit};
+///
+/// # fn main() -> Result<(), feishu_feed_card::Error> {
+/// let client = Client::builder()
+///     .app("cli_…", "the app's secret")
+///     .base_url("https://open.larksuite.com")
+///     .timeout(Duration::from_secs(10))
+///     .rate_limit(RateLimit::new(20, 400))
+///     .build()?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Default)]
+#[must_use]
+pub struct ClientBuilder {
+    app_id: Option<String>,
+    app_secret: Option<SecretString>,
+    tenant_key: Option<String>,
+    app_ticket: Option<SecretString>,
+    tenant_access_token: Option<SecretString>,
+    token_provider: Option<Arc<dyn TokenProvider>>,
+    base_url: Option<String>,
+    allow_http: bool,
+    proxy: Option<SecretString>,
+    ca_certs: Option<PathBuf>,
+    user_agent: Option<String>,
+    timeout: Option<Duration>,
+    connect_timeout: Option<Duration>,
+    attempt_timeout: Option<Duration>,
+    max_retries: Option<u32>,
+    pacing: Pacing,
+    quota: Option<QuotaHandle>,
+    late_arrival: Option<Duration>,
+    max_users_per_request: Option<usize>,
+    transport: Option<Arc<dyn Transport>>,
+}
+
+/// How many calls the caller wants at most.
+#[derive(Clone, Debug, Default)]
+enum Pacing {
+    /// The platform's own limit, or that of a shared quota.
+    #[default]
+    Unsaid,
+    Limit(RateLimit),
+    Off,
+}
+
+/// What bounds a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) timeout: Duration,
+    pub(crate) attempt_timeout: Option<Duration>,
+    pub(crate) max_retries: u32,
+    pub(crate) late_arrival: Duration,
+    pub(crate) max_users_per_request: usize,
+}
+
+/// How the platform is reached.
+pub(crate) struct Network {
+    pub(crate) base_url: BaseUrl,
+    pub(crate) proxy: Option<reqwest::Proxy>,
+    pub(crate) ca_certs: Option<PathBuf>,
+    pub(crate) user_agent: String,
+    pub(crate) connect_timeout: Duration,
+}
+
+/// Where the platform is, without a trailing slash.
+pub(crate) struct BaseUrl(Url);
+
+impl ClientBuilder {
+    /// A self-built app's id and secret; with a [`tenant_key`](Self::tenant_key), a store app's.
+    pub fn app(self, app_id: impl Into<String>, app_secret: impl Into<String>) -> Self {
+        self.app_id(app_id).app_secret(app_secret)
+    }
+
+    /// The app's id, `cli_…`.
+    pub fn app_id(mut self, app_id: impl Into<String>) -> Self {
+        self.app_id = Some(app_id.into());
+        self
+    }
+
+    /// The app's secret.
+    pub fn app_secret(mut self, app_secret: impl Into<String>) -> Self {
+        self.app_secret = Some(app_secret.into().into());
+        self
+    }
+
+    /// Makes the app a store app, acting for this tenant.
+    pub fn tenant_key(mut self, tenant_key: impl Into<String>) -> Self {
+        self.tenant_key = Some(tenant_key.into());
+        self
+    }
+
+    /// The ticket that the platform pushed to the store app last; later ones go to
+    /// [`Client::set_app_ticket`].
+    pub fn app_ticket(mut self, app_ticket: impl Into<String>) -> Self {
+        self.app_ticket = Some(app_ticket.into().into());
+        self
+    }
+
+    /// A token to use as it is. It cannot be renewed: at its end, two hours at most, calls fail.
+    pub fn tenant_access_token(mut self, token: impl Into<String>) -> Self {
+        self.tenant_access_token = Some(token.into().into());
+        self
+    }
+
+    /// Supplies the tokens instead of an app's id and secret.
+    pub fn token_provider(mut self, provider: impl TokenProvider) -> Self {
+        self.token_provider = Some(Arc::new(provider));
+        self
+    }
+
+    /// Takes `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL` from the environment, where
+    /// they are set and the option is not.
+    pub fn from_env(mut self) -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        self.app_id = self.app_id.or_else(|| variable("FEISHU_APP_ID"));
+        self.app_secret = self
+            .app_secret
+            .or_else(|| variable("FEISHU_APP_SECRET").map(Into::into));
+        self.base_url = self.base_url.or_else(|| variable("FEISHU_BASE_URL"));
+        self
+    }
+
+    /// Where the platform is, with or without a path prefix; `https://open.feishu.cn` unless said.
+    pub fn base_url(mut self, base_url: impl Into<String>) -> Self {
+        self.base_url = Some(base_url.into());
+        self
+    }
+
+    /// Allows `http` to a host that is not this machine. The token travels readable to everyone.
+    pub fn allow_http(mut self, allow: bool) -> Self {
+        self.allow_http = allow;
+        self
+    }
+
+    /// An HTTP proxy, `http://user:password@host:port`; else `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`
+    /// say, except for a `base_url` on this machine.
+    pub fn proxy(mut self, proxy: impl Into<String>) -> Self {
+        self.proxy = Some(proxy.into().into());
+        self
+    }
+
+    /// A PEM file with certificates to trust besides the usual ones.
+    pub fn ca_certs(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_certs = Some(path.into());
+        self
+    }
+
+    /// Appended to the client's own `User-Agent`.
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = Some(user_agent.into());
+        self
+    }
+
+    /// How long one call may take with all its replays and waiting; 30 s unless said.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// How long making a connection may take; 5 s unless said.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// How long one attempt may take; all that remains of the call's timeout unless said.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = Some(timeout);
+        self
+    }
+
+    /// How often a failed attempt is replayed; 3 unless said. A new token for a refused one is not
+    /// counted, nor is waiting for a frequency limit that says when it ends (unless this is 0).
+    pub fn max_retries(mut self, max_retries: u32) -> Self {
+        self.max_retries = Some(max_retries);
+        self
+    }
+
+    /// How many calls to make at most; the platform's own limit unless said, `None` for no pacing.
+    pub fn rate_limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
+        self.pacing = limit.into().map_or(Pacing::Off, Pacing::Limit);
+        self
+    }
+
+    /// Shares another client's quota: the platform counts by app and tenant, not by client.
+    pub fn quota(mut self, quota: QuotaHandle) -> Self {
+        self.quota = Some(quota);
+        self
+    }
+
+    /// How long after its connection closed a request may still arrive at the platform; 5 s unless
+    /// said. Its slot of the quota stays taken, and opposite calls on its chat wait, for that long.
+    pub fn late_arrival(mut self, late_arrival: Duration) -> Self {
+        self.late_arrival = Some(late_arrival);
+        self
+    }
+
+    /// Calls with more users than this are split; 50 unless said.
+    pub fn max_users_per_request(mut self, most: usize) -> Self {
+        self.max_users_per_request = Some(most);
+        self
+    }
+
+    /// Replaces HTTP by something else. For tests that run on simulated time.
+    #[doc(hidden)]
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Checks the options and makes the client. Nothing is sent yet.
+    pub fn build(self) -> Result<Client, Error> {
+        let positive = |field: &'static str, value: Option<Duration>| match value {
+            Some(Duration::ZERO) => Err(Error::invalid_input(field, 0, "a positive duration")),
+            other => Ok(other),
+        };
+        let timeout = positive("timeout", self.timeout)?.unwrap_or(Duration::from_secs(30));
+        let connect_timeout =
+            positive("connect_timeout", self.connect_timeout)?.unwrap_or(Duration::from_secs(5));
+        let limits = Limits {
+            timeout,
+            attempt_timeout: positive("attempt_timeout", self.attempt_timeout)?,
+            max_retries: self.max_retries.unwrap_or(3),
+            late_arrival: match self.late_arrival.unwrap_or(Duration::from_secs(5)) {
+                late if late > LATEST_ARRIVAL => {
+                    return Err(Error::invalid_input(
+                        "late_arrival",
+                        late.as_secs_f64(),
+                        "at most an hour",
+                    ));
+                }
+                late => late,
+            },
+            max_users_per_request: match self.max_users_per_request.unwrap_or(MOST_USERS) {
+                0 => return Err(Error::invalid_input("max_users_per_request", 0, "at least 1")),
+                most => most,
+            },
+        };
+        let quota = quota(self.pacing, self.quota)?;
+        let base_url = BaseUrl::parse(
+            self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL),
+            self.allow_http,
+        )?;
+        let identity = identity(Credentials {
+            app_id: self.app_id,
+            app_secret: self.app_secret,
+            tenant_key: self.tenant_key,
+            app_ticket: self.app_ticket,
+            tenant_access_token: self.tenant_access_token,
+            token_provider: self.token_provider,
+        })?;
+        let network = Network {
+            base_url,
+            proxy: self.proxy.as_ref().map(proxy).transpose()?,
+            ca_certs: self.ca_certs,
+            user_agent: user_agent(self.user_agent.as_deref())?,
+            connect_timeout,
+        };
+        let transport = match self.transport {
+            Some(transport) => transport,
+            None => Arc::new(Reqwest::new(&network)?),
+        };
+        let base_url = network.base_url.as_str().to_owned();
+        let endpoints = Endpoints {
+            transport: transport.clone(),
+            base_url: base_url.clone(),
+            timeout,
+            max_retries: limits.max_retries,
+        };
+        let tokens = Tokens::new(Source {
+            identity,
+            endpoints: Arc::new(endpoints),
+        });
+        Ok(Client::new(Core {
+            transport,
+            tokens,
+            quota,
+            order: Order::default(),
+            limits,
+            base_url,
+        }))
+    }
+}
+
+/// Who the client is, as handed in.
+struct Credentials {
+    app_id: Option<String>,
+    app_secret: Option<SecretString>,
+    tenant_key: Option<String>,
+    app_ticket: Option<SecretString>,
+    tenant_access_token: Option<SecretString>,
+    token_provider: Option<Arc<dyn TokenProvider>>,
+}
+
+/// Exactly one way to a token. No form is checked but that it is not empty: the platform's ids and
+/// tokens have changed theirs before (FACTS: shapes of ids).
+fn identity(given: Credentials) -> Result<Identity, Error> {
+    let Credentials {
+        app_id,
+        app_secret,
+        tenant_key,
+        app_ticket,
+        tenant_access_token,
+        token_provider,
+    } = given;
+    let filled = |field: &'static str, value: Option<String>| match value {
+        Some(value) if value.trim().is_empty() => Err(Error::invalid_input(field, "empty", "a value")),
+        value => Ok(value),
+    };
+    let filled_secret = |field: &'static str, value: Option<SecretString>| match value {
+        Some(value) if value.expose_secret().trim().is_empty() => {
+            Err(Error::invalid_input(field, "empty", "a value"))
+        }
+        value => Ok(value),
+    };
+    let app_id = filled("app_id", app_id)?;
+    let app_secret = filled_secret("app_secret", app_secret)?;
+    let tenant_key = filled("tenant_key", tenant_key)?;
+    let app_ticket = filled_secret("app_ticket", app_ticket)?;
+    let token = filled_secret("tenant_access_token", tenant_access_token)?;
+
+    let is_app = app_id.is_some() || app_secret.is_some() || tenant_key.is_some() || app_ticket.is_some();
+    let ways = [is_app, token.is_some(), token_provider.is_some()];
+    if ways.into_iter().filter(|way| *way).count() > 1 {
+        return Err(Error::invalid_input(
+            "app_id, tenant_access_token, token_provider",
+            "more than one given",
+            "one of app_id with app_secret, tenant_access_token, token_provider",
+        ));
+    }
+    if let Some(token) = token {
+        if secret::bearer(&token).is_none() {
+            return Err(Error::invalid_input(
+                "tenant_access_token",
+                "has characters that cannot stand in a header",
+                "the token alone, without quotes or line breaks",
+            ));
+        }
+        return Ok(Identity::Given(token));
+    }
+    if let Some(provider) = token_provider {
+        return Ok(Identity::Provider(provider));
+    }
+    let Some(app_id) = app_id else {
+        return Err(Error::invalid_input(
+            "app_id",
+            "missing",
+            "app_id with app_secret (or FEISHU_APP_ID with FEISHU_APP_SECRET and from_env), \
+             a tenant_access_token, or a token_provider",
+        ));
+    };
+    let Some(app_secret) = app_secret else {
+        return Err(Error::invalid_input(
+            "app_secret",
+            "missing",
+            "the secret of the app",
+        ));
+    };
+    match (tenant_key, app_ticket) {
+        (Some(tenant_key), app_ticket) => Ok(Identity::Store(Arc::new(StoreApp {
+            app_id,
+            app_secret,
+            tenant_key,
+            ticket: watch::Sender::new(app_ticket),
+            app_access_token: Mutex::default(),
+        }))),
+        (None, Some(_)) => Err(Error::invalid_input(
+            "tenant_key",
+            "missing",
+            "the key of the tenant that a store app acts for, as an app_ticket is given",
+        )),
+        (None, None) => Ok(Identity::SelfBuilt(Arc::new(SelfBuiltApp { app_id, app_secret }))),
+    }
+}
+
+fn quota(pacing: Pacing, shared: Option<QuotaHandle>) -> Result<Option<QuotaHandle>, Error> {
+    match (pacing, shared) {
+        (Pacing::Unsaid, Some(quota)) => Ok(Some(quota)),
+        (_, Some(_)) => Err(Error::invalid_input(
+            "rate_limit",
+            "given together with quota",
+            "one of them: a shared quota has its own limit",
+        )),
+        (Pacing::Unsaid, None) => Ok(Some(QuotaHandle::new(RateLimit::default()))),
+        (Pacing::Limit(limit), None) if limit.per_second == 0 || limit.per_minute == 0 => Err(
+            Error::invalid_input("rate_limit", 0, "at least 1 call a second and 1 a minute"),
+        ),
+        (Pacing::Limit(limit), None) => Ok(Some(QuotaHandle::new(limit))),
+        (Pacing::Off, None) => Ok(None),
+    }
+}
+
+/// The value is not shown: it may hold a password.
+fn proxy(proxy: &SecretString) -> Result<reqwest::Proxy, Error> {
+    let expected = "a URL like http://host:port or http://user:password@host:port";
+    let invalid = || Error::invalid_input("proxy", "not a proxy's URL", expected);
+    let url = Url::parse(proxy.expose_secret()).map_err(|_| invalid())?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(invalid());
+    }
+    reqwest::Proxy::all(url).map_err(|_| invalid())
+}
+
+fn user_agent(suffix: Option<&str>) -> Result<String, Error> {
+    let own = concat!("feishu-feed-card/", env!("CARGO_PKG_VERSION"));
+    match suffix {
+        None => Ok(own.to_owned()),
+        Some(suffix)
+            if !suffix.trim().is_empty() && suffix.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) =>
+        {
+            Ok(format!("{own} {suffix}"))
+        }
+        Some(suffix) => Err(Error::invalid_input(
+            "user_agent",
+            shown(suffix),
+            "printable ASCII, such as `my-bot/1.0`",
+        )),
+    }
+}
+
+impl BaseUrl {
+    fn parse(text: &str, allow_http: bool) -> Result<Self, Error> {
+        let invalid = |value: String, expected: &str| Error::invalid_input("base_url", value, expected);
+        let expected = "a URL like https://open.feishu.cn, without a query";
+        if text.contains('@') {
+            return Err(invalid("has a user name or password in it".to_owned(), expected));
+        }
+        let Ok(mut url) = Url::parse(text) else {
+            return Err(invalid(shown(text), expected));
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid("has a user name or password in it".to_owned(), expected));
+        }
+        if !matches!(url.scheme(), "http" | "https")
+            || !url.has_host()
+            || url.query().is_some()
+            || url.fragment().is_some()
+        {
+            return Err(invalid(shown(text), expected));
+        }
+        let path = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&path);
+        let base_url = Self(url);
+        if base_url.0.scheme() == "http" && !allow_http && !base_url.is_loopback() {
+            return Err(invalid(
+                shown(text),
+                "https: over http the token travels readable to everyone; allow_http permits it",
+            ));
+        }
+        Ok(base_url)
+    }
+
+    fn as_str(&self) -> &str {
+        self.0.as_str().trim_end_matches('/')
+    }
+
+    pub(crate) fn is_loopback(&self) -> bool {
+        let Some(host) = self.0.host_str() else {
+            return false;
+        };
+        let address = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<std::net::IpAddr>();
+        match address {
+            Ok(address) => address.is_loopback(),
+            Err(_) => host == "localhost" || host.ends_with(".localhost"),
+        }
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("app_id", &self.app_id)
+            .field("base_url", &self.base_url.as_ref().map(|_| "…"))
+            .field("timeout", &self.timeout)
+            .field("max_retries", &self.max_retries)
+            .field("pacing", &self.pacing)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,252 @@
+//! What a call came back with.
+
+use std::collections::HashSet;
+
+use crate::error::{Error, ErrorKind};
+
+/// What became of the user ids handed in: every one of them is in exactly one of the lists, in the
+/// order given.
+///
+/// ```
+/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
+/// # let client = feishu_feed_card::Client::builder()
+/// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// # let chat = "oc_679eaeb583654bff73fefcc6e6371370";
+/// # let member = "ou_9d2beb613c85a2412862a49a924558c5";
+/// # let outsider = "ou_679eaeb583654bff73fefcc6e6371301";
+/// let outcome = client.set_time_sensitive(chat, [member, outsider], true).await?;
+/// assert_eq!(outcome.users.reached, [member]);
+/// assert_eq!(outcome.users.failed, [outsider]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UserIds {
+    /// The platform took the new state for them.
+    pub reached: Vec<String>,
+    /// The platform said no: for them alone, or for the whole request.
+    pub failed: Vec<String>,
+    /// Sent, but nobody can say: no answer came, or the platform counted failures without naming them.
+    pub unknown: Vec<String>,
+    /// Never sent.
+    pub not_attempted: Vec<String>,
+}
+
+impl UserIds {
+    pub(crate) fn not_attempted(user_ids: Vec<String>) -> Self {
+        Self {
+            not_attempted: user_ids,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.reached.extend(other.reached);
+        self.failed.extend(other.failed);
+        self.unknown.extend(other.unknown);
+        self.not_attempted.extend(other.not_attempted);
+    }
+}
+
+/// One user the platform did not reach (`data.failed_user_reasons[]`). To be listed is to have failed:
+/// `error_code` is 0 in the platform's own example.
+///
+/// ```
+/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
+/// # let client = feishu_feed_card::Client::builder()
+/// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// # let chat = "oc_679eaeb583654bff73fefcc6e6371370";
+/// # let member = "ou_9d2beb613c85a2412862a49a924558c5";
+/// # let outsider = "ou_679eaeb583654bff73fefcc6e6371301";
+/// let outcome = client.set_time_sensitive(chat, [member, outsider], true).await?;
+/// let reason = &outcome.failed_user_reasons[0];
+/// assert_eq!(reason.error_message, "The user is not in the chat");
+/// assert_eq!(reason.user_id.as_deref(), Some(outsider));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FailedUserReason {
+    /// The platform's code for this user.
+    pub error_code: i64,
+    /// The reason in the platform's words, such as `The user is not in the chat`.
+    pub error_message: String,
+    /// The user, where the app has the field permission for that kind of id
+    /// (`contact:user.employee_id:readonly` for `user_id`).
+    pub user_id: Option<String>,
+}
+
+/// What a call that the platform accepted came back with. Users may still have failed one by one:
+/// see [`ok`](Self::ok) and [`into_result`](Self::into_result).
+///
+/// ```
+/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
+/// # let client = feishu_feed_card::Client::builder()
+/// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// # let chat = "oc_679eaeb583654bff73fefcc6e6371370";
+/// # let member = "ou_9d2beb613c85a2412862a49a924558c5";
+/// # let outsider = "ou_679eaeb583654bff73fefcc6e6371301";
+/// use feishu_feed_card::ErrorKind;
+///
+/// let outcome = client.set_time_sensitive(chat, [member, outsider], true).await?;
+/// assert!(!outcome.ok());
+/// let error = outcome.into_result().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::PartialFailure);
+/// assert_eq!(error.users().reached, [member]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "users may have failed one by one: look at `ok()` or call `into_result()`"]
+pub struct Outcome {
+    /// The users not reached, in the platform's words. Empty when all were reached.
+    pub failed_user_reasons: Vec<FailedUserReason>,
+    /// The platform's log ids, one for each answered request, in the order of the user ids.
+    pub log_ids: Vec<String>,
+    /// How many HTTP requests were sent for this call, replays included.
+    pub requests: u32,
+    /// What became of every user id handed in.
+    pub users: UserIds,
+}
+
+impl Outcome {
+    /// Whether every user was reached.
+    pub fn ok(&self) -> bool {
+        self.failed_user_reasons.is_empty()
+    }
+
+    /// The first request's log id; the platform's support asks for it.
+    pub fn log_id(&self) -> Option<&str> {
+        self.log_ids.first().map(String::as_str)
+    }
+
+    /// Turns users that were not reached into an error of kind
+    /// [`PartialFailure`](ErrorKind::PartialFailure) that carries this outcome.
+    pub fn into_result(self) -> Result<Self, Error> {
+        if self.ok() {
+            return Ok(self);
+        }
+        let total = self.users.reached.len() + self.users.failed.len() + self.users.unknown.len();
+        let count = self.failed_user_reasons.len();
+        let first = &self.failed_user_reasons[0];
+        let who = first
+            .user_id
+            .as_deref()
+            .map(|id| format!("{id}: "))
+            .unwrap_or_default();
+        let more = if count > 1 {
+            format!(", and {} more", count - 1)
+        } else {
+            String::new()
+        };
+        let why = &first.error_message;
+        Err(Error::new(
+            ErrorKind::PartialFailure,
+            format!("{count} of {total} users were not reached ({who}{why}{more})"),
+        )
+        .with_log_id(self.log_id().map(str::to_owned))
+        .with_attempts(self.requests)
+        .with_users(self.users.clone())
+        .with_outcome(self))
+    }
+
+    /// Sorts the user ids of one answered request by what its failure list says of them. Where an
+    /// entry names nobody we asked for, the rest cannot be called reached.
+    pub(crate) fn of_answer(
+        user_ids: Vec<String>,
+        failed_user_reasons: Vec<FailedUserReason>,
+        log_id: Option<String>,
+        requests: u32,
+    ) -> Self {
+        let users = if failed_user_reasons.is_empty() {
+            UserIds {
+                reached: user_ids,
+                ..UserIds::default()
+            }
+        } else {
+            sort_out(user_ids, &failed_user_reasons)
+        };
+        Self {
+            failed_user_reasons,
+            log_ids: log_id.into_iter().collect(),
+            requests,
+            users,
+        }
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.failed_user_reasons.extend(other.failed_user_reasons);
+        self.log_ids.extend(other.log_ids);
+        self.requests += other.requests;
+        self.users.append(other.users);
+    }
+}
+
+fn sort_out(user_ids: Vec<String>, reasons: &[FailedUserReason]) -> UserIds {
+    let named: HashSet<&str> = reasons
+        .iter()
+        .filter_map(|reason| reason.user_id.as_deref())
+        .collect();
+    let (mut failed, rest): (Vec<_>, Vec<_>) =
+        user_ids.into_iter().partition(|id| named.contains(id.as_str()));
+    // Entries that name nobody we asked for: without a name, or with one of another kind of id.
+    let unnamed =
+        reasons.iter().filter(|reason| reason.user_id.is_none()).count() + named.len() - failed.len();
+    let mut users = UserIds::default();
+    if unnamed == 0 {
+        users.reached = rest;
+    } else if unnamed >= rest.len() {
+        // As many failures as users are left: none of them was reached, named or not.
+        failed.extend(rest);
+    } else {
+        users.unknown = rest;
+    }
+    users.failed = failed;
+    users
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted(users: [&str; 3], named: &[Option<&str>]) -> UserIds {
+        let reasons: Vec<_> = named
+            .iter()
+            .map(|id| FailedUserReason {
+                user_id: id.map(str::to_owned),
+                ..FailedUserReason::default()
+            })
+            .collect();
+        sort_out(users.map(str::to_owned).to_vec(), &reasons)
+    }
+
+    #[test]
+    fn users_are_sorted_by_what_is_said_of_them() {
+        let abc = ["a", "b", "c"];
+        let users = sorted(abc, &[Some("b")]);
+        assert_eq!(
+            (users.reached, users.failed),
+            (vec!["a".to_owned(), "c".to_owned()], vec!["b".to_owned()])
+        );
+        let users = sorted(abc, &[Some("b"), None]);
+        assert_eq!(
+            (users.failed, users.unknown),
+            (vec!["b".to_owned()], vec!["a".to_owned(), "c".to_owned()])
+        );
+        // Somebody else's name, or the same person under another kind of id.
+        assert_eq!(sorted(abc, &[Some("x")]).unknown, abc);
+        assert_eq!(sorted(abc, &[None, None, None]).failed, abc);
+        assert_eq!(sorted(abc, &[Some("b"), None, None]).failed.len(), 3);
+        let users = sorted(abc, &[Some("a"), Some("a"), None]);
+        assert_eq!((users.failed, users.unknown.len()), (vec!["a".to_owned()], 2));
+    }
+}

@@ -1,0 +1,371 @@
+//! Many calls, and one call with more users than a request carries: nothing is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use feishu_feed_card_sandbox::{Fault, Reset, Switches, World};
+use futures_util::StreamExt;
+use tokio::time::{Instant, sleep};
+
+use super::{Trip, USER, client, fill_chat, random, round_trip, stage, up_to};
+use crate::{ErrorKind, RateLimit, Request};
+
+const CHAT: &str = World::EXAMPLE_CHAT;
+
+/// 100,000 requests with 10 % random faults: what succeeded is pinned, what failed for good is not claimed.
+#[tokio::test(start_paused = true)]
+async fn each_request_comes_back_once_and_says_the_truth() {
+    const REQUESTS: usize = 100_000;
+    let stage = stage(
+        REQUESTS,
+        Switches {
+            keep_requests: 0,
+            ..Switches::unlimited()
+        },
+    );
+    let mut random = random(11);
+    let mut trips = random.fork();
+    let wire = move |_: &http::Request<bytes::Bytes>| Trip {
+        there: up_to(&mut trips, Duration::from_millis(30)),
+        back: up_to(&mut trips, Duration::from_millis(30)),
+        breaks: trips.u32(..100) < 4,
+        late: up_to(&mut trips, Duration::from_secs(2)),
+    };
+    let client = client(&stage, wire)
+        .rate_limit(None)
+        .max_retries(1)
+        .build()
+        .unwrap();
+    let faults = {
+        let stage = stage.clone();
+        let kinds: Vec<Fault> = vec![
+            Fault {
+                reset: Some(Reset::Before),
+                ..Fault::on_call()
+            },
+            Fault {
+                reset: Some(Reset::After),
+                ..Fault::on_call()
+            },
+            Fault {
+                status: http::StatusCode::from_u16(502).ok(),
+                html: true,
+                ..Fault::on_call()
+            },
+            Fault {
+                code: Some(230_027),
+                ..Fault::on_call()
+            },
+            Fault {
+                code: Some(2200),
+                ..Fault::on_call()
+            },
+            Fault {
+                truncate: Some(10),
+                ..Fault::on_call()
+            },
+            Fault {
+                revoke_tokens: true,
+                ..Fault::on_call()
+            },
+        ];
+        tokio::spawn(async move {
+            loop {
+                stage.fault(kinds[random.usize(..kinds.len())].clone());
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+    };
+    let requests = (0..REQUESTS).map(|index| Request::new(format!("oc_{index}"), [USER], true));
+    let mut many = client.set_time_sensitive_many(requests);
+    let mut seen = vec![0_u8; REQUESTS];
+    let mut failed = Vec::new();
+    while let Some(item) = many.next().await {
+        seen[item.index] += 1;
+        match item.result {
+            Ok(outcome) => assert_eq!(outcome.users.reached, [USER]),
+            Err(error) => failed.push((item.index, error)),
+        }
+    }
+    faults.abort();
+    assert!(seen.iter().all(|times| *times == 1));
+    sleep(Duration::from_secs(60)).await;
+    let pinned: std::collections::HashSet<String> = stage.pinned(USER).into_iter().collect();
+    println!(
+        "{REQUESTS} requests, {} failed, {} pinned",
+        failed.len(),
+        pinned.len()
+    );
+    assert!(!failed.is_empty());
+    for (index, error) in &failed {
+        let users = error.users();
+        let is_pinned = pinned.contains(&format!("oc_{index}"));
+        assert!(users.reached.is_empty());
+        assert!(
+            !is_pinned || users.unknown == [USER],
+            "{index} is pinned, and {error} says {users:?}"
+        );
+    }
+    let failed: std::collections::HashSet<usize> = failed.into_iter().map(|(index, _)| index).collect();
+    for index in (0..REQUESTS).filter(|index| !failed.contains(index)) {
+        assert!(
+            pinned.contains(&format!("oc_{index}")),
+            "{index} was said to be reached"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_read_as_there_is_room() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(100)))
+        .build()
+        .unwrap();
+    let read = Arc::new(AtomicUsize::new(0));
+    let counted = {
+        let read = read.clone();
+        (0..).map(move |_| {
+            read.fetch_add(1, Ordering::Relaxed);
+            Request::new(CHAT, [USER], true)
+        })
+    };
+    let mut many = client.set_time_sensitive_many(counted).concurrency(10);
+    for done in 1..=100 {
+        assert!(many.next().await.unwrap().result.unwrap().ok());
+        assert!(read.load(Ordering::Relaxed) <= done + 10);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_one_simply_waits_its_turn() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(10)));
+    let client = client
+        .rate_limit(RateLimit::new(1, 10))
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap();
+    let requests = (0..30).map(|_| Request::new(CHAT, [USER], true));
+    let began = Instant::now();
+    let results: Vec<_> = client.set_time_sensitive_many(requests).collect().await;
+    assert!(results.into_iter().all(|item| item.result.is_ok()));
+    assert!(began.elapsed() > Duration::from_secs(120));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_total_timeout_ends_those_without_a_slot() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(10)));
+    let client = client.rate_limit(RateLimit::new(1, 100)).build().unwrap();
+    let requests = (0..30).map(|_| Request::new(CHAT, [USER], true));
+    let began = Instant::now();
+    let many = client
+        .set_time_sensitive_many(requests)
+        .total_timeout(Duration::from_secs(10));
+    let results: Vec<_> = many.collect().await;
+    let (done, late): (Vec<_>, Vec<_>) = results.into_iter().partition(|item| item.result.is_ok());
+    assert_eq!((done.len(), late.len()), (10, 20));
+    for item in late {
+        let error = item.result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RateLimited);
+        assert_eq!(error.users().not_attempted, [USER]);
+    }
+    assert!(began.elapsed() < Duration::from_secs(11));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_early_tells_what_was_left() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_secs(1)));
+    let client = client.rate_limit(RateLimit::new(5, 100)).build().unwrap();
+    let requests = (0..1000).map(|_| Request::new(CHAT, [USER], true));
+    let mut many = client.set_time_sensitive_many(requests).concurrency(20);
+    let mut done = 0;
+    while done < 7 {
+        assert!(many.next().await.unwrap().result.unwrap().ok());
+        done += 1;
+    }
+    sleep(Duration::from_millis(1200)).await;
+    let report = many.stop().await;
+    assert_eq!(
+        report.taken,
+        report.succeeded + report.failed + report.unfinished.len()
+    );
+    assert!(report.taken <= 30, "{} were read", report.taken);
+    let sent: Vec<_> = report
+        .unfinished
+        .iter()
+        .filter(|left| !left.users.unknown.is_empty())
+        .collect();
+    let unsent = report
+        .unfinished
+        .iter()
+        .filter(|left| left.users.not_attempted == [USER])
+        .count();
+    assert_eq!(sent.len() + unsent, report.unfinished.len());
+    assert!(
+        !sent.is_empty() && unsent > 0,
+        "{} sent, {unsent} unsent",
+        sent.len()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_told_after_each_result() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(50)));
+    let client = client.rate_limit(RateLimit::new(10, 1000)).build().unwrap();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let requests: Vec<_> = (0..40)
+        .map(|index| Request::new(if index == 5 { "not-a-chat" } else { CHAT }, [USER], true))
+        .collect();
+    let mut many = {
+        let told = told.clone();
+        client
+            .set_time_sensitive_many(requests)
+            .on_progress(move |progress| told.lock().unwrap().push(progress))
+    };
+    while many.next().await.is_some() {}
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 40);
+    assert!(
+        told.iter()
+            .enumerate()
+            .all(|(index, progress)| progress.done == index + 1)
+    );
+    assert!(told.iter().all(|progress| progress.total == Some(40)));
+    assert_eq!(told.last().unwrap().failed, 1);
+    assert!(told[1].waiting_for_quota > 0);
+    let eta = told[11].eta.unwrap();
+    assert!(
+        eta > Duration::from_secs(1) && eta < Duration::from_secs(4),
+        "{eta:?}"
+    );
+    assert_eq!(told[39].eta, Some(Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_for_many_users_is_split_and_put_together_in_order() {
+    let stage = stage(0, Switches::unlimited());
+    let mut users = fill_chat(&stage, 230);
+    users.insert(60, World::EXAMPLE_OUTSIDER.to_owned());
+    let mut trips = random(5);
+    let wire = move |_: &http::Request<bytes::Bytes>| Trip {
+        back: up_to(&mut trips, Duration::from_secs(1)),
+        ..Trip::default()
+    };
+    let client = client(&stage, wire).build().unwrap();
+    let outcome = client
+        .set_time_sensitive("oc_full", users.clone(), true)
+        .await
+        .unwrap();
+    assert_eq!((outcome.requests, outcome.log_ids.len()), (5, 5));
+    assert_eq!(outcome.failed_user_reasons.len(), 1);
+    assert_eq!(outcome.users.failed, [World::EXAMPLE_OUTSIDER]);
+    users.remove(60);
+    assert_eq!(outcome.users.reached, users);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_fails_leaves_no_user_untold() {
+    let stage = stage(0, Switches::unlimited());
+    let users = fill_chat(&stage, 1000);
+    let client = client(&stage, round_trip(Duration::from_millis(100)))
+        .max_retries(0)
+        .build()
+        .unwrap();
+    stage.faults([
+        Fault::on_call(),
+        Fault {
+            status: http::StatusCode::from_u16(502).ok(),
+            ..Fault::on_call()
+        },
+        Fault::on_call(),
+        Fault {
+            code: Some(230_027),
+            delay_after_ms: 5,
+            ..Fault::on_call()
+        },
+    ]);
+    let error = client
+        .set_time_sensitive("oc_full", users.clone(), true)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Server);
+    let told = error.users();
+    assert_eq!((told.unknown.len(), told.failed.len()), (50, 50));
+    assert!(
+        [8 * 50, 9 * 50].contains(&told.reached.len()),
+        "the others that were on their way"
+    );
+    assert_eq!(
+        told.not_attempted,
+        users[users.len() - told.not_attempted.len()..]
+    );
+    let mut all = [
+        &told.reached[..],
+        &told.failed,
+        &told.unknown,
+        &told.not_attempted,
+    ]
+    .concat();
+    all.sort_by_key(|user| users.iter().position(|other| other == user));
+    assert_eq!(all, users);
+    assert_eq!(error.outcome().unwrap().users.reached, told.reached);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_call_that_cannot_finish_in_time_sends_nothing() {
+    let stage = stage(0, Switches::unlimited());
+    let users = fill_chat(&stage, 500);
+    let client = client(&stage, round_trip(Duration::from_millis(100)));
+    let client = client.rate_limit(RateLimit::new(2, 100)).build().unwrap();
+    let call = client
+        .set_time_sensitive("oc_full", users.clone(), true)
+        .timeout(Duration::from_secs(3));
+    let error = call.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert!(error.retry_after().unwrap() > Duration::from_secs(4));
+    assert_eq!(error.users().not_attempted, users);
+    assert_eq!(stage.request_count(), 0);
+    let call = client
+        .set_time_sensitive("oc_full", users.clone(), true)
+        .timeout(Duration::from_secs(6));
+    assert!(call.await.unwrap().ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn splitting_takes_no_longer_than_it_must() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(1)))
+        .rate_limit(None)
+        .build()
+        .unwrap();
+    let users: Vec<String> = (0..100_000).map(|user| format!("ou_{user}")).collect();
+    let began = std::time::Instant::now();
+    let error = client
+        .set_time_sensitive("oc_unknown", users, true)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.users().failed.len() + error.users().not_attempted.len(),
+        100_000
+    );
+    // Copying the rest for each part took ten times as long.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bot_call_carries_50_users_at_most() {
+    let stage = stage(0, Switches::unlimited());
+    let users = fill_chat(&stage, 120);
+    let client = client(&stage, round_trip(Duration::from_millis(1))).max_users_per_request(200);
+    let outcome = client
+        .build()
+        .unwrap()
+        .set_bot_time_sensitive(users, true)
+        .await
+        .unwrap();
+    assert_eq!((outcome.requests, outcome.ok()), (3, true));
+}

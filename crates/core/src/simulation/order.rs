@@ -1,0 +1,222 @@
+//! Opposite calls on one chat keep their order, also when an answer is lost.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use feishu_feed_card_sandbox::{Fault, Reset, Stage, Switches, World};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Trip, USER, client, random, round_trip, stage, up_to};
+use crate::{Client, Error, ErrorKind, Station};
+
+const CHAT: &str = World::EXAMPLE_CHAT;
+
+async fn set(client: &Client, state: bool) -> Result<(), Error> {
+    client
+        .set_time_sensitive(CHAT, [USER], state)
+        .await?
+        .into_result()
+        .map(drop)
+}
+
+fn is_pinned(stage: &Stage) -> bool {
+    stage.pinned(USER).contains(&CHAT.to_owned())
+}
+
+/// The states of all calls that arrived, in the order of arrival.
+fn arrived(stage: &Stage) -> Vec<bool> {
+    let mut calls: Vec<_> = stage
+        .requests()
+        .into_iter()
+        .filter(|record| record.method == "PATCH")
+        .filter_map(|record| Some((record.arrived?, record.body["time_sensitive"].as_bool()?)))
+        .collect();
+    calls.sort_by_key(|(at, _)| *at);
+    calls.into_iter().map(|(_, state)| state).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn opposite_calls_run_in_the_order_they_were_made() {
+    for seed in 0..20 {
+        let stage = stage(0, Switches::unlimited());
+        let mut random = random(seed);
+        let mut trips = random.fork();
+        let client = client(&stage, move |_| Trip {
+            there: up_to(&mut trips, Duration::from_secs(2)),
+            back: up_to(&mut trips, Duration::from_secs(2)),
+            ..Trip::default()
+        });
+        let client = client.timeout(Duration::from_secs(3600)).build().unwrap();
+        let states: Vec<bool> = (0..60).map(|_| random.bool()).collect();
+        let mut running = JoinSet::new();
+        for state in &states {
+            // Made here, run later and in any order.
+            let call = client.set_time_sensitive(CHAT, [USER], *state).into_future();
+            running.spawn(async move { call.await.map(|outcome| assert!(outcome.ok())) });
+        }
+        for result in running.join_all().await {
+            result.unwrap();
+        }
+        assert_eq!(arrived(&stage), states, "seed {seed}");
+        assert_eq!(is_pinned(&stage), states[59]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_the_same_state_overlap() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_secs(1)))
+        .build()
+        .unwrap();
+    set(&client, true).await.unwrap();
+    let began = Instant::now();
+    let mut running = JoinSet::new();
+    for _ in 0..20 {
+        let client = client.clone();
+        running.spawn(async move { set(&client, true).await });
+    }
+    for result in running.join_all().await {
+        result.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_chats_do_not_wait() {
+    let stage = stage(1, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_secs(1)))
+        .build()
+        .unwrap();
+    set(&client, true).await.unwrap();
+    let began = Instant::now();
+    let (pin, unpin) = tokio::join!(
+        client.set_time_sensitive(CHAT, [USER], true).into_future(),
+        client.set_time_sensitive("oc_0", [USER], false).into_future()
+    );
+    assert!(pin.unwrap().ok() && unpin.unwrap().ok());
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+/// The stand-in delivers the pin four seconds after its connection was reset.
+#[tokio::test(start_paused = true)]
+async fn a_pin_whose_answer_was_lost_cannot_land_after_the_unpin() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(20)))
+        .max_retries(0)
+        .build()
+        .unwrap();
+    stage.fault(Fault {
+        late_ms: Some(4000),
+        ..Fault::on_call()
+    });
+    let error = set(&client, true).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionFailed);
+    assert_eq!(error.users().unknown, [USER]);
+
+    let began = Instant::now();
+    set(&client, false).await.unwrap();
+    assert!(began.elapsed() > Duration::from_secs(4));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(arrived(&stage), [true, false]);
+    assert!(!is_pinned(&stage));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_pin_cannot_land_after_the_unpin() {
+    let stage = stage(0, Switches::unlimited());
+    let slow = |_: &http::Request<bytes::Bytes>| Trip {
+        there: Duration::from_millis(500),
+        late: Duration::from_millis(4900),
+        ..Trip::default()
+    };
+    let client = client(&stage, slow).build().unwrap();
+    let _ = timeout(Duration::from_millis(700), set(&client, true)).await;
+    set(&client, false).await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(arrived(&stage), [true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_ends_before_the_opposite_call_begins() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(20)))
+        .build()
+        .unwrap();
+    stage.fault(Fault {
+        times: 2,
+        reset: Some(Reset::After),
+        ..Fault::on_call()
+    });
+    let (pin, unpin) = tokio::join!(set(&client, true), set(&client, false));
+    pin.unwrap();
+    unpin.unwrap();
+    assert_eq!(arrived(&stage), [true, true, true, false]);
+    assert!(!is_pinned(&stage));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_past_the_deadline_fails_at_once() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(20)))
+        .max_retries(0)
+        .build()
+        .unwrap();
+    stage.fault(Fault {
+        late_ms: Some(100),
+        ..Fault::on_call()
+    });
+    assert!(set(&client, true).await.is_err());
+    let began = Instant::now();
+    let call = client
+        .set_time_sensitive(CHAT, [USER], false)
+        .timeout(Duration::from_secs(2));
+    let error = call.await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.station()),
+        (ErrorKind::DeadlineExceeded, Some(Station::Order))
+    );
+    assert_eq!(error.users().not_attempted, [USER]);
+    assert!(error.retry_after().unwrap() > Duration::from_secs(4));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_gives_up_lets_the_next_one_pass() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_secs(2)))
+        .build()
+        .unwrap();
+    set(&client, true).await.unwrap();
+    let pin = client.set_time_sensitive(CHAT, [USER], true).into_future();
+    let unpin = client.set_time_sensitive(CHAT, [USER], false).into_future();
+    let second = client.set_time_sensitive(CHAT, [USER], true).into_future();
+    let began = Instant::now();
+    drop(unpin);
+    let (first, second) = tokio::join!(pin, second);
+    assert!(first.unwrap().ok() && second.unwrap().ok());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "the second pin waited for nobody"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chat_is_forgotten_when_nothing_of_it_can_arrive() {
+    let stage = stage(1000, Switches::unlimited());
+    let mut lost = random(3);
+    let trips = move |_: &http::Request<bytes::Bytes>| Trip {
+        breaks: lost.bool(),
+        ..Trip::default()
+    };
+    let client = client(&stage, trips).rate_limit(None).build().unwrap();
+    for chat in 0..1000 {
+        let _ = client
+            .set_time_sensitive(format!("oc_{chat}"), [USER], true)
+            .await;
+    }
+    assert!(client.core.order.len() > 0);
+    sleep(Duration::from_secs(6)).await;
+    set(&client, true).await.unwrap();
+    assert_eq!(client.core.order.len(), 0);
+}

@@ -1,0 +1,276 @@
+//! Every error there is, and whatever is logged on the way, searched for secrets.
+
+use std::fmt::{Debug, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use feishu_feed_card_sandbox::{Fault, Stage, Switches, World};
+use http::{Request as HttpRequest, Response, StatusCode};
+use serde_json::json;
+use tracing::field::{Field, Visit};
+use tracing::span;
+
+use super::{USER, round_trip, stage};
+use crate::transport::{Answering, Sent, Transport, TransportError};
+use crate::{Client, Error, ErrorKind, ProvidedToken};
+
+const CHAT: &str = World::EXAMPLE_CHAT;
+const SECRET: &str = "S3CRET-of-the-app-0123456789abcdef";
+const TOKEN: &str = "t-T0KEN-of-the-tenant-0123456789";
+const TICKET: &str = "T1CKET-of-the-store-0123456789";
+const APP_TOKEN: &str = "a-APPT0KEN-0123456789";
+
+/// A collector of everything that is logged, fields and all.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Visit for Log {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let _ = write!(self.0.lock().unwrap(), "{field}={value:?} ");
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        let _ = write!(self.0.lock().unwrap(), "[{}] ", span.metadata().name());
+        span.record(&mut self.clone());
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, values: &span::Record<'_>) {
+        values.record(&mut self.clone());
+    }
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// A server that gives tokens, and says back whatever it was sent wherever it can.
+struct Echo {
+    status: u16,
+    body: fn(&str) -> String,
+    header: bool,
+}
+
+impl Transport for Echo {
+    fn send(&self, request: HttpRequest<Bytes>, sent: Sent) -> Answering<'_> {
+        assert!(sent.raise());
+        let path = request.uri().path().to_owned();
+        let sent_headers: String = request
+            .headers()
+            .values()
+            .map(|value| value.to_str().unwrap_or(""))
+            .collect();
+        let all = format!("{sent_headers} {}", String::from_utf8_lossy(request.body()));
+        Box::pin(async move {
+            let given = match path.as_str() {
+                path if path.ends_with("app_access_token") => {
+                    Some(json!({"code": 0, "app_access_token": APP_TOKEN, "expire": 7200}))
+                }
+                path if path.contains("/auth/") => {
+                    Some(json!({"code": 0, "tenant_access_token": TOKEN, "expire": 7200}))
+                }
+                _ => None,
+            };
+            if let Some(given) = given.filter(|_| self.status != 555) {
+                return Ok(Response::new(given.to_string().into()));
+            }
+            let mut response = Response::new(Bytes::from((self.body)(&all)));
+            *response.status_mut() = StatusCode::from_u16(self.status).unwrap();
+            if self.header {
+                let value: String = all.chars().filter(|letter| !letter.is_control()).collect();
+                response
+                    .headers_mut()
+                    .insert("x-tt-logid", value.parse().unwrap());
+            }
+            Ok(response)
+        })
+    }
+}
+
+struct Broken(fn(String) -> TransportError);
+
+impl Transport for Broken {
+    fn send(&self, request: HttpRequest<Bytes>, _: Sent) -> Answering<'_> {
+        let body = String::from_utf8_lossy(request.body()).into_owned();
+        Box::pin(async move { Err(self.0(body)) })
+    }
+}
+
+fn shown(error: &Error) -> String {
+    let mut text = format!("{error} {error:?} {error:#?} {:?}", error.users());
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let _ = write!(text, " {cause} {cause:?}");
+        source = cause.source();
+    }
+    for violation in error.permission_violations() {
+        let _ = write!(text, " {violation:?}");
+    }
+    for violation in error.field_violations() {
+        let _ = write!(text, " {violation:?}");
+    }
+    text
+}
+
+fn clients(transport: &Arc<dyn Transport>) -> Vec<Client> {
+    let builder = || {
+        Client::builder()
+            .transport(transport.clone())
+            .max_retries(1)
+            .timeout(Duration::from_secs(5))
+    };
+    let builders = [
+        builder().app("cli_example", SECRET),
+        builder()
+            .app("cli_store", SECRET)
+            .tenant_key("tenant")
+            .app_ticket(TICKET),
+        builder().tenant_access_token(TOKEN),
+        builder().token_provider(|| async { Ok(ProvidedToken::new(TOKEN)) }),
+    ];
+    for builder in &builders {
+        assert_clean("a builder", &format!("{builder:?} {builder:#?}"));
+    }
+    builders
+        .into_iter()
+        .map(|builder| builder.build().unwrap())
+        .collect()
+}
+
+fn assert_clean(what: &str, text: &str) {
+    for secret in [SECRET, TOKEN, TICKET, APP_TOKEN] {
+        // The middle alone would be a leak too.
+        let part = &secret[2..secret.len() - 4];
+        assert!(!text.contains(part), "{what} shows {part}: {text}");
+    }
+}
+
+const BODIES: [fn(&str) -> String; 9] = [
+    |all| format!("<html>{all}</html>"),
+    |all| format!("{}<html>{all}</html>", "x".repeat(150)),
+    |all| json!({"code": 230_001, "msg": all}).to_string(),
+    |all| json!({"code": 99_991_663, "msg": all}).to_string(),
+    |all| json!({"code": 99_991_400, "msg": all, "log_id": all}).to_string(),
+    |all| {
+        json!({"code": 99_991_672, "msg": all, "error": {"permission_violations": [{"type": all, "subject": all}]}}).to_string()
+    },
+    |all| {
+        json!({"code": 99_992_402, "msg": all, "error": {"log_id": all, "field_violations": [{"field": all, "value": all, "description": all}]}}).to_string()
+    },
+    |all| json!({"code": 2200, "msg": all}).to_string(),
+    |all| json!({"code": 99_991_403, "msg": all}).to_string(),
+];
+
+const BREAKS: [fn(String) -> TransportError; 3] = [
+    |_| TransportError::Connect("refused".into()),
+    |_| TransportError::Broken("reset".into()),
+    |_| TransportError::TooLarge(StatusCode::OK),
+];
+
+#[test]
+fn no_error_and_no_log_line_shows_a_secret() {
+    let log = Log::default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let mut kinds = Vec::new();
+    tracing::subscriber::with_default(log.clone(), || {
+        runtime.block_on(async {
+            let mut transports: Vec<Arc<dyn Transport>> = Vec::new();
+            for body in BODIES {
+                for status in [200, 400, 429, 502, 555] {
+                    for header in [false, true] {
+                        transports.push(Arc::new(Echo { status, body, header }));
+                    }
+                }
+            }
+            for broken in BREAKS {
+                transports.push(Arc::new(Broken(broken)));
+            }
+            for transport in &transports {
+                for client in clients(transport) {
+                    assert_clean(
+                        "a client",
+                        &format!("{client:?} {client:#?} {:?}", client.quota()),
+                    );
+                    let call = client.set_time_sensitive(CHAT, [USER], true);
+                    assert_clean("a call", &format!("{call:?}"));
+                    // A log id that is somebody's secret is no log id, but it is success.
+                    if let Err(error) = call.await {
+                        kinds.push(error.kind());
+                        assert_clean("an error", &shown(&error));
+                    }
+                }
+            }
+            for error in invalid(&stage(0, Switches::default())).await {
+                kinds.push(error.kind());
+                assert_clean("an error", &shown(&error));
+            }
+        });
+    });
+    let log = log.0.lock().unwrap();
+    assert!(
+        log.contains("replaying") && log.contains("token_fetch") && log.contains("users=1"),
+        "{log}"
+    );
+    assert!(!log.contains(USER), "user ids are counted, not listed");
+    assert_clean("the log", &log);
+    for kind in ErrorKind::ALL {
+        assert!(kinds.contains(&kind), "no {kind} was made");
+    }
+}
+
+/// Errors that no echo makes.
+async fn invalid(stage: &Stage) -> Vec<Error> {
+    let transport = super::OnStage::new(stage, round_trip(Duration::from_secs(60)));
+    let slow = Client::builder()
+        .app("cli_example", SECRET)
+        .transport(transport)
+        .build()
+        .unwrap();
+    let quick = super::client(stage, round_trip(Duration::ZERO)).build().unwrap();
+    stage.fault(Fault::on_call());
+    let outcome = quick
+        .set_time_sensitive(CHAT, [World::EXAMPLE_OUTSIDER], true)
+        .await
+        .unwrap();
+    vec![
+        Client::builder().app(SECRET, "").build().unwrap_err(),
+        Client::builder()
+            .app("cli_example", SECRET)
+            .tenant_access_token(TOKEN)
+            .build()
+            .unwrap_err(),
+        Client::builder()
+            .tenant_access_token(format!("{TOKEN}\n"))
+            .build()
+            .unwrap_err(),
+        Client::builder()
+            .app("cli_example", SECRET)
+            .proxy(format!("{SECRET}://{TOKEN}"))
+            .build()
+            .unwrap_err(),
+        Client::builder()
+            .app("cli_example", SECRET)
+            .base_url(format!("https://me:{SECRET}@example.invalid"))
+            .build()
+            .unwrap_err(),
+        slow.set_app_ticket(TICKET).unwrap_err(),
+        slow.set_time_sensitive(CHAT, [USER], true).await.unwrap_err(),
+        outcome.into_result().unwrap_err(),
+    ]
+}

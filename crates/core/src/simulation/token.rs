@@ -1,0 +1,468 @@
+//! One fetch for all, renewal without waiting, and healing of revoked tokens.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use feishu_feed_card_sandbox::{Fault, Stage, Switches, World};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::{USER, client, random, round_trip, stage, up_to};
+use crate::{Client, ErrorKind, ProvidedToken, Station};
+
+const CHAT: &str = World::EXAMPLE_CHAT;
+const RTT: Duration = Duration::from_millis(40);
+
+fn unpaced(stage: &Stage) -> Client {
+    client(stage, round_trip(RTT)).rate_limit(None).build().unwrap()
+}
+
+async fn pin(client: &Client) -> Result<(), crate::Error> {
+    client
+        .set_time_sensitive(CHAT, [USER], true)
+        .await?
+        .into_result()
+        .map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn cold_calls_share_one_fetch() {
+    for calls in [50, 1000] {
+        let stage = stage(0, Switches::unlimited());
+        let client = unpaced(&stage);
+        let began = Instant::now();
+        let mut running = JoinSet::new();
+        for _ in 0..calls {
+            let client = client.clone();
+            running.spawn(async move { pin(&client).await });
+        }
+        for result in running.join_all().await {
+            result.unwrap();
+        }
+        assert_eq!(stage.token_fetches(), 1, "{calls} calls");
+        assert!(began.elapsed() <= RTT * 2 + Duration::from_millis(2));
+    }
+}
+
+/// Ten lives of a token, with revocations at random moments at least two round trips apart.
+#[tokio::test(start_paused = true)]
+async fn ten_lives_with_revocations_reach_no_caller() {
+    const CALLS: u32 = 10_000;
+    for seed in 0..5 {
+        let stage = stage(0, Switches::unlimited());
+        let client = unpaced(&stage);
+        let mut random = random(seed);
+        let span = Duration::from_secs(10 * 7200);
+        let revocations = Arc::new(AtomicUsize::new(0));
+        let revoker = {
+            let (stage, mut random, revocations) = (stage.clone(), random.fork(), revocations.clone());
+            tokio::spawn(async move {
+                loop {
+                    sleep(RTT * 2 + up_to(&mut random, Duration::from_secs(600))).await;
+                    stage.revoke_tokens();
+                    revocations.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        let mut running = JoinSet::new();
+        for _ in 0..CALLS {
+            let client = client.clone();
+            running.spawn(async move { pin(&client).await });
+            // Now one after another, now many at once.
+            if random.u32(..4) > 0 {
+                sleep(up_to(&mut random, span / CALLS * 8 / 3)).await;
+            }
+        }
+        for result in running.join_all().await {
+            result.unwrap();
+        }
+        revoker.abort();
+        let revocations = revocations.load(Ordering::Relaxed) as u64;
+        let fetches = stage.token_fetches();
+        println!("seed {seed}: {CALLS} calls, {revocations} revocations, {fetches} fetches");
+        assert!(revocations > 150);
+        assert!(
+            fetches <= revocations + 12,
+            "{fetches} fetches for {revocations} revocations"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_keeps_nobody_waiting() {
+    let stage = stage(0, Switches::unlimited());
+    let client = unpaced(&stage);
+    pin(&client).await.unwrap();
+    for _ in 0..600 {
+        sleep(Duration::from_secs(120)).await;
+        let began = Instant::now();
+        pin(&client).await.unwrap();
+        assert!(
+            began.elapsed() <= RTT + Duration::from_millis(2),
+            "a call waited for a token"
+        );
+    }
+    // 20 hours; a token serves 7,200 s less the margin of 25 minutes.
+    assert_eq!(stage.token_fetches(), 1 + 72_000 / 5_700);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_client_runs_no_timer() {
+    let stage = stage(0, Switches::unlimited());
+    let client = unpaced(&stage);
+    pin(&client).await.unwrap();
+    sleep(Duration::from_secs(100 * 3600)).await;
+    assert_eq!(stage.token_fetches(), 1);
+    pin(&client).await.unwrap();
+    assert_eq!(stage.token_fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_or_missing_expire_neither_loops_nor_hammers() {
+    // What the answer says, and the most fetches a minute, of 25 calls a second.
+    let cases = [
+        (json!(0), 121),
+        (json!(1), 121),
+        (json!(10), 13),
+        (json!(null), 3),
+        (json!("10"), 13),
+        (json!(-5), 121),
+        (json!("soon"), 3),
+        (json!(1e300), 1),
+        (json!([7200]), 3),
+    ];
+    for (expire, most) in cases {
+        let stage = stage(0, Switches::unlimited());
+        stage.fault(Fault {
+            times: 0,
+            expire: Some(expire.clone()),
+            ..Fault::on_token()
+        });
+        let client = unpaced(&stage);
+        for _ in 0..6000 {
+            pin(&client).await.unwrap();
+        }
+        let fetches = stage.token_fetches();
+        assert!(
+            (1..=most * 4).contains(&fetches),
+            "{fetches} fetches with an expire of {expire}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_replaced_once_for_all() {
+    let stage = stage(0, Switches::unlimited());
+    let client = unpaced(&stage);
+    pin(&client).await.unwrap();
+    stage.revoke_tokens();
+    let mut running = JoinSet::new();
+    for _ in 0..50 {
+        let client = client.clone();
+        running.spawn(async move { pin(&client).await });
+    }
+    for result in running.join_all().await {
+        result.unwrap();
+    }
+    assert_eq!(stage.token_fetches(), 2);
+    assert_eq!(stage.request_count(), 2 + 1 + 50 + 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_token_code_heals_whatever_the_status() {
+    for code in [99_991_663, 99_991_664, 99_991_665, 99_991_671] {
+        for status in [200, 400, 401, 500] {
+            let stage = stage(0, Switches::unlimited());
+            let client = unpaced(&stage);
+            stage.fault(Fault {
+                code: Some(code),
+                status: http::StatusCode::from_u16(status).ok(),
+                revoke_tokens: true,
+                ..Fault::on_call()
+            });
+            pin(&client).await.unwrap();
+            assert_eq!(stage.token_fetches(), 2, "code {code}, status {status}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_fresh_token_is_an_error_and_no_loop() {
+    let stage = stage(0, Switches::unlimited());
+    let client = unpaced(&stage);
+    stage.fault(Fault {
+        times: 0,
+        code: Some(99_991_663),
+        revoke_tokens: true,
+        ..Fault::on_call()
+    });
+    let error = pin(&client).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+    assert_eq!(error.platform_code(), Some(99_991_663));
+    assert_eq!(error.attempts(), 2);
+    assert_eq!(stage.token_fetches(), 2);
+    assert_eq!(error.users().failed, [USER]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_token_is_not_sent_again() {
+    // The platform hands the refused token out again: replaying it would fail the same way.
+    let stage = stage(0, Switches::unlimited());
+    let client = unpaced(&stage);
+    stage.fault(Fault {
+        times: 0,
+        code: Some(99_991_663),
+        ..Fault::on_call()
+    });
+    let error = pin(&client).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+    assert_eq!((error.attempts(), stage.token_fetches()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_refusal_does_not_evict_a_newer_token() {
+    let stage = stage(0, Switches::unlimited());
+    let client = unpaced(&stage);
+    pin(&client).await.unwrap();
+    // Refused at once on the platform, but the answer takes ten seconds.
+    stage.revoke_tokens();
+    stage.fault(Fault {
+        delay_after_ms: 10_000,
+        ..Fault::on_call()
+    });
+    let slow = tokio::spawn({
+        let client = client.clone();
+        async move { pin(&client).await }
+    });
+    sleep(RTT).await;
+    pin(&client).await.unwrap();
+    assert_eq!(stage.token_fetches(), 2);
+    slow.await.unwrap().unwrap();
+    pin(&client).await.unwrap();
+    assert_eq!(stage.token_fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_gives_up_does_not_take_the_fetch_away() {
+    let stage = stage(0, Switches::unlimited());
+    stage.fault(Fault {
+        delay_after_ms: 1000,
+        ..Fault::on_token()
+    });
+    let client = unpaced(&stage);
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { pin(&client).await }
+    });
+    sleep(Duration::from_millis(100)).await;
+    let second = tokio::spawn({
+        let client = client.clone();
+        async move { pin(&client).await }
+    });
+    sleep(Duration::from_millis(100)).await;
+    first.abort();
+    second.await.unwrap().unwrap();
+    assert_eq!(stage.token_fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_fetch_is_told_to_all_who_waited_and_tried_again_by_the_next() {
+    let stage = stage(0, Switches::unlimited());
+    stage.fault(Fault {
+        times: 4,
+        status: http::StatusCode::from_u16(502).ok(),
+        html: true,
+        ..Fault::on_token()
+    });
+    let client = unpaced(&stage);
+    let mut running = JoinSet::new();
+    for _ in 0..50 {
+        let client = client.clone();
+        running.spawn(async move { pin(&client).await });
+    }
+    for result in running.join_all().await {
+        let error = result.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.station()),
+            (ErrorKind::Server, Some(Station::Token))
+        );
+        assert_eq!(error.users().not_attempted, [USER]);
+    }
+    assert_eq!(stage.token_fetches(), 4);
+    pin(&client).await.unwrap();
+    assert_eq!(stage.token_fetches(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_secret_is_remembered_for_a_second() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(RTT))
+        .app("cli_example", "wrong")
+        .build()
+        .unwrap();
+    for _ in 0..1000 {
+        let error = pin(&client).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.platform_code()),
+            (ErrorKind::Authentication, Some(10014))
+        );
+    }
+    assert_eq!(stage.token_fetches(), 1);
+    sleep(Duration::from_secs(1)).await;
+    assert!(pin(&client).await.is_err());
+    assert_eq!(stage.token_fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_renewal_lets_the_old_token_serve() {
+    let stage = stage(0, Switches::unlimited());
+    let client = unpaced(&stage);
+    pin(&client).await.unwrap();
+    sleep(Duration::from_secs(6000)).await;
+    stage.fault(Fault {
+        times: 0,
+        status: http::StatusCode::from_u16(502).ok(),
+        ..Fault::on_token()
+    });
+    for _ in 0..100 {
+        pin(&client).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let fetches = stage.token_fetches();
+    assert!(
+        (20..=60).contains(&fetches),
+        "{fetches}: one renewal of 4 attempts every ten seconds or so"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_given_token_cannot_be_renewed_and_says_so() {
+    let stage = stage(0, Switches::unlimited());
+    let client = super::given_token(&stage, "t-unknown");
+    let error = pin(&client).await.unwrap_err();
+    assert_eq!((error.kind(), error.attempts()), (ErrorKind::Authentication, 1));
+    assert!(error.hint().unwrap().contains("cannot be renewed"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_is_asked_once_and_again_after_a_refusal() {
+    let stage = stage(0, Switches::unlimited());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let provider = {
+        let (stage, asked) = (stage.clone(), asked.clone());
+        move || {
+            let (stage, asked) = (stage.clone(), asked.clone());
+            async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                sleep(Duration::from_millis(100)).await;
+                Ok(ProvidedToken::new(super::token_of(&stage).await).expires_in(Duration::from_secs(3600)))
+            }
+        }
+    };
+    let client = Client::builder()
+        .transport(super::OnStage::new(&stage, round_trip(RTT)))
+        .token_provider(provider)
+        .rate_limit(None)
+        .build()
+        .unwrap();
+    let mut running = JoinSet::new();
+    for _ in 0..50 {
+        let client = client.clone();
+        running.spawn(async move { pin(&client).await });
+    }
+    for result in running.join_all().await {
+        result.unwrap();
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    stage.revoke_tokens();
+    pin(&client).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_fails_or_panics_is_told() {
+    let stage = stage(0, Switches::unlimited());
+    let client = |provider: fn() -> Result<ProvidedToken, crate::BoxError>| {
+        Client::builder()
+            .transport(super::OnStage::new(&stage, round_trip(RTT)))
+            .token_provider(move || async move { provider() })
+            .build()
+            .unwrap()
+    };
+    let error = pin(&client(|| Err("the vault is sealed".into())))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+    assert!(error.to_string().contains("the vault is sealed"), "{error}");
+    let error = pin(&client(|| panic!("a bug"))).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.station()),
+        (ErrorKind::Authentication, Some(Station::Token))
+    );
+    let error = pin(&client(|| Ok(ProvidedToken::new("two\nlines"))))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+}
+
+fn store_app(stage: &Stage) -> crate::ClientBuilder {
+    client(stage, round_trip(RTT))
+        .app(World::EXAMPLE_STORE_APP_ID, super::store_secret())
+        .tenant_key(World::EXAMPLE_TENANT_KEY)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_app_goes_by_ticket_app_token_and_tenant_token() {
+    let stage = stage(0, Switches::unlimited());
+    let ticket = stage.app_ticket(World::EXAMPLE_STORE_APP_ID).unwrap();
+    let client = store_app(&stage).app_ticket(ticket).build().unwrap();
+    pin(&client).await.unwrap();
+    pin(&client).await.unwrap();
+    assert_eq!(stage.request_count(), 2 + 2, "two token requests for two calls");
+    stage.revoke_tokens();
+    pin(&client).await.unwrap();
+    assert_eq!(stage.request_count(), 4 + 1 + 2 + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_app_without_a_good_ticket_asks_for_one() {
+    for given in [None, Some("an old ticket")] {
+        let stage = stage(0, Switches::unlimited());
+        let mut builder = store_app(&stage);
+        if let Some(ticket) = given {
+            builder = builder.app_ticket(ticket);
+        }
+        let client = builder.build().unwrap();
+        let before = stage.app_ticket(World::EXAMPLE_STORE_APP_ID);
+        // What the app's event endpoint would do.
+        let events = tokio::spawn({
+            let (stage, client) = (stage.clone(), client.clone());
+            async move {
+                while stage.app_ticket(World::EXAMPLE_STORE_APP_ID) == before {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                client
+                    .set_app_ticket(stage.app_ticket(World::EXAMPLE_STORE_APP_ID).unwrap())
+                    .unwrap();
+            }
+        });
+        pin(&client).await.unwrap();
+        events.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_app_whose_ticket_never_comes_is_told() {
+    let stage = stage(0, Switches::unlimited());
+    let client = store_app(&stage).build().unwrap();
+    let began = Instant::now();
+    let error = pin(&client).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.station()),
+        (ErrorKind::Authentication, Some(Station::Token))
+    );
+    assert!(error.hint().unwrap().contains("set_app_ticket"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(6));
+}

@@ -1,0 +1,298 @@
+//! A case as it stands in the file; `tests/README.md` says what its parts mean.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use feishu_feed_card_sandbox::{App, Chat, Control, Fault, Switches, User};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    #[serde(rename = "source")]
+    pub(crate) _source: String,
+    #[serde(default)]
+    pub(crate) world: WorldParts,
+    #[serde(default)]
+    pub(crate) client: ClientOptions,
+    #[serde(default)]
+    pub(crate) https: bool,
+    #[serde(default)]
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) steps: Vec<Step>,
+    #[serde(default)]
+    pub(crate) seen: Seen,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct WorldParts {
+    pub(crate) apps: Option<Vec<App>>,
+    pub(crate) users: Option<Vec<User>>,
+    pub(crate) chats: Option<Vec<Chat>>,
+    pub(crate) switches: Switches,
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(clippy::option_option, reason = "null and nothing said are two things")]
+pub(crate) struct ClientOptions {
+    pub(crate) app_id: Option<String>,
+    pub(crate) app_secret: Option<String>,
+    pub(crate) tenant_access_token: Option<String>,
+    pub(crate) tenant_key: Option<String>,
+    pub(crate) app_ticket: Option<String>,
+    pub(crate) base_url: Option<String>,
+    pub(crate) allow_http: Option<bool>,
+    pub(crate) proxy: Option<String>,
+    /// `Some(None)` is `null`, which leaves out the sandbox's own certificate.
+    #[serde(deserialize_with = "said")]
+    pub(crate) ca_certs: Option<Option<PathBuf>>,
+    pub(crate) user_agent: Option<String>,
+    pub(crate) timeout: Option<f64>,
+    pub(crate) connect_timeout: Option<f64>,
+    pub(crate) attempt_timeout: Option<f64>,
+    pub(crate) late_arrival: Option<f64>,
+    pub(crate) max_retries: Option<u32>,
+    pub(crate) rate_limit: Option<(u32, u32)>,
+    pub(crate) max_users_per_request: Option<usize>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            app_id: Some("cli_example".to_owned()),
+            app_secret: Some("example-secret".to_owned()),
+            tenant_access_token: None,
+            tenant_key: None,
+            app_ticket: None,
+            base_url: None,
+            allow_http: None,
+            proxy: None,
+            ca_certs: None,
+            user_agent: None,
+            timeout: None,
+            connect_timeout: None,
+            attempt_timeout: None,
+            late_arrival: None,
+            max_retries: None,
+            rate_limit: None,
+            max_users_per_request: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) enum Step {
+    Call(CallStep),
+    NewClient(Expected),
+    Control(Control),
+    Together(Vec<CallStep>),
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "RawCallStep")]
+pub(crate) struct CallStep {
+    pub(crate) call: Call,
+    pub(crate) expected: Expected,
+}
+
+pub(crate) enum Call {
+    Group(GroupArgs),
+    Bot(BotArgs),
+    AppTicket(TicketArgs),
+}
+
+/// How a call must end.
+pub(crate) enum Expected {
+    Returns(Value),
+    Raises(Value),
+}
+
+const RETURNED: [&str; 6] = [
+    "ok",
+    "failed_user_reasons",
+    "log_id",
+    "log_ids",
+    "requests",
+    "users",
+];
+
+const RAISED: [&str; 14] = [
+    "kind",
+    "platform_code",
+    "http_status",
+    "retryable",
+    "attempts",
+    "station",
+    "field",
+    "message_contains",
+    "hint_contains",
+    "log_id",
+    "users",
+    "retry_after",
+    "field_violations",
+    "permission_violations",
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCallStep {
+    call: String,
+    args: Value,
+    /// `null` is what `set_app_ticket` returns, and not the same as nothing said.
+    #[serde(default, deserialize_with = "said")]
+    returns: Option<Value>,
+    raises: Option<Value>,
+}
+
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+impl TryFrom<Value> for Step {
+    type Error = String;
+
+    fn try_from(step: Value) -> Result<Self, String> {
+        if step.get("call").is_some() {
+            return read(step).map(Self::Call);
+        }
+        let (name, content) = match step {
+            Value::Object(only) if only.len() == 1 => only.into_iter().next().unwrap_or_default(),
+            other => return Err(format!("not one step: {other}")),
+        };
+        match &*name {
+            "control" => read(content).map(Self::Control),
+            "together" => read(content).map(Self::Together),
+            "new_client" => match content.get("raises") {
+                Some(raises) if content.as_object().is_some_and(|new| new.len() == 1) => {
+                    Expected::new(None, Some(raises.clone())).map(Self::NewClient)
+                }
+                _ => Err(format!(
+                    "new_client says how it fails and nothing else: {content}"
+                )),
+            },
+            _ => Err(format!("no such step: {name}")),
+        }
+    }
+}
+
+impl TryFrom<RawCallStep> for CallStep {
+    type Error = String;
+
+    fn try_from(step: RawCallStep) -> Result<Self, String> {
+        let call = match &*step.call {
+            "set_time_sensitive" => Call::Group(read(step.args)?),
+            "set_bot_time_sensitive" => Call::Bot(read(step.args)?),
+            "set_app_ticket" => Call::AppTicket(read(step.args)?),
+            other => return Err(format!("no such call: {other}")),
+        };
+        let expected = Expected::new(step.returns, step.raises)?;
+        Ok(Self { call, expected })
+    }
+}
+
+impl Expected {
+    fn new(returns: Option<Value>, raises: Option<Value>) -> Result<Self, String> {
+        let only_known = |what: &str, value: &Value, known: &[&str]| {
+            let object = value.as_object().into_iter().flatten();
+            match object.map(|(key, _)| key).find(|key| !known.contains(&&***key)) {
+                Some(unknown) => Err(format!("{what} has no {unknown}")),
+                None => Ok(()),
+            }
+        };
+        match (returns, raises) {
+            (Some(returns), None) => {
+                only_known("returns", &returns, &RETURNED)?;
+                Ok(Self::Returns(returns))
+            }
+            (None, Some(raises)) => {
+                only_known("raises", &raises, &RAISED)?;
+                Ok(Self::Raises(raises))
+            }
+            _ => Err("a step has either returns or raises".to_owned()),
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GroupArgs {
+    pub(crate) feed_card_id: String,
+    pub(crate) user_ids: Vec<String>,
+    pub(crate) time_sensitive: bool,
+    pub(crate) user_id_type: Option<String>,
+    pub(crate) timeout: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BotArgs {
+    pub(crate) user_ids: Vec<String>,
+    pub(crate) time_sensitive: bool,
+    pub(crate) user_id_type: Option<String>,
+    pub(crate) timeout: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TicketArgs {
+    pub(crate) app_ticket: String,
+}
+
+/// What the sandbox must have seen.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Seen {
+    pub(crate) requests: Option<Value>,
+    pub(crate) calls: Option<Value>,
+    pub(crate) token_fetches: Option<Value>,
+    pub(crate) pinned: Option<serde_json::Map<String, Value>>,
+    pub(crate) bot_pinned: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BrokenCase {
+    pub(crate) case: Value,
+    pub(crate) must_mention: String,
+}
+
+fn folder() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", "..", "tests"].iter().collect()
+}
+
+/// A file of the folder `tests/`.
+pub(crate) fn read_file<T: DeserializeOwned>(name: &str) -> T {
+    let path = folder().join(name);
+    let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every case of every file, each under a name of its own.
+pub(crate) fn all() -> Vec<Case> {
+    let folder = folder().join("cases");
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut names: Vec<String> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let cases: Vec<Case> = names
+        .iter()
+        .flat_map(|name| read_file::<Vec<Case>>(&format!("cases/{name}")))
+        .collect();
+    let mut seen = HashSet::new();
+    for case in &cases {
+        assert!(seen.insert(&case.name), "two cases are called {:?}", case.name);
+    }
+    cases
+}
