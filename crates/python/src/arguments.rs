@@ -1,0 +1,156 @@
+//! From what Python hands in to what the core takes. A wrong type is the core's own error, like a wrong
+//! value.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use feishu_feed_card::{Error, binding};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
+
+use crate::errors::raised;
+
+/// The error for a value of a wrong type.
+pub(crate) fn wrong(field: &str, value: &Bound<'_, PyAny>, expected: impl Display) -> PyErr {
+    let error = binding::invalid_input(field, described(value), expected);
+    raised(value.py(), &error)
+}
+
+/// The same, without showing the value.
+fn wrong_secret(field: &str, value: &Bound<'_, PyAny>, expected: &str) -> PyErr {
+    let error = binding::invalid_input(field, format_args!("of type {}", type_name(value)), expected);
+    raised(value.py(), &error)
+}
+
+pub(crate) fn text(field: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    match value.cast::<PyString>() {
+        Ok(text) => match text.to_str() {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(wrong(field, value, "text without lone surrogates")),
+        },
+        Err(_) => Err(wrong(field, value, "a str")),
+    }
+}
+
+pub(crate) fn secret(field: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    match value.cast::<PyString>() {
+        Ok(text) => match text.to_str() {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(wrong_secret(field, value, "text without lone surrogates")),
+        },
+        Err(_) => Err(wrong_secret(field, value, "a str")),
+    }
+}
+
+pub(crate) fn flag(field: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match value.cast::<PyBool>() {
+        Ok(flag) => Ok(flag.is_true()),
+        Err(_) => Err(wrong(field, value, "True or False")),
+    }
+}
+
+/// A number of seconds, which the core checks further.
+pub(crate) fn seconds(
+    field: &'static str,
+    value: &Bound<'_, PyAny>,
+    check: fn(&'static str, f64) -> Result<Duration, Error>,
+) -> PyResult<Duration> {
+    let is_number = value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>();
+    if !is_number || value.is_instance_of::<PyBool>() {
+        return Err(wrong(field, value, "a number of seconds"));
+    }
+    // Only an int beyond the largest float fails here.
+    let number = value.extract().unwrap_or(f64::INFINITY);
+    check(field, number).map_err(|error| raised(value.py(), &error))
+}
+
+pub(crate) fn count<T>(field: &str, value: &Bound<'_, PyAny>) -> PyResult<T>
+where
+    T: TryFrom<u64>,
+{
+    let number = (value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>())
+        .then(|| value.extract::<u64>().ok())
+        .flatten()
+        .and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| wrong(field, value, "a whole number, not negative"))
+}
+
+/// A path to a file: `str` or `os.PathLike`.
+pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+    value
+        .extract()
+        .map_err(|_| wrong(field, value, "the path of a file, as a str or os.PathLike"))
+}
+
+/// The elements of any iterable but those that are one value: a `str` is not a list of letters, nor a
+/// mapping a list of its keys.
+pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    const FIELD: &str = "user_ids";
+    const EXPECTED: &str = "a list of user ids";
+    let is_plain = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
+    if !is_plain && is_one_value(value) {
+        return Err(wrong(FIELD, value, EXPECTED));
+    }
+    let Ok(items) = value.try_iter() else {
+        return Err(wrong(FIELD, value, EXPECTED));
+    };
+    let mut user_ids = Vec::with_capacity(value.len().unwrap_or(0).min(1024));
+    for item in items {
+        let item = item?;
+        let id = item.cast::<PyString>().ok();
+        let id = id.and_then(|id| id.to_str().ok().map(str::to_owned));
+        user_ids.push(match id {
+            Some(id) => id,
+            None => text(&format!("{FIELD}[{}]", user_ids.len()), &item)?,
+        });
+    }
+    Ok(user_ids)
+}
+
+fn is_one_value(value: &Bound<'_, PyAny>) -> bool {
+    value.is_instance_of::<PyString>()
+        || value.is_instance_of::<PyBytes>()
+        || value.is_instance_of::<PyByteArray>()
+        || value.is_instance_of::<PyMemoryView>()
+        // What a mapping has; asking `collections.abc` would import it.
+        || value.hasattr(intern!(value.py(), "keys")).unwrap_or(false)
+}
+
+/// A value as an error shows it: small plain ones themselves, others by their type.
+fn described(value: &Bound<'_, PyAny>) -> String {
+    let name = type_name(value);
+    if value.is_none() {
+        return name;
+    }
+    let is_plain = value.is_exact_instance_of::<PyBool>()
+        || value.is_exact_instance_of::<PyInt>()
+        || value.is_exact_instance_of::<PyFloat>()
+        || value.is_exact_instance_of::<PyBytes>()
+        || value.is_exact_instance_of::<PyString>();
+    // An int of more than 4300 digits has no repr.
+    let shown = is_plain.then(|| value.repr().ok()).flatten();
+    match shown {
+        Some(repr) => format!("{} of type {name}", shortened(&repr.to_string_lossy())),
+        None => format!("of type {name}"),
+    }
+}
+
+fn shortened(repr: &str) -> String {
+    const MOST: usize = 40;
+    match repr.char_indices().nth(MOST) {
+        None => repr.to_owned(),
+        Some((end, _)) => format!("{}…", &repr[..end]),
+    }
+}
+
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    if value.is_none() {
+        return "None".to_owned();
+    }
+    match value.get_type().name() {
+        Ok(name) => name.to_string_lossy().into_owned(),
+        Err(_) => "unknown".to_owned(),
+    }
+}

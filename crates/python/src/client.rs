@@ -1,0 +1,346 @@
+//! The client behind Python's `Client` and `AsyncClient`.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use feishu_feed_card::{Client as Core, ClientBuilder, Error, Outcome, RateLimit, UserIdType, binding};
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokio::time::sleep;
+
+use crate::arguments;
+use crate::engine::{Engine, engine};
+use crate::errors::raised;
+use crate::loops::{self, Call};
+use crate::options::{Options, Pacing};
+use crate::outcome;
+use crate::process::PerProcess;
+use crate::provider::{Board, Desk, Provider};
+use crate::quota::Quota;
+
+/// How often a blocking call looks whether a signal came: Ctrl-C ends it well within 100 ms.
+const LOOKS_EVERY: Duration = Duration::from_millis(40);
+
+/// A call of the core on its way.
+pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
+
+#[pyclass(module = "feishu_feed_card._native", frozen)]
+pub(crate) struct Client {
+    options: ClientBuilder,
+    quota: Option<Py<Quota>>,
+    provider: Option<Py<Provider>>,
+    is_async: bool,
+    closed: AtomicBool,
+    live: PerProcess<Live>,
+}
+
+/// What one process has of a client.
+struct Live {
+    core: Mutex<Option<Core>>,
+    board: Arc<Board>,
+}
+
+#[pymethods]
+impl Client {
+    #[new]
+    fn new(py: Python<'_>, options: &Bound<'_, PyDict>, from_env: bool, is_async: bool) -> PyResult<Self> {
+        let Options {
+            mut builder,
+            pacing,
+            quota,
+            provider,
+        } = Options::read(options)?;
+        if from_env {
+            builder = builder.from_env();
+        }
+        let mut first = builder.clone();
+        first = match pacing {
+            Pacing::Platform => first,
+            Pacing::Limited(limit) => first.rate_limit(limit),
+            Pacing::Off => first.rate_limit(None),
+        };
+        if let Some(quota) = &quota {
+            first = first.quota(quota.get().handle());
+        }
+        let provider = provider.map(|provider| Bound::new(py, provider)).transpose()?;
+        let live = Live::build(first, provider.as_ref(), is_async)?;
+        let own_quota = live.client().and_then(|client| client.quota());
+        let quota = match (quota, own_quota) {
+            (Some(given), _) => Some(given),
+            (None, Some(own)) => {
+                let limit = match pacing {
+                    Pacing::Limited(limit) => limit,
+                    Pacing::Platform | Pacing::Off => RateLimit::default(),
+                };
+                Some(Py::new(py, Quota::of(limit, own))?)
+            }
+            (None, None) => None,
+        };
+        let client = Self {
+            options: builder,
+            quota,
+            provider: provider.map(Bound::unbind),
+            is_async,
+            closed: AtomicBool::new(false),
+            live: PerProcess::new(),
+        };
+        client.live.get_or_try_init(|| Ok::<_, PyErr>(live))?;
+        Ok(client)
+    }
+
+    /// Makes a call and waits for its end.
+    #[allow(clippy::too_many_arguments, reason = "the call's own, which Python names")]
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        is_bot: bool,
+        feed_card_id: &Bound<'py, PyAny>,
+        user_ids: &Bound<'py, PyAny>,
+        time_sensitive: &Bound<'py, PyAny>,
+        user_id_type: &Bound<'py, PyAny>,
+        timeout: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let arguments = Arguments::read(
+            is_bot,
+            feed_card_id,
+            user_ids,
+            time_sensitive,
+            user_id_type,
+            timeout,
+        )?;
+        let live = self.live(py)?;
+        let making = arguments.make(&self.core(py, live)?);
+        let board = self.provider.is_some().then_some(&*live.board);
+        match wait(py, engine()?, making, board)? {
+            Ok(outcome) => outcome::to_python(py, &outcome),
+            Err(error) => Err(raised(py, &error)),
+        }
+    }
+
+    /// Starts a call: returns a future of the running event loop that the call's end settles, and what
+    /// stops the call.
+    #[allow(clippy::too_many_arguments, reason = "the call's own, which Python names")]
+    fn start<'py>(
+        &self,
+        py: Python<'py>,
+        is_bot: bool,
+        feed_card_id: &Bound<'py, PyAny>,
+        user_ids: &Bound<'py, PyAny>,
+        time_sensitive: &Bound<'py, PyAny>,
+        user_id_type: &Bound<'py, PyAny>,
+        timeout: &Bound<'py, PyAny>,
+    ) -> PyResult<(Bound<'py, PyAny>, Call)> {
+        let arguments = Arguments::read(
+            is_bot,
+            feed_card_id,
+            user_ids,
+            time_sensitive,
+            user_id_type,
+            timeout,
+        )?;
+        let making = arguments.make(&self.core(py, self.live(py)?)?);
+        let context = match self.provider {
+            Some(_) => Some(py.import("contextvars")?.call_method0("copy_context")?.unbind()),
+            None => None,
+        };
+        loops::start(py, making, context)
+    }
+
+    fn set_app_ticket(&self, py: Python<'_>, app_ticket: &Bound<'_, PyAny>) -> PyResult<()> {
+        let app_ticket = arguments::secret("app_ticket", app_ticket)?;
+        let core = self.core(py, self.live(py)?)?;
+        core.set_app_ticket(app_ticket)
+            .map_err(|error| raised(py, &error))
+    }
+
+    #[getter]
+    fn quota(&self, py: Python<'_>) -> Option<Py<Quota>> {
+        self.quota.as_ref().map(|quota| quota.clone_ref(py))
+    }
+
+    #[getter]
+    fn base_url(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let core = self.live(py)?.client();
+        Ok(core.map(|core| binding::base_url(&core).to_owned()))
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Lets the connections go. Calls under way go on to their end.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        if let Some(live) = self.live.get() {
+            let core = live.core.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(core);
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.quota)?;
+        visit.call(&self.provider)
+    }
+}
+
+impl Client {
+    fn live(&self, py: Python<'_>) -> PyResult<&Live> {
+        self.live.get_or_try_init(|| {
+            let builder = match &self.quota {
+                Some(quota) => self.options.clone().quota(quota.get().handle()),
+                None => self.options.clone().rate_limit(None::<RateLimit>),
+            };
+            let provider = self.provider.as_ref().map(|provider| provider.bind(py));
+            Live::build(builder, provider, self.is_async)
+        })
+    }
+
+    fn core(&self, py: Python<'_>, live: &Live) -> PyResult<Core> {
+        if !self.closed()
+            && let Some(core) = live.client()
+        {
+            return Ok(core);
+        }
+        let error = binding::invalid_input("client", "closed", "a client that is open: make another one");
+        Err(raised(py, &error))
+    }
+}
+
+impl Live {
+    fn build(
+        mut builder: ClientBuilder,
+        provider: Option<&Bound<'_, Provider>>,
+        is_async: bool,
+    ) -> PyResult<Self> {
+        let board = Arc::<Board>::default();
+        if let Some(provider) = provider {
+            let desk = if is_async {
+                Desk::Loops(Mutex::default())
+            } else {
+                Desk::Board(board.clone())
+            };
+            builder = builder.token_provider(Provider::asked_through(provider, desk)?);
+        }
+        let core = Python::attach(|py| builder.build().map_err(|error| raised(py, &error)))?;
+        Ok(Self {
+            core: Mutex::new(Some(core)),
+            board,
+        })
+    }
+
+    fn client(&self) -> Option<Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A call's arguments, of the right types.
+struct Arguments {
+    /// `None` for the bot's own chat.
+    feed_card_id: Option<String>,
+    user_ids: Vec<String>,
+    time_sensitive: bool,
+    user_id_type: UserIdType,
+    timeout: Option<Duration>,
+}
+
+impl Arguments {
+    fn read(
+        is_bot: bool,
+        feed_card_id: &Bound<'_, PyAny>,
+        user_ids: &Bound<'_, PyAny>,
+        time_sensitive: &Bound<'_, PyAny>,
+        user_id_type: &Bound<'_, PyAny>,
+        timeout: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let feed_card_id = if is_bot {
+            None
+        } else {
+            Some(arguments::text("feed_card_id", feed_card_id)?)
+        };
+        Ok(Self {
+            feed_card_id,
+            user_ids: arguments::user_ids(user_ids)?,
+            time_sensitive: arguments::flag("time_sensitive", time_sensitive)?,
+            user_id_type: arguments::text("user_id_type", user_id_type)?
+                .parse()
+                .map_err(|error| raised(user_id_type.py(), &error))?,
+            timeout: if timeout.is_none() {
+                None
+            } else {
+                Some(arguments::seconds("timeout", timeout, binding::seconds)?)
+            },
+        })
+    }
+
+    /// The call takes its place in the order of calls here, not when it is first polled.
+    fn make(self, core: &Core) -> Making {
+        let Self {
+            feed_card_id,
+            user_ids,
+            time_sensitive,
+            user_id_type,
+            timeout,
+        } = self;
+        let call = match feed_card_id {
+            Some(feed_card_id) => core.set_time_sensitive(feed_card_id, user_ids, time_sensitive),
+            None => core.set_bot_time_sensitive(user_ids, time_sensitive),
+        };
+        let call = call.user_id_type(user_id_type);
+        match timeout {
+            Some(timeout) => call.timeout(timeout).into_future(),
+            None => call.into_future(),
+        }
+    }
+}
+
+/// Runs a call to its end on this thread, without the GIL, unless a signal handler raises.
+fn wait(
+    py: Python<'_>,
+    engine: &Engine,
+    mut making: Making,
+    board: Option<&Board>,
+) -> PyResult<Result<Outcome, Error>> {
+    engine.begin_blocking();
+    loop {
+        let end = py.detach(|| {
+            engine.block_on(async {
+                let posted = async {
+                    match board {
+                        Some(board) => board.posted().await,
+                        None => pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = posted => None,
+                    end = &mut making => Some(end),
+                    () = sleep(LOOKS_EVERY) => None,
+                }
+            })
+        });
+        let looked = py.check_signals().and_then(|()| answer_questions(py, board));
+        match (end, looked) {
+            (Some(end), Ok(())) => return Ok(end),
+            (None, Ok(())) => {}
+            (_, Err(error)) => {
+                // What is dropped here may need the runtime.
+                let _entered = engine.enter();
+                drop(making);
+                return Err(error);
+            }
+        }
+    }
+}
+
+fn answer_questions(py: Python<'_>, board: Option<&Board>) -> PyResult<()> {
+    while let Some(question) = board.and_then(Board::take) {
+        question.answer_in_thread(py)?;
+    }
+    Ok(())
+}

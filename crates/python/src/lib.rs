@@ -1,0 +1,49 @@
+//! The native half of the Python package `feishu_feed_card`: it translates between Python and the core,
+//! and decides nothing.
+//!
+//! - `client`: the two calls, blocking and for event loops, over `engine`, the process's runtime.
+//! - `loops`: how a call's end comes back to its event loop.
+//! - `arguments`, `options`, `outcome`, `errors`, `quota`, `provider`: one kind of value each.
+//! - `process`: what must not cross a fork.
+//! - `sandbox`: the stand-in platform.
+
+use feishu_feed_card::{ErrorKind, RateLimit};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+mod arguments;
+mod client;
+mod engine;
+mod errors;
+mod loops;
+mod options;
+mod outcome;
+mod process;
+mod provider;
+mod quota;
+mod sandbox;
+
+#[pymodule(gil_used = false)]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add_class::<client::Client>()?;
+    module.add_class::<loops::Call>()?;
+    module.add_class::<loops::Calls>()?;
+    module.add_class::<provider::Answer>()?;
+    module.add_class::<quota::Quota>()?;
+    module.add_class::<sandbox::Sandbox>()?;
+    module.add_function(wrap_pyfunction!(errors::invalid_input, module)?)?;
+    module.add_function(wrap_pyfunction!(outcome::raise_for_failed, module)?)?;
+    module.add_function(wrap_pyfunction!(sandbox::example_world, module)?)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add(
+        "ERROR_KINDS",
+        PyTuple::new(py, ErrorKind::ALL.map(ErrorKind::as_str))?,
+    )?;
+    let RateLimit {
+        per_second,
+        per_minute,
+        ..
+    } = RateLimit::default();
+    module.add("PLATFORM_RATE_LIMIT", (per_second, per_minute))
+}

@@ -1,0 +1,320 @@
+//! Token providers written in Python: asked from the runtime, which never touches Python, and answered
+//! on a thread of Python's.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider, binding};
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyTuple, PyWeakrefReference};
+use tokio::sync::{Notify, oneshot};
+
+use crate::arguments;
+use crate::loops::Mailbox;
+
+/// The callable, and the exception it raised last: Rust refers to both only through a weak reference to
+/// this, so that a cycle through the callable or through a traceback's frames can be collected.
+#[pyclass(module = "feishu_feed_card._native", frozen, weakref)]
+pub(crate) struct Provider {
+    callable: Mutex<Option<Py<PyAny>>>,
+    raised: Mutex<Option<(u64, Py<PyAny>)>>,
+    next: AtomicU64,
+}
+
+#[pymethods]
+impl Provider {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(callable) = self.callable.try_lock() {
+            visit.call(&*callable)?;
+        }
+        if let Ok(raised) = self.raised.try_lock()
+            && let Some((_, exception)) = &*raised
+        {
+            visit.call(exception)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        drop(lock(&self.callable).take());
+        drop(lock(&self.raised).take());
+    }
+}
+
+impl Provider {
+    pub(crate) fn new(callable: Bound<'_, PyAny>) -> PyResult<Self> {
+        if !callable.is_callable() {
+            return Err(arguments::wrong("token_provider", &callable, "a function"));
+        }
+        Ok(Self {
+            callable: Mutex::new(Some(callable.unbind())),
+            raised: Mutex::default(),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// What the core asks for tokens.
+    pub(crate) fn asked_through(slf: &Bound<'_, Self>, desk: Desk) -> PyResult<Asking> {
+        let provider = PyWeakrefReference::new(slf.as_any())?;
+        Ok(Asking {
+            provider: Arc::new(provider.unbind()),
+            desk,
+        })
+    }
+
+    fn remember(&self, exception: Py<PyAny>) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let before = lock(&self.raised).replace((number, exception));
+        drop(before);
+        number
+    }
+}
+
+type WeakProvider = Arc<Py<PyWeakrefReference>>;
+
+fn upgrade<'py>(py: Python<'py>, provider: &WeakProvider) -> Option<Bound<'py, Provider>> {
+    use pyo3::types::PyWeakrefMethods;
+    provider.bind(py).upgrade_as().ok().flatten()
+}
+
+/// Where a question is put so that Python comes to see it.
+pub(crate) enum Desk {
+    /// For whichever blocking call of the client looks next.
+    Board(Arc<Board>),
+    /// The event loop of the call that asks; of the last one that did, where no call asks.
+    Loops(Mutex<Weak<Mailbox>>),
+}
+
+/// What the core asks for tokens.
+pub(crate) struct Asking {
+    provider: WeakProvider,
+    desk: Desk,
+}
+
+tokio::task_local! {
+    /// The event loop's call that is being polled.
+    pub(crate) static CALLER: Caller;
+}
+
+pub(crate) struct Caller {
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) call: u64,
+}
+
+impl TokenProvider for Asking {
+    fn tenant_access_token(&self) -> Providing {
+        let (answer, answered) = oneshot::channel();
+        let question = Question {
+            provider: self.provider.clone(),
+            answer,
+        };
+        match &self.desk {
+            Desk::Board(board) => board.post(question),
+            Desk::Loops(last) => {
+                let caller = CALLER.try_with(|caller| (caller.mailbox.clone(), caller.call));
+                let (mailbox, call) = match caller {
+                    Ok((mailbox, call)) => {
+                        *lock(last) = Arc::downgrade(&mailbox);
+                        (Some(mailbox), Some(call))
+                    }
+                    Err(_) => (lock(last).upgrade(), None),
+                };
+                if let Some(mailbox) = mailbox {
+                    mailbox.ask(call, question);
+                }
+            }
+        }
+        Box::pin(async move {
+            let abandoned = |_| Err(binding::Abandoned.into());
+            answered.await.unwrap_or_else(abandoned)
+        })
+    }
+}
+
+/// Questions for whichever blocking call looks next.
+#[derive(Default)]
+pub(crate) struct Board {
+    questions: Mutex<VecDeque<Question>>,
+    posted: Notify,
+}
+
+impl Board {
+    fn post(&self, question: Question) {
+        lock(&self.questions).push_back(question);
+        self.posted.notify_one();
+    }
+
+    pub(crate) fn take(&self) -> Option<Question> {
+        lock(&self.questions).pop_front()
+    }
+
+    pub(crate) async fn posted(&self) {
+        self.posted.notified().await;
+    }
+}
+
+/// A token is wanted.
+pub(crate) struct Question {
+    provider: WeakProvider,
+    answer: oneshot::Sender<Result<ProvidedToken, BoxError>>,
+}
+
+impl Question {
+    /// Has a thread answer: a provider that blocks must not keep a call past its deadline.
+    pub(crate) fn answer_in_thread(self, py: Python<'_>) -> PyResult<()> {
+        static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        if let Some((callable, answer)) = self.unpacked(py)? {
+            ASK.import(py, "feishu_feed_card._provider", "ask_in_thread")?
+                .call1((callable, answer))?;
+        }
+        Ok(())
+    }
+
+    /// Has the running event loop answer, in a call's context where that is known.
+    pub(crate) fn answer_on_loop(self, py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<()> {
+        static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        if let Some((callable, answer)) = self.unpacked(py)? {
+            ASK.import(py, "feishu_feed_card._provider", "ask_on_loop")?
+                .call1((callable, answer, context))?;
+        }
+        Ok(())
+    }
+
+    fn unpacked(self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<Answer>)>> {
+        let Some(provider) = upgrade(py, &self.provider) else {
+            return Ok(None);
+        };
+        let Some(callable) = lock(&provider.get().callable)
+            .as_ref()
+            .map(|callable| callable.clone_ref(py))
+        else {
+            return Ok(None);
+        };
+        let answer = Answer {
+            provider: self.provider,
+            sender: Mutex::new(Some(self.answer)),
+        };
+        Ok(Some((callable, Py::new(py, answer)?)))
+    }
+}
+
+/// Takes what a provider returned or raised, once.
+#[pyclass(module = "feishu_feed_card._native", frozen)]
+pub(crate) struct Answer {
+    provider: WeakProvider,
+    sender: Mutex<Option<oneshot::Sender<Result<ProvidedToken, BoxError>>>>,
+}
+
+#[pymethods]
+impl Answer {
+    /// Takes what the provider returned: a token, or a token and the seconds it is good for.
+    fn give(&self, token: &Bound<'_, PyAny>) {
+        self.send(provided(token).map_err(Into::into));
+    }
+
+    /// Tells that there will be none: another caller may ask again.
+    fn abandon(&self) {
+        drop(lock(&self.sender).take());
+    }
+
+    /// Takes what the provider raised.
+    fn fail(&self, exception: &Bound<'_, PyAny>) {
+        let py = exception.py();
+        let number =
+            upgrade(py, &self.provider).map(|provider| provider.get().remember(exception.clone().unbind()));
+        let name = exception.get_type().name().map(|name| name.to_string());
+        let name = name.unwrap_or_else(|_| "an exception".to_owned());
+        let text = exception.str().map(|text| text.to_string_lossy().into_owned());
+        let message = match text {
+            Ok(text) if !text.is_empty() => format!("{name}: {text}"),
+            _ => name,
+        };
+        self.send(Err(Box::new(Raised {
+            provider: self.provider.clone(),
+            number,
+            message,
+        })));
+    }
+}
+
+impl Answer {
+    fn send(&self, answer: Result<ProvidedToken, BoxError>) {
+        let sender = lock(&self.sender).take();
+        if let Some(sender) = sender {
+            // Nobody waits any more where the fetch timed out.
+            let _ = sender.send(answer);
+        }
+    }
+}
+
+/// The value is not shown in an error: it is, or holds, a token.
+fn provided(token: &Bound<'_, PyAny>) -> Result<ProvidedToken, String> {
+    const EXPECTED: &str = "expected a str, or a tuple of a str and the seconds it is good for";
+    let text = |value: &Bound<'_, PyAny>| {
+        let text = value.cast::<PyString>().ok()?;
+        text.to_str().ok().map(ProvidedToken::new)
+    };
+    if let Ok(pair) = token.cast::<PyTuple>()
+        && let Ok((value, life)) = pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()
+    {
+        let Some(token) = text(&value) else {
+            return Err(format!(
+                "it returned a tuple whose first is not a str; {EXPECTED}"
+            ));
+        };
+        if life.is_none() {
+            return Ok(token);
+        }
+        let life = arguments::seconds("the token provider's seconds", &life, binding::seconds);
+        return life
+            .map(|life| token.expires_in(life))
+            .map_err(|error| error.to_string());
+    }
+    let name = || {
+        token
+            .get_type()
+            .name()
+            .map_or_else(|_| "an object".to_owned(), |name| name.to_string())
+    };
+    text(token).ok_or_else(|| format!("it returned {}; {EXPECTED}", name()))
+}
+
+/// A Python exception, as the cause of an error in the core.
+pub(crate) struct Raised {
+    provider: WeakProvider,
+    number: Option<u64>,
+    message: String,
+}
+
+impl Raised {
+    /// The exception, where the provider has not raised another since.
+    pub(crate) fn exception<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let provider = upgrade(py, &self.provider)?;
+        let raised = lock(&provider.get().raised);
+        let (number, exception) = raised.as_ref()?;
+        (Some(*number) == self.number).then(|| exception.bind(py).clone())
+    }
+}
+
+impl fmt::Debug for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Raised").field(&self.message).finish()
+    }
+}
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

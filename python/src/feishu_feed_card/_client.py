@@ -1,0 +1,367 @@
+"""The clients: for blocking callers, and for asyncio. Each call stands side by side in both."""
+
+from __future__ import annotations
+
+from feishu_feed_card import _native
+from feishu_feed_card._native import PLATFORM_RATE_LIMIT
+from feishu_feed_card._signature import checked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+    from typing import Any, NoReturn
+
+    from typing_extensions import Self, Unpack
+
+    from feishu_feed_card._native import Quota
+    from feishu_feed_card._outcome import Outcome
+    from feishu_feed_card._types import ClientOptions, TokenProvider, UserIds, UserIdType
+
+
+class _BaseClient:
+    """What both clients have in common: who they are, and their options."""
+
+    _is_async = False
+    _bound: _native.Client
+
+    @checked
+    def __init__(
+        self,
+        app_id: str | None = None,
+        app_secret: str | None = None,
+        *,
+        tenant_access_token: str | None = None,
+        token_provider: TokenProvider | None = None,
+        tenant_key: str | None = None,
+        app_ticket: str | None = None,
+        base_url: str | None = None,
+        allow_http: bool = False,
+        proxy: str | None = None,
+        ca_certs: str | os.PathLike[str] | None = None,
+        user_agent: str | None = None,
+        timeout: float | None = None,
+        connect_timeout: float | None = None,
+        attempt_timeout: float | None = None,
+        max_retries: int | None = None,
+        rate_limit: tuple[int, int] | None = PLATFORM_RATE_LIMIT,
+        quota: Quota | None = None,
+        late_arrival: float | None = None,
+        max_users_per_request: int | None = None,
+    ) -> None:
+        """Makes a client. Nothing is sent yet.
+
+        Args:
+            app_id: The app's id, "cli_…".
+            app_secret: The app's secret.
+            tenant_access_token: A token to use as it is, instead of an app. It cannot be renewed.
+            token_provider: A function that returns a token, or a token and the seconds it is good for,
+                instead of an app. It may be an `async def`, and runs on the event loop of the call that
+                needs a token; any other function runs in a thread of its own, so that it may block. It is
+                called once however many calls wait, when the token nears its end, and when the platform
+                refuses the token: then it should return a different one. (`Client` runs an `async def`
+                with `asyncio.run` in that thread.)
+            tenant_key: Makes the app a store app, acting for this tenant.
+            app_ticket: The ticket that the platform pushed to the store app last; later ones go to
+                `set_app_ticket`.
+            base_url: Where the platform is; "https://open.feishu.cn" unless said.
+            allow_http: Allows http to a host that is not this machine: the token travels readable to all.
+            proxy: An HTTP proxy, "http://user:password@host:port"; else the environment's usual variables
+                say, except for a `base_url` on this machine.
+            ca_certs: A PEM file with certificates to trust besides the usual ones.
+            user_agent: Appended to the client's own User-Agent.
+            timeout: How many seconds one call may take with all its replays and waiting; 30 unless said.
+            connect_timeout: How many seconds making a connection may take; 5 unless said.
+            attempt_timeout: How many seconds one attempt may take; all that remains unless said.
+            max_retries: How often a failed attempt is replayed; 3 unless said.
+            rate_limit: How many calls to make at most, in any second and in any minute; None for no
+                pacing.
+            quota: Another client's `quota`, to share it: the platform counts by app, not by client.
+            late_arrival: How many seconds after its connection closed a request may still arrive at the
+                platform; 5 unless said. Opposite calls on its chat wait for that long.
+            max_users_per_request: Calls with more users than this are split; 50 unless said.
+
+        Raises:
+            InvalidInputError: An option is wrong; `field` names it.
+        """
+        options = locals()
+        del options["self"]
+        self._open(options, from_env=False)
+
+    def _open(self, options: dict[str, Any], *, from_env: bool) -> None:
+        # By identity: who gives a limit and a quota shall hear that they exclude each other.
+        if options.get("rate_limit") is PLATFORM_RATE_LIMIT:
+            del options["rate_limit"]
+        self._bound = _native.Client(options, from_env=from_env, is_async=self._is_async)
+
+    @classmethod
+    def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
+        """Makes a client of the app in FEISHU_APP_ID and FEISHU_APP_SECRET, at FEISHU_BASE_URL if set.
+
+        Args:
+            **options: The constructor's; they come before the environment.
+
+        Returns:
+            A client.
+
+        Raises:
+            InvalidInputError: A variable is missing, or an option is wrong.
+
+        Example:
+            >>> import os
+            >>> os.environ.update(FEISHU_APP_ID="cli_…", FEISHU_APP_SECRET="…")
+            >>> client = Client.from_env(timeout=10)
+        """
+        client = cls.__new__(cls)
+        client._open(dict(options), from_env=True)
+        return client
+
+    @property
+    def quota(self) -> Quota | None:
+        """The client's quota, to share it with another client of the same app; None without pacing."""
+        return self._bound.quota
+
+    @checked
+    def set_app_ticket(self, app_ticket: str) -> None:
+        """Hands over the ticket that the platform pushed to a store app's event endpoint.
+
+        Args:
+            app_ticket: The ticket.
+
+        Raises:
+            InvalidInputError: The client is not a store app's, or the ticket is empty.
+        """
+        self._bound.set_app_ticket(app_ticket)
+
+    def __repr__(self) -> str:
+        where = "closed" if self._bound.closed else f"of {self._bound.base_url}"
+        return f"<feishu_feed_card.{type(self).__name__} {where}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} holds a secret and connections: make one in each process, not a pickle"
+        )
+
+
+class Client(_BaseClient):
+    """Pins group chats to the top of people's message lists, and unpins them again; blocking.
+
+    May be used from many threads at once; they share its token, connections and quota. Calls release the
+    GIL and end at once on Ctrl-C. After a fork the child's client works on, with connections of its own.
+
+    Example:
+        >>> from feishu_feed_card.sandbox import Sandbox
+        >>> sandbox = Sandbox()
+        >>> with Client("cli_example", "example-secret", base_url=sandbox.base_url) as client:
+        ...     outcome = client.set_time_sensitive(sandbox.CHAT, [sandbox.USER], True)
+        >>> outcome.ok
+        True
+        >>> sandbox.close()
+    """
+
+    @checked
+    def set_time_sensitive(
+        self,
+        feed_card_id: str,
+        user_ids: UserIds,
+        time_sensitive: bool,
+        *,
+        user_id_type: UserIdType = "open_id",
+        timeout: float | None = None,
+    ) -> Outcome:
+        """Pins (True) or unpins (False) a group chat at the top of these users' message lists.
+
+        The bot must be in the chat, and so must the users: those who are not come back in the outcome's
+        `failed_user_reasons`. The call sets a state, so making it twice does no harm.
+
+        Args:
+            feed_card_id: The group chat's id, "oc_…".
+            user_ids: Whose lists. Repeated ids are sent once; long lists go in several requests.
+            time_sensitive: True to pin, False to unpin.
+            user_id_type: Which kind of id the user ids are.
+            timeout: How many seconds the call may take; None for the client's.
+
+        Returns:
+            What became of every user id.
+
+        Raises:
+            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            FeedCardError: The call failed; its class says how.
+
+        Example:
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> with Sandbox() as sandbox, sandbox.client() as client:
+            ...     outcome = client.set_time_sensitive(sandbox.CHAT, [sandbox.USER, sandbox.OUTSIDER], True)
+            >>> [reason.error_message for reason in outcome.failed_user_reasons]
+            ['The user is not in the chat']
+        """
+        return self._bound.call(False, feed_card_id, user_ids, time_sensitive, user_id_type, timeout)
+
+    @checked
+    def set_bot_time_sensitive(
+        self,
+        user_ids: UserIds,
+        time_sensitive: bool,
+        *,
+        user_id_type: UserIdType = "open_id",
+        timeout: float | None = None,
+    ) -> Outcome:
+        """Pins (True) or unpins (False) the bot's own chat at the top of these users' message lists.
+
+        Args:
+            user_ids: Whose lists. Repeated ids are sent once; long lists go in several requests.
+            time_sensitive: True to pin, False to unpin.
+            user_id_type: Which kind of id the user ids are.
+            timeout: How many seconds the call may take; None for the client's.
+
+        Returns:
+            What became of every user id.
+
+        Raises:
+            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            FeedCardError: The call failed; its class says how.
+
+        Example:
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> with Sandbox() as sandbox, sandbox.client() as client:
+            ...     client.set_bot_time_sensitive([sandbox.USER], True).ok
+            True
+        """
+        return self._bound.call(True, None, user_ids, time_sensitive, user_id_type, timeout)
+
+    def close(self) -> None:
+        """Lets the connections go. Calls under way in other threads go on to their end; new ones fail."""
+        self._bound.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncClient(_BaseClient):
+    """Pins group chats to the top of people's message lists, and unpins them again; for asyncio.
+
+    Its options are `Client`'s. May be used from many tasks at once, and from several event loops; they
+    share its token, connections and quota. Cancelling a task stops its request.
+
+    Example:
+        >>> import asyncio
+        >>> from feishu_feed_card.sandbox import Sandbox
+        >>> async def main(sandbox: Sandbox) -> None:
+        ...     async with AsyncClient("cli_example", "example-secret", base_url=sandbox.base_url) as client:
+        ...         outcome = await client.set_time_sensitive(sandbox.CHAT, [sandbox.USER], True)
+        ...         print(outcome.ok)
+        >>> with Sandbox() as sandbox:
+        ...     asyncio.run(main(sandbox))
+        True
+    """
+
+    _is_async = True
+
+    @checked
+    async def set_time_sensitive(
+        self,
+        feed_card_id: str,
+        user_ids: UserIds,
+        time_sensitive: bool,
+        *,
+        user_id_type: UserIdType = "open_id",
+        timeout: float | None = None,
+    ) -> Outcome:
+        """Pins (True) or unpins (False) a group chat at the top of these users' message lists.
+
+        The bot must be in the chat, and so must the users: those who are not come back in the outcome's
+        `failed_user_reasons`. The call sets a state, so making it twice does no harm.
+
+        Args:
+            feed_card_id: The group chat's id, "oc_…".
+            user_ids: Whose lists. Repeated ids are sent once; long lists go in several requests.
+            time_sensitive: True to pin, False to unpin.
+            user_id_type: Which kind of id the user ids are.
+            timeout: How many seconds the call may take; None for the client's.
+
+        Returns:
+            What became of every user id.
+
+        Raises:
+            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            FeedCardError: The call failed; its class says how.
+
+        Example:
+            >>> import asyncio
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> async def main() -> None:
+            ...     with Sandbox() as sandbox:
+            ...         async with sandbox.async_client() as client:
+            ...             outcome = await client.set_time_sensitive(sandbox.CHAT, [sandbox.USER], True)
+            ...             print(outcome.reached == (sandbox.USER,))
+            >>> asyncio.run(main())
+            True
+        """
+        future, call = self._bound.start(False, feed_card_id, user_ids, time_sensitive, user_id_type, timeout)
+        try:
+            return await future
+        finally:
+            call.cancel()
+
+    @checked
+    async def set_bot_time_sensitive(
+        self,
+        user_ids: UserIds,
+        time_sensitive: bool,
+        *,
+        user_id_type: UserIdType = "open_id",
+        timeout: float | None = None,
+    ) -> Outcome:
+        """Pins (True) or unpins (False) the bot's own chat at the top of these users' message lists.
+
+        Args:
+            user_ids: Whose lists. Repeated ids are sent once; long lists go in several requests.
+            time_sensitive: True to pin, False to unpin.
+            user_id_type: Which kind of id the user ids are.
+            timeout: How many seconds the call may take; None for the client's.
+
+        Returns:
+            What became of every user id.
+
+        Raises:
+            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            FeedCardError: The call failed; its class says how.
+
+        Example:
+            >>> import asyncio
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> async def main() -> None:
+            ...     with Sandbox() as sandbox:
+            ...         async with sandbox.async_client() as client:
+            ...             print((await client.set_bot_time_sensitive([sandbox.USER], True)).ok)
+            >>> asyncio.run(main())
+            True
+        """
+        future, call = self._bound.start(True, None, user_ids, time_sensitive, user_id_type, timeout)
+        try:
+            return await future
+        finally:
+            call.cancel()
+
+    async def aclose(self) -> None:
+        """Lets the connections go. Calls under way in other tasks go on to their end; new ones fail."""
+        self._bound.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()

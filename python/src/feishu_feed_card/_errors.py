@@ -1,0 +1,258 @@
+"""Why a call failed: one class for each kind."""
+
+from __future__ import annotations
+
+from feishu_feed_card._record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, ClassVar
+
+    from feishu_feed_card._outcome import Outcome
+    from feishu_feed_card._types import Station
+
+_put = object.__setattr__
+
+
+class PermissionViolation(Record):
+    """A permission the platform says is missing.
+
+    Attributes:
+        type: What kind of permission, in the platform's words.
+        subject: The scope's name, such as "im:datasync.feed_card.time_sensitive:write".
+    """
+
+    __slots__ = ("type", "subject")
+
+    type: str
+    subject: str
+
+    def __init__(self, type: str = "", subject: str = "") -> None:  # noqa: A002 -- the platform's word
+        _put(self, "type", type)
+        _put(self, "subject", subject)
+
+
+class FieldViolation(Record):
+    """A field the platform refused.
+
+    Attributes:
+        field: The field's name.
+        value: The value that was refused, as text.
+        description: What is wrong with it, in the platform's words.
+    """
+
+    __slots__ = ("field", "value", "description")
+
+    field: str
+    value: str
+    description: str
+
+    def __init__(self, field: str = "", value: str = "", description: str = "") -> None:
+        _put(self, "field", field)
+        _put(self, "value", value)
+        _put(self, "description", description)
+
+
+class FeedCardError(Exception):
+    """Why a call failed, with all that is known of it. Every error of this package is one.
+
+    `str()` gives a sentence that says what happened, where, and what to do.
+
+    Attributes:
+        kind: The kind's name, the same in every language: "RATE_LIMITED".
+        field: The argument or option that is wrong, such as "user_ids[3]".
+        platform_code: The platform's code.
+        msg: The platform's words. They change over the years: show them, never branch on them.
+        http_status: The HTTP status of the last answer.
+        log_id: The platform's log id of the last answer; its support asks for it.
+        retryable: Whether the same call may succeed later without anything being changed.
+        retry_after: How many seconds to wait before the call has a chance, where that is known.
+        attempts: How many times the request was sent.
+        station: Where on its way the call failed: "order", "quota", "token", "connect", "send", "answer".
+        hint: What to do, in one sentence.
+        permission_violations: The permissions that the platform says are missing.
+        field_violations: The fields that the platform refused.
+        reached: User ids for which the platform took the new state, of a call that was split.
+        failed: User ids that the platform refused.
+        unknown: User ids that were sent, and of which nobody can say what became.
+        not_attempted: User ids that were never sent.
+        outcome: What those requests of a split call that succeeded came back with; of a
+            PartialFailureError, the outcome it was made of.
+    """
+
+    kind: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        field: str | None = None,
+        platform_code: int | None = None,
+        msg: str | None = None,
+        http_status: int | None = None,
+        log_id: str | None = None,
+        retryable: bool = False,
+        retry_after: float | None = None,
+        attempts: int = 0,
+        station: Station | None = None,
+        hint: str | None = None,
+        permission_violations: Iterable[PermissionViolation] = (),
+        field_violations: Iterable[FieldViolation] = (),
+        reached: Iterable[str] = (),
+        failed: Iterable[str] = (),
+        unknown: Iterable[str] = (),
+        not_attempted: Iterable[str] = (),
+        outcome: Outcome | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.platform_code = platform_code
+        self.msg = msg
+        self.http_status = http_status
+        self.log_id = log_id
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.attempts = attempts
+        self.station = station
+        self.hint = hint
+        self.permission_violations = tuple(permission_violations)
+        self.field_violations = tuple(field_violations)
+        self.reached = tuple(reached)
+        self.failed = tuple(failed)
+        self.unknown = tuple(unknown)
+        self.not_attempted = tuple(not_attempted)
+        self.outcome = outcome
+
+    def _known(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _FACTS if getattr(self, name) not in (None, (), 0)}
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+    def __repr__(self) -> str:
+        shown = "".join([f", {name}={value!r}" for name, value in self._known().items()])
+        return f"{type(self).__name__}({str(self)!r}{shown})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.args == other.args and self._known() == other._known()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.args))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), str(self), self._known()), {**self.__dict__}
+
+
+_FACTS = (
+    "field",
+    "platform_code",
+    "msg",
+    "http_status",
+    "log_id",
+    "retryable",
+    "retry_after",
+    "attempts",
+    "station",
+    "hint",
+    "permission_violations",
+    "field_violations",
+    "reached",
+    "failed",
+    "unknown",
+    "not_attempted",
+    "outcome",
+)
+
+
+def _unpickled(cls: type[FeedCardError], message: str, known: dict[str, Any]) -> FeedCardError:
+    return cls(message, **known)
+
+
+class InvalidInputError(FeedCardError, ValueError):
+    """An argument or option is wrong; nothing was sent. `field` names it."""
+
+    kind = "INVALID_INPUT"
+
+
+class AuthenticationError(FeedCardError):
+    """Wrong app, secret, ticket or token, after the one replay with a new token."""
+
+    kind = "AUTHENTICATION"
+
+
+class PermissionDeniedError(FeedCardError):
+    """A scope is missing, the bot is not in the chat, the IP is not allowed, the app is disabled."""
+
+    kind = "PERMISSION_DENIED"
+
+
+class RejectedError(FeedCardError):
+    """The platform refused the parameters."""
+
+    kind = "REJECTED"
+
+
+class RateLimitedError(FeedCardError):
+    """No slot of the quota before the deadline, or the replays are used up. See `retry_after`."""
+
+    kind = "RATE_LIMITED"
+
+
+class QuotaExhaustedError(FeedCardError):
+    """The month's quota of the tenant is used up."""
+
+    kind = "QUOTA_EXHAUSTED"
+
+
+class ServerError(FeedCardError):
+    """A 5xx or an internal code of the platform, and the replays are used up."""
+
+    kind = "SERVER"
+
+
+class UnexpectedResponseError(FeedCardError):
+    """The answer could not be read: HTML, broken JSON, no code."""
+
+    kind = "UNEXPECTED_RESPONSE"
+
+
+class ConnectionFailedError(FeedCardError, ConnectionError):
+    """DNS, TCP, TLS or proxy failed, or the connection broke."""
+
+    kind = "CONNECTION"
+
+
+class DeadlineExceededError(FeedCardError, TimeoutError):
+    """The call's deadline passed; `station` says where."""
+
+    kind = "TIMEOUT"
+
+
+class PartialFailureError(FeedCardError):
+    """Some users were not reached; only from `Outcome.raise_for_failed`."""
+
+    kind = "PARTIAL_FAILURE"
+
+
+CLASSES: dict[str, type[FeedCardError]] = {
+    cls.kind: cls
+    for cls in (
+        InvalidInputError,
+        AuthenticationError,
+        PermissionDeniedError,
+        RejectedError,
+        RateLimitedError,
+        QuotaExhaustedError,
+        ServerError,
+        UnexpectedResponseError,
+        ConnectionFailedError,
+        DeadlineExceededError,
+        PartialFailureError,
+    )
+}
+
+for _class in (FeedCardError, FieldViolation, PermissionViolation, *CLASSES.values()):
+    _class.__module__ = "feishu_feed_card"

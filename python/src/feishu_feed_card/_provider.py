@@ -1,0 +1,106 @@
+"""Runs token providers: imported when the first one is asked."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task
+    from collections.abc import Awaitable, Callable
+
+    from feishu_feed_card._native import Answer
+
+_tasks: set[Task[None]] = set()
+"""An event loop keeps only weak references to its tasks."""
+
+
+def ask_in_thread(provider: Callable[[], Any], answer: Answer) -> None:
+    """Calls a provider in a thread of its own, where it may block without keeping a call past its end."""
+    _in_thread(_ask, provider, answer)
+
+
+def ask_on_loop(provider: Callable[[], Any], answer: Answer, context: contextvars.Context | None) -> None:
+    """Has the running event loop answer, in the context of the call that asks."""
+    import asyncio
+
+    context = contextvars.Context() if context is None else context
+    loop = asyncio.get_running_loop()
+    if _is_async(provider):
+        context.run(_start, loop, provider, answer)
+    else:
+        context.run(_in_thread, _ask_for_loop, provider, answer, loop)
+
+
+def _is_async(provider: Callable[[], Any]) -> bool:
+    call = getattr(provider, "__call__", None)  # noqa: B004 -- an object may have an async one
+    return inspect.iscoroutinefunction(provider) or inspect.iscoroutinefunction(call)
+
+
+def _in_thread(target: Callable[..., None], *args: object) -> None:
+    context = contextvars.copy_context()
+    name = "feishu-feed-card token provider"
+    threading.Thread(target=context.run, args=(target, *args), name=name, daemon=True).start()
+
+
+def _ask(provider: Callable[[], Any], answer: Answer) -> None:
+    try:
+        token = provider()
+        if inspect.isawaitable(token):
+            import asyncio
+
+            token = asyncio.run(_result(token))
+    except BaseException as error:
+        answer.fail(error)
+    else:
+        answer.give(token)
+
+
+def _ask_for_loop(provider: Callable[[], Any], answer: Answer, loop: AbstractEventLoop) -> None:
+    try:
+        token = provider()
+        if inspect.isawaitable(token):
+            _hand_over(loop, token, answer)
+            return
+    except BaseException as error:
+        answer.fail(error)
+    else:
+        answer.give(token)
+
+
+def _hand_over(loop: AbstractEventLoop, token: Awaitable[Any], answer: Answer) -> None:
+    try:
+        loop.call_soon_threadsafe(_start, loop, lambda: token, answer)
+    except RuntimeError:  # the loop is closed
+        answer.abandon()
+        if inspect.iscoroutine(token):
+            token.close()
+
+
+def _start(loop: AbstractEventLoop, provider: Callable[[], Awaitable[Any]], answer: Answer) -> None:
+    task = loop.create_task(_ask_async(provider, answer))
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
+async def _ask_async(provider: Callable[[], Awaitable[Any]], answer: Answer) -> None:
+    from asyncio import CancelledError
+
+    try:
+        token = await provider()
+    except CancelledError:
+        # The loop is being closed: another loop's call may ask again.
+        answer.abandon()
+        raise
+    except BaseException as error:
+        answer.fail(error)
+        if not isinstance(error, Exception):
+            raise
+    else:
+        answer.give(token)
+
+
+async def _result(awaitable: Awaitable[object]) -> object:
+    return await awaitable

@@ -1,0 +1,109 @@
+"""A case as it stands in the file: every key is known, so that a typo cannot make a check vanish."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+CASES = Path(__file__).parents[3] / "tests"
+
+_OPTIONS = {
+    "app_id", "app_secret", "tenant_access_token", "tenant_key", "app_ticket", "base_url", "allow_http",
+    "proxy", "ca_certs", "user_agent", "timeout", "connect_timeout", "attempt_timeout", "late_arrival",
+    "max_retries", "rate_limit", "max_users_per_request",
+}  # fmt: skip
+
+_OUTCOME = {"ok", "failed_user_reasons", "log_id", "log_ids", "requests", "users"}
+
+_ERROR = {
+    "kind", "platform_code", "http_status", "retryable", "attempts", "station", "field", "message_contains",
+    "hint_contains", "log_id", "users", "retry_after", "field_violations", "permission_violations",
+}  # fmt: skip
+
+_USERS = {"reached", "failed", "unknown", "not_attempted"}
+
+
+class BrokenCaseError(Exception):
+    """The case itself is wrong."""
+
+
+def load() -> list[dict[str, Any]]:
+    """All cases, with the theme's file in their name's front."""
+    cases: list[dict[str, Any]] = []
+    for path in sorted((CASES / "cases").glob("*.json")):
+        for case in json.loads(path.read_text(encoding="utf-8")):
+            check(case)
+            cases.append(case)
+    names = [case["name"] for case in cases]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise BrokenCaseError(f"names used twice: {twice}")
+    return cases
+
+
+def load_broken() -> list[dict[str, Any]]:
+    """The cases that must fail, each with what the message must mention."""
+    broken: list[dict[str, Any]] = json.loads((CASES / "broken.json").read_text(encoding="utf-8"))
+    return broken
+
+
+def check(case: dict[str, Any]) -> None:
+    """Raises where the case has a key nobody knows, or a step that expects nothing."""
+    _known(case, {"name", "source", "world", "client", "https", "faults", "steps", "seen"}, "the case")
+    _known(case.get("world", {}), {"apps", "users", "chats", "switches", "seed"}, "world")
+    _known(case.get("client", {}), _OPTIONS, "client")
+    seen = case.get("seen", {})
+    _known(seen, {"requests", "calls", "token_fetches", "pinned", "bot_pinned"}, "seen")
+    if not (isinstance(case.get("name"), str) and isinstance(case.get("source"), str)):
+        raise BrokenCaseError("name and source are strings")
+    steps = case.get("steps")
+    if not isinstance(steps, list) or not steps:
+        raise BrokenCaseError("no steps")
+    for step in steps:
+        _check_step(step, alone=len(steps) == 1)
+
+
+def _check_step(step: dict[str, Any], *, alone: bool) -> None:
+    if "call" in step:
+        _check_call(step)
+    elif step.keys() == {"together"}:
+        for call in step["together"]:
+            _check_call(call)
+    elif step.keys() == {"new_client"}:
+        if not alone or step["new_client"].keys() != {"raises"}:
+            raise BrokenCaseError("new_client stands alone, and says how it fails and nothing else")
+        _check_expected(step["new_client"])
+    elif step.keys() != {"control"}:
+        raise BrokenCaseError(f"no such step: {step}")
+
+
+def _check_call(step: dict[str, Any]) -> None:
+    _known(step, {"call", "args", "returns", "raises"}, "a call step")
+    args = {
+        "set_time_sensitive": {"feed_card_id", "user_ids", "time_sensitive", "user_id_type", "timeout"},
+        "set_bot_time_sensitive": {"user_ids", "time_sensitive", "user_id_type", "timeout"},
+        "set_app_ticket": {"app_ticket"},
+    }.get(step["call"])
+    if args is None:
+        raise BrokenCaseError(f"no such call: {step['call']}")
+    _known(step["args"], args, "args")
+    _check_expected(step)
+
+
+def _check_expected(step: dict[str, Any]) -> None:
+    if ("returns" in step) == ("raises" in step):
+        raise BrokenCaseError("a step has either returns or raises")
+    if "raises" in step:
+        _known(step["raises"], _ERROR, "raises")
+    expected = step.get("raises") or step.get("returns") or {}
+    if "returns" in step:
+        _known(expected, _OUTCOME, "returns")
+    if expected.get("users") is not None:
+        _known(expected["users"], _USERS, "users")
+
+
+def _known(given: dict[str, Any], known: set[str], where: str) -> None:
+    unknown = given.keys() - known
+    if unknown:
+        raise BrokenCaseError(f"{where}: keys nobody knows: {sorted(unknown)}")

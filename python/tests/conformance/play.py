@@ -1,0 +1,229 @@
+"""Playing a case: the sandbox, the client, the steps, and the look at what the sandbox has seen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from feishu_feed_card import AsyncClient, Client, FeedCardError, Outcome
+from feishu_feed_card.sandbox import Sandbox
+
+from .case import check
+from .compare import differences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    AnyClient: TypeAlias = Client | AsyncClient
+    End: TypeAlias = Outcome | FeedCardError | None
+
+
+class CaseFailedError(Exception):
+    """What was expected and what came."""
+
+
+def play_blocking(case: dict[str, Any]) -> None:
+    """Plays a case with `Client`; what is made together is made in threads."""
+    check(case)
+    with _stage(case) as (sandbox, options):
+        client = _client(Client, options, case)
+        if client is None:
+            return
+        with client:
+            for index, step in enumerate(case["steps"]):
+                calls = step.get("together", [step] if "call" in step else [])
+                if not calls:
+                    _control(sandbox, index, step)
+                elif len(calls) == 1:
+                    _judge(f"step {index}", calls[0], _blocking(client, calls[0]))
+                else:
+                    for call, end in zip(calls, _in_threads(client, calls), strict=True):
+                        _judge(f"step {index}", call, end)
+        _look(sandbox, options.get("app_id", ""), case.get("seen", {}))
+
+
+def play_async(case: dict[str, Any]) -> None:
+    """Plays a case with `AsyncClient`; what is made together is made in tasks."""
+    check(case)
+    asyncio.run(_play_async(case))
+
+
+async def _play_async(case: dict[str, Any]) -> None:
+    with _stage(case) as (sandbox, options):
+        client = _client(AsyncClient, options, case)
+        if client is None:
+            return
+        async with client:
+            for index, step in enumerate(case["steps"]):
+                calls = step.get("together", [step] if "call" in step else [])
+                if not calls:
+                    _control(sandbox, index, step)
+                ends = await asyncio.gather(*(_awaited(client, call) for call in calls))
+                for call, end in zip(calls, ends, strict=True):
+                    _judge(f"step {index}", call, end)
+        _look(sandbox, options.get("app_id", ""), case.get("seen", {}))
+
+
+@contextlib.contextmanager
+def _stage(case: dict[str, Any]) -> Iterator[tuple[Sandbox, dict[str, Any]]]:
+    with contextlib.ExitStack() as stack:
+        try:
+            sandbox = stack.enter_context(Sandbox(case.get("world"), https=case.get("https", False)))
+            sandbox.faults(case.get("faults", []))
+        except ValueError as error:
+            raise CaseFailedError(f"no sandbox: {error}") from None
+        base_url = sandbox.https_base_url or sandbox.base_url
+        options: dict[str, Any] = {"app_id": sandbox.APP_ID, "app_secret": sandbox.APP_SECRET}
+        if sandbox.ca_pem is not None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            options["ca_certs"] = Path(folder, "ca.pem")
+            options["ca_certs"].write_text(sandbox.ca_pem)
+        options.update(case.get("client", {}))
+        options = {name: value for name, value in options.items() if value is not None}
+        options["base_url"] = options.get("base_url", "{base_url}").replace("{base_url}", base_url)
+        if "rate_limit" in options:
+            options["rate_limit"] = tuple(options["rate_limit"])
+        yield sandbox, options
+
+
+def _client(kind: Any, options: dict[str, Any], case: dict[str, Any]) -> Any:
+    """A client, or None where making one failed as it must."""
+    new = case["steps"][0].get("new_client")
+    try:
+        client = kind(**options)
+    except FeedCardError as error:
+        if new is None:
+            raise CaseFailedError(f"no client: {error}") from None
+        _judge("making the client", new, error)
+        return None
+    if new is not None:
+        _judge("making the client", new, None)
+    return client
+
+
+def _blocking(client: Client, step: dict[str, Any]) -> End:
+    try:
+        return getattr(client, step["call"])(**step["args"])  # type: ignore[no-any-return]
+    except FeedCardError as error:
+        return error
+
+
+def _in_threads(client: Client, steps: list[dict[str, Any]]) -> list[End]:
+    ends: list[End] = [None] * len(steps)
+
+    def make(index: int) -> None:
+        ends[index] = _blocking(client, steps[index])
+
+    threads = [threading.Thread(target=make, args=(index,), daemon=True) for index in range(len(steps))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        if thread.is_alive():
+            raise CaseFailedError("a call made together with others has not ended after 30 s")
+    return ends
+
+
+async def _awaited(client: AsyncClient, step: dict[str, Any]) -> End:
+    try:
+        call = getattr(client, step["call"])(**step["args"])
+        return await call if asyncio.iscoroutine(call) else call
+    except FeedCardError as error:
+        return error
+
+
+def _control(sandbox: Sandbox, index: int, step: dict[str, Any]) -> None:
+    try:
+        sandbox.control(**step["control"])
+    except ValueError as error:
+        raise CaseFailedError(f"step {index}: {error}") from None
+
+
+def _judge(place: str, step: dict[str, Any], end: End) -> None:
+    came = _error_in_json(end) if isinstance(end, FeedCardError) else _outcome_in_json(end)
+    if "returns" in step and isinstance(end, FeedCardError):
+        wrong = [f"expected it to return {step['returns']}, raised {end.kind}"]
+    elif "returns" in step:
+        wrong = differences(step["returns"], came)
+    elif isinstance(end, FeedCardError):
+        wrong = _wrong_with(end, step["raises"])
+    else:
+        wrong = [f"expected it to raise {step['raises']}"]
+    _verdict(place, wrong, came)
+
+
+def _wrong_with(error: FeedCardError, expected: dict[str, Any]) -> list[str]:
+    expected = dict(expected)
+    wrong = []
+    for key, text in (("message_contains", str(error)), ("hint_contains", error.hint or "")):
+        wrong += [
+            f".{key}: expected {part!r} in {text!r}" for part in expected.pop(key, []) if part not in text
+        ]
+    return wrong + differences(expected, _error_in_json(error))
+
+
+def _look(sandbox: Sandbox, app_id: str, seen: dict[str, Any]) -> None:
+    calls = [dict(request) for request in sandbox.requests() if request["method"] == "PATCH"]
+    came = {
+        "requests": calls,
+        "calls": len(calls),
+        "token_fetches": sandbox.token_fetches(),
+        "pinned": {open_id: sandbox.pinned(open_id) for open_id in seen.get("pinned", {})},
+        "bot_pinned": sandbox.bot_pinned_users(app_id),
+    }
+    _verdict("seen", differences(seen, came), came)
+
+
+def _verdict(place: str, wrong: list[str], came: object) -> None:
+    if wrong:
+        lines = [f"{place}: {line}" for line in wrong]
+        raise CaseFailedError(
+            "\n".join([*lines, f"{place}: all that came: {json.dumps(came, ensure_ascii=False)}"])
+        )
+
+
+def _users_in_json(came: Outcome | FeedCardError) -> dict[str, Any]:
+    return {name: list(getattr(came, name)) for name in ("reached", "failed", "unknown", "not_attempted")}
+
+
+def _records_in_json(records: Any) -> list[dict[str, Any]]:
+    return [{name: getattr(record, name) for name in record.__slots__} for record in records]
+
+
+def _outcome_in_json(outcome: Outcome | None) -> dict[str, Any] | None:
+    if outcome is None:
+        return None
+    return {
+        "ok": outcome.ok,
+        "failed_user_reasons": _records_in_json(outcome.failed_user_reasons),
+        "log_id": outcome.log_id,
+        "log_ids": list(outcome.log_ids),
+        "requests": outcome.requests,
+        "users": _users_in_json(outcome),
+    }
+
+
+def _error_in_json(error: FeedCardError) -> dict[str, Any]:
+    names = (
+        "platform_code",
+        "http_status",
+        "retryable",
+        "attempts",
+        "station",
+        "field",
+        "log_id",
+        "retry_after",
+    )
+    return {
+        "kind": error.kind,
+        "message": str(error),
+        **{name: getattr(error, name) for name in names},
+        "users": _users_in_json(error),
+        "field_violations": _records_in_json(error.field_violations),
+        "permission_violations": _records_in_json(error.permission_violations),
+    }

@@ -1,0 +1,63 @@
+"""Scripts that run in an interpreter of their own, and are killed where they do not end."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+KILLED_AFTER = 30.0
+
+
+@dataclasses.dataclass
+class Ended:
+    """How a script ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    after_signal: float
+
+
+def run(source: str, *, interrupt_at: str | None = None, env: dict[str, str] | None = None) -> Ended:
+    """Runs a script to its end; with `interrupt_at`, sends Ctrl-C when it has printed that line."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", textwrap.dedent(source)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **(env or {})},
+    )
+    assert process.stdout is not None
+    out, signalled = "", 0.0
+    try:
+        if interrupt_at is not None:
+            for line in process.stdout:
+                out += line
+                if line.strip() == interrupt_at:
+                    break
+            time.sleep(0.2)
+            signalled = time.perf_counter()
+            process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(timeout=KILLED_AFTER)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        rest, err = process.communicate()
+        raise AssertionError(f"not ended after {KILLED_AFTER} s\n{out}{rest}\n{err}") from None
+    now = time.perf_counter()
+    return Ended(process.returncode, out + rest, err, now - started, now - signalled)
+
+
+def prints(source: str, expected: str) -> Ended:
+    """Runs a script that must print this, nothing on stderr, and end with 0."""
+    ended = run(source)
+    assert (ended.code, ended.out.strip(), ended.err) == (0, expected, ""), ended
+    return ended

@@ -1,0 +1,222 @@
+"""Wrong values and wrong types are one error, that names the field, before anything is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import decimal
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from feishu_feed_card import AsyncClient, Client, InvalidInputError
+
+if TYPE_CHECKING:
+    from feishu_feed_card.sandbox import Sandbox
+
+SURROGATE = "ou_\ud800"
+
+
+class Odd:
+    """Raises whatever it is asked."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("repr")
+
+    def __str__(self) -> str:
+        raise RuntimeError("str")
+
+    def __len__(self) -> int:
+        raise RuntimeError("len")
+
+
+CALLS: list[tuple[str, Any, str, str]] = [
+    ("feed_card_id", None, "feed_card_id", "None; expected a str"),
+    ("feed_card_id", 1, "feed_card_id", "1 of type int; expected a str"),
+    ("feed_card_id", True, "feed_card_id", "True of type bool"),
+    ("feed_card_id", b"oc_1", "feed_card_id", "b'oc_1' of type bytes"),
+    ("feed_card_id", ["oc_1"], "feed_card_id", "of type list"),
+    ("feed_card_id", Odd(), "feed_card_id", "of type Odd"),
+    ("feed_card_id", "oc_\udcff", "feed_card_id", "text without lone surrogates"),
+    ("feed_card_id", "", "feed_card_id", "a group chat's id"),
+    ("feed_card_id", "oc_" + "x" * 10_000, "feed_card_id", "…"),
+    ("feed_card_id", "bot_time_sentive", "feed_card_id", "set_bot_time_sensitive"),
+    ("user_ids", None, "user_ids", "None; expected a list of user ids"),
+    ("user_ids", "ou_1", "user_ids", "'ou_1' of type str; expected a list of user ids"),
+    ("user_ids", b"ou_1", "user_ids", "of type bytes"),
+    ("user_ids", bytearray(b"ou_1"), "user_ids", "of type bytearray"),
+    ("user_ids", memoryview(b"ou_1"), "user_ids", "of type memoryview"),
+    ("user_ids", {"ou_1": 1}, "user_ids", "of type dict"),
+    ("user_ids", os.environ, "user_ids", "of type _Environ"),
+    ("user_ids", 3.5, "user_ids", "3.5 of type float"),
+    ("user_ids", Odd(), "user_ids", "of type Odd"),
+    ("user_ids", [], "user_ids", "empty"),
+    ("user_ids", iter(()), "user_ids", "empty"),
+    ("user_ids", ["ou_1", 2], "user_ids[1]", "2 of type int"),
+    ("user_ids", ["ou_1", None], "user_ids[1]", "None"),
+    ("user_ids", [["ou_1"]], "user_ids[0]", "of type list"),
+    ("user_ids", [b"ou_1"], "user_ids[0]", "of type bytes"),
+    ("user_ids", [SURROGATE], "user_ids[0]", "surrogates"),
+    ("user_ids", ["ou_1", "on_2"], "user_ids[1]", "starts with `ou_`"),
+    ("time_sensitive", 1, "time_sensitive", "1 of type int; expected True or False"),
+    ("time_sensitive", 0, "time_sensitive", "expected True or False"),
+    ("time_sensitive", "true", "time_sensitive", "'true' of type str"),
+    ("time_sensitive", None, "time_sensitive", "None"),
+    ("user_id_type", "openid", "user_id_type", "`open_id`, `union_id` or `user_id`"),
+    ("user_id_type", None, "user_id_type", "None"),
+    ("user_id_type", 7, "user_id_type", "7 of type int"),
+    ("timeout", 0, "timeout", "positive"),
+    ("timeout", -1.0, "timeout", "positive"),
+    ("timeout", float("nan"), "timeout", "positive"),
+    ("timeout", float("inf"), "timeout", "finite"),
+    ("timeout", 10**400, "timeout", "finite"),
+    ("timeout", True, "timeout", "True of type bool; expected a number of seconds"),
+    ("timeout", "5", "timeout", "'5' of type str"),
+    ("timeout", decimal.Decimal(5), "timeout", "of type Decimal"),
+    ("timeout", datetime.timedelta(seconds=5), "timeout", "of type timedelta"),
+]
+
+OPTIONS: list[tuple[str, Any, str, str]] = [
+    ("app_id", 1, "app_id", "1 of type int"),
+    ("app_id", "", "app_id", "empty"),
+    ("app_id", SURROGATE, "app_id", "surrogates"),
+    ("app_secret", 1, "app_secret", "of type int; expected a str"),
+    ("tenant_key", b"", "tenant_key", "of type bytes"),
+    ("app_ticket", [], "app_ticket", "of type list"),
+    ("tenant_access_token", {}, "tenant_access_token", "of type dict"),
+    ("token_provider", "t-1", "token_provider", "'t-1' of type str; expected a function"),
+    ("base_url", 1, "base_url", "1 of type int"),
+    ("base_url", "ftp://host", "base_url", "a URL like"),
+    ("base_url", "http://example.com", "base_url", "allow_http"),
+    ("allow_http", "yes", "allow_http", "True or False"),
+    ("proxy", 8080, "proxy", "of type int"),
+    ("proxy", "user:password@host", "proxy", "not a proxy's URL"),
+    ("ca_certs", 1, "ca_certs", "the path of a file"),
+    ("ca_certs", "/nowhere/ca.pem", "ca_certs", "/nowhere/ca.pem"),
+    ("user_agent", "a\nb", "user_agent", "printable ASCII"),
+    ("timeout", 0, "timeout", "positive"),
+    ("timeout", False, "timeout", "False of type bool"),
+    ("connect_timeout", "1", "connect_timeout", "a number of seconds"),
+    ("attempt_timeout", -1, "attempt_timeout", "positive"),
+    ("late_arrival", -1, "late_arrival", "positive"),
+    ("late_arrival", float("nan"), "late_arrival", "finite"),
+    ("max_retries", -1, "max_retries", "-1 of type int; expected a whole number, not negative"),
+    ("max_retries", 1.0, "max_retries", "1.0 of type float"),
+    ("max_retries", True, "max_retries", "True of type bool"),
+    ("max_retries", 2**32, "max_retries", "a whole number"),
+    ("max_users_per_request", 0, "max_users_per_request", "at least 1"),
+    ("rate_limit", 50, "rate_limit", "a tuple of the calls a second and the calls a minute"),
+    ("rate_limit", (50,), "rate_limit", "of type tuple"),
+    ("rate_limit", "ab", "rate_limit", "'ab' of type str"),
+    ("rate_limit", (50, "1000"), "rate_limit[1]", "'1000' of type str"),
+    ("rate_limit", (0, 10), "rate_limit", "at least 1"),
+    ("quota", object(), "quota", "of type object; expected another client's quota"),
+]
+
+
+def ids(table: list[tuple[str, Any, str, str]]) -> list[str]:
+    """Names that do not ask the odd values for theirs."""
+    return [f"{name}-{number}" for number, (name, *_) in enumerate(table)]
+
+
+@pytest.mark.parametrize(("name", "value", "field", "words"), CALLS, ids=ids(CALLS))
+def test_a_calls_argument(feishu_sandbox: Sandbox, name: str, value: Any, field: str, words: str):
+    arguments: dict[str, Any] = {
+        "feed_card_id": feishu_sandbox.CHAT,
+        "user_ids": [feishu_sandbox.USER],
+        "time_sensitive": True,
+        name: value,
+    }
+    with feishu_sandbox.client() as client, pytest.raises(InvalidInputError) as caught:
+        client.set_time_sensitive(**arguments)
+    assert caught.value.field == field
+    assert str(caught.value).startswith(f"{field}: ")
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+    async def main() -> None:
+        async with feishu_sandbox.async_client() as client:
+            await client.set_time_sensitive(**arguments)
+
+    if not hasattr(value, "__next__"):
+        with pytest.raises(InvalidInputError) as caught_async:
+            asyncio.run(main())
+        assert str(caught_async.value) == str(caught.value)
+    assert feishu_sandbox.request_count() == 0
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(("name", "value", "field", "words"), OPTIONS, ids=ids(OPTIONS))
+def test_an_option(kind: Any, name: str, value: Any, field: str, words: str):
+    options: dict[str, Any] = {"app_id": "cli_1", "app_secret": "hidden-secret", name: value}
+    if name in ("tenant_access_token", "token_provider"):
+        del options["app_id"], options["app_secret"]
+    with pytest.raises(InvalidInputError) as caught:
+        kind(**options)
+    assert caught.value.field == field
+    assert words in str(caught.value)
+    assert "hidden-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["app_secret", "tenant_access_token", "app_ticket", "proxy"])
+@pytest.mark.parametrize("value", [b"hidden-value", ["hidden-value"], "hidden-value\ud800"])
+def test_a_secret_of_a_wrong_type_is_not_shown(name: str, value: Any):
+    with pytest.raises(InvalidInputError) as caught:
+        Client(**{"app_id": "cli_1", "app_secret": "s", name: value})
+    assert "hidden-value" not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "field", "words"),
+    [
+        (
+            lambda c: c.set_time_sensitive("oc_1", ["ou_1"], True, tiemout=1),
+            "tiemout",
+            "one of feed_card_id, ",
+        ),
+        (lambda c: c.set_time_sensitive("oc_1", ["ou_1"]), "time_sensitive", "missing"),
+        (lambda c: c.set_time_sensitive(), "feed_card_id", "missing"),
+        (lambda c: c.set_time_sensitive("oc_1", ["ou_1"], True, "open_id"), "user_id_type", "4 positional"),
+        (lambda c: c.set_time_sensitive("oc_1", ["ou_1"], True, user_ids=[]), "user_ids", "given twice"),
+        (lambda c: c.set_bot_time_sensitive(["ou_1"]), "time_sensitive", "missing"),
+        (lambda c: c.set_app_ticket(), "app_ticket", "missing"),
+        (lambda c: c.set_app_ticket(5), "app_ticket", "of type int"),
+    ],
+)
+def test_a_call_that_does_not_fit(call: Any, field: str, words: str):
+    for client in (Client("cli_1", "secret"), AsyncClient("cli_1", "secret")):
+        with pytest.raises(InvalidInputError) as caught:
+            made = call(client)
+            made.send(None)
+        assert caught.value.field == field
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_options_that_do_not_exist(kind: Any):
+    with pytest.raises(InvalidInputError) as caught:
+        kind("cli_1", "secret", retries=3)
+    assert caught.value.field == "retries"
+    assert "max_retries" in str(caught.value)
+    with pytest.raises(InvalidInputError) as caught:
+        kind("cli_1", "secret", "token")
+    assert caught.value.field == "tenant_access_token"
+    with pytest.raises(InvalidInputError) as caught:
+        kind.from_env(retries=None)
+    assert caught.value.field == "retries"
+
+
+def test_late_arrival_may_be_nothing():
+    Client("cli_1", "secret", late_arrival=0).close()
+
+
+def test_subclasses_of_plain_types_are_taken(feishu_sandbox: Sandbox):
+    class Id(str):
+        __slots__ = ()
+
+    class Seconds(float):
+        pass
+
+    with feishu_sandbox.client(timeout=Seconds(5)) as client:
+        assert client.set_time_sensitive(Id(feishu_sandbox.CHAT), [Id(feishu_sandbox.USER)], True).ok

@@ -1,0 +1,299 @@
+"""The asyncio client, and how it goes with event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import inspect
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvloop
+
+from conftest import descriptors
+from feishu_feed_card import AsyncClient, FeedCardError, InvalidInputError, RejectedError
+from feishu_feed_card.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+Run = "Callable[[Coroutine[Any, Any, Any]], Any]"
+
+
+@pytest.fixture(params=[pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop")])
+def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Runs a coroutine on either loop."""
+    return request.param
+
+
+def test_pins_and_unpins(run: Run, feishu_sandbox: Sandbox):
+    async def main():
+        async with feishu_sandbox.async_client() as client:
+            outcome = await client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+            assert outcome.ok
+            assert feishu_sandbox.pinned(feishu_sandbox.USER) == [feishu_sandbox.CHAT]
+            with pytest.raises(RejectedError) as caught:
+                await client.set_time_sensitive("oc_nowhere", [feishu_sandbox.USER], True)
+            assert caught.value.platform_code == 232006
+            assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
+        with pytest.raises(InvalidInputError, match="closed"):
+            await client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+
+    run(main())
+
+
+def test_calls_are_coroutines():
+    client = AsyncClient("cli_", "secret")
+    assert inspect.iscoroutinefunction(client.set_time_sensitive)
+    assert inspect.iscoroutinefunction(client.set_bot_time_sensitive)
+    coroutine = client.set_time_sensitive("oc_1", ["ou_1"], True)
+    assert inspect.iscoroutine(coroutine)
+    coroutine.close()
+
+
+def test_without_a_loop(feishu_sandbox: Sandbox):
+    coroutine = feishu_sandbox.async_client().set_bot_time_sensitive([feishu_sandbox.USER], True)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        coroutine.send(None)
+
+
+def test_many_tasks(run: Run, feishu_sandbox: Sandbox):
+    feishu_sandbox.set_switches(per_second=None, per_minute=None)
+    for number in range(20):
+        feishu_sandbox.put_chat({"feed_card_id": f"oc_{number}", "members": [feishu_sandbox.USER]})
+
+    async def main():
+        async with feishu_sandbox.async_client(rate_limit=None) as client:
+            outcomes = await asyncio.gather(
+                *(
+                    client.set_time_sensitive(f"oc_{number % 20}", [feishu_sandbox.USER], True)
+                    for number in range(400)
+                )
+            )
+        assert all(outcome.reached == (feishu_sandbox.USER,) for outcome in outcomes)
+        assert len({outcome.log_id for outcome in outcomes}) == 400, "each has an answer of its own"
+
+    run(main())
+    assert feishu_sandbox.request_count() == 401
+    assert feishu_sandbox.token_fetches() == 1
+
+
+def test_contextvars_are_kept(run: Run, feishu_sandbox: Sandbox):
+    request_id: contextvars.ContextVar[int] = contextvars.ContextVar("request_id")
+
+    async def call(client: AsyncClient, number: int):
+        request_id.set(number)
+        for _ in range(3):
+            await client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+            assert request_id.get() == number
+
+    async def main():
+        async with feishu_sandbox.async_client() as client:
+            await asyncio.gather(*(call(client, number) for number in range(10)))
+
+    run(main())
+
+
+def test_a_cancelled_task_recalls_its_request(run: Run, feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 400}])
+
+    async def main():
+        async with feishu_sandbox.async_client() as client:
+            task = asyncio.create_task(
+                client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+            )
+            while feishu_sandbox.request_count() < 2:
+                await asyncio.sleep(0.005)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.sleep(0.8)
+
+    run(asyncio.wait_for(main(), 10))
+    assert feishu_sandbox.pinned(feishu_sandbox.USER) == []
+
+
+def test_wait_for_recalls_the_request(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 400}])
+
+    async def main():
+        async with feishu_sandbox.async_client() as client:
+            await client.set_bot_time_sensitive([feishu_sandbox.USER], True, timeout=5)
+            feishu_sandbox.faults([{"on": "call", "delay_before_ms": 400}])
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(
+                    client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True), 0.1
+                )
+            await asyncio.sleep(0.8)
+
+    asyncio.run(main())
+    assert feishu_sandbox.pinned(feishu_sandbox.USER) == []
+
+
+def test_cancelling_at_any_moment_leaves_nothing_behind(run: Run, feishu_sandbox: Sandbox):
+    feishu_sandbox.set_switches(per_second=None, per_minute=None)
+
+    async def main():
+        async with feishu_sandbox.async_client(rate_limit=None, late_arrival=0) as client:
+            for wait in range(200):
+                task = asyncio.create_task(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+                await asyncio.sleep(wait / 100_000)
+                task.cancel()
+                await asyncio.wait([task])
+                assert task.cancelled() or task.result().ok
+            assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
+            calls = asyncio.get_running_loop()._feishu_feed_card_calls
+            assert len(gc.get_referents(calls)) == 1, "only its type: no future is kept"
+
+    run(main())
+
+
+def test_several_loops_in_several_threads(feishu_sandbox: Sandbox):
+    feishu_sandbox.set_switches(per_second=None, per_minute=None)
+    client = feishu_sandbox.async_client(rate_limit=None)
+    failures: list[BaseException] = []
+
+    async def main():
+        thread = threading.get_ident()
+        for _ in range(20):
+            outcomes = await asyncio.gather(
+                *(client.set_bot_time_sensitive([feishu_sandbox.USER], True) for _ in range(5))
+            )
+            assert all(outcome.ok for outcome in outcomes)
+            assert threading.get_ident() == thread
+
+    def work(runner: Callable[[Coroutine[Any, Any, Any]], Any]):
+        try:
+            runner(main())
+        except BaseException as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=work, args=(runner,)) for runner in [asyncio.run, uvloop.run] * 3]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert failures == []
+    assert feishu_sandbox.request_count() == 1 + 6 * 100
+
+
+def test_a_client_outlives_its_loops(run: Run, feishu_sandbox: Sandbox):
+    client = feishu_sandbox.async_client()
+    for _ in range(3):
+        assert run(client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
+    assert feishu_sandbox.token_fetches() == 1
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_loop_closed_with_calls_in_flight(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
+    before = descriptors()
+    client = feishu_sandbox.async_client()
+    gone = []
+    for number in range(5):
+        feishu_sandbox.faults([{"on": "call", "delay_before_ms": 300}])
+        loop = new_loop()
+        task = loop.create_task(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+        for _ in range(200):
+            loop.run_until_complete(asyncio.sleep(0.005))
+            if feishu_sandbox.request_count() >= number + 2:
+                break
+        task._log_destroy_pending = False
+        loop.close()
+        gone.append(weakref.ref(loop))
+        del loop, task
+    time.sleep(0.5)
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 5, "nothing keeps a closed loop"
+    # The client's own idle connections and the runtime's descriptors stay.
+    assert descriptors() - before < 12
+
+
+def test_calls_of_a_stopped_loop_end_when_it_goes_on(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 100}])
+    loop = asyncio.new_event_loop()
+    try:
+        client = feishu_sandbox.async_client()
+        task = loop.create_task(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+        loop.run_until_complete(asyncio.sleep(0))
+        time.sleep(0.3)
+        assert not task.done()
+        assert loop.run_until_complete(task).ok
+    finally:
+        loop.close()
+
+
+def test_a_loop_without_add_reader(feishu_sandbox: Sandbox):
+    class Proactor(asyncio.SelectorEventLoop):
+        """As Windows' own loop is."""
+
+        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+            raise NotImplementedError
+
+    async def main():
+        async with feishu_sandbox.async_client() as client:
+            outcomes = await asyncio.gather(
+                *(client.set_bot_time_sensitive([feishu_sandbox.USER], True) for _ in range(20))
+            )
+            assert all(outcome.ok for outcome in outcomes)
+            with pytest.raises(RejectedError):
+                await client.set_time_sensitive("oc_nowhere", [feishu_sandbox.USER], True)
+
+    loop = Proactor()
+    try:
+        # asyncio's own self-pipe needs a reader, which the base class adds by another name.
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_debug_mode(feishu_sandbox: Sandbox):
+    async def main():
+        async with feishu_sandbox.async_client() as client:
+            assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
+
+    asyncio.run(main(), debug=True)
+
+
+def test_errors_show_the_callers_line(feishu_sandbox: Sandbox):
+    async def main():
+        await feishu_sandbox.async_client().set_time_sensitive("nowhere", [feishu_sandbox.USER], True)
+
+    with pytest.raises(FeedCardError) as caught:
+        asyncio.run(main())
+    assert any('set_time_sensitive("nowhere"' in str(entry.statement) for entry in caught.traceback)
+
+
+def test_blocking_and_async_calls_together(feishu_sandbox: Sandbox):
+    feishu_sandbox.set_switches(per_second=None, per_minute=None)
+    ends: list[bool] = []
+    with feishu_sandbox.client(rate_limit=None) as client:
+
+        def block():
+            for _ in range(50):
+                ends.append(client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok)
+                time.sleep(0.002)
+
+        async def main():
+            async with feishu_sandbox.async_client(rate_limit=None) as other:
+                for _ in range(10):
+                    calls = [other.set_bot_time_sensitive([feishu_sandbox.USER], True) for _ in range(5)]
+                    ends.extend([outcome.ok for outcome in await asyncio.gather(*calls)])
+                    await asyncio.sleep(0.03)
+
+        thread = threading.Thread(target=block)
+        thread.start()
+        asyncio.run(main())
+        thread.join(30)
+    assert ends == [True] * 100
+
+
+def test_a_blocking_call_inside_a_loop(feishu_sandbox: Sandbox):
+    async def main():
+        with feishu_sandbox.client() as client:
+            assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+
+    asyncio.run(main())

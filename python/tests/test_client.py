@@ -1,0 +1,237 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import threading
+import time
+
+import pytest
+
+import feishu_feed_card
+from feishu_feed_card import Client, DeadlineExceededError, InvalidInputError, RateLimitedError
+from feishu_feed_card.sandbox import Sandbox
+
+
+def test_pins_and_unpins(feishu_sandbox: Sandbox):
+    with Client(feishu_sandbox.APP_ID, feishu_sandbox.APP_SECRET, base_url=feishu_sandbox.base_url) as client:
+        outcome = client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+        assert outcome.ok
+        assert outcome.raise_for_failed() is outcome
+        assert outcome.reached == (feishu_sandbox.USER,)
+        assert feishu_sandbox.pinned(feishu_sandbox.USER) == [feishu_sandbox.CHAT]
+        client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], False)
+        assert feishu_sandbox.pinned(feishu_sandbox.USER) == []
+        assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+        assert feishu_sandbox.bot_pinned(feishu_sandbox.USER) == [feishu_sandbox.APP_ID]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param(lambda ids: tuple(ids), id="tuple"),
+        pytest.param(lambda ids: set(ids), id="set"),
+        pytest.param(lambda ids: frozenset(ids), id="frozenset"),
+        pytest.param(lambda ids: iter(ids), id="iterator"),
+        pytest.param(lambda ids: (i for i in ids), id="generator"),
+        pytest.param(lambda ids: dict.fromkeys(ids).keys(), id="keys"),
+    ],
+)
+def test_takes_ids_in_any_container(feishu_sandbox: Sandbox, ids):
+    with feishu_sandbox.client() as client:
+        outcome = client.set_time_sensitive(
+            feishu_sandbox.CHAT, ids([feishu_sandbox.USER, feishu_sandbox.OUTSIDER]), True
+        )
+    assert outcome.reached == (feishu_sandbox.USER,)
+    assert outcome.failed == (feishu_sandbox.OUTSIDER,)
+
+
+def test_an_iterators_own_error_is_not_replaced(feishu_sandbox: Sandbox):
+    def ids():
+        yield feishu_sandbox.USER
+        raise LookupError("the directory is down")
+
+    with feishu_sandbox.client() as client, pytest.raises(LookupError, match="directory is down"):
+        client.set_time_sensitive(feishu_sandbox.CHAT, ids(), True)
+    assert feishu_sandbox.request_count() == 0
+
+
+def test_a_closed_client_says_so(feishu_sandbox: Sandbox):
+    client = feishu_sandbox.client()
+    client.close()
+    client.close()
+    with pytest.raises(InvalidInputError, match=r"client: closed; expected a client that is open") as caught:
+        client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+    assert caught.value.field == "client"
+    with pytest.raises(InvalidInputError, match="closed"):
+        client.set_app_ticket("ticket")
+    assert "closed" in repr(client)
+
+
+def test_closing_lets_connections_go_and_calls_end(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 200}])
+    client = feishu_sandbox.client()
+    ends = []
+    thread = threading.Thread(
+        target=lambda: ends.append(
+            client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+        )
+    )
+    thread.start()
+    deadline = time.monotonic() + 10
+    while feishu_sandbox.request_count() < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    client.close()
+    thread.join(10)
+    assert [end.ok for end in ends] == [True]
+
+
+def test_a_deadline_of_one_call(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 5000}])
+    with feishu_sandbox.client() as client:
+        started = time.monotonic()
+        with pytest.raises(TimeoutError) as caught:
+            client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True, timeout=0.1)
+        assert time.monotonic() - started < 1
+    assert isinstance(caught.value, DeadlineExceededError)
+    assert caught.value.station == "answer"
+    assert caught.value.unknown == (feishu_sandbox.USER,)
+
+
+def test_many_threads_share_one_client(feishu_sandbox: Sandbox):
+    feishu_sandbox.set_switches(per_second=None, per_minute=None)
+    failures = []
+    with feishu_sandbox.client(rate_limit=None) as client:
+
+        def call(number: int):
+            try:
+                for _ in range(25):
+                    client.set_time_sensitive(f"oc_none_{number}", [feishu_sandbox.USER], True)
+            except feishu_feed_card.RejectedError as error:
+                failures.append(error.platform_code)
+
+        feishu_sandbox.control("set_switches", switches={"per_second": None, "per_minute": None})
+        for number in range(8):
+            feishu_sandbox.put_chat({"feed_card_id": f"oc_none_{number}", "members": [feishu_sandbox.USER]})
+        workers = [threading.Thread(target=call, args=(number,)) for number in range(8)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(30)
+    assert failures == []
+    assert feishu_sandbox.token_fetches() == 1
+    assert feishu_sandbox.request_count() == 1 + 8 * 25
+
+
+def test_a_slow_call_does_not_hold_up_another_thread(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 1500}])
+    with feishu_sandbox.client() as client:
+        client.set_app_ticket  # noqa: B018
+        slow = threading.Thread(
+            target=client.set_time_sensitive, args=(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+        )
+        slow.start()
+        deadline = time.monotonic() + 10
+        while feishu_sandbox.request_count() < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        started = time.monotonic()
+        for _ in range(10):
+            assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+        assert time.monotonic() - started < 1
+        slow.join(10)
+
+
+def test_a_connection_closed_between_calls_is_noticed(feishu_sandbox: Sandbox):
+    with feishu_sandbox.client() as client:
+        for _ in range(3):
+            outcome = client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+            assert outcome.requests == 1
+            feishu_sandbox.close_connections()
+            time.sleep(0.1)
+
+
+def test_a_token_is_renewed_between_calls(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "token", "expire": 2}, {"on": "token", "delay_before_ms": 200}])
+    with feishu_sandbox.client() as client:
+        client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+        time.sleep(1.1)
+        started = time.monotonic()
+        client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+        assert time.monotonic() - started < 0.15, "the call that renews goes on with the old token"
+        time.sleep(0.5)
+        assert feishu_sandbox.token_fetches() == 2
+        client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+    assert feishu_sandbox.token_fetches() == 2
+
+
+def test_from_env(feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(InvalidInputError, match="FEISHU_APP_ID"):
+        Client.from_env()
+    monkeypatch.setenv("FEISHU_APP_ID", feishu_sandbox.APP_ID)
+    monkeypatch.setenv("FEISHU_APP_SECRET", feishu_sandbox.APP_SECRET)
+    monkeypatch.setenv("FEISHU_BASE_URL", feishu_sandbox.base_url)
+    with Client.from_env(timeout=10) as client:
+        assert client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True).ok
+    with pytest.raises(InvalidInputError) as caught:
+        Client.from_env(tiemout=10)  # type: ignore[call-arg]
+    assert caught.value.field == "tiemout"
+
+
+def test_a_quota_is_shared(feishu_sandbox: Sandbox):
+    with (
+        feishu_sandbox.client(rate_limit=(2, 100)) as one,
+        feishu_sandbox.client(quota=one.quota) as other,
+    ):
+        assert repr(one.quota) == "<feishu_feed_card.Quota of 2 a second, 100 a minute>"
+        assert other.quota is one.quota
+        one.set_bot_time_sensitive([feishu_sandbox.USER], True)
+        other.set_bot_time_sensitive([feishu_sandbox.USER], True)
+        with pytest.raises(RateLimitedError) as caught:
+            one.set_bot_time_sensitive([feishu_sandbox.USER], True, timeout=0.2)
+    assert caught.value.station == "quota"
+    assert caught.value.not_attempted == (feishu_sandbox.USER,)
+    assert caught.value.retry_after is not None
+    assert 0.5 < caught.value.retry_after <= 1.01
+
+
+def test_no_pacing_has_no_quota(feishu_sandbox: Sandbox):
+    assert feishu_sandbox.client(rate_limit=None).quota is None
+
+
+def test_a_quota_and_a_limit_exclude_each_other(feishu_sandbox: Sandbox):
+    quota = feishu_sandbox.client().quota
+    with pytest.raises(InvalidInputError, match="given together with quota"):
+        feishu_sandbox.client(quota=quota, rate_limit=(50, 1000))
+
+
+def test_a_client_is_not_pickled(feishu_sandbox: Sandbox):
+    with pytest.raises(TypeError, match="make one in each process"):
+        pickle.dumps(feishu_sandbox.client())
+
+
+def test_repr_shows_no_secret(feishu_sandbox: Sandbox):
+    client = feishu_sandbox.client()
+    assert repr(client) == f"<feishu_feed_card.Client of {feishu_sandbox.base_url}>"
+    assert feishu_sandbox.APP_SECRET not in repr(client)
+    assert feishu_sandbox.APP_SECRET not in repr(vars(client))
+
+
+def test_signatures_are_shown():
+    signature = inspect.signature(Client.set_time_sensitive)
+    assert list(signature.parameters) == [
+        "self", "feed_card_id", "user_ids", "time_sensitive", "user_id_type", "timeout",
+    ]  # fmt: skip
+    assert signature.parameters["user_id_type"].default == "open_id"
+    assert "tenant_access_token" in inspect.signature(Client).parameters
+
+
+def test_every_public_name_has_a_docstring():
+    for name in feishu_feed_card.__all__:
+        thing = getattr(feishu_feed_card, name)
+        if not inspect.isclass(thing):
+            continue
+        assert inspect.getdoc(thing), name
+        for method, value in vars(thing).items():
+            if not method.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
+                assert inspect.getdoc(value), f"{name}.{method}"

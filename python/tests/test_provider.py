@@ -1,0 +1,332 @@
+"""Token providers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import gc
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from feishu_feed_card import AsyncClient, AuthenticationError, Client, DeadlineExceededError
+
+if TYPE_CHECKING:
+    from feishu_feed_card.sandbox import Sandbox
+
+
+def token(sandbox: Sandbox) -> str:
+    """A token that the sandbox takes."""
+    import json
+    import urllib.request
+
+    request = urllib.request.Request(
+        f"{sandbox.base_url}/open-apis/auth/v3/tenant_access_token/internal",
+        json.dumps({"app_id": sandbox.APP_ID, "app_secret": sandbox.APP_SECRET}).encode(),
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return str(json.load(answer)["tenant_access_token"])
+
+
+class Vault:
+    """A provider of each kind, that remembers where it ran."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.token = token(sandbox)
+        self.threads: list[int] = []
+
+    def plain(self) -> str:
+        self.threads.append(threading.get_ident())
+        return self.token
+
+    def for_an_hour(self) -> tuple[str, float]:
+        self.threads.append(threading.get_ident())
+        return self.token, 3600.0
+
+    async def coroutine(self) -> str:
+        self.threads.append(threading.get_ident())
+        await asyncio.sleep(0.01)
+        return self.token
+
+    def returns_a_coroutine(self) -> Any:
+        return self.coroutine()
+
+    async def __call__(self) -> str:
+        return await self.coroutine()
+
+    def kinds(self) -> list[Any]:
+        return [
+            self.plain,
+            self.for_an_hour,
+            self.coroutine,
+            self.returns_a_coroutine,
+            self,
+            functools.partial(self.coroutine),
+            lambda: self.coroutine(),
+        ]
+
+
+KINDS = pytest.mark.parametrize("kind", range(7))
+
+
+@KINDS
+def test_blocking(feishu_sandbox: Sandbox, kind: int):
+    vault = Vault(feishu_sandbox)
+    with feishu_sandbox.client(token_provider=vault.kinds()[kind]) as client:
+        for _ in range(3):
+            assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+    assert len(vault.threads) == 1
+    assert vault.threads[0] != threading.get_ident(), "it may block, and must not hold a call past its end"
+
+
+@KINDS
+def test_async(feishu_sandbox: Sandbox, kind: int):
+    vault = Vault(feishu_sandbox)
+
+    async def main():
+        async with feishu_sandbox.async_client(token_provider=vault.kinds()[kind]) as client:
+            calls = [client.set_bot_time_sensitive([feishu_sandbox.USER], True) for _ in range(10)]
+            assert all(outcome.ok for outcome in await asyncio.gather(*calls))
+
+    asyncio.run(main())
+    assert len(vault.threads) == 1, "asked once, however many wait"
+    on_the_loop = vault.threads[0] == threading.get_ident()
+    assert on_the_loop == (kind >= 2), "a coroutine on the caller's loop, a function in a thread"
+
+
+def test_a_refused_token_is_asked_for_again(feishu_sandbox: Sandbox):
+    with feishu_sandbox.client(token_provider=lambda: token(feishu_sandbox)) as client:
+        assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+        feishu_sandbox.revoke_tokens()
+        assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+    assert feishu_sandbox.token_fetches() == 2
+
+    async def main():
+        async def provider() -> str:
+            return await asyncio.to_thread(token, feishu_sandbox)
+
+        async with feishu_sandbox.async_client(token_provider=provider) as client:
+            assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
+            feishu_sandbox.revoke_tokens()
+            assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_it_raises_is_the_cause(feishu_sandbox: Sandbox, is_async: bool):
+    def provider() -> str:
+        raise LookupError("the vault is sealed")
+
+    async def main():
+        async with feishu_sandbox.async_client(token_provider=provider) as client:
+            await client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+
+    with pytest.raises(AuthenticationError, match="LookupError: the vault is sealed") as caught:
+        if is_async:
+            asyncio.run(main())
+        else:
+            feishu_sandbox.client(token_provider=provider).set_bot_time_sensitive([feishu_sandbox.USER], True)
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert caught.value.__cause__.__traceback__ is not None
+    assert caught.value.station == "token"
+    assert caught.value.not_attempted == (feishu_sandbox.USER,)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        None,
+        7,
+        b"t-hidden",
+        ("t-hidden", "soon"),
+        ("t-hidden", -1),
+        ("t-hidden", True),
+        (1, 2),
+        ("t-hidden", 1, 2),
+        ["t"],
+    ],
+)
+def test_what_it_returns_is_checked(feishu_sandbox: Sandbox, returned: Any):
+    client = feishu_sandbox.client(token_provider=lambda: returned)
+    with pytest.raises(AuthenticationError, match="the token provider failed") as caught:
+        client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_provider_that_hangs_does_not_hold_a_call(feishu_sandbox: Sandbox):
+    let_go = threading.Event()
+
+    def provider() -> str:
+        let_go.wait(20)
+        return "t-1"
+
+    async def hangs() -> str:
+        await asyncio.sleep(20)
+        return "t-1"
+
+    async def main():
+        async with feishu_sandbox.async_client(token_provider=hangs) as client:
+            await client.set_bot_time_sensitive([feishu_sandbox.USER], True, timeout=0.1)
+
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceededError) as caught:
+        feishu_sandbox.client(token_provider=provider).set_bot_time_sensitive(["ou_1"], True, timeout=0.1)
+    assert caught.value.station == "token"
+    with pytest.raises(DeadlineExceededError):
+        asyncio.run(main())
+    assert time.monotonic() - started < 2
+    let_go.set()
+
+
+def test_it_runs_in_the_callers_context(feishu_sandbox: Sandbox):
+    tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
+    seen: list[str] = []
+    vault = Vault(feishu_sandbox)
+
+    async def provider() -> str:
+        seen.append(tenant.get())
+        return vault.token
+
+    def blocking() -> str:
+        seen.append(tenant.get())
+        return vault.token
+
+    async def main():
+        async with feishu_sandbox.async_client() as other:
+            await other.set_bot_time_sensitive([feishu_sandbox.USER], True)
+        tenant.set("one")
+        for kind in (provider, blocking):
+            async with feishu_sandbox.async_client(token_provider=kind) as client:
+                await client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+
+    asyncio.run(main())
+    tenant.set("two")
+    feishu_sandbox.client(token_provider=blocking).set_bot_time_sensitive([feishu_sandbox.USER], True)
+    assert seen == ["one", "one", "two"]
+
+
+def test_a_caller_that_gives_up_does_not_take_the_answer_away(feishu_sandbox: Sandbox):
+    vault = Vault(feishu_sandbox)
+    asked = 0
+
+    async def provider() -> str:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.2)
+        return vault.token
+
+    async def main():
+        async with feishu_sandbox.async_client(token_provider=provider) as client:
+            first = asyncio.create_task(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+            await asyncio.sleep(0.05)
+            second = asyncio.create_task(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            assert (await second).ok
+
+    asyncio.run(main())
+    assert asked == 1
+
+
+def test_a_loop_that_is_closed_while_it_provides(feishu_sandbox: Sandbox):
+    vault = Vault(feishu_sandbox)
+    slow = True
+
+    async def provider() -> str:
+        if slow:
+            await asyncio.sleep(30)
+        return vault.token
+
+    client = feishu_sandbox.async_client(token_provider=provider)
+
+    async def starts():
+        task = asyncio.create_task(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+        await asyncio.sleep(0.1)
+        task.cancel()
+
+    asyncio.run(starts())
+    slow = False
+
+    assert asyncio.run(client.set_bot_time_sensitive([feishu_sandbox.USER], True, timeout=5)).ok
+    asyncio.run(client.aclose())
+
+
+def test_a_waiting_call_asks_again_where_another_loop_was_closed(feishu_sandbox: Sandbox):
+    vault = Vault(feishu_sandbox)
+    loops: list[Any] = []
+
+    async def provider() -> str:
+        loops.append(asyncio.get_running_loop())
+        if len(loops) == 1:
+            await asyncio.sleep(30)
+        return vault.token
+
+    client = feishu_sandbox.async_client(token_provider=provider)
+    ends: list[bool] = []
+
+    async def starts():
+        task = asyncio.create_task(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+        await asyncio.sleep(0.3)
+        task.cancel()
+
+    async def waits():
+        ends.append((await client.set_bot_time_sensitive([feishu_sandbox.USER], True, timeout=10)).ok)
+
+    first = threading.Thread(target=asyncio.run, args=(starts(),))
+    first.start()
+    while not loops:
+        time.sleep(0.005)
+    asyncio.run(waits())
+    first.join(10)
+    assert ends == [True]
+    assert len(loops) == 2
+    assert loops[0] is not loops[1], "each on the loop of the call that asks"
+
+
+def test_a_provider_that_calls_a_client(feishu_sandbox: Sandbox):
+    inner = feishu_sandbox.client()
+
+    def provider() -> str:
+        assert inner.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+        return token(feishu_sandbox)
+
+    with feishu_sandbox.client(token_provider=provider) as client:
+        assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_cycle_through_a_provider_is_collected(feishu_sandbox: Sandbox, kind: Any):
+    class Bot:
+        def __init__(self, good: bool) -> None:
+            self.good = good
+            self.token = token(feishu_sandbox)
+            self.client = kind(base_url=feishu_sandbox.base_url, token_provider=self.provide)
+
+        def provide(self) -> str:
+            if not self.good:
+                raise LookupError("with a traceback that refers to the bot")
+            return self.token
+
+        def call(self) -> None:
+            try:
+                made = self.client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+                if asyncio.iscoroutine(made):
+                    asyncio.run(made)
+            except AuthenticationError:
+                assert not self.good
+
+    for good in (True, False):
+        bot = Bot(good)
+        bot.call()
+        gone = weakref.ref(bot)
+        del bot
+        deadline = time.monotonic() + 5
+        while gone() is not None and time.monotonic() < deadline:
+            time.sleep(0.02)  # the provider's thread ends a little later
+            gc.collect()
+        assert gone() is None

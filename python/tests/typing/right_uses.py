@@ -1,0 +1,96 @@
+"""Typical uses, which type checkers must accept. Never run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import feishu_feed_card
+from feishu_feed_card import (
+    AsyncClient,
+    Client,
+    ClientOptions,
+    FailedUserReason,
+    FeedCardError,
+    InvalidInputError,
+    Outcome,
+    PartialFailureError,
+    Quota,
+    RateLimitedError,
+    UserIds,
+    UserIdType,
+)
+from feishu_feed_card.sandbox import Fault, Sandbox, World
+
+
+def pin(client: Client, ids: UserIds, kind: UserIdType = "open_id") -> tuple[str, ...]:
+    outcome: Outcome = client.set_time_sensitive("oc_1", ids, True, user_id_type=kind, timeout=5)
+    reasons: tuple[FailedUserReason, ...] = outcome.failed_user_reasons
+    for reason in reasons:
+        user: str | None = reason.user_id
+        print(reason.error_code + 1, reason.error_message.upper(), user)
+    log_id: str | None = outcome.log_id
+    print(log_id, outcome.requests + 1)
+    return outcome.raise_for_failed().reached
+
+
+def main() -> None:
+    with Client("cli_1", "secret", timeout=5.0, rate_limit=(20, 400), ca_certs=Path("ca.pem")) as client:
+        pin(client, ["ou_1"])
+        pin(client, ("ou_1", "ou_2"))
+        pin(client, {"ou_1"}, "union_id")
+        pin(client, frozenset({"ou_1"}))
+        pin(client, (user for user in ["ou_1"]))
+        pin(client, {"ou_1": 1}.keys())
+        client.set_bot_time_sensitive(["ou_1"], time_sensitive=False)
+        quota: Quota | None = client.quota
+        Client(tenant_access_token="t-1", quota=quota).set_app_ticket("ticket")
+        Client("cli_1", "secret", rate_limit=None)
+    options: ClientOptions = {"app_id": "cli_1", "timeout": 3}
+    Client.from_env(**options).close()
+    Client(token_provider=lambda: "t-1")
+    Client(token_provider=lambda: ("t-1", 3600))
+
+
+async def provider() -> tuple[str, float]:
+    return "t-1", 3600.0
+
+
+async def async_main() -> None:
+    async with AsyncClient.from_env(token_provider=provider) as client:
+        outcome = await client.set_time_sensitive("oc_1", ["ou_1"], True)
+        ok: bool = outcome.ok
+        print(ok)
+        await client.aclose()
+
+
+def errors() -> None:
+    try:
+        main()
+    except InvalidInputError as error:
+        field: str | None = error.field
+        value_error: ValueError = error
+        print(field, value_error)
+    except RateLimitedError as error:
+        wait: float | None = error.retry_after
+        print(wait)
+    except PartialFailureError as error:
+        print(error.outcome, error.failed, error.permission_violations[0].subject)
+    except FeedCardError as error:
+        if error.station == "token":
+            raise
+    except feishu_feed_card.ServerError as error:
+        print(error.platform_code)
+
+
+def test_bot(feishu_sandbox: Sandbox) -> None:
+    world: World = {
+        "chats": [{"feed_card_id": "oc_1", "members": ["ou_1"]}],
+        "switches": {"per_second": None},
+    }
+    fault: Fault = {"on": "call", "status": 502, "html": True}
+    with Sandbox(world, https=True) as sandbox, sandbox.client(timeout=1) as client:
+        sandbox.faults([fault])
+        pin(client, [sandbox.USER])
+        chats: list[str] = sandbox.pinned(sandbox.USER)
+        count: int = sandbox.state()["request_count"]
+        print(chats, count)
