@@ -1,0 +1,151 @@
+//! A client and its two calls.
+
+use std::cell::RefCell;
+use std::str::FromStr;
+
+use feishu_feed_card::binding::{self, invalid_input};
+use feishu_feed_card::{Client, Error, QuotaHandle, SetTimeSensitive, UserIdType};
+use napi::Env;
+use napi::bindgen_prelude::{Either, ObjectFinalize, Result};
+use napi_derive::napi;
+
+use crate::data::ErrorData;
+use crate::environment::{Call, Environment};
+use crate::options::{Options, milliseconds};
+use crate::provider::Asked;
+use crate::runtime::runtime;
+
+/// What a client holds outside of V8's heap (a thousand of them: 24 MB). Told to V8, which sees a hundred
+/// bytes of it and would not collect dropped clients in time.
+const CLIENT_SIZE: i64 = 24 * 1024;
+
+/// A client of the core.
+#[napi(custom_finalize)]
+pub struct NativeClient {
+    client: RefCell<Option<Client>>,
+}
+
+impl ObjectFinalize for NativeClient {
+    fn finalize(self, env: Env) -> Result<()> {
+        env.adjust_external_memory(-CLIENT_SIZE).map(drop)
+    }
+}
+
+/// A client's quota.
+#[napi]
+pub struct Quota {
+    pub(crate) handle: QuotaHandle,
+}
+
+/// One call's arguments.
+#[napi(object, object_to_js = false)]
+pub struct Arguments {
+    /// Absent for the bot's own chat.
+    pub feed_card_id: Option<String>,
+    pub user_ids: Vec<String>,
+    pub time_sensitive: bool,
+    pub user_id_type: Option<String>,
+    pub timeout_ms: Option<f64>,
+}
+
+/// Makes a client, or says which option is wrong. With `asks` its tokens come from the facade, which is
+/// asked under this id.
+#[napi(catch_unwind)]
+pub(crate) fn create_client(
+    env: &Env,
+    environment: &Environment,
+    options: Options<'_>,
+    asks: Option<i64>,
+) -> Result<Either<NativeClient, ErrorData>> {
+    let _within = runtime()?.enter();
+    let built = options.builder().and_then(|mut builder| {
+        if let Some(client) = asks {
+            let queue = environment.queue.clone();
+            builder = builder.token_provider(Asked { queue, client });
+        }
+        builder.build()
+    });
+    Ok(match built {
+        Ok(client) => {
+            env.adjust_external_memory(CLIENT_SIZE)?;
+            Either::A(NativeClient {
+                client: RefCell::new(Some(client)),
+            })
+        }
+        Err(error) => Either::B((&error).into()),
+    })
+}
+
+/// What the error says for what the facade found to be of a wrong type.
+#[napi(catch_unwind)]
+pub(crate) fn invalid_message(field: String, value: String, expected: String) -> String {
+    invalid_input(field, value, expected).to_string()
+}
+
+/// A text as an error shows it.
+#[napi(catch_unwind)]
+pub(crate) fn shown(text: String) -> String {
+    binding::shown(&text)
+}
+
+#[napi]
+impl NativeClient {
+    /// Begins a call; its end comes to the environment's `deliver`, under this id.
+    #[napi(catch_unwind)]
+    pub fn start(&self, env: &Env, environment: &Environment, id: i64, arguments: Arguments) -> Result<()> {
+        let _within = runtime()?.enter();
+        let call: Call = match self.call(arguments) {
+            // Now and not when first polled: a call takes its place in the order when it is made.
+            Ok(call) => call.into_future(),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        };
+        environment.start(env, id, call)
+    }
+
+    /// Hands over a store app's new ticket.
+    #[napi(catch_unwind)]
+    pub fn set_app_ticket(&self, app_ticket: String) -> Option<ErrorData> {
+        let set = self.open().and_then(|client| client.set_app_ticket(app_ticket));
+        set.err().map(|error| (&error).into())
+    }
+
+    /// The quota, absent without pacing.
+    #[napi(getter, catch_unwind)]
+    pub fn quota(&self) -> Option<Quota> {
+        let client = self.open().ok()?;
+        client.quota().map(|handle| Quota { handle })
+    }
+
+    /// Lets go of connections and secrets once no call uses them any more.
+    #[napi(catch_unwind)]
+    pub fn close(&self) {
+        self.client.take();
+    }
+
+    fn open(&self) -> std::result::Result<Client, Error> {
+        let client = self.client.borrow().clone();
+        client.ok_or_else(|| invalid_input("client", "closed", "a client that was not closed"))
+    }
+
+    fn call(&self, arguments: Arguments) -> std::result::Result<SetTimeSensitive, Error> {
+        let client = self.open()?;
+        let Arguments {
+            feed_card_id,
+            user_ids,
+            time_sensitive,
+            user_id_type,
+            timeout_ms,
+        } = arguments;
+        let mut call = match feed_card_id {
+            Some(feed_card_id) => client.set_time_sensitive(feed_card_id, user_ids, time_sensitive),
+            None => client.set_bot_time_sensitive(user_ids, time_sensitive),
+        };
+        if let Some(text) = user_id_type {
+            call = call.user_id_type(UserIdType::from_str(&text)?);
+        }
+        if let Some(ms) = timeout_ms {
+            call = call.timeout(milliseconds("timeout", ms)?);
+        }
+        Ok(call)
+    }
+}

@@ -1,0 +1,208 @@
+//! What crosses the border to TypeScript, as plain data.
+
+use std::error::Error as _;
+
+use feishu_feed_card::{Error, FailedUserReason, FieldViolation, Outcome, PermissionViolation, UserIds};
+use napi_derive::napi;
+
+use crate::provider::Unanswered;
+
+/// What became of every user id handed in: each is in exactly one list, in the order given.
+#[napi(object, object_from_js = false)]
+pub struct Users {
+    /// The platform took the new state for them.
+    #[napi(ts_type = "readonly string[]")]
+    pub reached: Vec<String>,
+    /// The platform said no: for them alone, or for the whole request.
+    #[napi(ts_type = "readonly string[]")]
+    pub failed: Vec<String>,
+    /// Sent, but nobody can say: no answer came, or the platform counted failures without naming them.
+    #[napi(ts_type = "readonly string[]")]
+    pub unknown: Vec<String>,
+    /// Never sent.
+    #[napi(ts_type = "readonly string[]")]
+    pub not_attempted: Vec<String>,
+}
+
+/// One user the platform did not reach. To be listed is to have failed: `errorCode` is 0 in the
+/// platform's own example.
+#[napi(object, object_from_js = false, js_name = "FailedUserReason")]
+pub struct Reason {
+    /// The platform's code for this user.
+    pub error_code: i64,
+    /// The reason in the platform's words, such as `The user is not in the chat`.
+    pub error_message: String,
+    /// The user, where the app has the field permission for that kind of id
+    /// (`contact:user.employee_id:readonly` for `user_id`).
+    pub user_id: Option<String>,
+}
+
+/// A permission the platform says is missing.
+#[napi(object, object_from_js = false, js_name = "PermissionViolation")]
+pub struct MissingPermission {
+    /// What kind of permission, in the platform's words.
+    #[napi(js_name = "type")]
+    pub kind: String,
+    /// The scope's name, such as `im:datasync.feed_card.time_sensitive:write`.
+    pub subject: String,
+}
+
+/// A field the platform refused.
+#[napi(object, object_from_js = false, js_name = "FieldViolation")]
+pub struct RefusedField {
+    /// The field's name.
+    pub field: String,
+    /// The value that was refused, as text.
+    pub value: String,
+    /// What is wrong with it, in the platform's words.
+    pub description: String,
+}
+
+/// What a call that the platform accepted came back with.
+#[napi(object, object_from_js = false)]
+pub struct OutcomeData {
+    pub ok: bool,
+    pub failed_user_reasons: Vec<Reason>,
+    pub log_ids: Vec<String>,
+    pub requests: u32,
+    pub users: Users,
+    /// What `throwIfFailed` throws; absent where every user was reached.
+    pub failure: Option<ErrorData>,
+}
+
+/// What went wrong.
+#[napi(object, object_from_js = false)]
+pub struct ErrorData {
+    pub kind: &'static str,
+    pub message: String,
+    pub field: Option<String>,
+    pub platform_code: Option<i64>,
+    pub msg: Option<String>,
+    pub http_status: Option<u32>,
+    pub log_id: Option<String>,
+    pub retryable: bool,
+    pub retry_after_ms: Option<f64>,
+    pub attempts: u32,
+    pub station: Option<&'static str>,
+    pub hint: Option<String>,
+    pub permission_violations: Vec<MissingPermission>,
+    pub field_violations: Vec<RefusedField>,
+    pub users: Users,
+    /// What it was caused by, outermost first.
+    pub causes: Vec<String>,
+    /// The question that a token provider did not answer, where that was the cause: the facade keeps
+    /// what the provider threw.
+    pub question: Option<i64>,
+}
+
+/// Data back for what TypeScript asked: a call's end, or a question of a token provider's client.
+#[napi(object, object_from_js = false)]
+pub struct Message {
+    /// Of the call, or of the question.
+    pub id: i64,
+    /// Whose token provider is asked; the answer goes to `Environment.answerToken`.
+    pub token_wanted_by: Option<i64>,
+    /// How the call ended. Beside an `error`: what those requests of a split call that succeeded came
+    /// back with.
+    pub outcome: Option<OutcomeData>,
+    /// Why the call failed.
+    pub error: Option<ErrorData>,
+    /// A bug of this package ended the call: what the panic said.
+    pub panic: Option<String>,
+}
+
+impl From<&UserIds> for Users {
+    fn from(ids: &UserIds) -> Self {
+        Self {
+            reached: ids.reached.clone(),
+            failed: ids.failed.clone(),
+            unknown: ids.unknown.clone(),
+            not_attempted: ids.not_attempted.clone(),
+        }
+    }
+}
+
+impl From<&FailedUserReason> for Reason {
+    fn from(reason: &FailedUserReason) -> Self {
+        Self {
+            error_code: reason.error_code,
+            error_message: reason.error_message.clone(),
+            user_id: reason.user_id.clone(),
+        }
+    }
+}
+
+impl From<&PermissionViolation> for MissingPermission {
+    fn from(violation: &PermissionViolation) -> Self {
+        Self {
+            kind: violation.kind.clone(),
+            subject: violation.subject.clone(),
+        }
+    }
+}
+
+impl From<&FieldViolation> for RefusedField {
+    fn from(violation: &FieldViolation) -> Self {
+        Self {
+            field: violation.field.clone(),
+            value: violation.value.clone(),
+            description: violation.description.clone(),
+        }
+    }
+}
+
+impl From<Outcome> for OutcomeData {
+    fn from(outcome: Outcome) -> Self {
+        let mut data = Self {
+            ok: outcome.ok(),
+            failed_user_reasons: outcome.failed_user_reasons.iter().map(Into::into).collect(),
+            log_ids: outcome.log_ids.clone(),
+            requests: outcome.requests,
+            users: (&outcome.users).into(),
+            failure: None,
+        };
+        data.failure = outcome.into_result().err().map(|error| (&error).into());
+        data
+    }
+}
+
+impl From<&Error> for ErrorData {
+    fn from(error: &Error) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            kind: error.kind().as_str(),
+            message: error.to_string(),
+            field: owned(error.field()),
+            platform_code: error.platform_code(),
+            msg: owned(error.msg()),
+            http_status: error.http_status().map(u32::from),
+            log_id: owned(error.log_id()),
+            retryable: error.retryable(),
+            retry_after_ms: error.retry_after().map(|wait| wait.as_secs_f64() * 1000.0),
+            attempts: error.attempts(),
+            station: error.station().map(feishu_feed_card::Station::as_str),
+            hint: owned(error.hint()),
+            permission_violations: error.permission_violations().iter().map(Into::into).collect(),
+            field_violations: error.field_violations().iter().map(Into::into).collect(),
+            users: error.users().into(),
+            causes: causes(error),
+            question: chain(error).find_map(|cause| Some(cause.downcast_ref::<Unanswered>()?.question)),
+        }
+    }
+}
+
+fn chain(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+/// A wrapper that only passes on what it wraps is left out.
+fn causes(error: &Error) -> Vec<String> {
+    let mut causes: Vec<String> = chain(error).map(ToString::to_string).collect();
+    causes.dedup();
+    causes
+}

@@ -1,0 +1,127 @@
+//! A client's options as TypeScript hands them over, turned into the core's builder.
+
+use std::time::Duration;
+
+use feishu_feed_card::binding::invalid_input;
+use feishu_feed_card::{Client, ClientBuilder, Error, RateLimit};
+use napi::bindgen_prelude::ClassInstance;
+use napi_derive::napi;
+
+use crate::client::Quota;
+
+/// Types are checked by the facade, values here and in the core.
+#[napi(object, object_to_js = false)]
+pub(crate) struct Options<'a> {
+    pub app_id: Option<String>,
+    pub app_secret: Option<String>,
+    pub tenant_key: Option<String>,
+    pub app_ticket: Option<String>,
+    pub tenant_access_token: Option<String>,
+    pub base_url: Option<String>,
+    pub allow_http: Option<bool>,
+    pub proxy: Option<String>,
+    pub ca_certs: Option<String>,
+    pub user_agent: Option<String>,
+    pub timeout_ms: Option<f64>,
+    pub connect_timeout_ms: Option<f64>,
+    pub attempt_timeout_ms: Option<f64>,
+    pub max_retries: Option<f64>,
+    pub rate_limit: Option<Rate>,
+    /// `rateLimit: false`.
+    pub unlimited: bool,
+    pub quota: Option<ClassInstance<'a, Quota>>,
+    pub late_arrival_ms: Option<f64>,
+    pub max_users_per_request: Option<f64>,
+}
+
+/// How many calls to make at most.
+#[napi(object, object_to_js = false)]
+pub(crate) struct Rate {
+    pub per_second: f64,
+    pub per_minute: f64,
+}
+
+impl Options<'_> {
+    pub(crate) fn builder(self) -> Result<ClientBuilder, Error> {
+        let mut builder = Client::builder();
+        macro_rules! set {
+            ($($option:ident),+ $(,)?) => {
+                $(if let Some(value) = self.$option { builder = builder.$option(value); })+
+            };
+        }
+        set!(
+            app_id,
+            app_secret,
+            tenant_key,
+            app_ticket,
+            tenant_access_token,
+            base_url,
+            allow_http,
+            proxy,
+            ca_certs,
+            user_agent,
+        );
+        if let Some(ms) = self.timeout_ms {
+            builder = builder.timeout(milliseconds("timeout", ms)?);
+        }
+        if let Some(ms) = self.connect_timeout_ms {
+            builder = builder.connect_timeout(milliseconds("connect_timeout", ms)?);
+        }
+        if let Some(ms) = self.attempt_timeout_ms {
+            builder = builder.attempt_timeout(milliseconds("attempt_timeout", ms)?);
+        }
+        if let Some(ms) = self.late_arrival_ms {
+            builder = builder.late_arrival(match ms {
+                0.0 => Duration::ZERO,
+                ms => milliseconds("late_arrival", ms)?,
+            });
+        }
+        if let Some(number) = self.max_retries {
+            builder = builder.max_retries(whole("max_retries", number)?);
+        }
+        if let Some(number) = self.max_users_per_request {
+            let most = whole("max_users_per_request", number)?;
+            builder = builder.max_users_per_request(usize::try_from(most).unwrap_or(usize::MAX));
+        }
+        if self.unlimited {
+            builder = builder.rate_limit(None);
+        }
+        if let Some(rate) = self.rate_limit {
+            builder = builder.rate_limit(RateLimit::new(
+                whole("rate_limit.per_second", rate.per_second)?,
+                whole("rate_limit.per_minute", rate.per_minute)?,
+            ));
+        }
+        if let Some(quota) = self.quota {
+            builder = builder.quota(quota.handle.clone());
+        }
+        Ok(builder)
+    }
+}
+
+/// A duration given as a number of milliseconds, JavaScript's habit.
+pub(crate) fn milliseconds(field: &'static str, ms: f64) -> Result<Duration, Error> {
+    match Duration::try_from_secs_f64(ms / 1000.0) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        Err(_) if ms.is_finite() && ms > 0.0 => Ok(Duration::MAX),
+        _ => Err(invalid_input(
+            field,
+            ms,
+            "a positive, finite number of milliseconds",
+        )),
+    }
+}
+
+fn whole(field: &'static str, number: f64) -> Result<u32, Error> {
+    // A double above 2^53 has no fraction to lose, and is as good as no limit.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be whole and not negative; the cast stops at the largest u32"
+    )]
+    if number >= 0.0 && number.fract() == 0.0 {
+        Ok(number as u32)
+    } else {
+        Err(invalid_input(field, number, "a whole number, not negative"))
+    }
+}

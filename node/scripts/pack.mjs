@@ -1,0 +1,72 @@
+// Makes the npm packages of what is built: `packed/feishu-feed-card-VERSION.tgz`, and one for each native
+// module that lies here. The platform packages become optional dependencies only now: names that are not
+// published yet would break `npm ci` in a clone, and could be taken by anyone.
+import { spawnSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { nativeFile, packageName, platforms } from './platforms.mjs'
+
+const root = path.join(import.meta.dirname, '..')
+const main = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'))
+// Only what is packed here is fit to be published.
+delete main.private
+delete main.devDependencies
+delete main.scripts
+const { version, homepage, bugs, license, repository, engines } = main
+const built = Object.values(platforms).filter((platform) => existsSync(path.join(root, nativeFile(platform))))
+if (built.length === 0 || !existsSync(path.join(root, 'dist/index.js'))) {
+  throw new Error('nothing is built: npm run build')
+}
+
+const packed = path.join(root, 'packed')
+rmSync(packed, { recursive: true, force: true })
+mkdirSync(packed)
+for (const platform of built) {
+  const file = nativeFile(platform)
+  const { os, cpu, libc } = platform
+  const manifest = {
+    name: packageName(platform),
+    version,
+    description: `The native module of feishu-feed-card for ${platform.name}`,
+    homepage,
+    bugs,
+    license,
+    repository,
+    files: [file, 'LICENSE-*'],
+    main: file,
+    engines,
+    os: [os],
+    cpu: [cpu],
+    ...(libc && { libc: [libc] }),
+  }
+  const readme = `The native module of [feishu-feed-card](https://www.npmjs.com/package/feishu-feed-card) for ${platform.name}.\n`
+  pack(manifest, { 'README.md': readme }, { [file]: file })
+}
+const optionalDependencies = Object.fromEntries(built.map((platform) => [packageName(platform), version]))
+pack({ ...main, optionalDependencies }, {}, { dist: 'dist', 'README.md': '../README.md' })
+
+/** Packs a manifest with texts and copies of what lies in the clone, and the licences. */
+function pack(manifest, texts, copies) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'feishu-feed-card-'))
+  try {
+    writeFileSync(path.join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`)
+    for (const [name, text] of Object.entries(texts)) {
+      writeFileSync(path.join(folder, name), text)
+    }
+    const licences = { 'LICENSE-APACHE': '../LICENSE-APACHE', 'LICENSE-MIT': '../LICENSE-MIT' }
+    for (const [name, source] of Object.entries({ ...copies, ...licences })) {
+      cpSync(path.join(root, source), path.join(folder, name), { recursive: true })
+    }
+    const { status, error } = spawnSync('npm', ['pack', '--silent', '--pack-destination', packed], {
+      cwd: folder,
+      stdio: ['ignore', 'inherit', 'inherit'],
+      shell: process.platform === 'win32',
+    })
+    if (status !== 0) {
+      throw new Error(`npm pack failed for ${manifest.name}`, { cause: error })
+    }
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}

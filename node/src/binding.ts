@@ -1,0 +1,268 @@
+// Written by scripts/build.mjs from crates/node/src; do not edit.
+
+/**
+ * One call's arguments.
+ *
+ * @internal
+ */
+export interface Arguments {
+  /** Absent for the bot's own chat. */
+  feedCardId?: string
+  userIds: Array<string>
+  timeSensitive: boolean
+  userIdType?: string
+  timeoutMs?: number
+}
+
+/**
+ * One for each environment of Node, made when the facade is loaded there.
+ *
+ * @internal
+ */
+export declare class Environment {
+  /** `deliver` is called with the ends of calls, and must not throw. */
+  constructor(deliver: (arg0: Array<Message>) => unknown)
+  /** Drops a call in flight: its promise is the caller's business from here. */
+  abort(id: number): void
+  /** A token provider's answer: a token, or why there is none. */
+  answerToken(id: number, token?: string | undefined | null, expiresInMs?: number | undefined | null, failure?: string | undefined | null): void
+}
+
+/**
+ * What went wrong.
+ *
+ * @internal
+ */
+export interface ErrorData {
+  kind: string
+  message: string
+  field?: string
+  platformCode?: number
+  msg?: string
+  httpStatus?: number
+  logId?: string
+  retryable: boolean
+  retryAfterMs?: number
+  attempts: number
+  station?: string
+  hint?: string
+  permissionViolations: Array<PermissionViolation>
+  fieldViolations: Array<FieldViolation>
+  users: Users
+  /** What it was caused by, outermost first. */
+  causes: Array<string>
+  /**
+   * The question that a token provider did not answer, where that was the cause: the facade keeps
+   * what the provider threw.
+   */
+  question?: number
+}
+
+/**
+ * One user the platform did not reach. To be listed is to have failed: `errorCode` is 0 in the
+ * platform's own example.
+ */
+export interface FailedUserReason {
+  /** The platform's code for this user. */
+  errorCode: number
+  /** The reason in the platform's words, such as `The user is not in the chat`. */
+  errorMessage: string
+  /**
+   * The user, where the app has the field permission for that kind of id
+   * (`contact:user.employee_id:readonly` for `user_id`).
+   */
+  userId?: string
+}
+
+/** A field the platform refused. */
+export interface FieldViolation {
+  /** The field's name. */
+  field: string
+  /** The value that was refused, as text. */
+  value: string
+  /** What is wrong with it, in the platform's words. */
+  description: string
+}
+
+/**
+ * Data back for what TypeScript asked: a call's end, or a question of a token provider's client.
+ *
+ * @internal
+ */
+export interface Message {
+  /** Of the call, or of the question. */
+  id: number
+  /** Whose token provider is asked; the answer goes to `Environment.answerToken`. */
+  tokenWantedBy?: number
+  /**
+   * How the call ended. Beside an `error`: what those requests of a split call that succeeded came
+   * back with.
+   */
+  outcome?: OutcomeData
+  /** Why the call failed. */
+  error?: ErrorData
+  /** A bug of this package ended the call: what the panic said. */
+  panic?: string
+}
+
+/**
+ * A client of the core.
+ *
+ * @internal
+ */
+export declare class NativeClient {
+  private constructor()
+  #native
+  /** Begins a call; its end comes to the environment's `deliver`, under this id. */
+  start(environment: Environment, id: number, arguments: Arguments): void
+  /** Hands over a store app's new ticket. */
+  setAppTicket(appTicket: string): ErrorData | null
+  /** The quota, absent without pacing. */
+  get quota(): Quota | null
+  /** Lets go of connections and secrets once no call uses them any more. */
+  close(): void
+}
+
+/**
+ * A running stand-in.
+ *
+ * @internal
+ */
+export declare class NativeSandbox {
+  private constructor()
+  #native
+  /** `http://127.0.0.1:…` */
+  readonly baseUrl: string
+  /** `https://127.0.0.1:…`, where https was asked for. */
+  readonly httpsBaseUrl?: string
+  /** The authority to trust for https. */
+  readonly caPem?: string
+  /** Carries out a control, JSON to JSON. */
+  control(control: string): string | Refusal
+  /** Stops the server and closes its connections. */
+  close(): void
+}
+
+/**
+ * Types are checked by the facade, values here and in the core.
+ *
+ * @internal
+ */
+export interface Options {
+  appId?: string
+  appSecret?: string
+  tenantKey?: string
+  appTicket?: string
+  tenantAccessToken?: string
+  baseUrl?: string
+  allowHttp?: boolean
+  proxy?: string
+  caCerts?: string
+  userAgent?: string
+  timeoutMs?: number
+  connectTimeoutMs?: number
+  attemptTimeoutMs?: number
+  maxRetries?: number
+  rateLimit?: Rate
+  /** `rateLimit: false`. */
+  unlimited: boolean
+  quota?: Quota
+  lateArrivalMs?: number
+  maxUsersPerRequest?: number
+}
+
+/**
+ * What a call that the platform accepted came back with.
+ *
+ * @internal
+ */
+export interface OutcomeData {
+  ok: boolean
+  failedUserReasons: Array<FailedUserReason>
+  logIds: Array<string>
+  requests: number
+  users: Users
+  /** What `throwIfFailed` throws; absent where every user was reached. */
+  failure?: ErrorData
+}
+
+/** A permission the platform says is missing. */
+export interface PermissionViolation {
+  /** What kind of permission, in the platform's words. */
+  type: string
+  /** The scope's name, such as `im:datasync.feed_card.time_sensitive:write`. */
+  subject: string
+}
+
+/** A client's quota. */
+export declare class Quota {
+  private constructor()
+  #native
+}
+
+/**
+ * How many calls to make at most.
+ *
+ * @internal
+ */
+export interface Rate {
+  perSecond: number
+  perMinute: number
+}
+
+/**
+ * What went wrong, as a sentence.
+ *
+ * @internal
+ */
+export interface Refusal {
+  refusal: string
+}
+
+/** What became of every user id handed in: each is in exactly one list, in the order given. */
+export interface Users {
+  /** The platform took the new state for them. */
+  reached: readonly string[]
+  /** The platform said no: for them alone, or for the whole request. */
+  failed: readonly string[]
+  /** Sent, but nobody can say: no answer came, or the platform counted failures without naming them. */
+  unknown: readonly string[]
+  /** Never sent. */
+  notAttempted: readonly string[]
+}
+
+/**
+ * Makes a client, or says which option is wrong. With `asks` its tokens come from the facade, which is
+ * asked under this id.
+ *
+ * @internal
+ */
+export declare function createClient(environment: Environment, options: Options, asks?: number | undefined | null): NativeClient | ErrorData
+
+/**
+ * The world a sandbox starts from unless told otherwise, as JSON.
+ *
+ * @internal
+ */
+export declare function exampleWorld(): string
+
+/**
+ * What the error says for what the facade found to be of a wrong type.
+ *
+ * @internal
+ */
+export declare function invalidMessage(field: string, value: string, expected: string): string
+
+/**
+ * A text as an error shows it.
+ *
+ * @internal
+ */
+export declare function shown(text: string): string
+
+/**
+ * Starts a sandbox from a world given as JSON.
+ *
+ * @internal
+ */
+export declare function startSandbox(world: string, port: number, https: boolean, httpsPort: number): NativeSandbox | Refusal

@@ -1,0 +1,94 @@
+// What JavaScript may hand in where TypeScript is not there to see it.
+
+import { invalidInput } from './errors.js'
+import { native } from './load.js'
+
+/**
+ * Names a value's type, not the value: it may be a secret.
+ *
+ * @internal
+ */
+export function kindOf(value: unknown): string {
+  if (value === null) return 'null'
+  if (Array.isArray(value)) return 'an array'
+  if (Number.isNaN(value)) return 'NaN'
+  if (typeof value === 'boolean') return `${value}`
+  if (typeof value === 'undefined') return 'missing'
+  return typeof value === 'object' ? 'an object' : `a ${typeof value}`
+}
+
+/** @internal */
+export function string(field: string, value: unknown, expected: string): string {
+  if (typeof value !== 'string') {
+    throw invalidInput(field, kindOf(value), expected)
+  }
+  // Half of a surrogate pair has no UTF-8, and would arrive as another id.
+  if (!value.isWellFormed()) {
+    throw invalidInput(field, 'a string with half of a surrogate pair', expected)
+  }
+  return value
+}
+
+/** @internal */
+export function boolean(field: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') {
+    throw invalidInput(field, shown(value), 'true or false')
+  }
+  return value
+}
+
+/** @internal */
+export function number(field: string, value: unknown, expected: string): number {
+  if (typeof value !== 'number' || !Number.isFinite(value)) {
+    throw invalidInput(field, typeof value === 'number' ? `${value}` : shown(value), expected)
+  }
+  return value
+}
+
+/** @internal */
+export function strings(field: string, value: unknown, expected: string): string[] {
+  if (!Array.isArray(value)) {
+    throw invalidInput(field, shown(value), expected)
+  }
+  // Not `map`: it skips holes.
+  return Array.from(value, (item, index) => string(`${field}[${index}]`, item, 'a string'))
+}
+
+/**
+ * What behaves like a signal will do: polyfills and other realms have classes of their own.
+ *
+ * @internal
+ */
+export function signal(value: unknown): AbortSignal {
+  const { aborted, addEventListener } = (value ?? {}) as Partial<AbortSignal>
+  if (typeof aborted !== 'boolean' || typeof addEventListener !== 'function') {
+    throw invalidInput('signal', kindOf(value), 'an AbortSignal')
+  }
+  return value as AbortSignal
+}
+
+/**
+ * The object's own fields, each known.
+ *
+ * @internal
+ */
+export function fields<Name extends string>(
+  what: string,
+  value: unknown,
+  known: readonly Name[],
+): Partial<Record<Name, unknown>> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalidInput(what, kindOf(value), `an object with ${known.join(', ')}`)
+  }
+  for (const name of Object.keys(value)) {
+    if (!known.includes(name as Name)) {
+      throw invalidInput(name, `unknown in ${what}`, `one of ${known.join(', ')}`)
+    }
+  }
+  return value as Partial<Record<Name, unknown>>
+}
+
+/** For what is never a secret: a text as it is, of anything else the type. */
+function shown(value: unknown): string {
+  return typeof value === 'string' ? `the string ${native.shown(value.toWellFormed())}` : kindOf(value)
+}

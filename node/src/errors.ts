@@ -1,0 +1,221 @@
+import type { ErrorData, FieldViolation, PermissionViolation, Users } from './binding.js'
+import { native } from './load.js'
+import { inJavaScript, inJavaScriptField } from './names.js'
+import type { Outcome } from './outcome.js'
+
+/** The kinds of error, one class for each. */
+export type ErrorCode =
+  | 'INVALID_INPUT'
+  | 'AUTHENTICATION'
+  | 'PERMISSION_DENIED'
+  | 'REJECTED'
+  | 'RATE_LIMITED'
+  | 'QUOTA_EXHAUSTED'
+  | 'SERVER'
+  | 'UNEXPECTED_RESPONSE'
+  | 'CONNECTION'
+  | 'TIMEOUT'
+  | 'PARTIAL_FAILURE'
+
+/** Where on a call's way something happened. */
+export type Station = 'order' | 'quota' | 'token' | 'connect' | 'send' | 'answer'
+
+/** What an error tells beside its message. */
+export interface ErrorFacts extends Readonly<Users> {
+  /** The argument or option that is wrong, such as `userIds[3]`. */
+  readonly field?: string
+  /** The platform's `code`. */
+  readonly platformCode?: number
+  /** The platform's `msg`. Prose that changes over the years: show it, never branch on it. */
+  readonly msg?: string
+  /** The HTTP status of the last answer. */
+  readonly httpStatus?: number
+  /** The platform's log id of the last answer; its support asks for it. */
+  readonly logId?: string
+  /** Whether the same call may succeed later without anything being changed. */
+  readonly retryable: boolean
+  /** How long to wait before the call has a chance, where that is known. */
+  readonly retryAfterMs?: number
+  /** How many times the request was sent. */
+  readonly attempts: number
+  /** Where on its way the call failed. */
+  readonly station?: Station
+  /** What to do, in one sentence. */
+  readonly hint?: string
+  /** The permissions that the platform says are missing. */
+  readonly permissionViolations: readonly PermissionViolation[]
+  /** The fields that the platform refused. */
+  readonly fieldViolations: readonly FieldViolation[]
+  /** What the requests of a split call that succeeded came back with, or what `throwIfFailed` was called on. */
+  readonly outcome?: Outcome
+}
+
+/**
+ * The base of every error of this package. `code` says which kind it is, and each kind has a class.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await client.setTimeSensitive({ feedCardId, userIds, timeSensitive: true })
+ * } catch (error) {
+ *   if (error instanceof RateLimitedError) await sleep(error.retryAfterMs ?? 1000)
+ *   else if (error instanceof FeedCardError) console.error(error.code, error.logId, error.hint)
+ *   else throw error
+ * }
+ * ```
+ */
+export class FeedCardError extends Error {
+  constructor(message: string, details: Partial<ErrorFacts> & ErrorOptions = {}) {
+    const { cause, ...known } = details
+    super(message, cause === undefined ? undefined : { cause })
+    Object.assign(this, { code: this.code }, known)
+  }
+
+  /** For logs: what is known, the message included; no stack. */
+  toJSON(): object {
+    return Object.assign({ name: this.name, message: this.message }, this)
+  }
+}
+
+export interface FeedCardError extends ErrorFacts {
+  /** The kind of error. */
+  readonly code: ErrorCode
+}
+
+// What is not known, or empty, stays out of a printed error.
+const nothing = Object.freeze([])
+Object.defineProperty(FeedCardError.prototype, 'name', { value: 'FeedCardError' })
+Object.assign(FeedCardError.prototype, {
+  retryable: false,
+  attempts: 0,
+  permissionViolations: nothing,
+  fieldViolations: nothing,
+  reached: nothing,
+  failed: nothing,
+  unknown: nothing,
+  notAttempted: nothing,
+})
+
+/** An argument or option is wrong; nothing was sent. `field` says which. */
+export class InvalidInputError extends FeedCardError {
+  declare readonly code: 'INVALID_INPUT'
+}
+/** Wrong app, secret, ticket or token, after the one replay with a new token. */
+export class AuthenticationError extends FeedCardError {
+  declare readonly code: 'AUTHENTICATION'
+}
+/** A scope is missing, the bot is not in the chat, the IP is not allowed, the app is disabled. */
+export class PermissionDeniedError extends FeedCardError {
+  declare readonly code: 'PERMISSION_DENIED'
+}
+/** The platform refused the parameters. */
+export class RejectedError extends FeedCardError {
+  declare readonly code: 'REJECTED'
+}
+/** No slot of the quota before the deadline, or the replays are used up; see `retryAfterMs`. */
+export class RateLimitedError extends FeedCardError {
+  declare readonly code: 'RATE_LIMITED'
+}
+/** The month's quota of the tenant is used up. */
+export class QuotaExhaustedError extends FeedCardError {
+  declare readonly code: 'QUOTA_EXHAUSTED'
+}
+/** A 5xx or an internal code of the platform, and the replays are used up. */
+export class ServerError extends FeedCardError {
+  declare readonly code: 'SERVER'
+}
+/** The answer could not be read: HTML, broken JSON, no `code`. */
+export class UnexpectedResponseError extends FeedCardError {
+  declare readonly code: 'UNEXPECTED_RESPONSE'
+}
+/** DNS, TCP, TLS or proxy failed, or the connection broke. */
+export class ConnectionFailedError extends FeedCardError {
+  declare readonly code: 'CONNECTION'
+}
+/** The call's deadline passed; `station` says where. */
+export class DeadlineExceededError extends FeedCardError {
+  declare readonly code: 'TIMEOUT'
+}
+/** Some users were not reached; only from `Outcome.throwIfFailed()`. */
+export class PartialFailureError extends FeedCardError {
+  declare readonly code: 'PARTIAL_FAILURE'
+}
+
+const classes: Record<ErrorCode, typeof FeedCardError> = {
+  INVALID_INPUT: InvalidInputError,
+  AUTHENTICATION: AuthenticationError,
+  PERMISSION_DENIED: PermissionDeniedError,
+  REJECTED: RejectedError,
+  RATE_LIMITED: RateLimitedError,
+  QUOTA_EXHAUSTED: QuotaExhaustedError,
+  SERVER: ServerError,
+  UNEXPECTED_RESPONSE: UnexpectedResponseError,
+  CONNECTION: ConnectionFailedError,
+  TIMEOUT: DeadlineExceededError,
+  PARTIAL_FAILURE: PartialFailureError,
+}
+for (const [code, kind] of Object.entries(classes)) {
+  Object.defineProperties(kind.prototype, {
+    name: { value: kind.name },
+    code: { value: code, writable: true },
+  })
+}
+
+/**
+ * The error that the native module's data tells of.
+ *
+ * @internal
+ */
+export function errorOf(data: ErrorData, more: { cause?: unknown; outcome?: Outcome } = {}): FeedCardError {
+  const { users, ...facts } = data
+  const known = Object.entries({ ...facts, ...users }).filter(
+    ([name, value]) =>
+      !borderOnly.includes(name) && value !== undefined && !(Array.isArray(value) && value.length === 0),
+  )
+  const details: Partial<ErrorFacts> & ErrorOptions = {
+    cause: causeOf(data.causes),
+    ...Object.fromEntries(known),
+    ...namesOf(data),
+    ...more,
+  }
+  const Kind = classes[data.kind as ErrorCode] ?? FeedCardError
+  return new Kind(said(data), details)
+}
+
+/** What the native module tells this one, and nobody else. */
+const borderOnly = ['kind', 'message', 'causes', 'question']
+
+/** The message with JavaScript's names in what is the core's own words, not in the platform's. */
+function said({ message, field, hint }: ErrorData): string {
+  if (field !== undefined && message.startsWith(`${field}: `)) {
+    return inJavaScriptField(field) + inJavaScript(message.slice(field.length))
+  }
+  return hint !== undefined && message.endsWith(hint)
+    ? message.slice(0, -hint.length) + inJavaScript(hint)
+    : message
+}
+
+function namesOf({ field, hint }: ErrorData): Pick<ErrorFacts, 'field' | 'hint'> {
+  return {
+    ...(field !== undefined && { field: inJavaScriptField(field) }),
+    ...(hint !== undefined && { hint: inJavaScript(hint) }),
+  }
+}
+
+/**
+ * The error for a value of a wrong type: which, what it was (never a secret), what is expected.
+ *
+ * @internal
+ */
+export function invalidInput(field: string, value: string, expected: string): InvalidInputError {
+  return new InvalidInputError(native.invalidMessage(field, value, expected), { field })
+}
+
+function causeOf(causes: string[]): Error | undefined {
+  return causes.reduceRight<Error | undefined>((cause, text) => {
+    const error = new Error(text, cause && { cause })
+    // Where it happened is in no line of JavaScript.
+    error.stack = `Error: ${text}`
+    return error
+  }, undefined)
+}

@@ -1,0 +1,156 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { Client, InvalidInputError, Outcome, PartialFailureError } from 'feishu-feed-card'
+import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor, secret, unpin } from './stage.mjs'
+
+test('pins, and unpins again', async (t) => {
+  const sandbox = sandboxFor(t)
+  const client = clientOf(sandbox)
+  const outcome = await client.setTimeSensitive(pin)
+  assert.ok(outcome instanceof Outcome)
+  assert.equal(outcome.ok, true)
+  assert.equal(outcome.requests, 1)
+  assert.deepEqual(outcome.logIds, [outcome.logId])
+  assert.deepEqual(outcome.reached, [member])
+  assert.deepEqual(sandbox.pinned(member), [chat])
+  await client.setTimeSensitive(unpin)
+  assert.deepEqual(sandbox.pinned(member), [])
+})
+
+test("pins the bot's own chat", async (t) => {
+  const sandbox = sandboxFor(t)
+  await clientOf(sandbox).setBotTimeSensitive({ userIds: [member], timeSensitive: true })
+  assert.deepEqual(sandbox.botPinned(member), ['cli_example'])
+})
+
+test('tells who was not reached, and throws it when asked to', async (t) => {
+  const client = clientOf(sandboxFor(t))
+  const outcome = await client.setTimeSensitive({ ...pin, userIds: [member, outsider] })
+  assert.equal(outcome.ok, false)
+  assert.deepEqual(outcome.failedUserReasons, [
+    { errorCode: 0, errorMessage: 'The user is not in the chat', userId: outsider },
+  ])
+  assert.throws(
+    () => outcome.throwIfFailed(),
+    (error) => {
+      assert.ok(error instanceof PartialFailureError)
+      assert.match(error.message, /1 of 2 users were not reached/)
+      assert.equal(error.outcome, outcome)
+      assert.deepEqual([error.reached, error.failed], [[member], [outsider]])
+      return true
+    },
+  )
+  const reached = await client.setTimeSensitive(pin)
+  assert.equal(reached.throwIfFailed(), reached)
+})
+
+test('the three kinds of user id', async (t) => {
+  const client = clientOf(sandboxFor(t))
+  const ids = { open_id: member, union_id: member.replace('ou_', 'on_'), user_id: '9d2beb61' }
+  for (const [userIdType, id] of Object.entries(ids)) {
+    const outcome = await client.setTimeSensitive({ ...pin, userIds: [id], userIdType })
+    assert.ok(outcome.ok, userIdType)
+  }
+})
+
+test('undefined is as good as not given', async (t) => {
+  const client = clientOf(sandboxFor(t), {
+    timeoutMs: undefined,
+    rateLimit: undefined,
+    tokenProvider: undefined,
+  })
+  const outcome = await client.setTimeSensitive({
+    ...pin,
+    userIdType: undefined,
+    signal: undefined,
+    timeoutMs: undefined,
+  })
+  assert.ok(outcome.ok)
+})
+
+test('a store app takes the ticket that was pushed last', async (t) => {
+  const sandbox = sandboxFor(t)
+  const client = clientOf(sandbox, { appId: 'cli_example_store', tenantKey: 'tenant_example' })
+  client.setAppTicket(sandbox.appTicket('cli_example_store'))
+  assert.ok((await client.setTimeSensitive(pin)).ok)
+  assert.throws(() => client.setAppTicket(''), { code: 'INVALID_INPUT', field: 'appTicket' })
+  assert.throws(() => clientOf(sandbox).setAppTicket('g-1'), { code: 'INVALID_INPUT', field: 'appTicket' })
+})
+
+test('opposite calls on one chat arrive in the order they were made', async (t) => {
+  const sandbox = sandboxFor(t)
+  const client = clientOf(sandbox)
+  for (let round = 0; round < 20; round += 1) {
+    sandbox.faults({ on: 'call', delay_before_ms: 5 })
+    await Promise.all([client.setTimeSensitive(pin), client.setTimeSensitive(unpin)])
+    assert.deepEqual(sandbox.pinned(member), [], `round ${round}`)
+  }
+})
+
+test('a shared quota is one quota', async (t) => {
+  const sandbox = sandboxFor(t)
+  const first = clientOf(sandbox, { rateLimit: { perSecond: 2, perMinute: 100 } })
+  const second = clientOf(sandbox, { quota: first.quota })
+  await first.setTimeSensitive(pin)
+  await first.setTimeSensitive(pin)
+  await assert.rejects(second.setTimeSensitive({ ...pin, timeoutMs: 100 }), (error) => {
+    assert.equal(error.code, 'RATE_LIMITED')
+    assert.ok(error.retryAfterMs > 0 && error.retryAfterMs <= 1100, `${error.retryAfterMs}`)
+    return true
+  })
+  assert.equal(clientOf(sandbox, { rateLimit: false }).quota, undefined)
+  assert.throws(() => clientOf(sandbox, { quota: first.quota, rateLimit: false }), { field: 'rateLimit' })
+})
+
+describe('fromEnv', () => {
+  const variables = ['FEISHU_APP_ID', 'FEISHU_APP_SECRET', 'FEISHU_BASE_URL']
+  const set = (values) => {
+    for (const [index, name] of variables.entries()) {
+      delete process.env[name]
+      if (values[index] !== undefined) {
+        process.env[name] = values[index]
+      }
+    }
+  }
+
+  test('takes what is set', async (t) => {
+    t.after(() => set([]))
+    const sandbox = sandboxFor(t)
+    set(['cli_example', secret, sandbox.baseUrl])
+    assert.ok((await Client.fromEnv().setTimeSensitive(pin)).ok)
+  })
+
+  test('an option goes before a variable, and an empty variable is none', async (t) => {
+    t.after(() => set([]))
+    const sandbox = sandboxFor(t)
+    set(['', 'wrong', deadUrl()])
+    assert.throws(() => Client.fromEnv(), { code: 'INVALID_INPUT', field: 'appId', message: /fromEnv/ })
+    const client = Client.fromEnv({ appId: 'cli_example', appSecret: secret, baseUrl: sandbox.baseUrl })
+    assert.ok((await client.setTimeSensitive(pin)).ok)
+  })
+})
+
+describe('close', () => {
+  test('waits for the calls in flight, and refuses later ones', async (t) => {
+    const sandbox = sandboxFor(t)
+    const client = clientOf(sandbox)
+    sandbox.faults({ on: 'call', delay_before_ms: 100 })
+    const call = client.setTimeSensitive(pin)
+    await client.close()
+    assert.deepEqual(sandbox.pinned(member), [chat])
+    assert.ok((await call).ok)
+    await assert.rejects(client.setTimeSensitive(pin), (error) => {
+      assert.ok(error instanceof InvalidInputError)
+      assert.match(error.message, /closed/)
+      return true
+    })
+    await client.close()
+  })
+
+  test('is what await using calls', async (t) => {
+    const client = clientOf(sandboxFor(t))
+    await client.setTimeSensitive(pin)
+    await client[Symbol.asyncDispose]()
+    await assert.rejects(client.setTimeSensitive(pin), /closed/)
+  })
+})

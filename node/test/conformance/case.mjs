@@ -1,0 +1,129 @@
+// A case as it stands in the file; tests/README.md says what its parts mean. An unknown key is an error,
+// so that a typo cannot make a check vanish.
+
+import { readFileSync, readdirSync } from 'node:fs'
+import path from 'node:path'
+
+const folder = path.join(import.meta.dirname, '../../../tests')
+
+export const readCases = () =>
+  readdirSync(path.join(folder, 'cases'))
+    .filter((name) => name.endsWith('.json'))
+    .toSorted()
+    .map((name) => ({ theme: path.basename(name, '.json'), cases: read(path.join('cases', name)) }))
+
+export const readBroken = () => read('broken.json')
+
+const read = (name) => JSON.parse(readFileSync(path.join(folder, name), 'utf8'))
+
+const RAISED = [
+  'kind',
+  'platform_code',
+  'http_status',
+  'retryable',
+  'attempts',
+  'station',
+  'field',
+  'message_contains',
+  'hint_contains',
+  'log_id',
+  'users',
+  'retry_after',
+  'field_violations',
+  'permission_violations',
+]
+const RETURNED = ['ok', 'failed_user_reasons', 'log_id', 'log_ids', 'requests', 'users']
+const USERS = ['reached', 'failed', 'unknown', 'not_attempted']
+const ARGUMENTS = {
+  set_time_sensitive: ['feed_card_id', 'user_ids', 'time_sensitive', 'user_id_type', 'timeout'],
+  set_bot_time_sensitive: ['user_ids', 'time_sensitive', 'user_id_type', 'timeout'],
+  set_app_ticket: ['app_ticket'],
+}
+const RECORD = [
+  'number',
+  'connection',
+  'received_ms',
+  'arrived_ms',
+  'method',
+  'path',
+  'query',
+  'headers',
+  'authorization',
+  'token',
+  'body',
+  'status',
+  'code',
+  'fault',
+]
+
+/** Throws where the case is none. */
+export function checkCase(given) {
+  only('the case', given, ['name', 'source', 'world', 'client', 'https', 'faults', 'steps', 'seen'])
+  only('world', given.world ?? {}, ['apps', 'users', 'chats', 'switches', 'seed'])
+  if (!Array.isArray(given.steps) || given.steps.length === 0) {
+    throw new Error('steps: none')
+  }
+  for (const [index, step] of given.steps.entries()) {
+    checkStep(`step ${index}`, step, given.steps.length)
+  }
+  const seen = given.seen ?? {}
+  only('seen', seen, ['requests', 'calls', 'token_fetches', 'pinned', 'bot_pinned'])
+  for (const request of seen.requests ?? []) {
+    only('seen.requests', request, RECORD)
+  }
+}
+
+function checkStep(place, step, steps) {
+  if ('call' in step) {
+    checkCall(place, step)
+    return
+  }
+  only(place, step, ['control', 'together', 'new_client'])
+  if (Object.keys(step).length !== 1) {
+    throw new Error(`${place}: not one step: ${JSON.stringify(step)}`)
+  }
+  for (const call of step.together ?? []) {
+    checkCall(place, call)
+  }
+  if (step.new_client) {
+    only(place, step.new_client, ['raises'])
+    checkRaises(place, step.new_client.raises)
+    if (steps !== 1) {
+      throw new Error(`${place}: new_client is not the only step`)
+    }
+  }
+}
+
+function checkCall(place, step) {
+  only(place, step, ['call', 'args', 'returns', 'raises'])
+  const names = ARGUMENTS[step.call]
+  if (names === undefined) {
+    throw new Error(`${place}: no call ${step.call}`)
+  }
+  only(place, step.args, names)
+  if ('returns' in step === 'raises' in step) {
+    throw new Error(`${place}: a call says either what it returns or what it raises`)
+  }
+  if ('raises' in step) {
+    checkRaises(place, step.raises)
+  } else if (step.returns !== null) {
+    only(place, step.returns, RETURNED)
+    only(place, step.returns.users ?? {}, USERS)
+  }
+}
+
+function checkRaises(place, raises) {
+  only(place, raises, RAISED)
+  only(place, raises.users ?? {}, USERS)
+}
+
+function only(place, object, known) {
+  if (typeof object !== 'object' || object === null) {
+    throw new Error(`${place}: ${JSON.stringify(object)} is no object`)
+  }
+  for (const key of Object.keys(object)) {
+    if (!known.includes(key)) {
+      throw new Error(`${place}: nobody knows ${key}; known are ${known.join(', ')}`)
+    }
+  }
+}

@@ -1,0 +1,237 @@
+// What JSON cannot say: wrong types, unknown options, halves of surrogate pairs. What it can say is in the
+// conformance cases.
+
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { Client, InvalidInputError } from 'feishu-feed-card'
+import { chat, clientOf, deadUrl, member, pin, sandboxFor } from './stage.mjs'
+
+const isInvalid = (field, text) => (error) => {
+  assert.ok(error instanceof InvalidInputError, `${error?.stack ?? error}`)
+  assert.equal(error.field, field, error.message)
+  assert.ok(error.message.startsWith(`${field}: `), error.message)
+  if (text !== undefined) {
+    assert.ok(error.message.includes(text), error.message)
+  }
+  return true
+}
+
+/** Of every type but a string. */
+const noStrings = [
+  null,
+  true,
+  5,
+  Number.NaN,
+  10n,
+  Symbol('x'),
+  {},
+  [],
+  () => {},
+  new String('oc_1'),
+  Buffer.from('oc_1'),
+]
+const noNumbers = [
+  null,
+  true,
+  '5',
+  Number.NaN,
+  Number.POSITIVE_INFINITY,
+  10n,
+  Symbol('x'),
+  {},
+  [5],
+  new Date(),
+]
+const noBooleans = [null, undefined, 0, 1, 'true', 'false', {}, [], Number.NaN]
+
+describe('arguments of a call', () => {
+  const cases = [
+    ['feedCardId', [...noStrings, undefined]],
+    [
+      'userIds',
+      [null, undefined, member, 5, {}, new Set([member]), { 0: member, length: 1 }, Buffer.from(member), []],
+    ],
+    ['timeSensitive', noBooleans],
+    ['userIdType', [...noStrings, 'openid', 'OPEN_ID', '']],
+    ['timeoutMs', [...noNumbers, 0, -1, -0]],
+  ]
+  for (const [field, values] of cases) {
+    test(field, async (t) => {
+      const sandbox = sandboxFor(t)
+      const client = clientOf(sandbox)
+      for (const value of values) {
+        await assert.rejects(client.setTimeSensitive({ ...pin, [field]: value }), isInvalid(field))
+      }
+      assert.equal(sandbox.requestCount(), 0)
+    })
+  }
+
+  test('an id of the wrong type is named by its index', async (t) => {
+    const client = clientOf(sandboxFor(t))
+    for (const value of [...noStrings, undefined]) {
+      await assert.rejects(
+        client.setTimeSensitive({ ...pin, userIds: [member, value] }),
+        isInvalid('userIds[1]'),
+      )
+    }
+    const holes = [member]
+    holes[2] = member
+    await assert.rejects(
+      client.setTimeSensitive({ ...pin, userIds: holes }),
+      isInvalid('userIds[1]', 'missing'),
+    )
+  })
+
+  test('half of a surrogate pair does not become another id', async (t) => {
+    const client = clientOf(sandboxFor(t))
+    await assert.rejects(
+      client.setTimeSensitive({ ...pin, userIds: ['\ud83d'], userIdType: 'user_id' }),
+      isInvalid('userIds[0]', 'surrogate'),
+    )
+    await assert.rejects(
+      client.setTimeSensitive({ ...pin, feedCardId: 'oc_\udc00' }),
+      isInvalid('feedCardId', 'surrogate'),
+    )
+    await assert.rejects(client.setTimeSensitive({ ...pin, userIds: '\ud83d' }), isInvalid('userIds'))
+  })
+
+  test('what is no object, or names what nobody knows', async (t) => {
+    const client = clientOf(sandboxFor(t))
+    for (const call of [undefined, null, 5, chat, [pin], () => pin]) {
+      await assert.rejects(
+        client.setTimeSensitive(call),
+        isInvalid('setTimeSensitive', 'feedCardId, userIds'),
+      )
+    }
+    await assert.rejects(client.setTimeSensitive(chat, [member], true), isInvalid('setTimeSensitive'))
+    await assert.rejects(
+      client.setTimeSensitive({ ...pin, timeout: 5 }),
+      isInvalid('timeout', 'unknown in setTimeSensitive; expected one of feedCardId, userIds'),
+    )
+    await assert.rejects(client.setTimeSensitive({ ...pin, user_ids: [member] }), isInvalid('user_ids'))
+    await assert.rejects(
+      client.setBotTimeSensitive(pin),
+      isInvalid('feedCardId', 'unknown in setBotTimeSensitive'),
+    )
+  })
+
+  test('a getter that throws rejects with what it threw', async (t) => {
+    const mine = new RangeError('mine')
+    const call = {
+      get userIds() {
+        throw mine
+      },
+    }
+    await assert.rejects(clientOf(sandboxFor(t)).setTimeSensitive(call), (error) => error === mine)
+  })
+
+  test('an array that changes while the call is under way does not change the call', async (t) => {
+    const sandbox = sandboxFor(t)
+    const userIds = [member]
+    const call = clientOf(sandbox).setTimeSensitive({ ...pin, userIds })
+    userIds[0] = 'ou_other'
+    assert.deepEqual((await call).reached, [member])
+  })
+})
+
+describe('options of a client', () => {
+  const baseUrl = deadUrl()
+  const wrong = (options, field, text) =>
+    assert.throws(
+      () => new Client({ appId: 'a', appSecret: 'b', baseUrl, ...options }),
+      isInvalid(field, text),
+    )
+
+  test('strings', () => {
+    const names = [
+      'appId',
+      'appSecret',
+      'tenantKey',
+      'appTicket',
+      'tenantAccessToken',
+      'baseUrl',
+      'proxy',
+      'caCerts',
+      'userAgent',
+    ]
+    for (const name of names) {
+      for (const value of noStrings) {
+        wrong({ [name]: value }, name)
+      }
+      wrong({ [name]: '\ud83d' }, name, 'surrogate')
+    }
+  })
+
+  test('numbers', () => {
+    const names = [
+      'timeoutMs',
+      'connectTimeoutMs',
+      'attemptTimeoutMs',
+      'maxRetries',
+      'lateArrivalMs',
+      'maxUsersPerRequest',
+    ]
+    for (const name of names) {
+      for (const value of [...noNumbers, -1]) {
+        wrong({ [name]: value }, name)
+      }
+    }
+    wrong({ maxRetries: 1.5 }, 'maxRetries', 'whole')
+    wrong({ maxUsersPerRequest: 0 }, 'maxUsersPerRequest')
+    wrong({ timeoutMs: '5' }, 'timeoutMs', 'the string "5"')
+  })
+
+  test('the others', () => {
+    for (const value of [null, 0, 'yes']) {
+      wrong({ allowHttp: value }, 'allowHttp')
+    }
+    for (const value of [null, true, 50, [50, 1000], 'fast']) {
+      wrong({ rateLimit: value }, 'rateLimit')
+    }
+    wrong({ rateLimit: {} }, 'rateLimit.perSecond', 'missing')
+    wrong({ rateLimit: { perSecond: 5 } }, 'rateLimit.perMinute', 'missing')
+    wrong({ rateLimit: { perSecond: 5, perMinute: '100' } }, 'rateLimit.perMinute')
+    wrong({ rateLimit: { perSecond: 0.5, perMinute: 5 } }, 'rateLimit.perSecond', 'whole')
+    wrong({ rateLimit: { perSecond: 5, perMinute: 5, perHour: 5 } }, 'perHour')
+    for (const value of [null, {}, 5, new Client({ appId: 'a', appSecret: 'b' })]) {
+      wrong({ quota: value }, 'quota')
+    }
+    for (const value of [null, {}, 't-1', Promise.resolve('t-1')]) {
+      wrong({ appId: undefined, appSecret: undefined, tokenProvider: value }, 'tokenProvider')
+    }
+  })
+
+  test('unknown ones', () => {
+    wrong({ timeout: 5 }, 'timeout', 'timeoutMs')
+    wrong({ app_id: 'cli_1' }, 'app_id', 'appId')
+    for (const options of [undefined, null, 5, 'cli_1', ['cli_1']]) {
+      assert.throws(() => new Client(options), isInvalid('options'))
+    }
+  })
+
+  test('the extremes that are allowed', () => {
+    const options = {
+      maxRetries: 0,
+      lateArrivalMs: 0,
+      timeoutMs: Number.MAX_VALUE,
+      connectTimeoutMs: 0.001,
+      maxUsersPerRequest: Number.MAX_SAFE_INTEGER,
+    }
+    assert.ok(new Client({ appId: 'a', appSecret: 'b', baseUrl, ...options }))
+  })
+
+  test('a secret of the wrong type is not shown', () => {
+    assert.throws(
+      () => new Client({ appId: 'a', appSecret: 12_345_678 }),
+      ({ message }) => !message.includes('12345678'),
+    )
+    assert.throws(
+      () => new Client({ tenantAccessToken: { token: 'hush-hush' } }),
+      ({ message }) => !message.includes('hush-hush'),
+    )
+  })
+})
+
+test('a class cannot be called, and the native classes not be reached', () => {
+  assert.throws(() => Client({}), TypeError)
+})

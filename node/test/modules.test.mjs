@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict'
+import { readFileSync, readdirSync, statSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import path from 'node:path'
+import { test } from 'node:test'
+import * as esm from 'feishu-feed-card'
+import * as esmSandbox from 'feishu-feed-card/sandbox'
+import { run } from './stage.mjs'
+
+const require = createRequire(import.meta.url)
+const root = path.join(import.meta.dirname, '..')
+
+test('import and require give the same classes', () => {
+  const names = (module) =>
+    Object.keys(module)
+      .filter((name) => !['default', 'module.exports', '__esModule'].includes(name))
+      .toSorted()
+  for (const [imported, name] of [
+    [esm, 'feishu-feed-card'],
+    [esmSandbox, 'feishu-feed-card/sandbox'],
+  ]) {
+    const required = require(name)
+    assert.deepEqual(names(imported), names(required))
+    for (const key of names(required)) {
+      assert.equal(imported[key], required[key], key)
+    }
+  }
+})
+
+test('nothing else of the package can be reached', () => {
+  for (const inner of ['dist/client.js', 'dist/load.js', 'src/index.ts']) {
+    assert.throws(() => require(`feishu-feed-card/${inner}`), { code: 'ERR_PACKAGE_PATH_NOT_EXPORTED' })
+  }
+  assert.equal(require('feishu-feed-card/package.json').name, 'feishu-feed-card')
+})
+
+test('there is no dependency at run time', () => {
+  const { dependencies, optionalDependencies, peerDependencies, scripts } = JSON.parse(
+    readFileSync(path.join(root, 'package.json'), 'utf8'),
+  )
+  assert.deepEqual([dependencies, optionalDependencies, peerDependencies], [undefined, undefined, undefined])
+  assert.deepEqual(
+    Object.keys(scripts).filter((name) => /install/.test(name)),
+    [],
+  )
+})
+
+test('the declarations are small', () => {
+  const dist = path.join(root, 'dist')
+  const files = readdirSync(dist).filter((name) => /\.d\.m?ts$/.test(name))
+  const bytes = files.reduce((sum, name) => sum + statSync(path.join(dist, name)).size, 0)
+  assert.ok(files.length > 0 && bytes < 20_000, `${bytes} bytes`)
+})
+
+test('a module that is missing is told with how to get it', async () => {
+  const end = await run('missing.mjs')
+  assert.equal(end.code, 0, end.stderr)
+  assert.match(end.stdout, /the package with its native module, feishu-feed-card-\w+-\w+.* is missing/)
+  assert.match(end.stdout, /npm install feishu-feed-card-/)
+})
+
+test('a module that does not load is told with its cause', async () => {
+  const end = await run('missing.mjs', ['broken'])
+  assert.equal(end.code, 0, end.stderr)
+  assert.match(end.stdout, /does not load \(see cause\)/)
+  assert.match(end.stdout, /cause: Error: /)
+})

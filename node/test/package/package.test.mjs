@@ -1,0 +1,167 @@
+// The packages as npm would install them: into an empty project, used as ES module, CommonJS and strict
+// TypeScript, and looked at by publint and Are the types wrong.
+
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { before, describe, test } from 'node:test'
+import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core'
+import { publint } from 'publint'
+import { formatMessage } from 'publint/utils'
+
+const root = path.join(import.meta.dirname, '../..')
+const packed = path.join(root, 'packed')
+
+function run(command, args, cwd) {
+  const done = spawnSync(command, args, {
+    cwd,
+    encoding: 'utf8',
+    timeout: 120_000,
+    shell: process.platform === 'win32',
+  })
+  assert.equal(
+    done.status,
+    0,
+    `${command} ${args.join(' ')}: ${done.stdout}${done.stderr}${done.error ?? ''}`,
+  )
+  return done.stdout
+}
+
+let tarballs
+before(() => {
+  run(process.execPath, ['scripts/pack.mjs'], root)
+  tarballs = readdirSync(packed).map((name) => path.join(packed, name))
+})
+
+const mainTarball = () => tarballs.find((file) => /feishu-feed-card-\d[^/\\]*\.tgz$/.test(file))
+
+test('there is a main package, and one for this platform', () => {
+  assert.ok(mainTarball(), tarballs.join())
+  assert.ok(tarballs.length >= 2, tarballs.join())
+})
+
+describe('installed into an empty project', () => {
+  let project
+  before(() => {
+    project = mkdtempSync(path.join(tmpdir(), 'feishu-feed-card-'))
+    writeFileSync(path.join(project, 'package.json'), '{ "private": true }\n')
+    const quiet = ['--offline', '--no-audit', '--no-fund', '--loglevel=error']
+    run('npm', ['install', ...quiet, ...tarballs], project)
+  })
+  const installed = () => path.join(project, 'node_modules', 'feishu-feed-card')
+  const script = (name, text) => {
+    writeFileSync(path.join(project, name), text)
+    return run(process.execPath, [name], project)
+  }
+  const body = `
+    const sandbox = Sandbox.start()
+    const client = new Client({ appId: 'cli_example', appSecret: 'example-secret', baseUrl: sandbox.baseUrl })
+    const feedCardId = 'oc_679eaeb583654bff73fefcc6e6371370'
+    const userIds = ['ou_9d2beb613c85a2412862a49a924558c5']
+    client.setTimeSensitive({ feedCardId, userIds, timeSensitive: true }).then(({ ok }) => console.log(ok))
+  `
+
+  test('as an ES module', () => {
+    const head = `import { Client } from 'feishu-feed-card'\nimport { Sandbox } from 'feishu-feed-card/sandbox'\n`
+    assert.equal(script('use.mjs', head + body), 'true\n')
+  })
+
+  test('as CommonJS', () => {
+    const head = `const { Client } = require('feishu-feed-card')\nconst { Sandbox } = require('feishu-feed-card/sandbox')\n`
+    assert.equal(script('use.cjs', head + body), 'true\n')
+  })
+
+  test('in strict TypeScript, whatever the module system', () => {
+    // The project's own types of Node, as every project has them.
+    for (const name of ['@types/node', 'undici-types']) {
+      cpSync(path.join(root, 'node_modules', name), path.join(project, 'node_modules', name), {
+        recursive: true,
+      })
+    }
+    mkdirSync(path.join(project, 'types'))
+    for (const name of readdirSync(path.join(root, 'test/types'))) {
+      cpSync(path.join(root, 'test/types', name), path.join(project, 'types', name))
+    }
+    const tsc = path.join(root, 'node_modules/typescript/bin/tsc')
+    run(process.execPath, [tsc, '--project', 'types'], project)
+    const bundled = [
+      '--module',
+      'esnext',
+      '--moduleResolution',
+      'bundler',
+      '--strict',
+      '--noEmit',
+      '--types',
+      'node',
+    ]
+    run(
+      process.execPath,
+      [tsc, ...bundled, '--lib', 'es2022,esnext.disposable', '--ignoreConfig', 'types/uses.ts'],
+      project,
+    )
+  })
+
+  test('with both licences and nothing that is not needed', () => {
+    const files = readdirSync(installed(), { recursive: true }).filter((name) =>
+      statSync(path.join(installed(), name)).isFile(),
+    )
+    assert.ok(
+      ['LICENSE-APACHE', 'LICENSE-MIT', 'README.md', 'package.json'].every((name) => files.includes(name)),
+    )
+    const others = files.filter((name) => !/^(?:LICENSE-|README\.md$|package\.json$|dist[/\\])/.test(name))
+    assert.deepEqual(others, [])
+    const { dependencies, devDependencies, scripts, optionalDependencies, version } = JSON.parse(
+      readFileSync(path.join(installed(), 'package.json'), 'utf8'),
+    )
+    assert.deepEqual([dependencies, devDependencies, scripts], [undefined, undefined, undefined])
+    const platforms = tarballs.length - 1
+    assert.deepEqual(Object.values(optionalDependencies), Array(platforms).fill(version))
+    for (const name of Object.keys(optionalDependencies)) {
+      const folder = path.join(project, 'node_modules', name)
+      assert.equal(readdirSync(folder).filter((file) => file.endsWith('.node')).length, 1)
+      assert.equal(readdirSync(folder).filter((file) => file.startsWith('LICENSE-')).length, 2)
+    }
+  })
+
+  test('and without its platform package it says which', () => {
+    const { optionalDependencies } = JSON.parse(readFileSync(path.join(installed(), 'package.json'), 'utf8'))
+    for (const name of Object.keys(optionalDependencies)) {
+      rmSync(path.join(project, 'node_modules', name), { recursive: true })
+    }
+    const said = script(
+      'use.cjs',
+      `try { require('feishu-feed-card') } catch ({ message }) { console.log(message) }`,
+    )
+    const [name] = Object.keys(optionalDependencies)
+    assert.ok(said.includes(name), said)
+    rmSync(project, { recursive: true })
+  })
+})
+
+test('publint has nothing to say', async () => {
+  const tarball = readFileSync(mainTarball())
+  const { messages, pkg } = await publint({ pack: { tarball: tarball.buffer }, strict: true })
+  assert.deepEqual(
+    messages.map((message) => formatMessage(message, pkg, { color: false })),
+    [],
+  )
+})
+
+test('the types are not wrong', async () => {
+  const analysis = await checkPackage(createPackageFromTarballData(readFileSync(mainTarball())))
+  assert.ok(analysis.types)
+  // Older than the `exports` field, and than the Node versions the package is for.
+  const problems = analysis.problems.filter(({ resolutionKind }) => resolutionKind !== 'node10')
+  assert.deepEqual(problems, [])
+})

@@ -1,0 +1,36 @@
+// Many calls by one client: what do memory, handles and threads do?
+import { readdirSync } from 'node:fs'
+import { clientOf, member } from '../stage.mjs'
+
+const [, , baseUrl, count] = process.argv
+const client = clientOf({ baseUrl }, { rateLimit: false })
+const threads = () => (process.platform === 'linux' ? readdirSync('/proc/self/task').length : 0)
+const look = async () => {
+  globalThis.gc()
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  const { rss, heapUsed } = process.memoryUsage()
+  return { rss, heapUsed, threads: threads(), handles: process.getActiveResourcesInfo() }
+}
+
+async function calls(number) {
+  let left = number
+  let failed = 0
+  const { signal } = new AbortController()
+  await Promise.all(
+    Array.from({ length: 50 }, async (_, caller) => {
+      while (left > 0) {
+        left -= 1
+        const call = { feedCardId: `oc_${caller}`, userIds: [member], timeSensitive: true, signal }
+        await client.setTimeSensitive(call).catch(() => (failed += 1))
+      }
+    }),
+  )
+  return failed
+}
+
+await calls(5000)
+const before = await look()
+// Every chat is unknown to the sandbox: each call also makes an error.
+const failed = await calls(Number(count))
+const after = await look()
+process.stdout.write(JSON.stringify({ before, after, failed }))

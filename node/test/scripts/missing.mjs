@@ -1,0 +1,21 @@
+// The package without its native module, or with one that is none, in a folder of its own.
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { nativeFile, platformOf } from '../../scripts/platforms.mjs'
+
+const root = path.join(import.meta.dirname, '../..')
+const folder = mkdtempSync(path.join(tmpdir(), 'feishu-feed-card-'))
+try {
+  cpSync(path.join(root, 'dist'), path.join(folder, 'dist'), { recursive: true })
+  if (process.argv[2] === 'broken') {
+    writeFileSync(path.join(folder, nativeFile(platformOf())), 'no module')
+  }
+  createRequire(import.meta.url)(path.join(folder, 'dist/index.js'))
+  process.stdout.write('it loads')
+} catch (error) {
+  process.stdout.write(`${error.message}\ncause: ${error.cause}`)
+} finally {
+  rmSync(folder, { recursive: true })
+}

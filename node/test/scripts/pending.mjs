@@ -1,0 +1,6 @@
+// Nothing but a call under way keeps the process alive.
+import { clientOf, pin } from '../stage.mjs'
+
+clientOf({ baseUrl: process.argv[2] })
+  .setTimeSensitive(pin)
+  .then(({ ok }) => process.stdout.write(`ok: ${ok}`))

@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { AuthenticationError, Client } from 'feishu-feed-card'
+import { clientOf, pin, sandboxFor } from './stage.mjs'
+
+/** A token that the sandbox takes. */
+async function tokenOf(sandbox) {
+  const answer = await fetch(`${sandbox.baseUrl}/open-apis/auth/v3/tenant_access_token/internal`, {
+    method: 'POST',
+    body: JSON.stringify({ app_id: 'cli_example', app_secret: 'example-secret' }),
+  })
+  return (await answer.json()).tenant_access_token
+}
+
+const withProvider = (sandbox, tokenProvider, options = {}) =>
+  new Client({ tokenProvider, baseUrl: sandbox.baseUrl, maxRetries: 0, ...options })
+
+describe('a token provider may return', () => {
+  const forms = {
+    'a token': (token) => token,
+    'a token with its life': (token) => ({ token, expiresInMs: 60_000 }),
+    'a promise of a token': (token) => Promise.resolve(token),
+    'a promise of both': async (token) => ({ token, expiresInMs: 0.5 }),
+    'what has a then': (token) => ({ then: (resolve) => resolve(token) }),
+  }
+  for (const [name, form] of Object.entries(forms)) {
+    test(name, async (t) => {
+      const sandbox = sandboxFor(t)
+      const token = await tokenOf(sandbox)
+      assert.ok((await withProvider(sandbox, () => form(token)).setTimeSensitive(pin)).ok)
+    })
+  }
+})
+
+test('it is asked once for many calls, and not with the client as this', async (t) => {
+  const sandbox = sandboxFor(t)
+  const token = await tokenOf(sandbox)
+  let asked = 0
+  const client = withProvider(sandbox, async function provide() {
+    assert.equal(this, undefined)
+    asked += 1
+    await sleep(20)
+    return token
+  })
+  await Promise.all(Array.from({ length: 20 }, () => client.setTimeSensitive(pin)))
+  assert.equal(asked, 1)
+})
+
+test('it is asked again when the platform refuses the token', async (t) => {
+  const sandbox = sandboxFor(t)
+  let asked = 0
+  const client = withProvider(sandbox, () => {
+    asked += 1
+    return tokenOf(sandbox)
+  })
+  await client.setTimeSensitive(pin)
+  sandbox.revokeTokens()
+  assert.ok((await client.setTimeSensitive(pin)).ok)
+  assert.equal(asked, 2)
+})
+
+describe('what it throws is the cause', () => {
+  const thrown = {
+    'an error': new RangeError('the vault is sealed'),
+    'a string': 'the vault is sealed',
+    'half of a surrogate pair': 'the vault is sealed \ud83d',
+    undefined,
+    'an object without a prototype': Object.create(null),
+    'what throws when made a string': { [Symbol.toPrimitive]: () => assert.fail() },
+  }
+  for (const [name, value] of Object.entries(thrown)) {
+    const ways = {
+      thrown: () => {
+        throw value
+      },
+      rejected: () => Promise.reject(value),
+    }
+    for (const [way, provide] of Object.entries(ways)) {
+      test(`${name}, ${way}`, async (t) => {
+        const client = withProvider(sandboxFor(t), provide)
+        await assert.rejects(client.setTimeSensitive(pin), (error) => {
+          assert.ok(error instanceof AuthenticationError, `${error}`)
+          assert.match(error.message, /^the token provider failed: /)
+          assert.equal(error.cause, value)
+          assert.equal(error.station, 'token')
+          return true
+        })
+      })
+    }
+  }
+})
+
+test('what is no token is told', async (t) => {
+  const sandbox = sandboxFor(t)
+  for (const value of [
+    undefined,
+    null,
+    5,
+    {},
+    { token: 5 },
+    { token: 't', expiresInMs: 0 },
+    { token: 't', expiresInMs: '5' },
+    [],
+  ]) {
+    await assert.rejects(withProvider(sandbox, () => value).setTimeSensitive(pin), (error) => {
+      assert.ok(error instanceof AuthenticationError)
+      assert.match(error.message, /expected a (token|positive)/)
+      assert.ok(error.cause instanceof TypeError)
+      return true
+    })
+  }
+  assert.equal(sandbox.requestCount(), 0)
+})
+
+test('the calls that waited for it do not wait longer than they may', async (t) => {
+  const client = withProvider(sandboxFor(t), () => new Promise(() => {}))
+  const began = performance.now()
+  await assert.rejects(client.setTimeSensitive({ ...pin, timeoutMs: 100 }), {
+    code: 'TIMEOUT',
+    station: 'token',
+  })
+  assert.ok(performance.now() - began < 1000)
+})
+
+test('it may make calls of other clients', async (t) => {
+  const sandbox = sandboxFor(t)
+  const inner = clientOf(sandbox)
+  const client = withProvider(sandbox, async () => {
+    await inner.setTimeSensitive(pin)
+    return tokenOf(sandbox)
+  })
+  assert.ok((await client.setTimeSensitive(pin)).ok)
+})

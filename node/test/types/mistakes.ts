@@ -1,0 +1,67 @@
+// What the types must refuse: each line is an error, or tsc complains of the comment above it.
+
+import { Client, FeedCardError, Outcome, type Quota } from 'feishu-feed-card'
+import { Sandbox } from 'feishu-feed-card/sandbox'
+
+declare const client: Client
+declare const outcome: Outcome
+
+// @ts-expect-error no options at all
+void new Client()
+// @ts-expect-error an option nobody knows
+void new Client({ appID: 'cli_1' })
+// @ts-expect-error seconds are Python's
+void new Client({ appId: 'cli_1', appSecret: 's', timeout: 5 })
+// @ts-expect-error a number as a string
+void new Client({ appId: 'cli_1', appSecret: 's', timeoutMs: '5' })
+// @ts-expect-error null is not undefined
+void new Client({ appId: 'cli_1', appSecret: null })
+// @ts-expect-error one of two
+void new Client({ appId: 'cli_1', appSecret: 's', rateLimit: { perSecond: 5 } })
+// @ts-expect-error true would be no limit that anyone knows
+void new Client({ appId: 'cli_1', appSecret: 's', rateLimit: true })
+// @ts-expect-error a provider returns a token
+void new Client({ tokenProvider: () => 5 })
+// @ts-expect-error a provider takes nothing
+void new Client({ tokenProvider: (scope: string) => scope })
+// @ts-expect-error not something to be made
+export const quota: Quota = {}
+
+const userIds = ['ou_1']
+const pin = { feedCardId: 'oc_1', userIds, timeSensitive: true }
+
+// @ts-expect-error one string is not a list
+void client.setTimeSensitive({ ...pin, userIds: 'ou_1' })
+// @ts-expect-error the state is not optional
+void client.setTimeSensitive({ feedCardId: 'oc_1', userIds })
+// @ts-expect-error nor is the chat
+void client.setTimeSensitive({ userIds, timeSensitive: true })
+// @ts-expect-error the bot's own chat has no id
+void client.setBotTimeSensitive({ feedCardId: 'oc_1', userIds, timeSensitive: true })
+// @ts-expect-error the platform's own words only
+void client.setTimeSensitive({ ...pin, userIdType: 'openId' })
+// @ts-expect-error a controller is not its signal
+void client.setTimeSensitive({ ...pin, signal: new AbortController() })
+// @ts-expect-error arguments in a row are Python's
+void client.setTimeSensitive('oc_1', ['ou_1'], true)
+
+// @ts-expect-error an outcome is read, not changed
+outcome.ok = true
+// @ts-expect-error nor its lists
+outcome.reached.push('ou_1')
+// @ts-expect-error the user may be unnamed
+export const userId: string = outcome.failedUserReasons[0]!.userId
+// @ts-expect-error outcomes come from calls
+void new Outcome({})
+// @ts-expect-error the native half is nobody's business
+void client.native
+
+// @ts-expect-error a fact nobody knows
+void new FeedCardError('message', { platform_code: 5 })
+// @ts-expect-error the kinds are closed
+export const isIt = (error: FeedCardError) => error.code === 'RATE_LIMIT'
+
+// @ts-expect-error a sandbox is started
+void new Sandbox()
+// @ts-expect-error a fault nobody knows
+Sandbox.start().faults({ statsu: 502 })

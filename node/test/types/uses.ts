@@ -1,0 +1,140 @@
+// Typical uses, checked and not run.
+
+import {
+  type CallOptions,
+  Client,
+  type ClientOptions,
+  type ErrorCode,
+  type FailedUserReason,
+  FeedCardError,
+  InvalidInputError,
+  type Outcome,
+  PartialFailureError,
+  type Quota,
+  RateLimitedError,
+  type SetTimeSensitive,
+  type Station,
+  type TokenProvider,
+  type UserIdType,
+} from 'feishu-feed-card'
+import { type Fault, Sandbox, type World } from 'feishu-feed-card/sandbox'
+
+declare function sleep(ms: number): Promise<void>
+declare const maybe: string | undefined
+declare const signal: AbortSignal | undefined
+
+export async function pins(onCall: readonly string[]): Promise<Outcome> {
+  const client = new Client({ appId: 'cli_1', appSecret: 'secret' })
+  const outcome = await client.setTimeSensitive({ feedCardId: 'oc_1', userIds: onCall, timeSensitive: true })
+  const { ok, failedUserReasons, logId, logIds, requests, reached, failed, unknown, notAttempted } = outcome
+  const facts: [boolean, readonly FailedUserReason[], string | undefined, readonly string[], number] = [
+    ok,
+    failedUserReasons,
+    logId,
+    logIds,
+    requests,
+  ]
+  const users: (readonly string[])[] = [reached, failed, unknown, notAttempted]
+  console.log(facts, users)
+  return outcome.throwIfFailed()
+}
+
+export async function everyOption(provider: TokenProvider, quota: Quota): Promise<void> {
+  const options: ClientOptions = {
+    appId: maybe,
+    appSecret: maybe,
+    tenantKey: 'tenant',
+    appTicket: 'ticket',
+    tenantAccessToken: maybe,
+    tokenProvider: provider,
+    baseUrl: 'https://open.larksuite.com',
+    allowHttp: true,
+    proxy: 'http://127.0.0.1:3128',
+    caCerts: '/etc/ssl/own.pem',
+    userAgent: 'my-bot/1.0',
+    timeoutMs: 10_000,
+    connectTimeoutMs: 1000,
+    attemptTimeoutMs: 5000,
+    maxRetries: 0,
+    rateLimit: { perSecond: 20, perMinute: 400 },
+    quota,
+    lateArrivalMs: 0,
+    maxUsersPerRequest: 10,
+  }
+  await using client = new Client({ ...options, rateLimit: false })
+  const call: SetTimeSensitive = {
+    feedCardId: 'oc_1',
+    userIds: ['ou_1'],
+    timeSensitive: false,
+    userIdType: 'union_id',
+    signal,
+    timeoutMs: undefined,
+  }
+  await client.setTimeSensitive(call)
+  await client.setBotTimeSensitive({ userIds: ['ou_1'], timeSensitive: true, signal })
+  client.setAppTicket('ticket')
+  const shared: Quota | undefined = client.quota
+  Client.fromEnv()
+  Client.fromEnv({ quota: shared })
+  await client.close()
+}
+
+export const providers: TokenProvider[] = [
+  () => 't-1',
+  () => ({ token: 't-1', expiresInMs: 60_000 }),
+  async () => 't-1',
+  async () => ({ token: 't-1' }),
+]
+
+export async function catches(client: Client, call: SetTimeSensitive): Promise<void> {
+  try {
+    await client.setTimeSensitive(call)
+  } catch (error) {
+    if (error instanceof RateLimitedError) {
+      const { code }: { code: 'RATE_LIMITED' } = error
+      await sleep(error.retryAfterMs ?? 1000)
+      console.log(code)
+    } else if (error instanceof InvalidInputError) {
+      const field: string | undefined = error.field
+      console.log(field)
+    } else if (error instanceof PartialFailureError) {
+      console.log(error.outcome?.failedUserReasons[0]?.userId)
+    } else if (error instanceof FeedCardError) {
+      const code: ErrorCode = error.code
+      const station: Station | undefined = error.station
+      const attempts: number = error.attempts
+      console.log(code, station, attempts, error.cause, error.toJSON(), error.reached.length)
+    } else {
+      throw error
+    }
+  }
+}
+
+export const exhaustive = (code: ErrorCode): boolean => {
+  switch (code) {
+    case 'RATE_LIMITED':
+    case 'SERVER':
+    case 'CONNECTION':
+    case 'TIMEOUT':
+      return true
+    case 'INVALID_INPUT':
+    case 'AUTHENTICATION':
+    case 'PERMISSION_DENIED':
+    case 'REJECTED':
+    case 'QUOTA_EXHAUSTED':
+    case 'UNEXPECTED_RESPONSE':
+    case 'PARTIAL_FAILURE':
+      return false
+  }
+}
+
+export function rehearses(kind: UserIdType, options: CallOptions): void {
+  const world: World = { apps: [{ app_id: 'cli_1', app_secret: 's' }], switches: { per_second: null } }
+  using sandbox = Sandbox.start({ world, https: true })
+  const fault: Fault = { on: 'call', status: 502, html: true, times: 2 }
+  sandbox.faults(fault, { reset: 'before' })
+  const [first] = sandbox.requests()
+  const chats: string[] = sandbox.pinned('ou_1')
+  const url: string = sandbox.httpsBaseUrl ?? sandbox.baseUrl
+  console.log(first?.path, chats, url, kind, options)
+}
