@@ -1,0 +1,119 @@
+//! `cargo xtask test`: everything that one machine with one Python and one Node can prove.
+
+use std::process::Command;
+
+use crate::node;
+use crate::python::Venv;
+use crate::run::{Run, WITHOUT_BINDINGS, output};
+
+pub(crate) fn test(run: &mut Run) -> Result<(), String> {
+    // Before the long part: nobody should wait for minutes to hear that Node is missing.
+    node::check(run)?;
+    let venv = Venv::of_project(run)?;
+
+    rust(run, &venv)?;
+    python(run, &venv)?;
+    typescript(run)?;
+    official_clients(run)?;
+    run.sum_up();
+    Ok(())
+}
+
+fn rust(run: &mut Run, venv: &Venv) -> Result<(), String> {
+    run.step("rustfmt", run.cargo(["fmt", "--all", "--check"]))?;
+
+    let mut clippy = run.cargo([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    clippy.env("PYO3_PYTHON", venv.program("python"));
+    run.step("clippy", clippy)?;
+
+    let mut tests = if output(run.cargo(["nextest", "--version"])).is_some() {
+        run.cargo(["nextest", "run", "--cargo-quiet"])
+    } else {
+        run.cargo(["test", "--all-targets"])
+    };
+    tests.args(WITHOUT_BINDINGS);
+    run.tests("Rust tests", tests)?;
+
+    let mut examples = run.cargo(["test", "--doc"]);
+    examples.args(WITHOUT_BINDINGS);
+    run.tests("Rust documentation's examples", examples)?;
+
+    let mut documentation = run.cargo(["doc", "--no-deps"]);
+    documentation
+        .args(WITHOUT_BINDINGS)
+        .env("RUSTDOCFLAGS", "-D warnings");
+    run.step("rustdoc", documentation)
+}
+
+fn python(run: &mut Run, venv: &Venv) -> Result<(), String> {
+    let in_python = |program: &str, arguments: &[&str]| -> Command {
+        let mut command = venv.command(run, program);
+        command.args(arguments).current_dir(run.root.join("python"));
+        command
+    };
+    let develop = venv.develop(run);
+    let pytest = in_python("python", &["-m", "pytest", "-q"]);
+    let mypy = in_python("mypy", &["--strict"]);
+    let allowlist = "tests/typing/stubtest_allowlist.txt";
+    let stubtest = in_python("stubtest", &["feishu_feed_card", "--allowlist", allowlist]);
+    let check = in_python("ruff", &["check", "."]);
+    let format = in_python("ruff", &["format", "--check", "."]);
+
+    run.step("Python extension", develop)?;
+    run.tests("pytest", pytest)?;
+    run.step("mypy", mypy)?;
+    run.step("stubtest", stubtest)?;
+    run.step("ruff check", check)?;
+    run.step("ruff format", format)
+}
+
+fn typescript(run: &mut Run) -> Result<(), String> {
+    run.step("npm ci", node::ci(run))?;
+    node::installed(run)?;
+    run.step("Node module", node::npm(run, ["run", "check:binding"]))?;
+    run.tests("Node tests", readable(node::npm(run, ["test"])))?;
+    run.step("TypeScript", node::npm(run, ["run", "typecheck"]))?;
+    run.step("Node linter", node::npm(run, ["run", "lint"]))?;
+    run.tests("npm package", readable(node::npm(run, ["run", "test:package"])))
+}
+
+/// Node's test runner speaks TAP where it does not write to a terminal: five lines and more for a test.
+fn readable(mut tests: Command) -> Command {
+    tests.env("NODE_OPTIONS", "--test-reporter=spec");
+    tests
+}
+
+/// The platform's own clients, unchanged, against the sandbox: they, not we, say whether it speaks the
+/// platform's language. The versions are those whose sources were read.
+fn official_clients(run: &mut Run) -> Result<(), String> {
+    const LARK_OAPI: &str = "lark-oapi==1.7.5";
+    const NODE_SDK: &str = "@larksuiteoapi/node-sdk@1.74.0";
+
+    let folder = run.root.join(".scratch/official");
+    let venv = Venv::at(run, ".scratch/official/venv", &[LARK_OAPI], LARK_OAPI)?;
+    let mut install = run.command("npm");
+    install.args([
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--no-save",
+        "--ignore-scripts",
+        "--silent",
+    ]);
+    install.arg("--prefix").arg(&folder).arg(NODE_SDK);
+    run.step("official clients' installation", install)?;
+
+    let mut test = run.cargo(["test", "--test", "official_clients"]);
+    test.args(WITHOUT_BINDINGS).args(["--", "--ignored"]);
+    test.env("OFFICIAL_PYTHON", venv.program("python"));
+    test.env("OFFICIAL_NODE_FOLDER", &folder);
+    run.tests("official clients", test)
+}
