@@ -397,7 +397,8 @@ pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
                 format!("no connection: {}", innermost(&*source)),
             )
             .with_station(Station::Connect)
-            .with_hint("Check base_url, DNS, the proxy and ca_certs"),
+            .with_hint("Check base_url, DNS, the proxy and ca_certs")
+            .with_source(source),
             Replay::Backoff,
         ),
         TransportError::Broken(source) => (
@@ -406,7 +407,8 @@ pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
                 format!("the connection broke: {}", innermost(&*source)),
             )
             .with_station(if was_sent { Station::Answer } else { Station::Send })
-            .with_hint("Call again: setting the same state twice does no harm"),
+            .with_hint("Call again: setting the same state twice does no harm")
+            .with_source(source),
             Replay::Backoff,
         ),
         TransportError::TooLarge(status) => {

@@ -318,7 +318,7 @@ impl Way<'_> {
             let taken_at = slot.as_ref().map(Slot::taken_at);
 
             trace.station = Station::Token;
-            let token = tokens.get().await?;
+            let token = tokens.get(self.bound.deadline).await?;
             if let Some((old, error)) = refused.take()
                 && old.is_same_as(&token)
             {

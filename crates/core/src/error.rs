@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::outcome::{Outcome, UserIds};
+use crate::token::BoxError;
 
 /// The kinds of error a call can end with. Every language has one class for each of them.
 ///
@@ -295,8 +296,8 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        self.0.source = Some(Arc::new(source));
+    pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.0.source = Some(source.into().into());
         self
     }
 

@@ -1,5 +1,6 @@
 //! Many calls as one line: requests are read as there is room for them, and come back as they finish.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,19 +9,22 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{Sleep, sleep_until};
 
 use crate::call::{End, TimeLimit, after};
 use crate::client::Client;
-use crate::error::Error;
-use crate::input::Request;
+use crate::error::{Error, ErrorKind, Station};
+use crate::input::{Request, without_repeats};
 use crate::outcome::{Outcome, UserIds};
 use crate::quota::LaneHandle;
 
 /// The platform takes 50 calls a second, so this many under way keep it busy at up to 2 s of latency,
 /// and leave room for those that wait before a replay.
 const CONCURRENCY: usize = 100;
+
+/// Ten minutes' worth of the platform's quota; an endless iterator must not fill the memory.
+const MOST_CONCURRENT: usize = 10_000;
 
 /// One request of many, and what it came back with; see [`Client::set_time_sensitive_many`] for an
 /// example.
@@ -69,7 +73,8 @@ pub struct Progress {
     pub eta: Option<Duration>,
 }
 
-/// What became of many calls that were stopped early.
+/// What became of many calls, also of those stopped early: `taken` is the sum of `succeeded`, `failed` and
+/// the unfinished.
 ///
 /// ```
 /// # use feishu_feed_card_sandbox::{Sandbox, World};
@@ -83,7 +88,7 @@ pub struct Progress {
 /// # let requests = [request(), request(), request()];
 /// let mut many = client.set_time_sensitive_many(requests).concurrency(1);
 /// let first = many.next().await;
-/// let report = many.stop().await;
+/// let report = many.report().await;
 /// assert_eq!((report.taken, report.succeeded), (1, 1));
 /// for left in &report.unfinished {
 ///     println!("{}: {:?} were not attempted", left.index, left.users.not_attempted);
@@ -99,7 +104,9 @@ pub struct Report {
     pub succeeded: usize,
     /// Requests that came back with an error, or with users not reached.
     pub failed: usize,
-    /// Requests that were read but did not come back.
+    /// Results that were there, and are counted above, but had not been handed out.
+    pub unread: Vec<Item>,
+    /// Requests that were read and stopped on their way.
     pub unfinished: Vec<Unfinished>,
 }
 
@@ -115,6 +122,7 @@ pub struct Unfinished {
     pub users: UserIds,
 }
 
+type Ended = Result<(task::Id, Result<Outcome, Error>), JoinError>;
 type Source = Pin<Box<dyn Stream<Item = Request> + Send>>;
 type OnProgress = Box<dyn FnMut(Progress) + Send>;
 
@@ -122,7 +130,7 @@ type OnProgress = Box<dyn FnMut(Progress) + Send>;
 /// Made by [`Client::set_time_sensitive_many`].
 ///
 /// A request is read when there is room for it, never far ahead, and its own deadline starts with its
-/// first slot of the quota. Dropping this stops everything; [`stop`](Self::stop) also tells what was
+/// first slot of the quota. Dropping this stops everything; [`report`](Self::report) also tells what was
 /// left undone.
 #[must_use = "nothing is sent until this is polled"]
 pub struct Many {
@@ -130,11 +138,13 @@ pub struct Many {
     source: Option<Source>,
     concurrency: usize,
     total_timeout: Option<Duration>,
-    end: Option<Instant>,
+    end: Option<Pin<Box<Sleep>>>,
     stop: watch::Sender<bool>,
     on_progress: Option<OnProgress>,
-    running: JoinSet<Item>,
-    /// Results that needed no sending: a request that did not pass the checks.
+    running: JoinSet<Result<Outcome, Error>>,
+    /// The requests that run, by the task that does.
+    requests: HashMap<task::Id, (usize, Arc<Request>)>,
+    /// A result that needed no sending: the request did not pass the checks.
     at_once: Option<Item>,
     total: Option<usize>,
     report: Report,
@@ -206,6 +216,7 @@ impl Client {
             stop: watch::Sender::new(false),
             on_progress: None,
             running: JoinSet::new(),
+            requests: HashMap::new(),
             at_once: None,
             total,
             report: Report::default(),
@@ -215,14 +226,15 @@ impl Client {
 
 impl Many {
     /// How many requests may be on their way, or wait for the quota, at a time; 100 unless said, and
-    /// at least 1.
+    /// from 1 to 10,000.
     pub fn concurrency(mut self, most: usize) -> Self {
-        self.concurrency = most.max(1);
+        self.concurrency = most.clamp(1, MOST_CONCURRENT);
         self
     }
 
-    /// How long all of it may take, from the first poll on; without bound unless said. What has no
-    /// slot by then comes back with an error.
+    /// How long all of it may take, from the first poll on; without bound unless said. Requests that were
+    /// read and have no slot or no answer by then come back with an error; as soon as none can have a slot in
+    /// time, no more are read.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.total_timeout = Some(timeout);
         self
@@ -277,31 +289,73 @@ impl Many {
         }
     }
 
-    /// Stops what is on its way and tells what was left undone.
-    pub async fn stop(mut self) -> Report {
+    /// Tells what became of every request. Stops what is still on its way: after this,
+    /// [`next`](Self::next) gives nothing more.
+    pub async fn report(&mut self) -> Report {
+        self.source = None;
+        if let Some(item) = self.at_once.take() {
+            self.leave_unread(item);
+        }
+        // What has ended by now has ended of its own.
+        while let Some(ended) = self.running.try_join_next_with_id() {
+            if let Ok(item) = self.item_of(ended) {
+                self.leave_unread(item);
+            }
+        }
         self.stop.send_replace(true);
-        while let Some(ended) = self.running.join_next().await {
-            let Ok(Item {
-                index,
-                request,
-                result,
-            }) = ended
-            else {
-                continue;
-            };
-            match result {
-                Ok(outcome) => self.count(&Ok(outcome)),
-                Err(error) => {
+        while let Some(ended) = self.running.join_next_with_id().await {
+            match self.item_of(ended) {
+                Ok(Item {
+                    index,
+                    request,
+                    result: Err(error),
+                }) if is_by_the_stop(&error) => {
+                    let users = error.users().clone();
                     self.report.unfinished.push(Unfinished {
                         index,
                         request,
-                        users: error.users().clone(),
+                        users,
                     });
                 }
+                Ok(item) => self.leave_unread(item),
+                Err(_) => {}
             }
         }
+        self.report.unread.sort_by_key(|item| item.index);
         self.report.unfinished.sort_by_key(|unfinished| unfinished.index);
-        self.report
+        self.report.clone()
+    }
+
+    /// What a task ended with; where it panicked nobody knows how far it came.
+    fn item_of(&mut self, ended: Ended) -> Result<Item, Option<JoinError>> {
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, Ok(result)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        let (index, request) = self.requests.remove(&id).ok_or(None)?;
+        result
+            .map(|result| Item {
+                index,
+                request: request.clone(),
+                result,
+            })
+            .map_err(|error| {
+                let users = UserIds {
+                    unknown: without_repeats(request.user_ids.clone()),
+                    ..UserIds::default()
+                };
+                self.report.unfinished.push(Unfinished {
+                    index,
+                    request,
+                    users,
+                });
+                Some(error)
+            })
+    }
+
+    fn leave_unread(&mut self, item: Item) {
+        self.count(&item.result);
+        self.report.unread.push(item);
     }
 
     fn count(&mut self, result: &Result<Outcome, Error>) {
@@ -313,23 +367,31 @@ impl Many {
     }
 
     fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Item>> {
+        self.stop_reading_in_time(context);
         self.start_what_fits(context);
         let item = loop {
             if let Some(item) = self.at_once.take() {
                 break item;
             }
-            match ready!(self.running.poll_join_next(context)) {
-                Some(Ok(item)) => break item,
-                Some(Err(error)) => {
-                    if let Ok(panic) = error.try_into_panic() {
-                        std::panic::resume_unwind(panic);
+            match ready!(self.running.poll_join_next_with_id(context)) {
+                Some(ended) => match self.item_of(ended) {
+                    Ok(item) => break item,
+                    Err(Some(error)) => {
+                        if let Ok(panic) = error.try_into_panic() {
+                            std::panic::resume_unwind(panic);
+                        }
                     }
-                }
+                    Err(None) => {}
+                },
                 None if self.source.is_none() => return Poll::Ready(None),
                 None => return Poll::Pending,
             }
         };
         self.count(&item.result);
+        if item.result.as_ref().is_err_and(has_no_slot) {
+            // Nor would those after it: without end they would be read only to fail.
+            self.source = None;
+        }
         if self.on_progress.is_some() {
             let progress = self.progress();
             if let Some(callback) = &mut self.on_progress {
@@ -339,10 +401,19 @@ impl Many {
         Poll::Ready(Some(item))
     }
 
-    fn start_what_fits(&mut self, context: &mut Context<'_>) {
-        if self.end.is_none() {
-            self.end = self.total_timeout.map(after);
+    fn stop_reading_in_time(&mut self, context: &mut Context<'_>) {
+        let Some(timeout) = self.total_timeout else {
+            return;
+        };
+        let end = self
+            .end
+            .get_or_insert_with(|| Box::pin(sleep_until(after(timeout))));
+        if self.source.is_some() && end.as_mut().poll(context).is_ready() {
+            self.source = None;
         }
+    }
+
+    fn start_what_fits(&mut self, context: &mut Context<'_>) {
         while self.at_once.is_none()
             && self.running.len() < self.concurrency
             && let Some(source) = &mut self.source
@@ -371,20 +442,25 @@ impl Many {
             }
             Ok(call) => {
                 let end = End {
-                    at: self.end,
+                    at: self.end.as_ref().map(|end| end.deadline()),
                     stop: self.stop.subscribe(),
                 };
                 let begun = core.begin(call, TimeLimit::FirstSlot { timeout, end });
-                self.running.spawn(async move {
-                    Item {
-                        index,
-                        request,
-                        result: core.run(begun).await,
-                    }
-                });
+                let task = self.running.spawn(async move { core.run(begun).await });
+                self.requests.insert(task.id(), (index, request));
             }
         }
     }
+}
+
+/// A call that was stopped ends as one whose deadline has passed.
+fn is_by_the_stop(error: &Error) -> bool {
+    error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error)
+}
+
+/// A request of many waits for its first slot until the `total_timeout`.
+fn has_no_slot(error: &Error) -> bool {
+    error.kind() == ErrorKind::RateLimited && error.station() == Some(Station::Quota)
 }
 
 impl Stream for Many {

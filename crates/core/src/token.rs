@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::call::after;
 use crate::error::{Error, ErrorKind, Station};
 use crate::secret;
 
@@ -131,6 +132,13 @@ struct State {
 
 type Fetched = Result<Arc<Token>, Error>;
 
+/// A fetch that others may wait for already.
+struct Begun {
+    tell: watch::Sender<Option<Fetched>>,
+    /// How many tokens the platform had refused by then.
+    refusals: u64,
+}
+
 impl Tokens {
     pub(crate) fn new(source: fetch::Source) -> Self {
         Self(Arc::new(Shared {
@@ -147,27 +155,30 @@ impl Tokens {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The token to use now. Waits only where there is none.
-    pub(crate) async fn get(&self) -> Fetched {
-        // A fetch ends without a result where its runtime was shut down or its provider panicked: the
-        // second time it is told.
+    /// The token to use now. Waits only where there is none, and a fetch that it begins may go on until
+    /// this call's deadline.
+    pub(crate) async fn get(&self, deadline: Option<Instant>) -> Fetched {
+        // A fetch ends without a result where its runtime was shut down: the second time it is told.
         for _ in 0..2 {
-            let mut fetching = {
+            let (usable, mut fetching, to_start) = {
                 let state = &mut *self.state();
                 let now = Instant::now();
-                if let Some(token) = state.usable(now) {
-                    if state.wants_renewal(&token, now) {
-                        self.join_or_start(state);
-                    }
-                    return Ok(token);
+                let usable = state.usable(now);
+                match &usable {
+                    Some(token) if !state.wants_renewal(token, now) => return Ok(token.clone()),
+                    Some(_) => {}
+                    None => state.still_refused(now)?,
                 }
-                if let Some((until, error)) = &state.refused_until
-                    && now < *until
-                {
-                    return Err(error.clone());
-                }
-                self.join_or_start(state)
+                let (fetching, to_start) = state.join_or_begin();
+                (usable, fetching, to_start)
             };
+            // Without the lock: a provider is the caller's own code.
+            if let Some(begun) = to_start {
+                self.start(begun, deadline);
+            }
+            if let Some(token) = usable {
+                return Ok(token);
+            }
             if let Ok(fetched) = fetching.wait_for(Option::is_some).await
                 && let Some(fetched) = &*fetched
             {
@@ -179,7 +190,7 @@ impl Tokens {
             "the fetch of the token ended without a result",
         )
         .with_station(Station::Token)
-        .with_hint("A token provider panicked, or the runtime of the call that fetched was shut down"))
+        .with_hint("The runtime of the call that fetched it was shut down: call again"))
     }
 
     /// What was refused for good may go now: a store app has a new ticket.
@@ -202,17 +213,14 @@ impl Tokens {
         }
     }
 
-    fn join_or_start(&self, state: &mut State) -> watch::Receiver<Option<Fetched>> {
-        if let Some(fetching) = &state.fetching
-            && fetching.has_changed().is_ok()
-        {
-            return fetching.clone();
-        }
-        let (tell, fetching) = watch::channel(None);
-        state.fetching = Some(fetching.clone());
-        let refusals = state.refusals;
+    fn start(&self, begun: Begun, deadline: Option<Instant>) {
+        let Begun { tell, refusals } = begun;
+        let endpoints = &self.0.source.endpoints;
+        // As it may outlive the call that began it, the client's timeout counts too.
+        let own = after(endpoints.timeout);
+        let until = deadline.map_or(own, |deadline| deadline.max(own));
         // Called here and not in the task: a provider may need to know whose call it serves.
-        let first = self.0.source.fetch();
+        let first = self.0.source.fetch(until);
         let tokens = self.clone();
         // A task of its own: a caller that gives up does not take the others' token away.
         let fetch = async move {
@@ -223,7 +231,7 @@ impl Tokens {
                 return;
             }
             if tokens.is_refused_since(&fetched, refusals) {
-                fetched = tokens.0.source.fetch().await.map(Arc::new);
+                fetched = tokens.0.source.fetch(until).await.map(Arc::new);
             }
             match &fetched {
                 Ok(token) => tracing::debug!(
@@ -242,7 +250,6 @@ impl Tokens {
             tell.send_replace(Some(fetched));
         };
         tokio::spawn(fetch.instrument(tracing::debug_span!("token_fetch")));
-        fetching
     }
 
     /// Whether a fetch that began when there were that many refusals brought a token refused since.
@@ -261,6 +268,26 @@ impl State {
             .as_ref()
             .filter(|token| now < token.expires_at)
             .cloned()
+    }
+
+    fn still_refused(&self, now: Instant) -> Result<(), Error> {
+        match &self.refused_until {
+            Some((until, error)) if now < *until => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The fetch that is under way, or one that the caller has to start.
+    fn join_or_begin(&mut self) -> (watch::Receiver<Option<Fetched>>, Option<Begun>) {
+        if let Some(fetching) = &self.fetching
+            && fetching.has_changed().is_ok()
+        {
+            return (fetching.clone(), None);
+        }
+        let (tell, fetching) = watch::channel(None);
+        self.fetching = Some(fetching.clone());
+        let refusals = self.refusals;
+        (fetching, Some(Begun { tell, refusals }))
     }
 
     fn wants_renewal(&self, token: &Token, now: Instant) -> bool {

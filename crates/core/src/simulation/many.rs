@@ -187,7 +187,7 @@ async fn stopping_early_tells_what_was_left() {
         done += 1;
     }
     sleep(Duration::from_millis(1200)).await;
-    let report = many.stop().await;
+    let report = many.report().await;
     assert_eq!(
         report.taken,
         report.succeeded + report.failed + report.unfinished.len()
@@ -209,6 +209,101 @@ async fn stopping_early_tells_what_was_left() {
         "{} sent, {unsent} unsent",
         sent.len()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_has_what_was_there_but_not_read() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(100)))
+        .max_retries(0)
+        .build()
+        .unwrap();
+    stage.faults([
+        Fault::on_call(),
+        Fault {
+            code: Some(230_027),
+            ..Fault::on_call()
+        },
+        Fault {
+            delay_before_ms: 60_000,
+            ..Fault::on_call()
+        },
+    ]);
+    let chats = [CHAT, CHAT, CHAT, CHAT, "nowhere"];
+    let mut many = client.set_time_sensitive_many(chats.map(|chat| Request::new(chat, [USER], true)));
+    assert_eq!(
+        many.next().await.unwrap().index,
+        4,
+        "a wrong request needs no answer"
+    );
+    sleep(Duration::from_secs(1)).await;
+    let report = many.report().await;
+    assert_eq!((report.taken, report.succeeded, report.failed), (5, 2, 2));
+    assert_eq!(report.unread.iter().filter(|item| item.result.is_ok()).count(), 2);
+    let [left] = &report.unfinished[..] else {
+        panic!("{:?}", report.unfinished)
+    };
+    assert_eq!(left.users.unknown, [USER]);
+    let mut indices: Vec<_> = report.unread.iter().map(|item| item.index).collect();
+    assert!(indices.is_sorted());
+    indices.push(left.index);
+    indices.sort_unstable();
+    assert_eq!(indices, [0, 1, 2, 3]);
+    assert!(many.next().await.is_none());
+    let again = many.report().await;
+    assert_eq!(
+        (again.taken, again.unread.len(), again.unfinished.len()),
+        (5, 3, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_without_an_early_end_has_all() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(1)))
+        .build()
+        .unwrap();
+    let chats = [CHAT, "nowhere", CHAT];
+    let mut many = client.set_time_sensitive_many(chats.map(|chat| Request::new(chat, [USER], true)));
+    while many.next().await.is_some() {}
+    let report = many.report().await;
+    assert_eq!((report.taken, report.succeeded, report.failed), (3, 2, 1));
+    assert!(report.unread.is_empty() && report.unfinished.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_total_timeout_ends_a_source_that_gives_nothing_and_one_that_never_ends() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(10)))
+        .build()
+        .unwrap();
+    let timeout = Duration::from_secs(10);
+
+    let began = Instant::now();
+    let one = futures_util::stream::iter([Request::new(CHAT, [USER], true)]);
+    let silent = one.chain(futures_util::stream::pending());
+    let mut many = client.set_time_sensitive_stream(silent).total_timeout(timeout);
+    assert!(many.next().await.unwrap().result.is_ok());
+    assert!(many.next().await.is_none());
+    assert_eq!(began.elapsed().as_secs(), 10);
+
+    let endless = std::iter::repeat_with(|| Request::new(CHAT, [USER], true));
+    let mut many = client
+        .set_time_sensitive_many(endless)
+        .concurrency(usize::MAX)
+        .total_timeout(timeout);
+    let mut late = 0;
+    while let Some(item) = many.next().await {
+        late += usize::from(item.result.is_err());
+    }
+    let report = many.report().await;
+    assert_eq!(report.failed, late);
+    assert_eq!(
+        (report.succeeded + late, report.unfinished.len()),
+        (report.taken, 0)
+    );
+    // 50 a second and what waits for its turn.
+    assert!(report.taken < 11_000, "{} were read", report.taken);
 }
 
 #[tokio::test(start_paused = true)]

@@ -401,10 +401,71 @@ async fn a_provider_that_fails_or_panics_is_told() {
         (error.kind(), error.station()),
         (ErrorKind::Authentication, Some(Station::Token))
     );
+    assert!(error.to_string().contains("it panicked"), "{error}");
     let error = pin(&client(|| Ok(ProvidedToken::new("two\nlines"))))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
+}
+
+/// Panics before there is a future, as a closure's own first lines may.
+struct PanicsAtOnce;
+
+impl crate::TokenProvider for PanicsAtOnce {
+    fn tenant_access_token(&self) -> crate::Providing {
+        panic!("a bug")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_panics_at_once_is_told_to_all_and_asked_again() {
+    let stage = stage(0, Switches::unlimited());
+    let client = Client::builder()
+        .transport(super::OnStage::new(&stage, round_trip(RTT)))
+        .token_provider(PanicsAtOnce)
+        .build()
+        .unwrap();
+    for result in futures_util::future::join_all((0..10).map(|_| pin(&client))).await {
+        assert!(result.unwrap_err().to_string().contains("it panicked"));
+    }
+    assert!(pin(&client).await.is_err());
+}
+
+/// A told wait is worth waiting for only while somebody may still need the token.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_cannot_end_in_time_fails_at_once_with_what_it_saw() {
+    for (timeout, waits) in [(10, false), (60, true)] {
+        let stage = stage(0, Switches::unlimited());
+        stage.fault(Fault {
+            status: http::StatusCode::from_u16(503).ok(),
+            html: true,
+            headers: [(http::header::RETRY_AFTER, http::HeaderValue::from_static("40"))]
+                .into_iter()
+                .collect(),
+            ..Fault::on_token()
+        });
+        let client = client(&stage, round_trip(RTT))
+            .timeout(Duration::from_secs(20))
+            .build()
+            .unwrap();
+        let began = Instant::now();
+        let call = client
+            .set_time_sensitive(CHAT, [USER], true)
+            .timeout(Duration::from_secs(timeout));
+        let result = call.await;
+        if waits {
+            assert!(result.unwrap().ok());
+            assert_eq!(began.elapsed().as_secs(), 40);
+        } else {
+            let error = result.unwrap_err();
+            assert_eq!(
+                (error.kind(), error.station()),
+                (ErrorKind::Server, Some(Station::Token))
+            );
+            assert_eq!(error.retry_after(), Some(Duration::from_secs(40)));
+            assert!(began.elapsed() < Duration::from_secs(1));
+        }
+    }
 }
 
 fn store_app(stage: &Stage) -> crate::ClientBuilder {

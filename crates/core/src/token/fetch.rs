@@ -14,10 +14,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use zeroize::Zeroizing;
 
-use super::{Abandoned, BoxError, Token, TokenProvider};
+use super::{Abandoned, BoxError, Token, TokenProvider, provider};
 use crate::answer::{self, Failure, Reading};
 use crate::codes::{APP_TICKET_INVALID, Replay};
 use crate::error::{Error, ErrorKind, Station};
@@ -109,23 +109,22 @@ impl Source {
         }
     }
 
-    /// Fetches a token; bounded by the client's timeout, as it may outlive the call that began it. A
-    /// provider is called at once and not when first polled, so that it can tell whose call it serves.
-    pub(super) fn fetch(&self) -> Fetching {
+    /// Fetches a token. A provider is called at once and not when first polled, so that it can tell whose
+    /// call it serves.
+    pub(super) fn fetch(&self, until: Instant) -> Fetching {
         let endpoints = self.endpoints.clone();
-        let most = endpoints.timeout;
         let fetching: Fetching = match &self.identity {
             Identity::SelfBuilt(app) => {
                 let app = app.clone();
-                Box::pin(async move { app.tenant_access_token(&endpoints).await })
+                Box::pin(async move { app.tenant_access_token(&endpoints, until).await })
             }
             Identity::Store(app) => {
                 let app = app.clone();
-                Box::pin(async move { app.tenant_access_token(&endpoints).await })
+                Box::pin(async move { app.tenant_access_token(&endpoints, until).await })
             }
             Identity::Given(token) => Box::pin(ready(Token::new(token.clone(), Some(super::LONGEST_LIFE)))),
             Identity::Provider(provider) => {
-                let providing = provider.tenant_access_token();
+                let providing = provider::ask(&**provider);
                 Box::pin(async move {
                     match providing.await {
                         Ok(token) => Token::new(token.value, token.life),
@@ -135,7 +134,7 @@ impl Source {
             }
         };
         Box::pin(async move {
-            let fetched = timeout(most, fetching).await.unwrap_or_else(|_| {
+            let fetched = timeout_at(until, fetching).await.unwrap_or_else(|_| {
                 Err(Error::new(
                     ErrorKind::DeadlineExceeded,
                     "fetching the token took longer than the timeout",
@@ -152,29 +151,13 @@ fn provider_failed(error: BoxError) -> Error {
         format!("the token provider failed: {error}"),
     )
     .with_hint("Mend the token provider: the client has no other way to a token")
-    .with_source(ProviderFailed(error))
+    .with_source(error)
 }
 
 /// Whether a provider was stopped before it had an answer: then another caller may ask again at once.
 pub(super) fn was_abandoned(error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(std::error::Error::source);
+    let source = std::error::Error::source(error);
     source.is_some_and(<dyn std::error::Error>::is::<Abandoned>)
-}
-
-/// A boxed error is not an error itself.
-#[derive(Debug)]
-struct ProviderFailed(BoxError);
-
-impl fmt::Display for ProviderFailed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for ProviderFailed {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.0)
-    }
 }
 
 #[derive(Deserialize)]
@@ -197,13 +180,13 @@ impl TokenData {
 }
 
 impl SelfBuiltApp {
-    async fn tenant_access_token(&self, endpoints: &Endpoints) -> Result<Token, Error> {
+    async fn tenant_access_token(&self, endpoints: &Endpoints, until: Instant) -> Result<Token, Error> {
         let body = [
             ("app_id", &*self.app_id),
             ("app_secret", self.app_secret.expose_secret()),
         ];
         let mask = |text: &mut String| secret::mask(text, &self.app_secret);
-        let data = endpoints.post(SELF_BUILT, &body, &mask).await;
+        let data = endpoints.post(SELF_BUILT, &body, until, &mask).await;
         tenant_token(data.map_err(|failure| failure.error)?)
     }
 }
@@ -250,22 +233,27 @@ impl StoreApp {
             .unwrap_or_else(PoisonError::into_inner) = token;
     }
 
-    async fn tenant_access_token(&self, endpoints: &Endpoints) -> Result<Token, Error> {
+    async fn tenant_access_token(&self, endpoints: &Endpoints, until: Instant) -> Result<Token, Error> {
         let remembered = self
             .app_access_token()
             .filter(|(_, renew_at)| Instant::now() < *renew_at);
         if let Some((token, _)) = remembered {
-            match self.exchange(endpoints, &token).await {
+            match self.exchange(endpoints, &token, until).await {
                 // Not told apart from a wrong tenant_key: a new app_access_token will tell.
                 Err(error) if error.kind() == ErrorKind::Authentication => self.remember(None),
                 exchanged => return exchanged,
             }
         }
-        let token = self.fetch_app_access_token(endpoints).await?;
-        self.exchange(endpoints, &token).await
+        let token = self.fetch_app_access_token(endpoints, until).await?;
+        self.exchange(endpoints, &token, until).await
     }
 
-    async fn exchange(&self, endpoints: &Endpoints, token: &SecretString) -> Result<Token, Error> {
+    async fn exchange(
+        &self,
+        endpoints: &Endpoints,
+        token: &SecretString,
+        until: Instant,
+    ) -> Result<Token, Error> {
         let body = [
             ("app_access_token", token.expose_secret()),
             ("tenant_key", &*self.tenant_key),
@@ -274,17 +262,21 @@ impl StoreApp {
             secret::mask(text, token);
             self.mask(text);
         };
-        let data = endpoints.post(TENANT_ACCESS_TOKEN, &body, &mask).await;
+        let data = endpoints.post(TENANT_ACCESS_TOKEN, &body, until, &mask).await;
         tenant_token(data.map_err(|failure| failure.error)?)
     }
 
     /// With the ticket at hand; where there is none, or the platform refuses it, with the one that it
     /// pushes when asked.
-    async fn fetch_app_access_token(&self, endpoints: &Endpoints) -> Result<SecretString, Error> {
+    async fn fetch_app_access_token(
+        &self,
+        endpoints: &Endpoints,
+        until: Instant,
+    ) -> Result<SecretString, Error> {
         let mut tickets = self.ticket.subscribe();
         let ticket = tickets.borrow_and_update().clone();
         let refusal = match ticket {
-            Some(ticket) => match self.app_access_token_with(endpoints, &ticket).await {
+            Some(ticket) => match self.app_access_token_with(endpoints, &ticket, until).await {
                 Err(failure) if failure.error.platform_code() == Some(APP_TICKET_INVALID) => failure.error,
                 answered => return answered.map_err(|failure| failure.error),
             },
@@ -292,7 +284,7 @@ impl StoreApp {
                 "Pass the app_ticket that your event endpoint receives to set_app_ticket; one was asked for",
             ),
         };
-        self.ask_for_ticket(endpoints).await?;
+        self.ask_for_ticket(endpoints, until).await?;
         let deadline = Instant::now() + TICKET_WAIT;
         match timeout_at(deadline, tickets.changed()).await {
             Ok(Ok(())) => {}
@@ -300,7 +292,7 @@ impl StoreApp {
         }
         let ticket = tickets.borrow_and_update().clone();
         let Some(ticket) = ticket else { return Err(refusal) };
-        self.app_access_token_with(endpoints, &ticket)
+        self.app_access_token_with(endpoints, &ticket, until)
             .await
             .map_err(|failure| failure.error)
     }
@@ -309,6 +301,7 @@ impl StoreApp {
         &self,
         endpoints: &Endpoints,
         ticket: &SecretString,
+        until: Instant,
     ) -> Result<SecretString, Failure> {
         let body = [
             ("app_id", &*self.app_id),
@@ -319,7 +312,7 @@ impl StoreApp {
             secret::mask(text, ticket);
             self.mask(text);
         };
-        let data: TokenData = endpoints.post(APP_ACCESS_TOKEN, &body, &mask).await?;
+        let data: TokenData = endpoints.post(APP_ACCESS_TOKEN, &body, until, &mask).await?;
         let life = data.life();
         let token = data.app_access_token.filter(|token| !token.is_empty());
         let Some(token) = token else {
@@ -332,13 +325,13 @@ impl StoreApp {
         Ok(token)
     }
 
-    async fn ask_for_ticket(&self, endpoints: &Endpoints) -> Result<(), Error> {
+    async fn ask_for_ticket(&self, endpoints: &Endpoints, until: Instant) -> Result<(), Error> {
         let body = [
             ("app_id", &*self.app_id),
             ("app_secret", self.app_secret.expose_secret()),
         ];
         let mask = |text: &mut String| self.mask(text);
-        let data: Result<Value, Failure> = endpoints.post(RESEND, &body, &mask).await;
+        let data: Result<Value, Failure> = endpoints.post(RESEND, &body, until, &mask).await;
         data.map(drop).map_err(|failure| failure.error)
     }
 }
@@ -361,6 +354,7 @@ impl Endpoints {
         &self,
         path: &str,
         body: &[(&str, &str)],
+        until: Instant,
         mask: Mask<'_>,
     ) -> Result<T, Failure> {
         let body = secret_json(body).map_err(Failure::from)?;
@@ -375,13 +369,20 @@ impl Endpoints {
                 },
                 Err(error) => answer::no_answer(error, true),
             };
-            let Some(wait) = replays.next(worth(&failure), failure.wait) else {
-                return Err(Failure {
-                    error: failure.error.with_attempts(attempts),
-                    ..failure
-                });
-            };
-            sleep(wait).await;
+            let wait = replays.next(worth(&failure), failure.wait);
+            match wait {
+                Some(wait) if Instant::now() + wait < until => sleep(wait).await,
+                _ => {
+                    let retry_after = wait.or(failure.wait);
+                    return Err(Failure {
+                        error: failure
+                            .error
+                            .with_attempts(attempts)
+                            .with_retry_after(retry_after),
+                        ..failure
+                    });
+                }
+            }
         }
     }
 

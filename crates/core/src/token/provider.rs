@@ -1,10 +1,13 @@
 //! Tokens that the caller supplies.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use secrecy::SecretString;
 
 /// What a [`TokenProvider`] may fail with.
@@ -54,6 +57,26 @@ where
     fn tenant_access_token(&self) -> Providing {
         Box::pin(self())
     }
+}
+
+/// Asks a provider; one that panics, at once or later, has failed like any other.
+pub(super) fn ask(provider: &dyn TokenProvider) -> Providing {
+    let asked = catch_unwind(AssertUnwindSafe(|| provider.tenant_access_token()));
+    Box::pin(async move {
+        match asked {
+            Ok(providing) => AssertUnwindSafe(providing)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(panicked),
+            Err(panic) => panicked(panic),
+        }
+    })
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Result<ProvidedToken, BoxError> {
+    // What it said went to the panic hook; here it might carry a secret into an error.
+    drop(panic);
+    Err("it panicked".into())
 }
 
 /// A token and for how long it is good.
