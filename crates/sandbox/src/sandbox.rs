@@ -40,6 +40,7 @@ pub struct SandboxBuilder {
     port: u16,
     https: bool,
     https_port: u16,
+    max_concurrent_streams: Option<u32>,
 }
 
 impl Sandbox {
@@ -51,6 +52,7 @@ impl Sandbox {
             port: 0,
             https: false,
             https_port: 0,
+            max_concurrent_streams: None,
         }
     }
 
@@ -179,12 +181,19 @@ impl SandboxBuilder {
         self
     }
 
+    /// How many requests an HTTP/2 connection may carry at a time; 200 unless said.
+    pub fn max_concurrent_streams(mut self, most: u32) -> Self {
+        self.max_concurrent_streams = Some(most);
+        self
+    }
+
     /// Starts the server. It listens when this returns.
     pub fn start(self) -> io::Result<Sandbox> {
         let stage = Stage::new(self.world);
         stage.faults(self.faults);
         let (tls, ca_pem) = if self.https { Some(tls::acceptor()?) } else { None }.unzip();
-        let server = Server::start(stage.clone(), self.port, tls.map(|tls| (self.https_port, tls)))?;
+        let https = tls.map(|tls| (self.https_port, tls));
+        let server = Server::start(stage.clone(), self.port, https, self.max_concurrent_streams)?;
         Ok(Sandbox {
             stage,
             server,

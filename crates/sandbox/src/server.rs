@@ -56,7 +56,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(stage: Stage, port: u16, https: Option<(u16, TlsAcceptor)>) -> io::Result<Self> {
+    pub(crate) fn start(
+        stage: Stage,
+        port: u16,
+        https: Option<(u16, TlsAcceptor)>,
+        max_concurrent_streams: Option<u32>,
+    ) -> io::Result<Self> {
         let (http_listener, http) = listen(port)?;
         let mut doors = vec![Door {
             address: http,
@@ -82,7 +87,7 @@ impl Server {
             stage,
             connections: AtomicU64::new(0),
             hang_up: Arc::new(Notify::new()),
-            http: protocol(),
+            http: protocol(max_concurrent_streams),
         });
         let thread = std::thread::Builder::new()
             .name("feishu-sandbox".to_owned())
@@ -154,9 +159,13 @@ struct House {
     http: Builder<TokioExecutor>,
 }
 
-fn protocol() -> Builder<TokioExecutor> {
+fn protocol(max_concurrent_streams: Option<u32>) -> Builder<TokioExecutor> {
     // One official client reads a header only where it is spelt `X-Tt-Logid`.
-    Builder::new(TokioExecutor::new()).title_case_headers(true)
+    let mut http = Builder::new(TokioExecutor::new()).title_case_headers(true);
+    if let Some(most) = max_concurrent_streams {
+        http.http2().max_concurrent_streams(most);
+    }
+    http
 }
 
 fn listen(port: u16) -> io::Result<(TcpListener, SocketAddr)> {
