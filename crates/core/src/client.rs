@@ -17,7 +17,8 @@ use crate::token::fetch::Identity;
 /// Pins group chats to the top of people's message lists, and unpins them again.
 ///
 /// Cloning is cheap, and clones share the token, the connections and the quota. Calls need a tokio
-/// runtime with its time and IO drivers.
+/// runtime with its time and IO drivers. A connection, and the fetch of a token, live on the runtime of the
+/// call that began them: where several runtimes share a client, each must be driven while the others call.
 ///
 /// ```
 /// # use feishu_feed_card_sandbox::{Sandbox, World};

@@ -567,6 +567,54 @@ async fn in_env_the_machine_trusts_the_sandbox() {
     );
 }
 
+/// Two processes that share an app and not its quota, at the platform's own limits:
+/// `cargo test -p feishu-feed-card --test network -- --ignored --nocapture two_processes`.
+#[test]
+#[ignore = "takes three minutes or more, as the quota has it"]
+fn two_processes_get_all_their_calls_through() {
+    const CALLS: usize = 1500;
+    let sandbox = Sandbox::builder().start().unwrap();
+    let variables = [
+        ("TEST_BASE_URL", sandbox.base_url()),
+        ("TEST_CALLS", CALLS.to_string()),
+    ];
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| in_process("in_env_all_calls_succeed", &variables));
+        }
+    });
+    let records = sandbox.requests();
+    let with = |code| {
+        records
+            .iter()
+            .filter(|record| record.code == Some(code) && record.method == "PATCH")
+            .count()
+    };
+    let (done, refused, most) = (with(0), with(99_991_400), 50 + 2 * CALLS / 20);
+    println!(
+        "2 processes, {CALLS} calls each: {:?}, {refused} refused of at most {most}",
+        began.elapsed()
+    );
+    assert_eq!(done, 2 * CALLS);
+    assert!(refused <= most);
+}
+
+#[tokio::test]
+#[ignore = "run by two_processes_get_all_their_calls_through"]
+async fn in_env_all_calls_succeed() {
+    let client = app()
+        .base_url(test_base_url())
+        .timeout(Duration::from_secs(600))
+        .build()
+        .unwrap();
+    let calls: usize = std::env::var("TEST_CALLS").unwrap().parse().unwrap();
+    let calls = (0..calls).map(|_| client.set_time_sensitive(CHAT, [USER], true).into_future());
+    for outcome in futures_util::future::join_all(calls).await {
+        assert!(outcome.unwrap().ok());
+    }
+}
+
 #[test]
 fn the_environment_names_the_app() {
     let sandbox = Sandbox::builder().start().unwrap();
