@@ -93,6 +93,47 @@ pub(crate) enum Step {
     NewClient(Expected),
     Control(Control),
     Together(Vec<CallStep>),
+    Many(ManyStep),
+}
+
+/// Many requests at once, by their index.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ManyStep {
+    pub(crate) requests: Vec<GroupArgs>,
+    pub(crate) concurrency: Option<usize>,
+    pub(crate) total_timeout: Option<f64>,
+    /// The loop is left after so many items.
+    pub(crate) take: Option<usize>,
+    pub(crate) items: Vec<ItemEnd>,
+    pub(crate) report: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "RawItemEnd")]
+pub(crate) struct ItemEnd {
+    pub(crate) index: usize,
+    pub(crate) expected: Expected,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawItemEnd {
+    index: usize,
+    returns: Option<Value>,
+    raises: Option<Value>,
+}
+
+impl TryFrom<RawItemEnd> for ItemEnd {
+    type Error = String;
+
+    fn try_from(end: RawItemEnd) -> Result<Self, String> {
+        let expected = Expected::new(end.returns, end.raises)?;
+        Ok(Self {
+            index: end.index,
+            expected,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -169,6 +210,7 @@ impl TryFrom<Value> for Step {
         match &*name {
             "control" => read(content).map(Self::Control),
             "together" => read(content).map(Self::Together),
+            "many" => read(content).map(Self::Many),
             "new_client" => match content.get("raises") {
                 Some(raises) if content.as_object().is_some_and(|new| new.len() == 1) => {
                     Expected::new(None, Some(raises.clone())).map(Self::NewClient)

@@ -3,16 +3,19 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use feishu_feed_card::{
-    Client, Error, FailedUserReason, Outcome, RateLimit, SetTimeSensitive, Station, UserIdType, UserIds,
-    binding,
+    Client, Error, FailedUserReason, Outcome, RateLimit, Report, Request, SetTimeSensitive, Station,
+    Unfinished, UserIdType, UserIds, binding,
 };
 use feishu_feed_card_sandbox::{Sandbox, World};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::case::{Call, CallStep, Case, ClientOptions, Expected, Seen, Step, WorldParts};
+use crate::case::{
+    Call, CallStep, Case, ClientOptions, Expected, GroupArgs, ManyStep, Seen, Step, WorldParts,
+};
 use crate::compare::differences;
 
 pub(crate) async fn play(case: Case) -> Result<(), String> {
@@ -44,6 +47,7 @@ pub(crate) async fn play(case: Case) -> Result<(), String> {
                     verdict?;
                 }
             }
+            Step::Many(step) => make_many(&client, &place, step).await?,
             Step::Control(control) => {
                 let done = sandbox.control(control.clone());
                 done.map_err(|error| format!("  {place}: {error}"))?;
@@ -138,6 +142,71 @@ async fn make(client: &Client, place: &str, step: &CallStep) -> Result<(), Strin
         Call::AppTicket(args) => client.set_app_ticket(&args.app_ticket).map(|()| Value::Null),
     };
     judge(place, came, &step.expected)
+}
+
+/// The items that came, in the order of their indices, and the report.
+async fn make_many(client: &Client, place: &str, step: &ManyStep) -> Result<(), String> {
+    let requests = step.requests.iter().map(request).collect::<Result<Vec<_>, _>>();
+    let requests = requests.map_err(|error| format!("  {place}: {error}"))?;
+    let mut many = client.set_time_sensitive_many(requests);
+    if let Some(concurrency) = step.concurrency {
+        many = many.concurrency(concurrency);
+    }
+    if let Some(timeout) = step.total_timeout {
+        many = many.total_timeout(Duration::from_secs_f64(timeout));
+    }
+    let mut items = Vec::new();
+    while items.len() < step.take.unwrap_or(usize::MAX) {
+        let Some(item) = many.next().await else { break };
+        items.push(item);
+    }
+    items.sort_by_key(|item| item.index);
+    let came: Vec<usize> = items.iter().map(|item| item.index).collect();
+    let expected: Vec<usize> = step.items.iter().map(|item| item.index).collect();
+    if came != expected {
+        return Err(format!(
+            "  {place}: expected the items {expected:?}, {came:?} came"
+        ));
+    }
+    for (item, end) in items.into_iter().zip(&step.items) {
+        let place = format!("{place}, item {}", item.index);
+        judge(
+            &place,
+            item.result.map(|outcome| in_json(&outcome)),
+            &end.expected,
+        )?;
+    }
+    if let Some(expected) = &step.report {
+        let report = report_in_json(&many.report().await);
+        verdict(
+            &format!("{place}, report"),
+            &differences(expected, &report),
+            &report.to_string(),
+        )?;
+    }
+    Ok(())
+}
+
+fn request(args: &GroupArgs) -> Result<Request, Error> {
+    let mut request = Request::new(&args.feed_card_id, &args.user_ids, args.time_sensitive);
+    if let Some(user_id_type) = &args.user_id_type {
+        request = request.user_id_type(user_id_type.parse()?);
+    }
+    if let Some(timeout) = args.timeout {
+        request = request.timeout(binding::seconds("timeout", timeout)?);
+    }
+    Ok(request)
+}
+
+fn report_in_json(report: &Report) -> Value {
+    let unfinished = |left: &Unfinished| json!({"index": left.index, "users": users_in_json(&left.users)});
+    json!({
+        "taken": report.taken,
+        "succeeded": report.succeeded,
+        "failed": report.failed,
+        "unread": report.unread.iter().map(|item| item.index).collect::<Vec<_>>(),
+        "unfinished": report.unfinished.iter().map(unfinished).collect::<Vec<_>>(),
+    })
 }
 
 async fn set(
