@@ -326,31 +326,32 @@ impl Many {
         self.report.clone()
     }
 
-    /// What a task ended with; where it panicked nobody knows how far it came.
+    /// What a task ended with. Where it panicked, nobody knows how far it came.
     fn item_of(&mut self, ended: Ended) -> Result<Item, Option<JoinError>> {
-        let (id, result) = match ended {
-            Ok((id, result)) => (id, Ok(result)),
-            Err(error) => (error.id(), Err(error)),
-        };
-        let (index, request) = self.requests.remove(&id).ok_or(None)?;
-        result
-            .map(|result| Item {
-                index,
-                request: request.clone(),
-                result,
-            })
-            .map_err(|error| {
-                let users = UserIds {
-                    unknown: without_repeats(request.user_ids.clone()),
-                    ..UserIds::default()
-                };
-                self.report.unfinished.push(Unfinished {
+        match ended {
+            Ok((id, result)) => {
+                let (index, request) = self.requests.remove(&id).ok_or(None)?;
+                Ok(Item {
                     index,
                     request,
-                    users,
-                });
-                Some(error)
-            })
+                    result,
+                })
+            }
+            Err(error) => {
+                if let Some((index, request)) = self.requests.remove(&error.id()) {
+                    let users = UserIds {
+                        unknown: without_repeats(request.user_ids.clone()),
+                        ..UserIds::default()
+                    };
+                    self.report.unfinished.push(Unfinished {
+                        index,
+                        request,
+                        users,
+                    });
+                }
+                Err(Some(error))
+            }
+        }
     }
 
     fn leave_unread(&mut self, item: Item) {

@@ -1,11 +1,12 @@
 //! Many calls, and one call with more users than a request carries: nothing is lost.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use feishu_feed_card_sandbox::{Fault, Reset, Switches, World};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep};
 
 use super::{Trip, USER, client, fill_chat, random, round_trip, stage, up_to};
@@ -255,6 +256,26 @@ async fn a_report_has_what_was_there_but_not_read() {
         (again.taken, again.unread.len(), again.unfinished.len()),
         (5, 3, 1)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_on_the_way_reaches_the_caller_and_loses_no_request() {
+    let stage = stage(0, Switches::unlimited());
+    let mut trips = 0;
+    let wire = move |request: &http::Request<bytes::Bytes>| {
+        trips += usize::from(request.method() == http::Method::PATCH);
+        assert!(trips != 2, "a bug");
+        Trip::default()
+    };
+    let client = client(&stage, wire).build().unwrap();
+    let requests = [CHAT; 3].map(|chat| Request::new(chat, [USER], true));
+    let mut many = client.set_time_sensitive_many(requests).concurrency(1);
+    assert!(many.next().await.unwrap().result.is_ok());
+    assert!(AssertUnwindSafe(many.next()).catch_unwind().await.is_err());
+    assert!(many.next().await.unwrap().result.is_ok(), "the others go on");
+    let report = many.report().await;
+    assert_eq!((report.taken, report.succeeded, report.failed), (3, 2, 0));
+    assert_eq!(report.unfinished[0].users.unknown, [USER]);
 }
 
 #[tokio::test(start_paused = true)]
