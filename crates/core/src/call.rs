@@ -346,6 +346,13 @@ impl Way<'_> {
                     return Err(failure.error);
                 }
                 healings += 1;
+                tracing::info!(
+                    code = failure.error.platform_code(),
+                    status = failure.error.http_status(),
+                    log_id = failure.error.log_id(),
+                    attempt = trace.attempts,
+                    "the token was refused: taking another"
+                );
                 refused = Some((token, failure.error));
                 continue;
             }
