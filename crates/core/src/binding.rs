@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::error::Error;
 use crate::input;
+use crate::many;
+use crate::outcome::UserIds;
 use crate::quota::{QuotaHandle, RateLimit};
 
 pub use crate::token::Abandoned;
@@ -14,6 +16,16 @@ pub use crate::token::Abandoned;
 /// The error for an argument of a wrong type, and for an option that does not exist.
 pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: impl Display) -> Error {
     Error::invalid_input(field.into(), value, expected)
+}
+
+/// The error of a call that did not come as far as the core's own checks, with the user ids handed in.
+pub fn refused(error: Error, user_ids: Vec<String>) -> Error {
+    error.with_users(UserIds::not_attempted(input::without_repeats(user_ids)))
+}
+
+/// How many of many requests the core has under way at a time where it is told this, or nothing.
+pub fn concurrency(wanted: Option<usize>) -> usize {
+    wanted.map_or(many::CONCURRENCY, many::concurrency)
 }
 
 /// A value as an error shows it.

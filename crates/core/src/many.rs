@@ -21,7 +21,7 @@ use crate::quota::LaneHandle;
 
 /// The platform takes 50 calls a second, so this many under way keep it busy at up to 2 s of latency,
 /// and leave room for those that wait before a replay.
-const CONCURRENCY: usize = 100;
+pub(crate) const CONCURRENCY: usize = 100;
 
 /// Ten minutes' worth of the platform's quota; an endless iterator must not fill the memory.
 const MOST_CONCURRENT: usize = 10_000;
@@ -228,7 +228,7 @@ impl Many {
     /// How many requests may be on their way, or wait for the quota, at a time; 100 unless said, and
     /// from 1 to 10,000.
     pub fn concurrency(mut self, most: usize) -> Self {
-        self.concurrency = most.clamp(1, MOST_CONCURRENT);
+        self.concurrency = concurrency(most);
         self
     }
 
@@ -452,6 +452,11 @@ impl Many {
             }
         }
     }
+}
+
+/// What of it is taken.
+pub(crate) fn concurrency(most: usize) -> usize {
+    most.clamp(1, MOST_CONCURRENT)
 }
 
 /// A call that was stopped ends as one whose deadline has passed.
