@@ -58,30 +58,33 @@ export interface ErrorData {
   question?: number
 }
 
-/**
- * One user the platform did not reach. To be listed is to have failed: `errorCode` is 0 in the
- * platform's own example.
- */
+/** To be listed is to have failed: `errorCode` is 0 in the platform's own example. */
 export interface FailedUserReason {
-  /** The platform's code for this user. */
   errorCode: number
-  /** The reason in the platform's words, such as `The user is not in the chat`. */
+  /** Such as `The user is not in the chat`. */
   errorMessage: string
-  /**
-   * The user, where the app has the field permission for that kind of id
-   * (`contact:user.employee_id:readonly` for `user_id`).
-   */
+  /** Where the app has the field permission, `contact:user.employee_id:readonly` for `user_id`. */
   userId?: string
 }
 
 /** A field the platform refused. */
 export interface FieldViolation {
-  /** The field's name. */
   field: string
-  /** The value that was refused, as text. */
+  /** As text. */
   value: string
-  /** What is wrong with it, in the platform's words. */
   description: string
+}
+
+/**
+ * How many calls are made.
+ *
+ * @internal
+ */
+export interface ManyArguments {
+  concurrency?: number
+  totalTimeoutMs?: number
+  /** How many requests there will be, where that is known. */
+  total?: number
 }
 
 /**
@@ -101,6 +104,8 @@ export interface Message {
   outcome?: OutcomeData
   /** Why the call failed. */
   error?: ErrorData
+  /** What many calls were asked for, as JSON. */
+  many?: string
   /** A bug of this package ended the call: what the panic said. */
   panic?: string
 }
@@ -115,12 +120,34 @@ export declare class NativeClient {
   #native
   /** Begins a call; its end comes to the environment's `deliver`, under this id. */
   start(environment: Environment, id: number, arguments: Arguments): void
+  /** Makes a handle of many calls; nothing is sent until it is asked. */
+  many(arguments: ManyArguments): NativeMany | ErrorData
   /** Hands over a store app's new ticket. */
   setAppTicket(appTicket: string): ErrorData | null
   /** The quota, absent without pacing. */
   get quota(): Quota | null
   /** Lets go of connections and secrets once no call uses them any more. */
   close(): void
+}
+
+/**
+ * A handle of the core's. The facade reads the requests, and never more than there is room for.
+ *
+ * @internal
+ */
+export declare class NativeMany {
+  private constructor()
+  #native
+  /** How many requests may be fed and not yet back. */
+  readonly concurrency: number
+  /** Takes the next requests, a JSON array. */
+  feed(requests: string): void
+  /** There are no more requests. */
+  end(): void
+  /** Wants the next results; they come to the environment's `deliver`, under this id. */
+  ask(environment: Environment, id: number): void
+  /** Stops what is on its way and wants to know what became of everything, under this id. */
+  report(environment: Environment, id: number): void
 }
 
 /**
@@ -188,13 +215,12 @@ export interface OutcomeData {
 
 /** A permission the platform says is missing. */
 export interface PermissionViolation {
-  /** What kind of permission, in the platform's words. */
   type: string
-  /** The scope's name, such as `im:datasync.feed_card.time_sensitive:write`. */
+  /** The scope, such as `im:datasync.feed_card.time_sensitive:write`. */
   subject: string
 }
 
-/** A client's quota. */
+/** A client's. */
 export declare class Quota {
   private constructor()
   #native
@@ -219,13 +245,12 @@ export interface Refusal {
   refusal: string
 }
 
-/** What became of every user id handed in: each is in exactly one list, in the order given. */
+/** Every user id handed in, each in exactly one list, in the order given. */
 export interface Users {
-  /** The platform took the new state for them. */
   reached: readonly string[]
-  /** The platform said no: for them alone, or for the whole request. */
+  /** The platform said no, for them alone or for the whole request. */
   failed: readonly string[]
-  /** Sent, but nobody can say: no answer came, or the platform counted failures without naming them. */
+  /** No answer came, or the platform counted failures without naming them. */
   unknown: readonly string[]
   /** Never sent. */
   notAttempted: readonly string[]

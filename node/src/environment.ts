@@ -4,10 +4,9 @@ import type { Arguments, Message, NativeClient } from './binding.js'
 import { native } from './load.js'
 import { kindOf } from './checks.js'
 
-/** A token, or a token and for how long it is good. */
 export type ProvidedToken = string | { readonly token: string; readonly expiresInMs?: number }
 
-/** Supplies `tenant_access_token`s from elsewhere: a vault, another service, a shared cache. */
+/** Supplies `tenant_access_token`s from elsewhere. */
 export type TokenProvider = () => ProvidedToken | PromiseLike<ProvidedToken>
 
 /**
@@ -62,11 +61,36 @@ export function send(
   })
 }
 
+/**
+ * Asks something of which the answer comes to `deliver`.
+ *
+ * @internal
+ */
+export function ask(begin: (id: number) => void): Promise<Message> {
+  return new Promise((resolve) => {
+    const id = ++lastId
+    begin(id)
+    waiting.set(id, resolve)
+  })
+}
+
+/**
+ * The error for a panic of the native module.
+ *
+ * @internal
+ */
+export const bugOf = (panic = 'no reason') =>
+  new Error(`feishu-feed-card: this is a bug, please report it: ${panic}`)
+
 /** The calls that a signal stops, and its one listener: at the eleventh Node would warn of a leak. */
 const stoppable = new WeakMap<AbortSignal, { stops: Set<() => void>; listener: () => void }>()
 
-/** Calls `stop` when the signal is aborted; returns what makes it forget that. */
-function onAbort(signal: AbortSignal, stop: () => void): () => void {
+/**
+ * Calls `stop` when the signal is aborted; returns what makes it forget that.
+ *
+ * @internal
+ */
+export function onAbort(signal: AbortSignal, stop: () => void): () => void {
   const known = stoppable.get(signal)
   const stops = known?.stops ?? new Set()
   const listener =

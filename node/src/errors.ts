@@ -3,7 +3,7 @@ import { native } from './load.js'
 import { inJavaScript, inJavaScriptField } from './names.js'
 import type { Outcome } from './outcome.js'
 
-/** The kinds of error, one class for each. */
+/** One class for each. */
 export type ErrorCode =
   | 'INVALID_INPUT'
   | 'AUTHENTICATION'
@@ -17,41 +17,36 @@ export type ErrorCode =
   | 'TIMEOUT'
   | 'PARTIAL_FAILURE'
 
-/** Where on a call's way something happened. */
+/** Where on a call's way. */
 export type Station = 'order' | 'quota' | 'token' | 'connect' | 'send' | 'answer'
 
-/** What an error tells beside its message. */
 export interface ErrorFacts extends Readonly<Users> {
-  /** The argument or option that is wrong, such as `userIds[3]`. */
+  /** What is wrong, such as `userIds[3]`. */
   readonly field?: string
-  /** The platform's `code`. */
   readonly platformCode?: number
-  /** The platform's `msg`. Prose that changes over the years: show it, never branch on it. */
+  /** The platform's. Prose that changes over the years: never branch on it. */
   readonly msg?: string
-  /** The HTTP status of the last answer. */
+  /** Of the last answer, as are `platformCode`, `msg` and `logId`. */
   readonly httpStatus?: number
-  /** The platform's log id of the last answer; its support asks for it. */
+  /** The platform's support asks for it. */
   readonly logId?: string
-  /** Whether the same call may succeed later without anything being changed. */
+  /** Whether the same call may succeed later. */
   readonly retryable: boolean
-  /** How long to wait before the call has a chance, where that is known. */
+  /** How long to wait before, where that is known. */
   readonly retryAfterMs?: number
-  /** How many times the request was sent. */
+  /** How often it was sent. */
   readonly attempts: number
-  /** Where on its way the call failed. */
   readonly station?: Station
-  /** What to do, in one sentence. */
+  /** What to do. */
   readonly hint?: string
-  /** The permissions that the platform says are missing. */
   readonly permissionViolations: readonly PermissionViolation[]
-  /** The fields that the platform refused. */
   readonly fieldViolations: readonly FieldViolation[]
-  /** What the requests of a split call that succeeded came back with, or what `throwIfFailed` was called on. */
+  /** Of the requests of a split call that succeeded, or what `throwIfFailed` was called on. */
   readonly outcome?: Outcome
 }
 
 /**
- * The base of every error of this package. `code` says which kind it is, and each kind has a class.
+ * The base of every error.
  *
  * @example
  * ```ts
@@ -71,14 +66,13 @@ export class FeedCardError extends Error {
     Object.assign(this, { code: this.code }, known)
   }
 
-  /** For logs: what is known, the message included; no stack. */
+  /** For logs: all that is known, no stack. */
   toJSON(): object {
     return Object.assign({ name: this.name, message: this.message }, this)
   }
 }
 
 export interface FeedCardError extends ErrorFacts {
-  /** The kind of error. */
   readonly code: ErrorCode
 }
 
@@ -100,7 +94,7 @@ Object.assign(FeedCardError.prototype, {
 export class InvalidInputError extends FeedCardError {
   declare readonly code: 'INVALID_INPUT'
 }
-/** Wrong app, secret, ticket or token, after the one replay with a new token. */
+/** Wrong app, secret, ticket or token, also after a new token. */
 export class AuthenticationError extends FeedCardError {
   declare readonly code: 'AUTHENTICATION'
 }
@@ -112,7 +106,7 @@ export class PermissionDeniedError extends FeedCardError {
 export class RejectedError extends FeedCardError {
   declare readonly code: 'REJECTED'
 }
-/** No slot of the quota before the deadline, or the replays are used up; see `retryAfterMs`. */
+/** No slot of the quota before the deadline, or the replays are used up. */
 export class RateLimitedError extends FeedCardError {
   declare readonly code: 'RATE_LIMITED'
 }
@@ -120,7 +114,7 @@ export class RateLimitedError extends FeedCardError {
 export class QuotaExhaustedError extends FeedCardError {
   declare readonly code: 'QUOTA_EXHAUSTED'
 }
-/** A 5xx or an internal code of the platform, and the replays are used up. */
+/** A 5xx or an internal code, and the replays are used up. */
 export class ServerError extends FeedCardError {
   declare readonly code: 'SERVER'
 }
@@ -136,7 +130,7 @@ export class ConnectionFailedError extends FeedCardError {
 export class DeadlineExceededError extends FeedCardError {
   declare readonly code: 'TIMEOUT'
 }
-/** Some users were not reached; only from `Outcome.throwIfFailed()`. */
+/** Only from `Outcome.throwIfFailed()`. */
 export class PartialFailureError extends FeedCardError {
   declare readonly code: 'PARTIAL_FAILURE'
 }

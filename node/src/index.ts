@@ -1,12 +1,6 @@
 export type { FailedUserReason, FieldViolation, PermissionViolation, Quota, Users } from './binding.js'
-export {
-  type CallOptions,
-  Client,
-  type ClientOptions,
-  type SetBotTimeSensitive,
-  type SetTimeSensitive,
-  type UserIdType,
-} from './client.js'
+export type { CallOptions, SetBotTimeSensitive, SetTimeSensitive, UserIdType } from './call.js'
+export { Client, type ClientOptions } from './client.js'
 export type { ProvidedToken, TokenProvider } from './environment.js'
 export {
   AuthenticationError,
@@ -25,4 +19,13 @@ export {
   type Station,
   UnexpectedResponseError,
 } from './errors.js'
+export {
+  Many,
+  type ManyItem,
+  type ManyOptions,
+  type ManyRequest,
+  type Progress,
+  type Report,
+  type Unfinished,
+} from './many.js'
 export { Outcome } from './outcome.js'

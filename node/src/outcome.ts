@@ -2,8 +2,7 @@ import type { ErrorData, FailedUserReason, OutcomeData, Users } from './binding.
 import { errorOf } from './errors.js'
 
 /**
- * What a call that the platform accepted came back with. Users may still have failed one by one: see `ok`
- * and `throwIfFailed`.
+ * What a call that the platform accepted came back with. Users may still have failed one by one.
  *
  * @example
  * ```ts
@@ -14,13 +13,13 @@ import { errorOf } from './errors.js'
 export class Outcome {
   /** Whether every user was reached. */
   readonly ok: boolean
-  /** The users not reached, in the platform's words. */
+  /** The users not reached. */
   readonly failedUserReasons: readonly FailedUserReason[]
-  /** The first request's log id; the platform's support asks for it. */
+  /** The first of `logIds`. */
   readonly logId: string | undefined
-  /** The log ids, one for each answered request, in the order of the user ids. */
+  /** One for each answered request; the platform's support asks for them. */
   readonly logIds: readonly string[]
-  /** How many HTTP requests were sent for this call, replays included. */
+  /** How many were sent, replays included. */
   readonly requests: number
   readonly #failure: ErrorData | undefined
 
@@ -35,7 +34,7 @@ export class Outcome {
     this.#failure = data.failure
   }
 
-  /** Throws a {@link PartialFailureError} unless every user was reached. */
+  /** Throws a {@link PartialFailureError} unless `ok`. */
   throwIfFailed(): this {
     if (this.#failure === undefined) {
       return this

@@ -1,7 +1,7 @@
 import type { NativeSandbox, Refusal } from './binding.js'
 import { native } from './load.js'
 
-/** An app; what is left out has its likeliest value. */
+/** What is left out has its likeliest value. */
 export interface App {
   app_id: string
   app_secret: string
@@ -14,18 +14,16 @@ export interface App {
   installed?: boolean
   bot_enabled?: boolean
   ip_allowed?: boolean
-  /** How many calls the month still allows. */
+  /** Calls that the month still allows. */
   monthly_quota?: number | null
 }
 
-/** A person, under all three kinds of id. */
 export interface User {
   open_id: string
   union_id?: string | null
   user_id?: string | null
 }
 
-/** A group chat. */
 export interface Chat {
   feed_card_id: string
   /** Open ids. */
@@ -34,16 +32,14 @@ export interface Chat {
   dissolved?: boolean
 }
 
-/** How the platform behaves where its documentation leaves it open; there are more, see `switches()`. */
+/** What the documentation leaves open; there are more, see `switches()`. */
 export interface Switches {
-  /** Calls in a second; `null` for no limit. */
+  /** `null` for no limit. */
   per_second?: number | null
-  /** Calls in a minute; `null` for no limit. */
   per_minute?: number | null
   [name: string]: unknown
 }
 
-/** What a sandbox holds when it starts. */
 export interface World {
   apps?: App[]
   users?: User[]
@@ -52,16 +48,16 @@ export interface World {
   seed?: number | null
 }
 
-/** One step of the fault script: taken by the next `times` requests that are `on` its kind. */
+/** Taken by the next `times` requests that are `on` its kind. */
 export interface Fault {
   on?: 'any' | 'call' | 'token'
   /** 1 unless said; 0 for all. */
   times?: number
   delay_before_ms?: number
   delay_after_ms?: number
-  /** The request takes effect also when the client has gone. */
+  /** Takes effect also when the client has gone. */
   detached?: boolean
-  /** The connection is reset, and yet the request arrives this much later. */
+  /** Reset, and yet the request arrives this much later. */
   late_ms?: number
   refuse?: boolean
   reset?: 'before' | 'after'
@@ -81,7 +77,7 @@ export interface Fault {
   expire?: unknown
 }
 
-/** One request as the sandbox saw it. */
+/** A request as the sandbox saw it. */
 export interface Record {
   number: number
   connection: number
@@ -101,28 +97,25 @@ export interface Record {
   fault: boolean
 }
 
-/** Where a sandbox listens, on the loopback interface, and what it holds. */
 export interface SandboxOptions {
-  /** Held instead of {@link Sandbox.exampleWorld}. */
   world?: World
   /** A free one unless said. */
   port?: number
-  /** Speaks https too, with a certificate made at the start: see `caPem`. */
+  /** With a certificate made at the start: see `caPem`. */
   https?: boolean
-  /** A free one unless said. */
   httpsPort?: number
 }
 
 /**
- * A stand-in for the platform in this process: a small, strict model with apps, tokens, chats and frequency
- * limits, not canned answers. What it holds and tells is data under the platform's own names.
+ * A stand-in for the platform in this process, on the loopback interface: a strict model with apps, tokens,
+ * chats and frequency limits. What it holds and tells is data under the platform's own names.
  *
  * @example
  * ```ts
  * using sandbox = Sandbox.start()
  * const client = new Client({ appId: 'cli_example', appSecret: 'example-secret', baseUrl: sandbox.baseUrl })
- * await client.setTimeSensitive({ feedCardId: 'oc_679eaeb583654bff73fefcc6e6371370', userIds, timeSensitive: true })
- * sandbox.pinnedUsers('oc_679eaeb583654bff73fefcc6e6371370') // who has the chat pinned now
+ * await client.setTimeSensitive({ feedCardId, userIds, timeSensitive: true })
+ * sandbox.pinnedUsers(feedCardId) // who has the chat pinned now
  * ```
  */
 export class Sandbox {
@@ -132,28 +125,25 @@ export class Sandbox {
     this.#native = started
   }
 
-  /** It listens when this returns. */
   static start(options: SandboxOptions = {}): Sandbox {
     const { world = Sandbox.exampleWorld(), port = 0, https = false, httpsPort = 0 } = options
     return new Sandbox(granted(native.startSandbox(JSON.stringify(world), port, https, httpsPort)))
   }
 
-  /** The platform page's own example: two apps, a group, a member, an outsider. */
+  /** Two apps, a group, a member, an outsider: the default. */
   static exampleWorld(): Required<World> {
     return JSON.parse(native.exampleWorld()) as Required<World>
   }
 
-  /** `http://127.0.0.1:…` */
   get baseUrl(): string {
     return this.#native.baseUrl
   }
 
-  /** Where `https` was asked for. */
   get httpsBaseUrl(): string | undefined {
     return this.#native.httpsBaseUrl ?? undefined
   }
 
-  /** The authority that a client must trust for https. */
+  /** The authority to trust for https. */
   get caPem(): string | undefined {
     return this.#native.caPem ?? undefined
   }
@@ -178,7 +168,7 @@ export class Sandbox {
     return this.#ask('bot_pinned_users', { app_id: appId })
   }
 
-  /** The requests received, oldest first. */
+  /** Oldest first. */
   requests(): Record[] {
     return this.#ask('requests')
   }
@@ -191,17 +181,17 @@ export class Sandbox {
     return this.#ask('token_fetches')
   }
 
-  /** The largest number of arrivals of one call in any window of this length. */
+  /** The most arrivals in any window of this length. */
   maxInWindow(call: 'group' | 'bot', ms: number): number {
     return this.#ask('max_in_window', { interface: call, ms })
   }
 
-  /** Forgets the requests; the platform's state stays. */
+  /** Forgets the requests, nothing else. */
   clearRecord(): void {
     this.#ask('clear_record')
   }
 
-  /** Moves the platform's clock forward: tokens grow old, frequency windows empty. */
+  /** Moves the platform's clock forward. */
   advance(ms: number): void {
     this.#ask('advance', { ms })
   }
@@ -214,12 +204,12 @@ export class Sandbox {
     return this.#ask('app_ticket', { app_id: appId })
   }
 
-  /** Pushes a new ticket to this store app, and makes the one before worthless. */
+  /** Makes the one before worthless. */
   rotateAppTicket(appId: string): string | null {
     return this.#ask('rotate_app_ticket', { app_id: appId })
   }
 
-  /** Adds steps to the end of the fault script. */
+  /** Adds to the end of the script. */
   faults(...faults: Fault[]): void {
     this.#ask('faults', { faults })
   }
@@ -236,7 +226,7 @@ export class Sandbox {
     return this.#ask('switches')
   }
 
-  /** Replaces all switches; what is left out goes back to its default. */
+  /** What is left out goes back to its default. */
   setSwitches(switches: Switches): void {
     this.#ask('set_switches', { switches })
   }
@@ -267,7 +257,7 @@ export class Sandbox {
     this.#ask('close_connections')
   }
 
-  /** Carries out a control given as data, `{ do: 'advance', ms: 7200000 }`. */
+  /** `{ do: 'advance', ms: 7200000 }` */
   control(control: { readonly do: string; readonly [field: string]: unknown }): unknown {
     return JSON.parse(granted(this.#native.control(JSON.stringify(control))))
   }

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { Client, InvalidInputError } from 'feishu-feed-card'
-import { chat, clientOf, deadUrl, member, pin, sandboxFor } from './stage.mjs'
+import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor } from './stage.mjs'
 
 const isInvalid = (field, text) => (error) => {
   assert.ok(error instanceof InvalidInputError, `${error?.stack ?? error}`)
@@ -80,6 +80,38 @@ describe('arguments of a call', () => {
       client.setTimeSensitive({ ...pin, userIds: holes }),
       isInvalid('userIds[1]', 'missing'),
     )
+  })
+
+  test('the ids handed in are told as not attempted, whatever was wrong', async (t) => {
+    const client = clientOf(sandboxFor(t))
+    const ids = [member, outsider, member]
+    const wrong = [
+      [{ userIds: [member, 5, outsider, null, member] }, 'userIds[1]'],
+      [{ userIds: [member, '\ud83d'] }, 'userIds[1]', [member, '\ud83d']],
+      [{ userIds: member }, 'userIds', [member]],
+      [{ userIds: new Set([...ids, 5]) }, 'userIds'],
+      [{ userIds: ids, feedCardId: 5 }, 'feedCardId'],
+      [{ userIds: ids, feedCardId: 'chat' }, 'feedCardId'],
+      [{ userIds: ids, timeSensitive: 'yes' }, 'timeSensitive'],
+      [{ userIds: ids, userIdType: 5 }, 'userIdType'],
+      [{ userIds: ids, userIdType: 'openid' }, 'userIdType'],
+      [{ userIds: ids, timeoutMs: '5' }, 'timeoutMs'],
+      [{ userIds: ids, timeoutMs: -5 }, 'timeoutMs'],
+      [{ userIds: ids, signal: 5 }, 'signal'],
+      [{ userIds: ids, timeout: 5 }, 'timeout'],
+    ]
+    for (const [change, field, told = [member, outsider]] of wrong) {
+      await assert.rejects(client.setTimeSensitive({ ...pin, ...change }), (error) => {
+        isInvalid(field)(error)
+        assert.deepEqual(error.notAttempted, told)
+        return true
+      })
+    }
+    await client.close()
+    await assert.rejects(client.setTimeSensitive({ ...pin, userIds: ids }), {
+      field: 'client',
+      notAttempted: [member, outsider],
+    })
   })
 
   test('half of a surrogate pair does not become another id', async (t) => {

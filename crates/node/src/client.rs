@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::str::FromStr;
+use std::time::Duration;
 
 use feishu_feed_card::binding::{self, invalid_input};
 use feishu_feed_card::{Client, Error, QuotaHandle, SetTimeSensitive, UserIdType};
@@ -11,6 +12,7 @@ use napi_derive::napi;
 
 use crate::data::ErrorData;
 use crate::environment::{Call, Environment};
+use crate::many::{ManyArguments, NativeMany};
 use crate::options::{Options, milliseconds};
 use crate::provider::Asked;
 use crate::runtime::runtime;
@@ -31,7 +33,7 @@ impl ObjectFinalize for NativeClient {
     }
 }
 
-/// A client's quota.
+/// A client's.
 #[napi]
 pub struct Quota {
     pub(crate) handle: QuotaHandle,
@@ -102,6 +104,16 @@ impl NativeClient {
         environment.start(env, id, call)
     }
 
+    /// Makes a handle of many calls; nothing is sent until it is asked.
+    #[napi(catch_unwind)]
+    pub fn many(&self, arguments: ManyArguments) -> Either<NativeMany, ErrorData> {
+        let made = self.open().and_then(|client| NativeMany::new(&client, arguments));
+        match made {
+            Ok(many) => Either::A(many),
+            Err(error) => Either::B((&error).into()),
+        }
+    }
+
     /// Hands over a store app's new ticket.
     #[napi(catch_unwind)]
     pub fn set_app_ticket(&self, app_ticket: String) -> Option<ErrorData> {
@@ -128,7 +140,6 @@ impl NativeClient {
     }
 
     fn call(&self, arguments: Arguments) -> std::result::Result<SetTimeSensitive, Error> {
-        let client = self.open()?;
         let Arguments {
             feed_card_id,
             user_ids,
@@ -136,16 +147,31 @@ impl NativeClient {
             user_id_type,
             timeout_ms,
         } = arguments;
+        let (client, kind, timeout) = match self
+            .open()
+            .and_then(|client| Ok((client, kind(user_id_type)?, timeout(timeout_ms)?)))
+        {
+            Ok(all) => all,
+            Err(error) => return Err(binding::refused(error, user_ids)),
+        };
         let mut call = match feed_card_id {
             Some(feed_card_id) => client.set_time_sensitive(feed_card_id, user_ids, time_sensitive),
             None => client.set_bot_time_sensitive(user_ids, time_sensitive),
         };
-        if let Some(text) = user_id_type {
-            call = call.user_id_type(UserIdType::from_str(&text)?);
-        }
-        if let Some(ms) = timeout_ms {
-            call = call.timeout(milliseconds("timeout", ms)?);
+        call = call.user_id_type(kind);
+        if let Some(timeout) = timeout {
+            call = call.timeout(timeout);
         }
         Ok(call)
     }
+}
+
+/// A call's `userIdType`.
+pub(crate) fn kind(user_id_type: Option<String>) -> std::result::Result<UserIdType, Error> {
+    user_id_type.map_or_else(|| Ok(UserIdType::default()), |text| UserIdType::from_str(&text))
+}
+
+/// A call's `timeoutMs`.
+pub(crate) fn timeout(timeout_ms: Option<f64>) -> std::result::Result<Option<Duration>, Error> {
+    timeout_ms.map(|ms| milliseconds("timeout", ms)).transpose()
 }

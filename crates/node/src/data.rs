@@ -4,19 +4,21 @@ use std::error::Error as _;
 
 use feishu_feed_card::{Error, FailedUserReason, FieldViolation, Outcome, PermissionViolation, UserIds};
 use napi_derive::napi;
+use serde::Serialize;
 
 use crate::provider::Unanswered;
 
-/// What became of every user id handed in: each is in exactly one list, in the order given.
+/// Every user id handed in, each in exactly one list, in the order given.
 #[napi(object, object_from_js = false)]
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Users {
-    /// The platform took the new state for them.
     #[napi(ts_type = "readonly string[]")]
     pub reached: Vec<String>,
-    /// The platform said no: for them alone, or for the whole request.
+    /// The platform said no, for them alone or for the whole request.
     #[napi(ts_type = "readonly string[]")]
     pub failed: Vec<String>,
-    /// Sent, but nobody can say: no answer came, or the platform counted failures without naming them.
+    /// No answer came, or the platform counted failures without naming them.
     #[napi(ts_type = "readonly string[]")]
     pub unknown: Vec<String>,
     /// Never sent.
@@ -24,42 +26,46 @@ pub struct Users {
     pub not_attempted: Vec<String>,
 }
 
-/// One user the platform did not reach. To be listed is to have failed: `errorCode` is 0 in the
-/// platform's own example.
+/// To be listed is to have failed: `errorCode` is 0 in the platform's own example.
 #[napi(object, object_from_js = false, js_name = "FailedUserReason")]
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Reason {
-    /// The platform's code for this user.
     pub error_code: i64,
-    /// The reason in the platform's words, such as `The user is not in the chat`.
+    /// Such as `The user is not in the chat`.
     pub error_message: String,
-    /// The user, where the app has the field permission for that kind of id
-    /// (`contact:user.employee_id:readonly` for `user_id`).
+    /// Where the app has the field permission, `contact:user.employee_id:readonly` for `user_id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
 }
 
 /// A permission the platform says is missing.
 #[napi(object, object_from_js = false, js_name = "PermissionViolation")]
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MissingPermission {
-    /// What kind of permission, in the platform's words.
     #[napi(js_name = "type")]
+    #[serde(rename = "type")]
     pub kind: String,
-    /// The scope's name, such as `im:datasync.feed_card.time_sensitive:write`.
+    /// The scope, such as `im:datasync.feed_card.time_sensitive:write`.
     pub subject: String,
 }
 
 /// A field the platform refused.
 #[napi(object, object_from_js = false, js_name = "FieldViolation")]
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RefusedField {
-    /// The field's name.
     pub field: String,
-    /// The value that was refused, as text.
+    /// As text.
     pub value: String,
-    /// What is wrong with it, in the platform's words.
     pub description: String,
 }
 
 /// What a call that the platform accepted came back with.
 #[napi(object, object_from_js = false)]
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct OutcomeData {
     pub ok: bool,
     pub failed_user_reasons: Vec<Reason>,
@@ -67,23 +73,34 @@ pub struct OutcomeData {
     pub requests: u32,
     pub users: Users,
     /// What `throwIfFailed` throws; absent where every user was reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<ErrorData>,
 }
 
 /// What went wrong.
 #[napi(object, object_from_js = false)]
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ErrorData {
     pub kind: &'static str,
     pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub platform_code: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub msg: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub log_id: Option<String>,
     pub retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<f64>,
     pub attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub station: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     pub permission_violations: Vec<MissingPermission>,
     pub field_violations: Vec<RefusedField>,
@@ -92,6 +109,7 @@ pub struct ErrorData {
     pub causes: Vec<String>,
     /// The question that a token provider did not answer, where that was the cause: the facade keeps
     /// what the provider threw.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub question: Option<i64>,
 }
 
@@ -107,6 +125,8 @@ pub struct Message {
     pub outcome: Option<OutcomeData>,
     /// Why the call failed.
     pub error: Option<ErrorData>,
+    /// What many calls were asked for, as JSON.
+    pub many: Option<String>,
     /// A bug of this package ended the call: what the panic said.
     pub panic: Option<String>,
 }

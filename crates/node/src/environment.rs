@@ -37,6 +37,11 @@ enum End {
         id: i64,
         result: std::thread::Result<std::result::Result<Outcome, Error>>,
     },
+    /// What a handle of many calls was asked for, as JSON.
+    Many {
+        id: i64,
+        told: std::thread::Result<String>,
+    },
     TokenWanted {
         id: i64,
         client: i64,
@@ -53,7 +58,7 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     ends: Vec<End>,
-    /// Calls whose promise is open. Ids are TypeScript's own.
+    /// Calls and questions of many calls whose promise is open. Ids are TypeScript's own.
     in_flight: HashMap<i64, AbortHandle>,
     /// Questions to token providers that are not answered yet.
     questions: HashMap<i64, oneshot::Sender<Provided>>,
@@ -114,7 +119,7 @@ impl Queue {
             let state = &mut *self.state();
             let mut ends = std::mem::take(&mut state.ends);
             ends.retain(|end| match end {
-                End::Call { id, .. } => state.in_flight.remove(id).is_some(),
+                End::Call { id, .. } | End::Many { id, .. } => state.in_flight.remove(id).is_some(),
                 End::TokenWanted { .. } => true,
             });
             (ends, state.in_flight.is_empty())
@@ -136,6 +141,7 @@ impl From<End> for Message {
             token_wanted_by: None,
             outcome: None,
             error: None,
+            many: None,
             panic: None,
         };
         match end {
@@ -158,10 +164,15 @@ impl From<End> for Message {
                 outcome: error.outcome().cloned().map(Into::into),
                 ..message(id)
             },
+            End::Many { id, told: Ok(json) } => Self {
+                many: Some(json),
+                ..message(id)
+            },
             End::Call {
                 id,
                 result: Err(panic),
-            } => Self {
+            }
+            | End::Many { id, told: Err(panic) } => Self {
                 panic: Some(said(&*panic)),
                 ..message(id)
             },
@@ -243,8 +254,25 @@ impl Environment {
 impl Environment {
     /// Puts a call on the runtime; its end comes back under this id.
     pub(crate) fn start(&self, env: &Env, id: i64, call: Call) -> Result<()> {
+        self.put(env, id, end_of(id, call))
+    }
+
+    /// Puts what many calls were asked for on the runtime; the answer comes back under this id.
+    pub(crate) fn start_many(
+        &self,
+        env: &Env,
+        id: i64,
+        asked: impl Future<Output = String> + Send + 'static,
+    ) -> Result<()> {
+        self.put(env, id, async move {
+            let told = AssertUnwindSafe(asked).catch_unwind().await;
+            End::Many { id, told }
+        })
+    }
+
+    fn put(&self, env: &Env, id: i64, end: impl Future<Output = End> + Send + 'static) -> Result<()> {
         let queue = self.queue.clone();
-        let task = runtime()?.spawn(async move { queue.push(end_of(id, call).await) });
+        let task = runtime()?.spawn(async move { queue.push(end.await) });
         let was_idle = {
             let in_flight = &mut self.queue.state().in_flight;
             in_flight.insert(id, task.abort_handle());

@@ -15,6 +15,7 @@
 mod client;
 mod data;
 mod environment;
+mod many;
 mod options;
 mod provider;
 mod runtime;

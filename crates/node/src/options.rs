@@ -112,7 +112,7 @@ pub(crate) fn milliseconds(field: &'static str, ms: f64) -> Result<Duration, Err
     }
 }
 
-fn whole(field: &'static str, number: f64) -> Result<u32, Error> {
+pub(crate) fn whole(field: &'static str, number: f64) -> Result<u32, Error> {
     // A double above 2^53 has no fraction to lose, and is as good as no limit.
     #[expect(
         clippy::cast_possible_truncation,

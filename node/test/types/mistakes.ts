@@ -1,6 +1,6 @@
 // What the types must refuse: each line is an error, or tsc complains of the comment above it.
 
-import { Client, FeedCardError, Outcome, type Quota } from 'feishu-feed-card'
+import { Client, FeedCardError, Many, type ManyRequest, Outcome, type Quota } from 'feishu-feed-card'
 import { Sandbox } from 'feishu-feed-card/sandbox'
 
 declare const client: Client
@@ -44,6 +44,17 @@ void client.setTimeSensitive({ ...pin, userIdType: 'openId' })
 void client.setTimeSensitive({ ...pin, signal: new AbortController() })
 // @ts-expect-error arguments in a row are Python's
 void client.setTimeSensitive('oc_1', ['ou_1'], true)
+
+// @ts-expect-error one request is not many
+void client.setTimeSensitiveMany(pin)
+// @ts-expect-error one of many has no signal
+export const request: ManyRequest = { ...pin, signal: AbortSignal.abort() }
+// @ts-expect-error nor is it a chat's id alone
+void client.setTimeSensitiveMany(['oc_1'])
+// @ts-expect-error an option nobody knows
+void client.setTimeSensitiveMany([pin], { timeoutMs: 5 })
+// @ts-expect-error handles come from clients
+void new Many([pin])
 
 // @ts-expect-error an outcome is read, not changed
 outcome.ok = true

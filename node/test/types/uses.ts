@@ -8,13 +8,20 @@ import {
   type FailedUserReason,
   FeedCardError,
   InvalidInputError,
+  type Many,
+  type ManyItem,
+  type ManyOptions,
+  type ManyRequest,
   type Outcome,
   PartialFailureError,
+  type Progress,
   type Quota,
   RateLimitedError,
+  type Report,
   type SetTimeSensitive,
   type Station,
   type TokenProvider,
+  type Unfinished,
   type UserIdType,
 } from 'feishu-feed-card'
 import { type Fault, Sandbox, type World } from 'feishu-feed-card/sandbox'
@@ -77,6 +84,39 @@ export async function everyOption(provider: TokenProvider, quota: Quota): Promis
   Client.fromEnv()
   Client.fromEnv({ quota: shared })
   await client.close()
+}
+
+export async function makesMany(client: Client, requests: ManyRequest[]): Promise<Report> {
+  const options: ManyOptions = {
+    concurrency: 10,
+    progress: ({ done, total, failed, waitingForQuota, etaMs }: Progress) =>
+      console.log(done + failed + waitingForQuota, total ?? '?', etaMs ?? '?'),
+    totalTimeoutMs: undefined,
+    signal,
+  }
+  for await (const { index, request, outcome, error } of client.setTimeSensitiveMany(requests, options)) {
+    const chat: string = request.feedCardId
+    if (error) {
+      const why: ErrorCode = error.code
+      console.log(index, chat, why)
+    } else {
+      outcome.throwIfFailed()
+    }
+  }
+  function* generate() {
+    yield { feedCardId: 'oc_1', userIds: ['ou_1'], timeSensitive: true } as const
+  }
+  async function* asynchronous() {
+    yield* requests
+  }
+  await using many: Many = client.setTimeSensitiveMany(generate())
+  const first: IteratorResult<ManyItem, undefined> = await many.next()
+  console.log(first.value?.index)
+  const report = await client.setTimeSensitiveMany(asynchronous()).report()
+  const left: Unfinished | undefined = report.unfinished[0]
+  console.log(report.taken, report.succeeded, report.failed, report.unread[0]?.outcome, left?.notAttempted)
+  await client.setTimeSensitiveMany(new Set(requests)).return()
+  return report
 }
 
 export const providers: TokenProvider[] = [

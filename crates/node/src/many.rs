@@ -1,0 +1,374 @@
+//! Many calls. Requests come in and results go back in batches, as JSON: the runtime's thread reads and
+//! writes it, and the JavaScript thread's own parser is several times as fast as making each object and
+//! each of its fields across the border.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use feishu_feed_card::binding::{self, invalid_input};
+use feishu_feed_card::{Client, Error, Item, Many, Progress, Report, Request, Unfinished};
+use futures_util::Stream;
+use napi::Env;
+use napi::bindgen_prelude::Result;
+use napi_derive::napi;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::{kind, timeout};
+use crate::data::{ErrorData, OutcomeData, Users};
+use crate::environment::Environment;
+use crate::options::{milliseconds, whole};
+
+/// How many results come back at once.
+const MOST_AT_ONCE: usize = 64;
+
+/// How often they do at most: a wake-up of the event loop costs as much as ten results.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// How many calls are made.
+#[napi(object, object_to_js = false)]
+pub struct ManyArguments {
+    pub concurrency: Option<f64>,
+    pub total_timeout_ms: Option<f64>,
+    /// How many requests there will be, where that is known.
+    pub total: Option<u32>,
+}
+
+/// A handle of the core's. The facade reads the requests, and never more than there is room for.
+#[napi]
+pub struct NativeMany {
+    feed: RefCell<Option<mpsc::Sender<String>>>,
+    running: Arc<Running>,
+    /// How many requests may be fed and not yet back.
+    #[napi(readonly)]
+    pub concurrency: u32,
+}
+
+struct Running {
+    paced: tokio::sync::Mutex<Paced>,
+    /// Closed where the core reads no more.
+    feed: mpsc::WeakSender<String>,
+    stop: Notify,
+    refused: Refused,
+}
+
+struct Paced {
+    many: Many,
+    /// When the last batch was.
+    last: Option<Instant>,
+}
+
+/// What was wrong with requests that this side found no core's request in, by their index.
+type Refused = Arc<Mutex<HashMap<usize, Error>>>;
+
+/// A request as the facade writes it, `null` where it knows itself what is wrong.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fed {
+    feed_card_id: String,
+    user_ids: Vec<String>,
+    time_sensitive: bool,
+    user_id_type: Option<String>,
+    timeout_ms: Option<f64>,
+}
+
+/// What the core reads from.
+struct Source {
+    fed: mpsc::Receiver<String>,
+    read: VecDeque<Option<Fed>>,
+    index: usize,
+    total: Option<usize>,
+    refused: Refused,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Batch {
+    /// None when every request has come back.
+    items: Vec<ItemData>,
+    progress: ProgressData,
+    reads_no_more: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ItemData {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<OutcomeData>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorData>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProgressData {
+    done: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<usize>,
+    failed: usize,
+    waiting_for_quota: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eta_ms: Option<f64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReportData {
+    succeeded: usize,
+    failed: usize,
+    unread: Vec<ItemData>,
+    unfinished: Vec<UnfinishedData>,
+}
+
+#[derive(Serialize)]
+struct UnfinishedData {
+    index: usize,
+    users: Users,
+}
+
+#[napi]
+impl NativeMany {
+    /// Takes the next requests, a JSON array.
+    #[napi(catch_unwind)]
+    pub fn feed(&self, requests: String) -> Result<()> {
+        let sent = match &*self.feed.borrow() {
+            Some(feed) => feed.try_send(requests),
+            None => Ok(()),
+        };
+        match sent {
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(napi::Error::from_reason("fed beyond `concurrency`"))
+            }
+            // Closed where the total timeout has passed: nothing more is read.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+
+    /// There are no more requests.
+    #[napi(catch_unwind)]
+    pub fn end(&self) {
+        self.feed.take();
+    }
+
+    /// Wants the next results; they come to the environment's `deliver`, under this id.
+    #[napi(catch_unwind)]
+    pub fn ask(&self, env: &Env, environment: &Environment, id: i64) -> Result<()> {
+        let running = self.running.clone();
+        environment.start_many(env, id, async move { running.next_batch().await })
+    }
+
+    /// Stops what is on its way and wants to know what became of everything, under this id.
+    #[napi(catch_unwind)]
+    pub fn report(&self, env: &Env, environment: &Environment, id: i64) -> Result<()> {
+        self.running.stop.notify_one();
+        let running = self.running.clone();
+        environment.start_many(env, id, async move { running.report().await })
+    }
+}
+
+impl NativeMany {
+    pub(crate) fn new(client: &Client, arguments: ManyArguments) -> std::result::Result<Self, Error> {
+        let ManyArguments {
+            concurrency,
+            total_timeout_ms,
+            total,
+        } = arguments;
+        let concurrency = concurrency
+            .map(|number| whole("concurrency", number))
+            .transpose()?;
+        if concurrency == Some(0) {
+            return Err(invalid_input("concurrency", 0, "at least 1"));
+        }
+        let concurrency = binding::concurrency(concurrency.map(|most| most as usize));
+        let (feed, from_facade) = mpsc::channel(concurrency);
+        let refused = Refused::default();
+        let source = Source {
+            fed: from_facade,
+            read: VecDeque::new(),
+            index: 0,
+            total: total.map(|total| total as usize),
+            refused: refused.clone(),
+        };
+        let mut many = client.set_time_sensitive_stream(source).concurrency(concurrency);
+        if let Some(ms) = total_timeout_ms {
+            many = many.total_timeout(milliseconds("total_timeout", ms)?);
+        }
+        Ok(Self {
+            concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
+            running: Arc::new(Running {
+                paced: tokio::sync::Mutex::new(Paced { many, last: None }),
+                feed: feed.downgrade(),
+                stop: Notify::new(),
+                refused,
+            }),
+            feed: RefCell::new(Some(feed)),
+        })
+    }
+}
+
+impl Running {
+    async fn next_batch(&self) -> String {
+        let paced = &mut *self.paced.lock().await;
+        let items = paced.next_batch(&self.stop).await;
+        let items = items.into_iter().map(|item| self.item(item)).collect();
+        let progress = paced.many.progress().into();
+        written(&Batch {
+            items,
+            progress,
+            reads_no_more: self.feed.upgrade().is_none_or(|feed| feed.is_closed()),
+        })
+    }
+
+    async fn report(&self) -> String {
+        let Report {
+            succeeded,
+            failed,
+            unread,
+            unfinished,
+            ..
+        } = self.paced.lock().await.many.report().await;
+        written(&ReportData {
+            succeeded,
+            failed,
+            unread: unread.into_iter().map(|item| self.item(item)).collect(),
+            unfinished: unfinished.iter().map(Into::into).collect(),
+        })
+    }
+
+    fn item(&self, Item { index, result, .. }: Item) -> ItemData {
+        let refused = self.refused().remove(&index);
+        match refused.map_or(result, Err) {
+            Ok(outcome) => ItemData {
+                index,
+                outcome: Some(outcome.into()),
+                error: None,
+            },
+            Err(error) => ItemData {
+                index,
+                error: Some((&error).into()),
+                outcome: error.outcome().cloned().map(Into::into),
+            },
+        }
+    }
+
+    fn refused(&self) -> MutexGuard<'_, HashMap<usize, Error>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Paced {
+    /// What there is, and what more comes until the pause since the last batch is over. To give the core's
+    /// `next_batch` up loses nothing: it takes results in its last step only.
+    async fn next_batch(&mut self, stop: &Notify) -> Vec<Item> {
+        let Self { many, last } = self;
+        let mut items = tokio::select! {
+            biased;
+            () = stop.notified() => return Vec::new(),
+            items = many.next_batch(MOST_AT_ONCE) => items,
+        };
+        let until = last.map(|last| last + PAUSE);
+        while let Some(until) = until
+            && (1..MOST_AT_ONCE).contains(&items.len())
+        {
+            let more = tokio::select! {
+                biased;
+                () = sleep_until(until) => break,
+                more = many.next_batch(MOST_AT_ONCE - items.len()) => more,
+            };
+            if more.is_empty() {
+                break;
+            }
+            items.extend(more);
+        }
+        *last = Some(Instant::now());
+        items
+    }
+}
+
+/// Only maps with keys that are no text, and writers that fail, cannot be written.
+fn written(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+impl Source {
+    fn request(&mut self, fed: Option<Fed>) -> Request {
+        let index = self.index;
+        self.index += 1;
+        // It keeps its place in the line, where the core's checks stop it.
+        let nothing = || Request::new("", [""; 0], false);
+        let Some(fed) = fed else { return nothing() };
+        fed.request().unwrap_or_else(|error| {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.insert(index, error);
+            nothing()
+        })
+    }
+}
+
+impl Stream for Source {
+    type Item = Request;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Request>> {
+        loop {
+            if let Some(fed) = self.read.pop_front() {
+                return Poll::Ready(Some(self.request(fed)));
+            }
+            match ready!(self.fed.poll_recv(context)) {
+                // The facade's own, from values it has checked.
+                Some(json) => self.read = serde_json::from_str(&json).unwrap_or_default(),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.total.unwrap_or(0), self.total)
+    }
+}
+
+impl Fed {
+    fn request(self) -> std::result::Result<Request, Error> {
+        let Self {
+            feed_card_id,
+            user_ids,
+            time_sensitive,
+            user_id_type,
+            timeout_ms,
+        } = self;
+        match kind(user_id_type).and_then(|kind| Ok((kind, timeout(timeout_ms)?))) {
+            Err(error) => Err(binding::refused(error, user_ids)),
+            Ok((kind, timeout)) => {
+                let mut request = Request::new(feed_card_id, user_ids, time_sensitive).user_id_type(kind);
+                request.timeout = timeout;
+                Ok(request)
+            }
+        }
+    }
+}
+
+impl From<Progress> for ProgressData {
+    fn from(progress: Progress) -> Self {
+        Self {
+            done: progress.done,
+            total: progress.total,
+            failed: progress.failed,
+            waiting_for_quota: progress.waiting_for_quota,
+            eta_ms: progress.eta.map(|eta| eta.as_secs_f64() * 1000.0),
+        }
+    }
+}
+
+impl From<&Unfinished> for UnfinishedData {
+    fn from(unfinished: &Unfinished) -> Self {
+        Self {
+            index: unfinished.index,
+            users: (&unfinished.users).into(),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+import type { Arguments } from './binding.js'
+import * as check from './checks.js'
+import { InvalidInputError } from './errors.js'
+
+/** Which kind of id the user ids are. */
+export type UserIdType = 'open_id' | 'union_id' | 'user_id'
+
+export interface CallOptions {
+  /** `open_id` unless said. */
+  userIdType?: UserIdType | undefined
+  /** Stops the call: its promise rejects with the signal's reason. */
+  signal?: AbortSignal | undefined
+  /** The client's unless said. */
+  timeoutMs?: number | undefined
+}
+
+/** A call for the bot's own chat. */
+export interface SetBotTimeSensitive extends CallOptions {
+  /** Repeated ids are sent once. */
+  userIds: readonly string[]
+  /** `true` pins, `false` unpins. */
+  timeSensitive: boolean
+}
+
+/** A call for a group chat. */
+export interface SetTimeSensitive extends SetBotTimeSensitive {
+  /** `oc_…` */
+  feedCardId: string
+}
+
+type Name = keyof SetTimeSensitive
+
+/** @internal */
+export const botCallNames: readonly Name[] = ['userIds', 'timeSensitive', 'userIdType', 'signal', 'timeoutMs']
+/** @internal */
+export const groupCallNames: readonly Name[] = ['feedCardId', ...botCallNames]
+/**
+ * One of many has no signal of its own.
+ *
+ * @internal
+ */
+export const requestNames: readonly Name[] = groupCallNames.filter((name) => name !== 'signal')
+
+/** @internal */
+export interface Checked {
+  readonly call: Arguments
+  readonly signal: AbortSignal | undefined
+}
+
+/**
+ * The types of what was handed in; values are the core's to check.
+ *
+ * @internal
+ */
+export function checkCall(what: string, given: unknown, names: readonly Name[]): Checked {
+  try {
+    return checked(what, given, names)
+  } catch (error) {
+    if (error instanceof InvalidInputError) {
+      const handedIn = idsIn(given)
+      Object.assign(error, handedIn.length > 0 && { notAttempted: handedIn })
+    }
+    throw error
+  }
+}
+
+function checked(what: string, given: unknown, names: readonly Name[]): Checked {
+  const { feedCardId, userIds, timeSensitive, userIdType, signal, timeoutMs } = check.fields(
+    what,
+    given,
+    names,
+  )
+  const call: Arguments = {
+    userIds: check.strings('userIds', userIds, 'an array of user ids'),
+    timeSensitive: check.boolean('timeSensitive', timeSensitive),
+  }
+  if (names !== botCallNames) {
+    call.feedCardId = check.string('feedCardId', feedCardId, "a group chat's id, `oc_…`")
+  }
+  if (userIdType !== undefined) {
+    call.userIdType = check.string('userIdType', userIdType, '`open_id`, `union_id` or `user_id`')
+  }
+  if (timeoutMs !== undefined) {
+    call.timeoutMs = check.number('timeoutMs', timeoutMs, 'a number of milliseconds')
+  }
+  return { call, signal: signal === undefined ? undefined : check.signal(signal) }
+}
+
+/** The ids among what was handed in as such: also one by itself, and beside what is none. */
+function idsIn(given: unknown): string[] {
+  const userIds = (given as Partial<SetTimeSensitive> | null | undefined)?.userIds as unknown
+  const ids = Array.isArray(userIds) || userIds instanceof Set ? [...userIds] : [userIds]
+  return [...new Set(ids.filter((id) => typeof id === 'string'))]
+}

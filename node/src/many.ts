@@ -1,0 +1,419 @@
+import type { ErrorData, Message, NativeMany, OutcomeData, Users } from './binding.js'
+import { type SetTimeSensitive, checkCall, requestNames } from './call.js'
+import * as check from './checks.js'
+import { ask, bugOf, environment, onAbort, reasonOf } from './environment.js'
+import { type FeedCardError, InvalidInputError, invalidInput } from './errors.js'
+import { Outcome } from './outcome.js'
+import { Source } from './source.js'
+
+export type ManyRequest = Omit<SetTimeSensitive, 'signal'>
+
+/** What one request, the very object handed in, came back with. */
+export type ManyItem = {
+  /** From 0. */
+  index: number
+  request: ManyRequest
+} & ({ outcome: Outcome; error?: undefined } | { outcome?: undefined; error: FeedCardError })
+
+export interface ManyOptions {
+  /** Requests on their way, or waiting for the quota, at a time; 100 unless said. */
+  concurrency?: number | undefined
+  /** Called as results come back. What it throws stops the calls. */
+  progress?: ((progress: Progress) => void) | undefined
+  /** For all; no bound unless said. Then nothing more is read, and what is late fails. */
+  totalTimeoutMs?: number | undefined
+  /** Stops everything: the loop throws the signal's reason. */
+  signal?: AbortSignal | undefined
+}
+
+export interface Progress {
+  /** Those that failed included. */
+  done: number
+  /** Known of an array or a `Set`. */
+  total?: number
+  /** With an error, or with users not reached. */
+  failed: number
+  waitingForQuota: number
+  /** The least that the quota allows, where the total is known. */
+  etaMs?: number
+}
+
+/** `taken` is the sum of `succeeded`, `failed` and the unfinished. */
+export interface Report {
+  /** Requests read; those after them were not touched. */
+  taken: number
+  succeeded: number
+  failed: number
+  /** Results that are counted above and were not handed out. */
+  unread: readonly ManyItem[]
+  unfinished: readonly Unfinished[]
+}
+
+/** Stopped on its way, with what became of its users. */
+export interface Unfinished extends Readonly<Users> {
+  index: number
+  request: ManyRequest
+}
+
+/**
+ * What a handle needs of its client.
+ *
+ * @internal
+ */
+export interface Owner {
+  errorOf(data: ErrorData, outcome: Outcome | undefined): FeedCardError
+  /** The handle needs it no more. */
+  ended(): void
+}
+
+/** A request that was read and is not back. */
+interface Open {
+  readonly request: ManyRequest
+  readonly userIds: readonly string[]
+  /** What this side found wrong with it. */
+  readonly error: InvalidInputError | undefined
+}
+
+interface Waiter {
+  resolve(result: IteratorResult<ManyItem, undefined>): void
+  reject(thrown: unknown): void
+}
+
+interface Batch {
+  items: ItemData[]
+  progress: Progress
+  /** The total timeout has passed. */
+  readsNoMore: boolean
+}
+
+interface ItemData {
+  index: number
+  outcome?: OutcomeData
+  error?: ErrorData
+}
+
+/** Reads requests as there is room for them, while results are asked for. Leaving the loop stops it. */
+export class Many {
+  readonly #native: NativeMany
+  readonly #owner: Owner
+  readonly #requests: Iterable<ManyRequest> | AsyncIterable<ManyRequest>
+  readonly #progress: ((progress: Progress) => void) | undefined
+  readonly #signal: AbortSignal | undefined
+  #forgetSignal = () => {}
+  #source: Source<ManyRequest> | undefined
+  #sourceLeft: Promise<void> | undefined
+  #taken = 0
+  readonly #open = new Map<number, Open>()
+  /** Read, and to be handed over. */
+  #toFeed: unknown[] = []
+  #asked: Promise<void> | undefined
+  /** Results that came back and were not asked for yet. */
+  #results: ManyItem[] = []
+  readonly #waiters: Waiter[] = []
+  /** To be thrown after the results. */
+  #failure: { readonly thrown: unknown } | undefined
+  #stopping: Promise<void> | undefined
+  /** Nothing comes any more but `#results` and `#failure`. */
+  #isOver = false
+  #unread: ManyItem[] = []
+  #report: Report | undefined
+
+  /** @internal */
+  constructor(
+    native: NativeMany,
+    owner: Owner,
+    requests: Iterable<ManyRequest> | AsyncIterable<ManyRequest>,
+    { progress, signal }: ManyOptions,
+  ) {
+    this.#native = native
+    this.#owner = owner
+    this.#requests = requests
+    this.#progress = progress
+    this.#signal = signal
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+
+  /** Rejects with what `requests` throws; a request's error is in its item. */
+  next(): Promise<IteratorResult<ManyItem, undefined>> {
+    if (this.#results.length > 0 && this.#waiters.length === 0) {
+      return Promise.resolve({ done: false, value: this.#results.shift() as ManyItem })
+    }
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ resolve, reject })
+      this.#serve()
+    })
+  }
+
+  /** Stops what is on its way, and closes `requests`. */
+  async return(): Promise<IteratorReturnResult<undefined>> {
+    this.#failure = undefined
+    this.#leave()
+    await this.#stop()
+    await this.#sourceLeft
+    return { done: true, value: undefined }
+  }
+
+  /** {@link Many.return} */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.return()
+  }
+
+  /** What became of every request. Stops what is on its way. */
+  async report(): Promise<Report> {
+    this.#leave()
+    await this.#stop()
+    return this.#report as Report
+  }
+
+  /**
+   * The client was closed.
+   *
+   * @internal
+   */
+  close(): Promise<void> {
+    this.#fail(invalidInput('client', 'closed', 'a client that was not closed'))
+    return this.#stop()
+  }
+
+  #serve(): void {
+    while (this.#waiters.length > 0) {
+      const value = this.#results.shift()
+      if (value !== undefined) {
+        this.#waiters.shift()?.resolve({ done: false, value })
+      } else if (!this.#isOver) {
+        this.#pull()
+        return
+      } else if (this.#failure !== undefined) {
+        const { thrown } = this.#failure
+        this.#failure = undefined
+        this.#waiters.shift()?.reject(thrown)
+      } else {
+        this.#waiters.shift()?.resolve({ done: true, value: undefined })
+      }
+    }
+  }
+
+  /** Reads what there is room for, and asks for results. */
+  #pull(): void {
+    if (this.#asked !== undefined || this.#stopping !== undefined) {
+      return
+    }
+    this.#start()
+    this.#source?.read()
+    if (this.#stopping === undefined) {
+      this.#asked = ask((id) => this.#native.ask(environment, id)).then(
+        (message) => this.#take(message),
+        (thrown: unknown) => this.#fail(thrown),
+      )
+    }
+  }
+
+  #start(): void {
+    if (this.#source !== undefined) {
+      return
+    }
+    const signal = this.#signal
+    if (signal?.aborted) {
+      this.#abort(signal)
+      return
+    }
+    if (signal !== undefined) {
+      this.#forgetSignal = onAbort(signal, () => this.#abort(signal))
+    }
+    const room = this.#native.concurrency
+    try {
+      this.#source = new Source(this.#requests, {
+        hasRoom: () => this.#stopping === undefined && this.#open.size < room,
+        take: (request) => this.#read(request),
+        flush: () => this.#feed(),
+        end: () => this.#native.end(),
+        fail: (thrown) => this.#fail(thrown),
+      })
+    } catch (thrown) {
+      this.#fail(thrown)
+    }
+  }
+
+  #read(request: ManyRequest): void {
+    const index = this.#taken
+    this.#taken += 1
+    try {
+      const { call } = checkCall(`requests[${index}]`, request, requestNames)
+      this.#toFeed.push(call)
+      this.#open.set(index, { request, userIds: call.userIds, error: undefined })
+    } catch (error) {
+      if (!(error instanceof InvalidInputError)) {
+        throw error
+      }
+      this.#toFeed.push(null)
+      this.#open.set(index, { request, userIds: error.notAttempted, error })
+    }
+  }
+
+  #feed(): void {
+    if (this.#toFeed.length > 0 && this.#stopping === undefined) {
+      const requests = this.#toFeed
+      this.#toFeed = []
+      this.#native.feed(JSON.stringify(requests))
+    }
+  }
+
+  #take({ many, panic }: Message): void {
+    this.#asked = undefined
+    if (many === undefined) {
+      this.#fail(bugOf(panic))
+      return
+    }
+    const { items, progress, readsNoMore } = JSON.parse(many) as Batch
+    this.#keep(items)
+    if (readsNoMore) {
+      this.#leaveSource()
+    }
+    if (items.length === 0) {
+      void this.#stop()
+    } else if (this.#stopping === undefined) {
+      try {
+        this.#progress?.(progress)
+      } catch (thrown) {
+        this.#fail(thrown)
+      }
+    }
+    this.#serve()
+  }
+
+  #keep(items: ItemData[]): void {
+    const results = this.#isOver ? this.#unread : this.#results
+    for (const item of items) {
+      results.push(this.#itemOf(item))
+    }
+  }
+
+  #itemOf({ index, outcome: data, error }: ItemData): ManyItem {
+    const { request, error: found } = this.#open.get(index) as Open
+    this.#open.delete(index)
+    const outcome = data && new Outcome(data)
+    return error === undefined
+      ? { index, request, outcome: outcome as Outcome }
+      : { index, request, error: found ?? this.#owner.errorOf(error, outcome) }
+  }
+
+  #abort(signal: AbortSignal): void {
+    this.#failure = { thrown: reasonOf(signal) }
+    this.#leave()
+    void this.#stop()
+  }
+
+  /** Lets what had finished be read first. */
+  #fail(thrown: unknown): void {
+    if (this.#stopping === undefined) {
+      this.#failure = { thrown }
+      void this.#stop()
+    }
+  }
+
+  /** Nobody reads on. */
+  #leave(): void {
+    this.#isOver = true
+    this.#unread.push(...this.#results)
+    this.#results = []
+    this.#serve()
+  }
+
+  #leaveSource(): void {
+    if (this.#source !== undefined && this.#sourceLeft === undefined) {
+      this.#sourceLeft = this.#source.leave()
+      // Only `return` tells what closing the source threw; other ends have a reason of their own.
+      this.#sourceLeft.catch(() => {})
+    }
+  }
+
+  #stop(): Promise<void> {
+    this.#stopping ??= this.#end()
+    return this.#stopping
+  }
+
+  async #end(): Promise<void> {
+    // Whoever stops it has to know that it is stopping before the source's own code runs.
+    await undefined
+    this.#forgetSignal()
+    this.#leaveSource()
+    const told = ask((id) => this.#native.report(environment, id))
+    await this.#asked
+    const { many, panic } = await told
+    let counts = { succeeded: 0, failed: 0 }
+    let unfinished: Unfinished[] = []
+    if (many === undefined) {
+      this.#failure = { thrown: bugOf(panic) }
+    } else {
+      const report = JSON.parse(many)
+      counts = { succeeded: report.succeeded, failed: report.failed }
+      this.#keep(report.unread)
+      unfinished = report.unfinished.map(({ index, users }: { index: number; users: Users }) =>
+        this.#unfinished(index, users),
+      )
+    }
+    // Read here, and never by the core.
+    const nothing = { reached: [], failed: [], unknown: [] }
+    for (const [index, { userIds }] of this.#open) {
+      unfinished.push(this.#unfinished(index, { ...nothing, notAttempted: [...new Set(userIds)] }))
+    }
+    const unread = this.#unread
+    this.#report = { taken: this.#taken, ...counts, unread, unfinished }
+    this.#isOver = true
+    this.#owner.ended()
+    this.#serve()
+  }
+
+  #unfinished(index: number, users: Users): Unfinished {
+    const { request } = this.#open.get(index) as Open
+    this.#open.delete(index)
+    return { index, request, ...users }
+  }
+}
+
+const optionNames = ['concurrency', 'progress', 'totalTimeoutMs', 'signal'] as const
+
+/** @internal */
+export function checkMany(requests: unknown, given: unknown) {
+  if (
+    typeof requests !== 'object' ||
+    requests === null ||
+    !(Symbol.asyncIterator in requests || Symbol.iterator in requests)
+  ) {
+    throw invalidInput('requests', check.kindOf(requests), 'an iterable or async iterable of requests')
+  }
+  const { concurrency, progress, totalTimeoutMs, signal } = check.fields(
+    'setTimeSensitiveMany',
+    given,
+    optionNames,
+  )
+  if (progress !== undefined && typeof progress !== 'function') {
+    throw invalidInput('progress', check.kindOf(progress), 'a function')
+  }
+  return {
+    requests: requests as Iterable<ManyRequest> | AsyncIterable<ManyRequest>,
+    options: {
+      progress: progress as ManyOptions['progress'],
+      signal: signal === undefined ? undefined : check.signal(signal),
+    },
+    arguments: {
+      ...(concurrency !== undefined && {
+        concurrency: check.number('concurrency', concurrency, 'a whole number, at least 1'),
+      }),
+      ...(totalTimeoutMs !== undefined && {
+        totalTimeoutMs: check.number('totalTimeoutMs', totalTimeoutMs, 'a number of milliseconds'),
+      }),
+      ...totalOf(requests),
+    },
+  }
+}
+
+function totalOf(requests: object): { total: number } | undefined {
+  if (Array.isArray(requests)) {
+    return { total: requests.length }
+  }
+  return requests instanceof Set ? { total: requests.size } : undefined
+}

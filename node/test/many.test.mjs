@@ -1,0 +1,665 @@
+import assert from 'node:assert/strict'
+import { getEventListeners } from 'node:events'
+import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Client, InvalidInputError, Many, Outcome, RejectedError } from 'feishu-feed-card'
+import { chat, clientOf, member, outsider, pin, run, sandboxFor, unpin } from './stage.mjs'
+
+const fast = { rateLimit: false, lateArrivalMs: 1 }
+const slow = { on: 'call', times: 0, delay_before_ms: 10_000 }
+
+/** Equal calls that are objects of their own. */
+const pins = (count) => Array.from({ length: count }, () => ({ ...pin }))
+
+async function all(many) {
+  const items = []
+  for await (const item of many) {
+    items.push(item)
+  }
+  return items
+}
+
+const byIndex = (items) => items.toSorted((one, other) => one.index - other.index)
+
+/** A generator that tells how many were taken from it, and how often it was closed. */
+function counted(count) {
+  const seen = { read: 0, closed: 0 }
+  function* generate() {
+    try {
+      for (let index = 0; index < count; index += 1) {
+        seen.read += 1
+        yield { ...pin }
+      }
+    } finally {
+      seen.closed += 1
+    }
+  }
+  return [generate(), seen]
+}
+
+function isExact(report) {
+  assert.equal(report.taken, report.succeeded + report.failed + report.unfinished.length)
+  const indices = [...report.unread, ...report.unfinished].map(({ index }) => index)
+  assert.equal(new Set(indices).size, indices.length)
+  for (const { index, request, reached, failed, unknown, notAttempted } of report.unfinished) {
+    assert.ok(index < report.taken)
+    assert.deepEqual([...reached, ...failed, ...unknown, ...notAttempted], request.userIds)
+  }
+}
+
+describe('each request comes back once', () => {
+  const requests = pins(150)
+  async function* later() {
+    for (const request of requests) {
+      if (Math.random() < 0.05) {
+        await sleep(1)
+      }
+      yield request
+    }
+  }
+  const sources = {
+    'an array': () => requests,
+    'a Set': () => new Set(requests),
+    'a generator': () => requests.values(),
+    'an async generator': later,
+    'an object with an iterator': () => ({ [Symbol.iterator]: () => requests.values() }),
+  }
+  for (const [name, source] of Object.entries(sources)) {
+    test(name, async (t) => {
+      const sandbox = sandboxFor(t)
+      const seen = []
+      const many = clientOf(sandbox, fast).setTimeSensitiveMany(source(), {
+        progress: (progress) => seen.push(progress),
+      })
+      assert.ok(many instanceof Many)
+      const items = byIndex(await all(many))
+      assert.equal(items.length, 150)
+      for (const [index, item] of items.entries()) {
+        assert.equal(item.index, index)
+        assert.equal(item.request, requests[index])
+        assert.ok(item.outcome instanceof Outcome)
+        assert.ok(item.outcome.ok)
+        assert.ok(!('error' in item))
+      }
+      const total = ['an array', 'a Set'].includes(name) ? 150 : undefined
+      assert.deepEqual(seen.at(-1), {
+        done: 150,
+        failed: 0,
+        waitingForQuota: 0,
+        ...(total && { total, etaMs: 0 }),
+      })
+      assert.deepEqual(await many.next(), { done: true, value: undefined })
+      assert.deepEqual(await many.report(), {
+        taken: 150,
+        succeeded: 150,
+        failed: 0,
+        unread: [],
+        unfinished: [],
+      })
+      assert.equal(sandbox.requestCount(), 151)
+    })
+  }
+
+  test('nothing at all', async (t) => {
+    const sandbox = sandboxFor(t)
+    assert.deepEqual(await all(clientOf(sandbox).setTimeSensitiveMany([])), [])
+    assert.equal(sandbox.requestCount(), 0)
+  })
+})
+
+test('an error of one does not end the loop, and a wrong element is one', async (t) => {
+  const requests = [
+    pin,
+    { ...pin, feedCardId: 'oc_nowhere' },
+    null,
+    { ...pin, userIds: [member, 5, member, outsider] },
+    { ...pin, userIds: [member, 'on_1'] },
+    { ...pin, userIdType: 'openid' },
+    { ...pin, timeoutMs: -1 },
+    { ...pin, signal: AbortSignal.abort() },
+    { ...pin, user_ids: [] },
+    { feedCardId: chat, timeSensitive: true },
+    { ...pin, userIds: outsider },
+    { ...pin, userIds: ['ou_"\\\u2028\ud83d\ude00'] },
+    [pin],
+    { ...pin, userIds: [member, outsider] },
+  ]
+  const client = clientOf(sandboxFor(t), fast)
+  const many = client.setTimeSensitiveMany(requests)
+  const items = byIndex(await all(many))
+  const told = items.map(({ error, outcome }) => [
+    error?.field ?? error?.code ?? outcome.ok,
+    (error ?? outcome).notAttempted,
+  ])
+  assert.deepEqual(told, [
+    [true, []],
+    ['REJECTED', []],
+    ['requests[2]', []],
+    ['userIds[1]', [member, outsider]],
+    ['userIds[1]', [member, 'on_1']],
+    ['userIdType', [member]],
+    ['timeoutMs', [member]],
+    ['signal', [member]],
+    ['user_ids', [member]],
+    ['userIds', []],
+    ['userIds', [outsider]],
+    [false, []],
+    ['requests[12]', []],
+    [false, []],
+  ])
+  for (const [index, { request, error }] of items.entries()) {
+    assert.equal(request, requests[index])
+    assert.ok(error === undefined || error instanceof InvalidInputError || error instanceof RejectedError)
+  }
+  assert.deepEqual(items[13].outcome.failed, [outsider])
+  const { taken, succeeded, failed, unread, unfinished } = await many.report()
+  assert.deepEqual([taken, succeeded, failed, unread, unfinished], [14, 1, 13, [], []])
+})
+
+test("a request's own timeout and kind of id count", async (t) => {
+  const sandbox = sandboxFor(t)
+  sandbox.faults({ on: 'call', delay_before_ms: 5000 })
+  const requests = [{ ...pin, timeoutMs: 50 }]
+  const [{ error }] = await all(clientOf(sandbox, fast).setTimeSensitiveMany(requests))
+  assert.equal(error.code, 'TIMEOUT')
+  assert.deepEqual(error.unknown, [member])
+  const [{ outcome }] = await all(
+    clientOf(sandbox).setTimeSensitiveMany([
+      { ...pin, userIdType: 'union_id', userIds: ['on_8ed6aa67826108097d9ee143816345'] },
+    ]),
+  )
+  assert.ok(outcome instanceof Outcome)
+  assert.equal(sandbox.requests().at(-1).query, 'user_id_type=union_id')
+})
+
+test('what a token provider threw is the cause', async (t) => {
+  const mine = new RangeError('mine')
+  const { baseUrl } = sandboxFor(t)
+  const client = new Client({
+    baseUrl,
+    maxRetries: 0,
+    tokenProvider() {
+      throw mine
+    },
+  })
+  const [{ error }] = await all(client.setTimeSensitiveMany([pin]))
+  assert.equal(error.cause, mine)
+})
+
+describe('reading', () => {
+  test('begins with the first result asked for, and has a bound', async (t) => {
+    const [requests, seen] = counted(1000)
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(requests, { concurrency: 10 })
+    await sleep(20)
+    assert.equal(seen.read, 0)
+    await many.next()
+    const { read } = seen
+    assert.ok(read >= 1 && read <= 10 + 64, `${read}`)
+    // Nobody asks for more.
+    await sleep(100)
+    assert.equal(seen.read, read)
+    await many.return()
+    assert.deepEqual(seen, { read, closed: 1 })
+  })
+
+  test('no more at a time than concurrency says', async (t) => {
+    const sandbox = sandboxFor(t)
+    let out = 0
+    let most = 0
+    async function* generate() {
+      for (let index = 0; index < 30; index += 1) {
+        out += 1
+        most = Math.max(most, out)
+        yield { ...pin }
+      }
+    }
+    for await (const _ of clientOf(sandbox, fast).setTimeSensitiveMany(generate(), { concurrency: 1 })) {
+      out -= 1
+    }
+    assert.equal(most, 1)
+  })
+
+  test('concurrency has an upper bound', async (t) => {
+    const sandbox = sandboxFor(t)
+    sandbox.faults(slow)
+    const [requests, seen] = counted(20_000)
+    const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests, { concurrency: 1e9 })
+    const next = many.next()
+    assert.equal(seen.read, 10_000)
+    await many.return()
+    assert.deepEqual(await next, { done: true, value: undefined })
+    const report = await many.report()
+    isExact(report)
+    assert.equal(report.taken, 10_000)
+  })
+
+  test('a source that throws stops everything, after what had finished', async (t) => {
+    const sandbox = sandboxFor(t)
+    const mine = new RangeError('mine')
+    for (const isAsync of [false, true]) {
+      let closed = 0
+      const source = (function* generate() {
+        try {
+          for (let index = 0; index < 120; index += 1) {
+            yield { ...pin }
+          }
+          throw mine
+        } finally {
+          closed += 1
+        }
+      })()
+      const many = clientOf(sandbox, fast).setTimeSensitiveMany(
+        isAsync
+          ? (async function* asynchronous() {
+              yield* source
+            })()
+          : source,
+      )
+      const items = []
+      await assert.rejects(
+        async () => {
+          for await (const item of many) {
+            items.push(item)
+          }
+        },
+        (error) => error === mine,
+      )
+      assert.equal(closed, 1)
+      const report = await many.report()
+      isExact(report)
+      assert.equal(report.taken, 120)
+      assert.deepEqual(report.unread, [])
+      assert.equal(report.succeeded + report.failed, items.length)
+      assert.ok(items.length > 0)
+      assert.deepEqual(await many.next(), { done: true, value: undefined })
+    }
+  })
+
+  test('so does what is no iterator, and a getter that throws', async (t) => {
+    const client = clientOf(sandboxFor(t), fast)
+    const wrong = [
+      [{ [Symbol.iterator]: () => ({ next: () => 5 }) }, TypeError],
+      [{ [Symbol.iterator]: () => 5 }, TypeError],
+      [{ [Symbol.asyncIterator]: () => ({ next: () => 5 }) }, TypeError],
+      [{ [Symbol.asyncIterator]: null }, TypeError],
+    ]
+    for (const [requests, kind] of wrong) {
+      await assert.rejects(all(client.setTimeSensitiveMany(requests)), kind)
+    }
+    const mine = new RangeError('mine')
+    let closed = 0
+    function* generate() {
+      try {
+        yield {
+          get userIds() {
+            throw mine
+          },
+        }
+      } finally {
+        closed += 1
+      }
+    }
+    await assert.rejects(all(client.setTimeSensitiveMany(generate())), (error) => error === mine)
+    assert.equal(closed, 1)
+  })
+
+  test('an element that changes later does not change its request', async (t) => {
+    const userIds = [member]
+    const next = clientOf(sandboxFor(t))
+      .setTimeSensitiveMany([{ ...pin, userIds }])
+      .next()
+    userIds[0] = 'ou_other'
+    assert.deepEqual((await next).value.outcome.reached, [member])
+  })
+})
+
+describe('leaving early', () => {
+  test('break stops what is on its way and closes the source', async (t) => {
+    const sandbox = sandboxFor(t)
+    const [requests, seen] = counted(1000)
+    const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests, { concurrency: 20 })
+    let read = 0
+    for await (const { outcome } of many) {
+      assert.ok(outcome.ok)
+      read += 1
+      if (read === 30) {
+        // What follows is not answered any more.
+        sandbox.faults(slow)
+      }
+      if (read > 30) {
+        break
+      }
+    }
+    assert.equal(seen.closed, 1)
+    const report = await many.report()
+    isExact(report)
+    assert.equal(report.taken, seen.read)
+    assert.equal(report.succeeded, read + report.unread.length)
+    assert.deepEqual(await many.report(), report)
+    assert.deepEqual(await many.next(), { done: true, value: undefined })
+    assert.deepEqual(await many.return(), { done: true, value: undefined })
+  })
+
+  test('what was read and never sent is in the report', async (t) => {
+    const sandbox = sandboxFor(t)
+    sandbox.faults(slow)
+    const requests = [...pins(3), { ...pin, userIds: [member, member] }]
+    const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests)
+    const next = many.next()
+    await sleep(50)
+    const report = await many.report()
+    assert.deepEqual(await next, { done: true, value: undefined })
+    assert.deepEqual(
+      report.unfinished.map(({ request }) => request),
+      requests,
+    )
+    for (const { unknown, notAttempted } of report.unfinished) {
+      assert.deepEqual([...unknown, ...notAttempted], [member])
+    }
+  })
+
+  test('before it begins', async (t) => {
+    const [requests, seen] = counted(10)
+    const many = clientOf(sandboxFor(t)).setTimeSensitiveMany(requests)
+    const nothing = { taken: 0, succeeded: 0, failed: 0, unread: [], unfinished: [] }
+    assert.deepEqual(await many.report(), nothing)
+    assert.deepEqual(await many.next(), { done: true, value: undefined })
+    assert.equal(seen.read, 0)
+  })
+
+  test('await using leaves it, and what closing the source throws is thrown', async (t) => {
+    const mine = new RangeError('mine')
+    const requests = {
+      [Symbol.iterator]: () => ({
+        next: () => ({ done: false, value: pin }),
+        return() {
+          throw mine
+        },
+      }),
+    }
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(requests)
+    await many.next()
+    await assert.rejects(many[Symbol.asyncDispose](), (error) => error === mine)
+    isExact(await many.report())
+  })
+
+  test('a source that is closed while it runs', async (t) => {
+    let many
+    let closed = 0
+    function* generate() {
+      try {
+        yield pin
+        void many.return()
+        yield pin
+        yield pin
+      } finally {
+        closed += 1
+      }
+    }
+    many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(generate())
+    assert.deepEqual(await many.next(), { done: true, value: undefined })
+    assert.equal(closed, 1)
+    const report = await many.report()
+    isExact(report)
+    assert.equal(report.taken, 2)
+  })
+})
+
+describe('a source that never yields', () => {
+  async function* never() {
+    yield pin
+    await new Promise(() => {})
+  }
+
+  test('totalTimeoutMs ends it', async (t) => {
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(never(), { totalTimeoutMs: 100 })
+    assert.equal((await all(many)).length, 1)
+    assert.equal((await many.report()).taken, 1)
+  })
+
+  test('leaving does not wait for it', async (t) => {
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(never())
+    for await (const { outcome } of many) {
+      assert.ok(outcome.ok)
+      break
+    }
+    const controller = new AbortController()
+    const other = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(never(), { signal: controller.signal })
+    await other.next()
+    const next = other.next()
+    controller.abort()
+    await assert.rejects(next, { name: 'AbortError' })
+  })
+})
+
+test('totalTimeoutMs: what is late comes back with an error', async (t) => {
+  const sandbox = sandboxFor(t)
+  sandbox.faults(slow)
+  const [requests, seen] = counted(1000)
+  const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests, { totalTimeoutMs: 200, concurrency: 5 })
+  const items = await all(many)
+  assert.deepEqual(
+    items.map(({ error }) => error.code),
+    Array(5).fill('TIMEOUT'),
+  )
+  assert.deepEqual(seen, { read: 5, closed: 1 })
+  const report = await many.report()
+  assert.deepEqual([report.taken, report.failed], [5, 5])
+})
+
+describe('a signal', () => {
+  test('ends the loop with its reason, and the report is exact', async (t) => {
+    const sandbox = sandboxFor(t)
+    const controller = new AbortController()
+    const { signal } = controller
+    const reason = new Error('shutdown')
+    const [requests, seen] = counted(10_000)
+    const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests, { signal })
+    const items = []
+    await assert.rejects(
+      async () => {
+        for await (const item of many) {
+          items.push(item)
+          assert.equal(getEventListeners(signal, 'abort').length, 1)
+          if (items.length === 150) {
+            controller.abort(reason)
+          }
+        }
+      },
+      (error) => error === reason,
+    )
+    assert.equal(items.length, 150)
+    assert.equal(getEventListeners(signal, 'abort').length, 0)
+    const report = await many.report()
+    isExact(report)
+    assert.equal(report.taken, seen.read)
+    assert.equal(seen.closed, 1)
+    assert.equal(report.succeeded + report.failed, items.length + report.unread.length)
+    assert.deepEqual(await many.next(), { done: true, value: undefined })
+  })
+
+  test('while results are waited for, by several at once', async (t) => {
+    const sandbox = sandboxFor(t)
+    sandbox.faults(slow)
+    const controller = new AbortController()
+    const many = clientOf(sandbox, fast).setTimeSensitiveMany(pins(3), { signal: controller.signal })
+    const nexts = [many.next(), many.next()]
+    setTimeout(() => controller.abort(), 20)
+    const [first, second] = await Promise.allSettled(nexts)
+    assert.equal(first.reason.name, 'AbortError')
+    assert.deepEqual(second.value, { done: true, value: undefined })
+    const report = await many.report()
+    isExact(report)
+    assert.equal(report.unfinished.length, 3)
+  })
+
+  test('before it begins, and after its end', async (t) => {
+    const sandbox = sandboxFor(t)
+    const client = clientOf(sandbox, fast)
+    const [requests, seen] = counted(10)
+    const stopped = client.setTimeSensitiveMany(requests, { signal: AbortSignal.abort('no') })
+    await assert.rejects(all(stopped), (error) => error === 'no')
+    assert.equal(seen.read, 0)
+    assert.equal((await stopped.report()).taken, 0)
+    assert.equal(sandbox.requestCount(), 0)
+
+    const controller = new AbortController()
+    const many = client.setTimeSensitiveMany(pins(3), { signal: controller.signal })
+    assert.equal((await all(many)).length, 3)
+    assert.equal(getEventListeners(controller.signal, 'abort').length, 0)
+    controller.abort()
+    assert.deepEqual(await many.next(), { done: true, value: undefined })
+    assert.equal((await many.report()).succeeded, 3)
+  })
+})
+
+describe('progress', () => {
+  test('tells what waits for the quota, and for how long at least', async (t) => {
+    const sandbox = sandboxFor(t)
+    const client = clientOf(sandbox, { rateLimit: { perSecond: 5, perMinute: 1000 } })
+    const seen = []
+    await all(client.setTimeSensitiveMany(pins(12), { progress: (progress) => seen.push(progress) }))
+    const [first] = seen
+    assert.ok(first.waitingForQuota >= 5, JSON.stringify(first))
+    assert.ok(first.etaMs > 900 && first.etaMs < 3000, JSON.stringify(first))
+    assert.equal(first.total, 12)
+    assert.deepEqual(seen.at(-1), { done: 12, total: 12, failed: 0, waitingForQuota: 0, etaMs: 0 })
+    assert.ok(seen.every(({ done }, index) => index === 0 || done > seen[index - 1].done))
+  })
+
+  test('what it throws stops everything', async (t) => {
+    const mine = new RangeError('mine')
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(counted(1000)[0], {
+      progress() {
+        throw mine
+      },
+    })
+    await assert.rejects(all(many), (error) => error === mine)
+    isExact(await many.report())
+  })
+})
+
+test('two handles at once, and calls beside them', async (t) => {
+  const sandbox = sandboxFor(t)
+  const client = clientOf(sandbox, fast)
+  const [first, second, call] = await Promise.all([
+    all(client.setTimeSensitiveMany(pins(200))),
+    all(client.setTimeSensitiveMany(pins(300), { concurrency: 7 })),
+    client.setBotTimeSensitive({ userIds: [member], timeSensitive: true }),
+  ])
+  assert.deepEqual([first.length, second.length, call.ok], [200, 300, true])
+  assert.equal(sandbox.tokenFetches(), 1)
+})
+
+test('next may be called ahead', async (t) => {
+  const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(pins(5))
+  const results = await Promise.all(Array.from({ length: 8 }, () => many.next()))
+  assert.deepEqual(
+    results.map(({ done }) => done),
+    [...Array(5).fill(false), ...Array(3).fill(true)],
+  )
+})
+
+test('opposite calls on one chat keep their order', async (t) => {
+  const sandbox = sandboxFor(t)
+  const client = clientOf(sandbox, fast)
+  const items = await all(client.setTimeSensitiveMany([pin, unpin, pin, unpin]))
+  assert.deepEqual(
+    items.map(({ index }) => index),
+    [0, 1, 2, 3],
+  )
+  assert.deepEqual(sandbox.pinned(member), [])
+})
+
+describe('closing the client', () => {
+  const isClosed = (error) => {
+    assert.ok(error instanceof InvalidInputError)
+    assert.equal(error.message, 'client: closed; expected a client that was not closed')
+    return true
+  }
+
+  test('stops the loop with an error, after what had finished', async (t) => {
+    const client = clientOf(sandboxFor(t), fast)
+    const [requests, seen] = counted(10_000)
+    const many = client.setTimeSensitiveMany(requests)
+    let items = 0
+    await assert.rejects(async () => {
+      for await (const _ of many) {
+        items += 1
+        if (items === 100) {
+          void client.close()
+        }
+      }
+    }, isClosed)
+    await client.close()
+    assert.equal(seen.closed, 1)
+    const report = await many.report()
+    isExact(report)
+    assert.equal(report.succeeded, items)
+  })
+
+  test('waits neither for a handle that nobody reads nor for one that is done', async (t) => {
+    const sandbox = sandboxFor(t)
+    const client = clientOf(sandbox, fast)
+    await all(client.setTimeSensitiveMany(pins(3)))
+    const begun = client.setTimeSensitiveMany(pins(300))
+    await begun.next()
+    const fresh = client.setTimeSensitiveMany(pins(3))
+    await client.close()
+    await assert.rejects(all(fresh), isClosed)
+    await assert.rejects(all(begun), isClosed)
+    isExact(await begun.report())
+    assert.throws(() => client.setTimeSensitiveMany(pins(3)), isClosed)
+  })
+})
+
+test('options and what is no iterable are errors that name the field', (t) => {
+  const client = clientOf(sandboxFor(t))
+  const isWrong = (field) => (error) => {
+    assert.ok(error instanceof InvalidInputError, `${error.stack}`)
+    assert.equal(error.field, field)
+    assert.match(error.stack, /many\.test\.mjs/)
+    assert.doesNotMatch(error.stack, /dist/)
+    return true
+  }
+  for (const requests of [undefined, null, 5, chat, {}, () => pin]) {
+    assert.throws(() => client.setTimeSensitiveMany(requests), isWrong('requests'))
+  }
+  const wrong = {
+    concurrency: [null, '5', 0, -1, 1.5, Number.NaN],
+    progress: [null, 'bar', {}],
+    totalTimeoutMs: [null, 0, -1, '5', Number.POSITIVE_INFINITY],
+    signal: [null, {}, new AbortController()],
+    total: [5],
+    timeoutMs: [5],
+  }
+  for (const [field, values] of Object.entries(wrong)) {
+    for (const value of values) {
+      assert.throws(() => client.setTimeSensitiveMany([], { [field]: value }), isWrong(field))
+    }
+  }
+  for (const options of [null, 5, []]) {
+    assert.throws(() => client.setTimeSensitiveMany([], options), isWrong('setTimeSensitiveMany'))
+  }
+})
+
+describe('as a process of its own', () => {
+  for (const way of ['done', 'left', 'dropped', 'aborted']) {
+    test(`it ends when a loop is ${way}`, async (t) => {
+      const sandbox = sandboxFor(t)
+      sandbox.faults({ on: 'call', delay_before_ms: 300 })
+      if (way !== 'done') {
+        sandbox.faults(slow)
+      }
+      const end = await run('many.mjs', [sandbox.baseUrl, way])
+      assert.deepEqual([end.code, end.stdout, end.stderr], [0, way, ''])
+      assert.ok(end.ms >= 300 && end.ms < 9000, `${end.ms} ms`)
+    })
+  }
+
+  test('a worker thread may end while one runs', async (t) => {
+    const sandbox = sandboxFor(t)
+    const end = await run('many-workers.mjs', [sandbox.baseUrl])
+    assert.deepEqual([end.code, end.stdout, end.stderr], [0, 'done', ''])
+  })
+})
