@@ -78,12 +78,15 @@ function checkStep(place, step, steps) {
     checkCall(place, step)
     return
   }
-  only(place, step, ['control', 'together', 'new_client'])
+  only(place, step, ['control', 'together', 'many', 'new_client'])
   if (Object.keys(step).length !== 1) {
     throw new Error(`${place}: not one step: ${JSON.stringify(step)}`)
   }
   for (const call of step.together ?? []) {
     checkCall(place, call)
+  }
+  if (step.many) {
+    checkMany(place, step.many)
   }
   if (step.new_client) {
     only(place, step.new_client, ['raises'])
@@ -94,6 +97,21 @@ function checkStep(place, step, steps) {
   }
 }
 
+function checkMany(place, many) {
+  only(place, many, ['requests', 'concurrency', 'total_timeout', 'take', 'items', 'report'])
+  for (const request of many.requests) {
+    only(place, request, ARGUMENTS.set_time_sensitive)
+  }
+  for (const item of many.items) {
+    only(place, item, ['index', 'returns', 'raises'])
+    if (!Number.isInteger(item.index)) {
+      throw new Error(`${place}: an item without its index`)
+    }
+    checkEnd(place, item)
+  }
+  only(place, many.report ?? {}, ['taken', 'succeeded', 'failed', 'unread', 'unfinished'])
+}
+
 function checkCall(place, step) {
   only(place, step, ['call', 'args', 'returns', 'raises'])
   const names = ARGUMENTS[step.call]
@@ -101,6 +119,10 @@ function checkCall(place, step) {
     throw new Error(`${place}: no call ${step.call}`)
   }
   only(place, step.args, names)
+  checkEnd(place, step)
+}
+
+function checkEnd(place, step) {
   if ('returns' in step === 'raises' in step) {
     throw new Error(`${place}: a call says either what it returns or what it raises`)
   }

@@ -1,6 +1,13 @@
 // The one place where the cases' names, the platform's and Python's, meet JavaScript's.
 
-const DURATIONS = ['timeout', 'connect_timeout', 'attempt_timeout', 'late_arrival', 'retry_after']
+const DURATIONS = [
+  'timeout',
+  'connect_timeout',
+  'attempt_timeout',
+  'total_timeout',
+  'late_arrival',
+  'retry_after',
+]
 
 export const camel = (text) => text.replaceAll(/_([a-z])/g, (_, letter) => letter.toUpperCase())
 
@@ -56,6 +63,14 @@ export const errorInJson = (error) => ({
   retry_after: error.retryAfterMs === undefined ? undefined : error.retryAfterMs / 1000,
   field_violations: error.fieldViolations,
   permission_violations: error.permissionViolations,
+})
+
+export const reportInJson = ({ taken, succeeded, failed, unread, unfinished }) => ({
+  taken,
+  succeeded,
+  failed,
+  unread: unread.map(({ index }) => index),
+  unfinished: unfinished.map((left) => ({ index: left.index, users: usersInJson(left) })),
 })
 
 /** Whether a message has the text, or the text with JavaScript's names in it. */

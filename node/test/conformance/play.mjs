@@ -5,7 +5,7 @@ import { Client, FeedCardError } from 'feishu-feed-card'
 import { Sandbox } from 'feishu-feed-card/sandbox'
 import { checkCase } from './case.mjs'
 import { differences } from './compare.mjs'
-import { errorInJson, has, inJavaScript, outcomeInJson } from './names.mjs'
+import { errorInJson, has, inJavaScript, outcomeInJson, reportInJson } from './names.mjs'
 
 const EXAMPLE_APP = { app_id: 'cli_example', app_secret: 'example-secret' }
 
@@ -58,6 +58,8 @@ async function steps(all, newClient, sandbox) {
       sandbox.control(step.control)
     } else if (step.together) {
       await Promise.all(step.together.map((call) => make(client, place, call)))
+    } else if (step.many) {
+      await makeMany(client, place, step.many)
     } else {
       await make(client, place, step)
     }
@@ -76,6 +78,34 @@ function make(client, place, step) {
         return client.setAppTicket(given.appTicket)
     }
   })
+}
+
+async function makeMany(client, place, { requests, take = Infinity, items: expected, report, ...options }) {
+  const many = client.setTimeSensitiveMany(requests.map(inJavaScript), inJavaScript(options))
+  const items = []
+  for await (const item of many) {
+    items.push(item)
+    if (items.length === take) {
+      break
+    }
+  }
+  items.sort((one, other) => one.index - other.index)
+  const [came, due] = [items, expected].map((some) => JSON.stringify(some.map(({ index }) => index)))
+  if (came !== due) {
+    throw new Error(`${place}: expected the items ${due}, ${came} came`)
+  }
+  for (const [at, { index, outcome, error }] of items.entries()) {
+    await judge(`${place}, item ${index}`, expected[at], () => {
+      if (error) {
+        throw error
+      }
+      return outcomeInJson(outcome)
+    })
+  }
+  if (report !== undefined) {
+    const told = reportInJson(await many.report())
+    verdict(`${place}, report`, differences(report, told), told)
+  }
 }
 
 async function judge(place, { returns, raises }, action) {
