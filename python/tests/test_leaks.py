@@ -42,7 +42,7 @@ def assert_descriptors_return_to(baseline: int) -> None:
 
 
 def assert_flat(history: list[tuple[int, int, int]], pooled: int = 1) -> None:
-    """The first rounds fill caches and pools, and a pool may hold `pooled` connections, each with two ends."""
+    """The first rounds fill caches and pools; a pool may hold `pooled` connections, each with two ends."""
     before, after = history[2], history[-1]
     assert after[0] <= before[0] + 2 * pooled, f"descriptors grow: {history}"
     assert after[1] <= before[1] + 1, f"threads grow: {history}"

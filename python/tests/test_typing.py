@@ -47,7 +47,13 @@ def test_wrong_uses_are_errors():
 
 @pytest.mark.parametrize(
     "name",
-    ["feishu_feed_card", "feishu_feed_card._client", "feishu_feed_card._outcome", "feishu_feed_card.sandbox"],
+    [
+        "feishu_feed_card",
+        "feishu_feed_card._client",
+        "feishu_feed_card._many",
+        "feishu_feed_card._outcome",
+        "feishu_feed_card.sandbox",
+    ],
 )
 def test_examples_run(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FEISHU_APP_ID", "cli_1")

@@ -5,10 +5,12 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use feishu_feed_card::{Error, binding};
+use feishu_feed_card::{Error, Request, binding};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
+use pyo3::types::{
+    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyMemoryView, PyString, PyTuple,
+};
 
 use crate::errors::raised;
 
@@ -77,6 +79,13 @@ where
     number.ok_or_else(|| wrong(field, value, "a whole number, not negative"))
 }
 
+pub(crate) fn at_least_one(field: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    match count(field, value)? {
+        0 => Err(wrong(field, value, "at least 1")),
+        number => Ok(number),
+    }
+}
+
 /// A path to a file: `str` or `os.PathLike`.
 pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
     value
@@ -109,13 +118,92 @@ pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     Ok(user_ids)
 }
 
+/// The requests of many calls: any iterable but one value, or one request.
+pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyIterator>> {
+    let iterator = (!is_one_value(value)).then(|| value.try_iter().ok()).flatten();
+    iterator.ok_or_else(|| {
+        wrong(
+            "requests",
+            value,
+            "an iterable of mappings with the call's parameters",
+        )
+    })
+}
+
+/// One of many requests: a mapping with the call's parameters.
+pub(crate) fn request(value: &Bound<'_, PyAny>) -> PyResult<Request> {
+    const NAMES: [&str; 5] = [
+        "feed_card_id",
+        "user_ids",
+        "time_sensitive",
+        "user_id_type",
+        "timeout",
+    ];
+    let py = value.py();
+    let mapping = match value.cast::<PyDict>() {
+        Ok(mapping) => mapping.clone(),
+        Err(_) if is_mapping(value) => {
+            let mapping = PyDict::new(py);
+            mapping.call_method1(intern!(py, "update"), (value,))?;
+            mapping
+        }
+        Err(_) => return Err(wrong("request", value, "a mapping with the call's parameters")),
+    };
+    let of = |name| mapping.get_item(name);
+    let found = [
+        of(intern!(py, "feed_card_id"))?,
+        of(intern!(py, "user_ids"))?,
+        of(intern!(py, "time_sensitive"))?,
+        of(intern!(py, "user_id_type"))?,
+        of(intern!(py, "timeout"))?,
+    ];
+    if found.iter().flatten().count() < mapping.len() {
+        for key in mapping.keys() {
+            let key = text("a request's key", &key)?;
+            if !NAMES.contains(&key.as_str()) {
+                let expected = format_args!("one of {}", NAMES.join(", "));
+                return Err(raised(
+                    py,
+                    &binding::invalid_input(key, "not a parameter", expected),
+                ));
+            }
+        }
+    }
+    let [feed_card_id, ids, time_sensitive, user_id_type, timeout] = found;
+    let mut request = Request::new(
+        text(NAMES[0], &required(py, NAMES[0], feed_card_id)?)?,
+        user_ids(&required(py, NAMES[1], ids)?)?,
+        flag(NAMES[2], &required(py, NAMES[2], time_sensitive)?)?,
+    );
+    if let Some(user_id_type) = user_id_type {
+        let kind = text(NAMES[3], &user_id_type)?.parse();
+        request = request.user_id_type(kind.map_err(|error| raised(py, &error))?);
+    }
+    if let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) {
+        request = request.timeout(seconds(NAMES[4], &timeout, binding::seconds)?);
+    }
+    Ok(request)
+}
+
+fn required<'py>(
+    py: Python<'py>,
+    name: &'static str,
+    value: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    value.ok_or_else(|| raised(py, &binding::invalid_input(name, "missing", "a value")))
+}
+
+/// What has a mapping's methods; asking `collections.abc` would import it.
+fn is_mapping(value: &Bound<'_, PyAny>) -> bool {
+    value.hasattr(intern!(value.py(), "keys")).unwrap_or(false)
+}
+
 fn is_one_value(value: &Bound<'_, PyAny>) -> bool {
     value.is_instance_of::<PyString>()
         || value.is_instance_of::<PyBytes>()
         || value.is_instance_of::<PyByteArray>()
         || value.is_instance_of::<PyMemoryView>()
-        // What a mapping has; asking `collections.abc` would import it.
-        || value.hasattr(intern!(value.py(), "keys")).unwrap_or(false)
+        || is_mapping(value)
 }
 
 /// A value as an error shows it: small plain ones themselves, others by their type.

@@ -9,18 +9,20 @@ use std::time::Duration;
 use feishu_feed_card::{Client as Core, ClientBuilder, Error, Outcome, RateLimit, UserIdType, binding};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyIterator};
 use tokio::time::sleep;
 
 use crate::arguments;
 use crate::engine::{Engine, engine};
 use crate::errors::raised;
-use crate::loops::{self, Call};
+use crate::loops::{self, Call, Mailbox};
+use crate::many::Many;
 use crate::options::{Options, Pacing};
 use crate::outcome;
 use crate::process::PerProcess;
-use crate::provider::{Board, Desk, Provider};
+use crate::provider::{Board, Desk, LastLoop, Provider};
 use crate::quota::Quota;
 
 /// How often a blocking call looks whether a signal came: Ctrl-C ends it well within 100 ms.
@@ -43,6 +45,7 @@ pub(crate) struct Client {
 struct Live {
     core: Mutex<Option<Core>>,
     board: Arc<Board>,
+    last_loop: LastLoop,
 }
 
 #[pymethods]
@@ -151,10 +154,50 @@ impl Client {
         loops::start(py, making, context)
     }
 
+    /// Many calls, and an iterator of the requests; `None` for an async iterable.
+    fn many<'py>(
+        slf: &Bound<'py, Self>,
+        requests: &Bound<'py, PyAny>,
+        concurrency: &Bound<'py, PyAny>,
+        total_timeout: &Bound<'py, PyAny>,
+        progress: &Bound<'py, PyAny>,
+    ) -> PyResult<(Many, Option<Bound<'py, PyIterator>>)> {
+        let iterator = if slf.get().is_async && requests.hasattr(intern!(slf.py(), "__aiter__"))? {
+            None
+        } else {
+            Some(arguments::requests(requests)?)
+        };
+        let concurrency = if concurrency.is_none() {
+            None
+        } else {
+            Some(arguments::at_least_one("concurrency", concurrency)?)
+        };
+        let total_timeout = if total_timeout.is_none() {
+            None
+        } else {
+            Some(arguments::seconds(
+                "total_timeout",
+                total_timeout,
+                binding::seconds,
+            )?)
+        };
+        if !progress.is_none() && !progress.is_callable() {
+            return Err(arguments::wrong("progress", progress, "a function"));
+        }
+        let concurrency = binding::concurrency(concurrency);
+        let many = Many::new(
+            slf.clone().unbind(),
+            concurrency,
+            total_timeout,
+            requests.len().ok(),
+        );
+        Ok((many, iterator))
+    }
+
     fn set_app_ticket(&self, py: Python<'_>, app_ticket: &Bound<'_, PyAny>) -> PyResult<()> {
         let app_ticket = arguments::secret("app_ticket", app_ticket)?;
-        let core = self.core(py, self.live(py)?)?;
-        core.set_app_ticket(app_ticket)
+        self.open(py)?
+            .set_app_ticket(app_ticket)
             .map_err(|error| raised(py, &error))
     }
 
@@ -202,13 +245,33 @@ impl Client {
     }
 
     fn core(&self, py: Python<'_>, live: &Live) -> PyResult<Core> {
-        if !self.closed()
-            && let Some(core) = live.client()
-        {
-            return Ok(core);
+        self.check_open(py)?;
+        live.client().ok_or_else(|| closed(py))
+    }
+
+    pub(crate) fn check_open(&self, py: Python<'_>) -> PyResult<()> {
+        if self.closed() { Err(closed(py)) } else { Ok(()) }
+    }
+
+    /// The core's client.
+    pub(crate) fn open(&self, py: Python<'_>) -> PyResult<Core> {
+        self.core(py, self.live(py)?)
+    }
+
+    /// Where the questions for a token lie, if there is a provider to answer them.
+    pub(crate) fn board(&self, py: Python<'_>) -> PyResult<Option<Arc<Board>>> {
+        match self.provider {
+            Some(_) => Ok(Some(self.live(py)?.board.clone())),
+            None => Ok(None),
         }
-        let error = binding::invalid_input("client", "closed", "a client that is open: make another one");
-        Err(raised(py, &error))
+    }
+
+    /// Says which event loop is to run the token provider.
+    pub(crate) fn asked_from(&self, mailbox: &Arc<Mailbox>) {
+        if let Some(live) = self.live.get() {
+            let mut last = live.last_loop.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = Arc::downgrade(mailbox);
+        }
     }
 }
 
@@ -219,9 +282,10 @@ impl Live {
         is_async: bool,
     ) -> PyResult<Self> {
         let board = Arc::<Board>::default();
+        let last_loop = LastLoop::default();
         if let Some(provider) = provider {
             let desk = if is_async {
-                Desk::Loops(Mutex::default())
+                Desk::Loops(last_loop.clone())
             } else {
                 Desk::Board(board.clone())
             };
@@ -231,6 +295,7 @@ impl Live {
         Ok(Self {
             core: Mutex::new(Some(core)),
             board,
+            last_loop,
         })
     }
 
@@ -299,13 +364,22 @@ impl Arguments {
     }
 }
 
-/// Runs a call to its end on this thread, without the GIL, unless a signal handler raises.
-fn wait(
+fn closed(py: Python<'_>) -> PyErr {
+    let error = binding::invalid_input("client", "closed", "a client that is open: make another one");
+    raised(py, &error)
+}
+
+/// Runs a call, or a wait, to its end on this thread, without the GIL, unless a signal handler raises.
+pub(crate) fn wait<F>(
     py: Python<'_>,
     engine: &Engine,
-    mut making: Making,
+    mut making: F,
     board: Option<&Board>,
-) -> PyResult<Result<Outcome, Error>> {
+) -> PyResult<F::Output>
+where
+    F: Future + Unpin + Send,
+    F::Output: Send,
+{
     engine.begin_blocking();
     loop {
         let end = py.detach(|| {

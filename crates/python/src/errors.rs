@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::iter;
 
-use feishu_feed_card::{Error, FieldViolation, PermissionViolation, Station, binding};
+use feishu_feed_card::{Error, ErrorKind, FieldViolation, PermissionViolation, Station, binding};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -20,15 +20,25 @@ pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
     }
 }
 
-fn to_python<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
-    static CLASSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let classes = CLASSES.import(py, "feishu_feed_card._errors", "CLASSES")?;
-    let class = classes.get_item(error.kind().as_str())?;
+/// An error as an exception.
+pub(crate) fn to_python<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
+    let class = class(py, error.kind())?;
     let exception = class.call((error.to_string(),), Some(&facts(py, error)?))?;
     if let Some(cause) = causes(error).find_map(|cause| cause.downcast_ref::<Raised>()) {
         exception.setattr(intern!(py, "__cause__"), cause.exception(py))?;
     }
     Ok(exception)
+}
+
+fn class(py: Python<'_>, kind: ErrorKind) -> PyResult<Bound<'_, PyAny>> {
+    static CLASSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let classes = CLASSES.import(py, "feishu_feed_card._errors", "CLASSES")?;
+    classes.get_item(kind.as_str())
+}
+
+/// Whether an exception says that an argument is wrong, as ours do.
+pub(crate) fn is_invalid_input(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+    error.value(py).is_instance(&class(py, ErrorKind::InvalidInput)?)
 }
 
 /// What an error knows, by the exception's keyword.

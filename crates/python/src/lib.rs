@@ -3,6 +3,7 @@
 //!
 //! - `client`: the two calls, blocking and for event loops, over `engine`, the process's runtime.
 //! - `loops`: how a call's end comes back to its event loop.
+//! - `many`: many calls, from an iterable.
 //! - `arguments`, `options`, `outcome`, `errors`, `quota`, `provider`: one kind of value each.
 //! - `process`: what must not cross a fork.
 //! - `sandbox`: the stand-in platform.
@@ -16,6 +17,7 @@ mod client;
 mod engine;
 mod errors;
 mod loops;
+mod many;
 mod options;
 mod outcome;
 mod process;
@@ -29,6 +31,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<client::Client>()?;
     module.add_class::<loops::Call>()?;
     module.add_class::<loops::Calls>()?;
+    module.add_class::<many::Many>()?;
     module.add_class::<provider::Answer>()?;
     module.add_class::<quota::Quota>()?;
     module.add_class::<sandbox::Sandbox>()?;

@@ -41,6 +41,8 @@ pub(crate) struct Mailbox {
 enum Letter {
     /// A call's end, or `None` where it ended without one.
     End(u64, Option<Result<Outcome, Error>>),
+    /// What was waited for is there.
+    Ready(u64),
     /// A token provider is to be run, for a call if one asked.
     Question(Option<u64>, Question),
 }
@@ -59,6 +61,10 @@ impl Mailbox {
 
     pub(crate) fn ask(&self, call: Option<u64>, question: Question) {
         self.put(Letter::Question(call, question));
+    }
+
+    pub(crate) fn ready(&self, wait: u64) {
+        self.put(Letter::Ready(wait));
     }
 }
 
@@ -82,7 +88,8 @@ struct State {
 
 struct InFlight {
     future: Py<PyAny>,
-    task: AbortHandle,
+    /// What makes the call; a mere wait has none.
+    task: Option<AbortHandle>,
     /// What a token provider runs in, where the client has one.
     context: Option<Py<PyAny>>,
 }
@@ -97,18 +104,24 @@ pub(crate) struct Call {
 #[pymethods]
 impl Call {
     /// Stops the request, where it has not ended.
-    fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         let calls = self.calls.get();
         if calls.process == process::id() {
             let gone = lock(&calls.state).in_flight.remove(&self.number);
-            if let Some(call) = gone {
-                call.task.abort();
+            if let Some(InFlight { task: Some(task), .. }) = gone {
+                task.abort();
             }
         }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.calls)
+    }
+}
+
+impl Call {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 }
 
@@ -134,6 +147,10 @@ impl Calls {
                 Letter::End(number, end) => {
                     let call = lock(&self.state).in_flight.remove(&number);
                     call.map_or(Ok(()), |call| settle(call.future.bind(py), end))
+                }
+                Letter::Ready(number) => {
+                    let wait = lock(&self.state).in_flight.remove(&number);
+                    wait.map_or(Ok(()), |wait| settle_wait(wait.future.bind(py)))
                 }
                 Letter::Question(number, question) => {
                     let context = number.and_then(|number| {
@@ -224,8 +241,8 @@ impl Calls {
         let in_flight = mem::take(&mut lock(&self.state).in_flight);
         // In a fork's child the tasks are the parent's.
         if self.process == process::id() {
-            for call in in_flight.values() {
-                call.task.abort();
+            for task in in_flight.values().filter_map(|call| call.task.as_ref()) {
+                task.abort();
             }
         } else {
             for call in in_flight.into_values() {
@@ -247,21 +264,15 @@ pub(crate) fn start(
     making: Making,
     context: Option<Py<PyAny>>,
 ) -> PyResult<(Bound<'_, PyAny>, Call)> {
-    static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let event_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0()?;
-    let calls = Calls::of(&event_loop)?;
-    let future = event_loop.call_method0(intern!(py, "create_future"))?;
-    let this = calls.get();
-    let mut state = lock(&this.state);
-    state.last += 1;
-    let number = state.last;
-    let mailbox = this.mailbox.clone();
+    let has_context = context.is_some();
+    let (future, call, mailbox) = begin(py, context)?;
+    let number = call.number;
     let end = End {
         mailbox: mailbox.clone(),
         number,
         result: None,
     };
-    let task = if context.is_some() {
+    let task = if has_context {
         let caller = Caller {
             mailbox,
             call: number,
@@ -270,15 +281,38 @@ pub(crate) fn start(
     } else {
         engine()?.spawn(end.of(making))
     };
+    // Its end may lie in the mailbox already, but only this thread opens that.
+    if let Some(call) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
+        call.task = Some(task);
+    }
+    Ok((future, call))
+}
+
+/// Begins a wait of the running event loop: a future that [`Mailbox::ready`] settles, and what ends the
+/// wait.
+pub(crate) fn wait(py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Call, Arc<Mailbox>)> {
+    begin(py, None)
+}
+
+fn begin(py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<(Bound<'_, PyAny>, Call, Arc<Mailbox>)> {
+    static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let event_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0()?;
+    let calls = Calls::of(&event_loop)?;
+    let future = event_loop.call_method0(intern!(py, "create_future"))?;
+    let this = calls.get();
+    let mailbox = this.mailbox.clone();
     let call = InFlight {
         future: future.clone().unbind(),
-        task,
+        task: None,
         context,
     };
+    let mut state = lock(&this.state);
+    state.last += 1;
+    let number = state.last;
     state.in_flight.insert(number, call);
     drop(state);
     let calls = calls.unbind();
-    Ok((future, Call { number, calls }))
+    Ok((future, Call { number, calls }, mailbox))
 }
 
 /// Puts a call's end into the mailbox when dropped, also where the call panicked: nobody waits for ever.
@@ -317,6 +351,16 @@ fn settle(future: &Bound<'_, PyAny>, end: Option<Result<Outcome, Error>>) -> PyR
         Err(error) => future.call_method1(intern!(py, "set_exception"), (error,)),
     }
     .map(drop)
+}
+
+fn settle_wait(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = future.py();
+    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+        return Ok(());
+    }
+    future
+        .call_method1(intern!(py, "set_result"), (py.None(),))
+        .map(drop)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

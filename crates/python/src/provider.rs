@@ -87,8 +87,11 @@ pub(crate) enum Desk {
     /// For whichever blocking call of the client looks next.
     Board(Arc<Board>),
     /// The event loop of the call that asks; of the last one that did, where no call asks.
-    Loops(Mutex<Weak<Mailbox>>),
+    Loops(LastLoop),
 }
+
+/// The event loop that last had a call of a client.
+pub(crate) type LastLoop = Arc<Mutex<Weak<Mailbox>>>;
 
 /// What the core asks for tokens.
 pub(crate) struct Asking {

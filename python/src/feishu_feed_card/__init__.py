@@ -31,13 +31,20 @@ from feishu_feed_card._errors import (
 from feishu_feed_card._native import Quota, __version__
 from feishu_feed_card._outcome import FailedUserReason, Outcome
 
-# Types for annotations cost an import of `typing`: they are made when asked for.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from feishu_feed_card._types import ClientOptions, UserIds, UserIdType
+    from feishu_feed_card._many import AsyncMany, Item, Many, Progress, Report, Unfinished
+    from feishu_feed_card._types import ClientOptions, Request, UserIds, UserIdType
+
+# What most programs do without is loaded when asked for.
+_LATE = {
+    **dict.fromkeys(("ClientOptions", "Request", "UserIdType", "UserIds"), "_types"),
+    **dict.fromkeys(("AsyncMany", "Item", "Many", "Progress", "Report", "Unfinished"), "_many"),
+}
 
 __all__ = [
     "AsyncClient",
+    "AsyncMany",
     "AuthenticationError",
     "Client",
     "ClientOptions",
@@ -47,16 +54,22 @@ __all__ = [
     "FeedCardError",
     "FieldViolation",
     "InvalidInputError",
+    "Item",
+    "Many",
     "Outcome",
     "PartialFailureError",
     "PermissionDeniedError",
     "PermissionViolation",
+    "Progress",
     "Quota",
     "QuotaExhaustedError",
     "RateLimitedError",
     "RejectedError",
+    "Report",
+    "Request",
     "ServerError",
     "UnexpectedResponseError",
+    "Unfinished",
     "UserIdType",
     "UserIds",
     "__version__",
@@ -64,10 +77,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in ("ClientOptions", "UserIdType", "UserIds"):
-        from feishu_feed_card import _types
-
-        return getattr(_types, name)
+    if name in _LATE:
+        module = __import__(f"{__name__}.{_LATE[name]}", fromlist=[name])
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -9,14 +9,16 @@ from feishu_feed_card._signature import checked
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import AsyncIterable, Callable, Iterable
     from types import TracebackType
     from typing import Any, NoReturn
 
     from typing_extensions import Self, Unpack
 
+    from feishu_feed_card._many import AsyncMany, Many, Progress
     from feishu_feed_card._native import Quota
     from feishu_feed_card._outcome import Outcome
-    from feishu_feed_card._types import ClientOptions, TokenProvider, UserIds, UserIdType
+    from feishu_feed_card._types import ClientOptions, Request, TokenProvider, UserIds, UserIdType
 
 
 class _BaseClient:
@@ -229,6 +231,59 @@ class Client(_BaseClient):
         """
         return self._bound.call(True, None, user_ids, time_sensitive, user_id_type, timeout)
 
+    @checked
+    def set_time_sensitive_many(
+        self,
+        requests: Iterable[Request],
+        *,
+        concurrency: int | None = None,
+        progress: Callable[[Progress], object] | None = None,
+        total_timeout: float | None = None,
+    ) -> Many:
+        """Makes many calls within the quota, as fast as it allows; gives the results as they finish.
+
+        What one request fails with is its item's `error`, and does not end the loop. An exception that the
+        iterable raises stops the others, and is raised after the results that were there. Nothing is sent
+        until the first result is asked for.
+
+        Args:
+            requests: Any iterable of mappings with the parameters of `set_time_sensitive`, of any length.
+                It is read on the calling thread, between results: one that blocks holds them up.
+            concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
+                said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
+                are ever read ahead.
+            progress: Called with a `Progress` on the calling thread, as results come, the last time when all
+                have.
+            total_timeout: How many seconds all of it may take; without bound unless said. After that no
+                request is read, and those that were read and have no answer come back with an error. A
+                request's own `timeout` counts from its first slot of the quota.
+
+        Returns:
+            An iterator of `Item`s, one for each request, in the order they finish; its `report()` tells what
+            became of everything, also where the loop is left early.
+
+        Raises:
+            InvalidInputError: An argument is wrong. What is wrong with a single request comes back as its
+                item's error.
+
+        Example:
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> with Sandbox() as sandbox, sandbox.client() as client:
+            ...     requests = (
+            ...         {"feed_card_id": chat, "user_ids": [sandbox.USER], "time_sensitive": True}
+            ...         for chat in [sandbox.CHAT, "oc_nowhere"]
+            ...     )
+            ...     with client.set_time_sensitive_many(requests) as many:
+            ...         for item in sorted(many, key=lambda item: item.index):
+            ...             print(item.index, item.error.kind if item.error else item.outcome.ok)
+            0 True
+            1 REJECTED
+        """
+        from feishu_feed_card._many import Many
+
+        bound, iterator = self._bound.many(requests, concurrency, total_timeout, progress)
+        return Many(bound, iterator, progress)
+
     def close(self) -> None:
         """Lets the connections go. Calls under way in other threads go on to their end; new ones fail."""
         self._bound.close()
@@ -350,6 +405,62 @@ class AsyncClient(_BaseClient):
             return await future
         finally:
             call.cancel()
+
+    @checked
+    def set_time_sensitive_many(
+        self,
+        requests: Iterable[Request] | AsyncIterable[Request],
+        *,
+        concurrency: int | None = None,
+        progress: Callable[[Progress], object] | None = None,
+        total_timeout: float | None = None,
+    ) -> AsyncMany:
+        """Makes many calls within the quota, as fast as it allows; gives the results as they finish.
+
+        What one request fails with is its item's `error`, and does not end the loop. An exception that the
+        iterable raises stops the others, and is raised after the results that were there. Nothing is sent
+        until the first result is asked for.
+
+        Args:
+            requests: Any iterable or async iterable of mappings with the parameters of
+                `set_time_sensitive`, of any length. It is read on the event loop.
+            concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
+                said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
+                are ever read ahead.
+            progress: Called with a `Progress` on the event loop, as results come, the last time when all
+                have.
+            total_timeout: How many seconds all of it may take; without bound unless said. After that no
+                request is read, and those that were read and have no answer come back with an error. A
+                request's own `timeout` counts from its first slot of the quota.
+
+        Returns:
+            An async iterator of `Item`s, one for each request, in the order they finish; awaiting its
+            `report()` tells what became of everything, also where the loop is left early.
+
+        Raises:
+            InvalidInputError: An argument is wrong. What is wrong with a single request comes back as its
+                item's error.
+
+        Example:
+            >>> import asyncio
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> async def main(sandbox: Sandbox) -> None:
+            ...     async with sandbox.async_client() as client:
+            ...         users = [sandbox.USER]
+            ...         pin = {"feed_card_id": sandbox.CHAT, "user_ids": users, "time_sensitive": True}
+            ...         async with client.set_time_sensitive_many([pin, {**pin, "user_ids": []}]) as many:
+            ...             async for item in many:
+            ...                 print(item.index, item.error.kind if item.error else item.outcome.ok)
+            >>> with Sandbox() as sandbox:
+            ...     asyncio.run(main(sandbox))
+            1 INVALID_INPUT
+            0 True
+        """
+        from feishu_feed_card._many import AsyncMany
+
+        bound, iterator = self._bound.many(requests, concurrency, total_timeout, progress)
+        source = requests if iterator is None else None
+        return AsyncMany(bound, iterator, progress, source)  # type: ignore[arg-type]
 
     async def aclose(self) -> None:
         """Lets the connections go. Calls under way in other tasks go on to their end; new ones fail."""

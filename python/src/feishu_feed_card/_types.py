@@ -36,6 +36,19 @@ TokenProvider: TypeAlias = Callable[[], Union[Token, Awaitable[Token]]]  # noqa:
 """Supplies the tokens instead of an app's id and secret."""
 
 
+class _Request(TypedDict):
+    feed_card_id: str
+    user_ids: UserIds
+    time_sensitive: bool
+
+
+class Request(_Request, total=False):
+    """One call for `set_time_sensitive_many`: the parameters of `set_time_sensitive` by their names."""
+
+    user_id_type: UserIdType
+    timeout: float | None
+
+
 class ClientOptions(TypedDict, total=False):
     """The options of `Client` and `AsyncClient`, for those who pass them on."""
 

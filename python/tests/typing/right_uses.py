@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import feishu_feed_card
 from feishu_feed_card import (
     AsyncClient,
+    AsyncMany,
     Client,
     ClientOptions,
     FailedUserReason,
     FeedCardError,
     InvalidInputError,
+    Item,
+    Many,
     Outcome,
     PartialFailureError,
+    Progress,
     Quota,
     RateLimitedError,
+    Report,
+    Request,
+    Unfinished,
     UserIds,
     UserIdType,
 )
@@ -61,6 +69,68 @@ async def async_main() -> None:
         ok: bool = outcome.ok
         print(ok)
         await client.aclose()
+
+
+def requests() -> Iterator[Request]:
+    yield {"feed_card_id": "oc_1", "user_ids": ["ou_1"], "time_sensitive": True}
+    yield {
+        "feed_card_id": "oc_1",
+        "user_ids": ("ou_1",),
+        "time_sensitive": False,
+        "user_id_type": "open_id",
+        "timeout": 5,
+    }
+
+
+async def async_requests() -> AsyncIterator[Request]:
+    for request in requests():
+        yield request
+
+
+def show(progress: Progress) -> None:
+    eta: float | None = progress.eta
+    print(progress.done + progress.failed + progress.waiting_for_quota, progress.total, eta)
+
+
+def read(item: Item) -> int:
+    if item.error is not None:
+        error: FeedCardError = item.error
+        print(error.hint)
+    elif item.outcome is not None:
+        outcome: Outcome = item.outcome
+        print(outcome.ok, item.request["feed_card_id"].upper())
+    return item.index + 1
+
+
+def tell(report: Report) -> None:
+    unread: tuple[Item, ...] = report.unread
+    unfinished: tuple[Unfinished, ...] = report.unfinished
+    print(
+        report.taken - report.succeeded - report.failed, unread, [stopped.unknown for stopped in unfinished]
+    )
+
+
+def many(client: Client) -> None:
+    with client.set_time_sensitive_many(requests(), progress=show, total_timeout=60) as many:
+        for item in many:
+            read(item)
+        tell(many.report())
+    chats = ["oc_1"]
+    handle: Many = client.set_time_sensitive_many(
+        {"feed_card_id": chat, "user_ids": ["ou_1"], "time_sensitive": True} for chat in chats
+    )
+    handle.close()
+    plain: list[Request] = list(requests())
+    print([item.index for item in client.set_time_sensitive_many(plain, concurrency=10)])
+
+
+async def async_many(client: AsyncClient) -> None:
+    async with client.set_time_sensitive_many(async_requests(), progress=print) as many:
+        async for item in many:
+            read(item)
+        tell(await many.report())
+    handle: AsyncMany = client.set_time_sensitive_many(requests())
+    await handle.aclose()
 
 
 def errors() -> None:

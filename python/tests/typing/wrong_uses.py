@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feishu_feed_card import AsyncClient, Client, FeedCardError, Outcome, RateLimitedError
+from feishu_feed_card import AsyncClient, Client, FeedCardError, Item, Outcome, RateLimitedError, Request
 from feishu_feed_card.sandbox import Sandbox
 
 
@@ -40,6 +40,31 @@ async def coroutines(client: AsyncClient) -> None:
     outcome: Outcome = client.set_bot_time_sensitive(["ou_1"], True)  # expect: assignment
     print(outcome)
     await client.set_time_sensitive("oc_1", "ou_1", True)  # expect: arg-type
+
+
+def many(client: Client, request: Request) -> None:
+    client.set_time_sensitive_many(request)  # expect: arg-type
+    client.set_time_sensitive_many("oc_1")  # expect: arg-type
+    client.set_time_sensitive_many([{"feed_card_id": "oc_1"}])  # expect: typeddict-item
+    client.set_time_sensitive_many([{**request, "priority": 1}])  # expect: typeddict-unknown-key
+    client.set_time_sensitive_many([request], concurrency="10")  # expect: arg-type
+    client.set_time_sensitive_many([request], progress=lambda: None)  # expect: arg-type, misc
+    client.set_time_sensitive_many([request], workers=3)  # expect: call-arg
+    client.set_time_sensitive_many([request]).report().left  # expect: attr-defined
+    request["user_ids"] = "ou_1"  # expect: typeddict-item
+    request["user_id_type"] = "openid"  # expect: typeddict-item
+
+
+async def async_many(client: AsyncClient, request: Request) -> None:
+    for item in client.set_time_sensitive_many([request]):  # expect: attr-defined
+        print(item)
+    client.set_time_sensitive_many([request]).report().taken  # expect: attr-defined
+    client.set_time_sensitive_many(3)  # expect: arg-type
+
+
+def items(item: Item) -> None:
+    item.outcome.ok  # expect: union-attr
+    item.index = 2  # expect: misc
 
 
 def outcomes(outcome: Outcome) -> None:

@@ -1,0 +1,715 @@
+//! Many calls: requests go in from Python's iterables, and results come back in batches.
+//!
+//! The caller's thread reads the iterable and makes Python's objects; the runtime, on the engine's
+//! thread, does all between. They meet in `Shared`, of which neither holds the lock for long.
+
+use std::collections::HashMap;
+use std::mem::{self, ManuallyDrop};
+use std::pin::Pin;
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use feishu_feed_card::{Item, Progress, Report, Request, UserIds};
+use futures_core::Stream;
+use pyo3::PyTraverseError;
+use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyIterator, PyList, PyTuple};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::arguments;
+use crate::client::{Client, wait};
+use crate::engine::engine;
+use crate::errors;
+use crate::loops::{self, Call, Mailbox};
+use crate::outcome;
+
+/// Results that cross to Python at a time, at most: waking a thread or a loop costs as much as ten of
+/// them and more.
+const BATCH: usize = 64;
+
+/// How long a result waits for others to cross with, where others are on their way.
+const LINGERS_FOR: Duration = Duration::from_millis(2);
+
+/// How long reading goes on while there are results to hand back: an iterable that is slow must not hold
+/// them up.
+const READS_FOR: Duration = Duration::from_millis(5);
+
+/// Many calls of one client, not begun until the first result is asked for.
+#[pyclass(module = "feishu_feed_card._native", frozen)]
+pub(crate) struct Many {
+    client: Py<Client>,
+    concurrency: usize,
+    total_timeout: Option<Duration>,
+    total: Option<usize>,
+    state: Mutex<State>,
+    /// Somebody waits for the next result.
+    is_busy: AtomicBool,
+}
+
+/// A `Progress`, as its constructor takes it.
+type Values = (usize, Option<usize>, usize, usize, Option<f64>);
+
+/// What only Python's threads touch.
+#[derive(Default)]
+struct State {
+    running: Option<Running>,
+    /// What was read and has not been handed back, by its index.
+    handed_in: HashMap<usize, HandedIn>,
+    /// How much was read.
+    read: usize,
+    is_all_read: bool,
+    /// Why reading ended early; to be raised after what had finished.
+    failure: Option<PyErr>,
+    is_left: bool,
+}
+
+struct HandedIn {
+    request: Py<PyAny>,
+    /// Why it is no request. The core gets one in its place that does not pass its checks either.
+    error: Option<Py<PyAny>>,
+}
+
+struct Running {
+    process: u32,
+    /// None of these is touched, nor dropped, in a fork's child.
+    own: ManuallyDrop<Own>,
+}
+
+struct Own {
+    requests: Option<mpsc::Sender<Request>>,
+    task: AbortHandle,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.process == process::id() {
+            #[allow(unsafe_code, reason = "what a fork's child must not drop is dropped by hand")]
+            // SAFETY: `self.own` is not used after this.
+            let own = unsafe { ManuallyDrop::take(&mut self.own) };
+            own.task.abort();
+        }
+    }
+}
+
+/// Where Python's threads and the runtime meet.
+#[derive(Default)]
+struct Shared {
+    found: Mutex<Found>,
+    /// There is something to find.
+    ready: Notify,
+    /// No more is wanted.
+    stop: Notify,
+}
+
+#[derive(Default)]
+struct Found {
+    items: Vec<Item>,
+    progress: Option<Progress>,
+    /// What was read from the iterable, and not by the core.
+    not_taken: Vec<Request>,
+    end: Option<Result<Report, Panicked>>,
+    /// Waits of event loops.
+    waits: Vec<(Arc<Mailbox>, u64)>,
+}
+
+/// The core's task ended without a report.
+#[derive(Clone, Copy)]
+struct Panicked;
+
+impl Shared {
+    fn found(&self) -> MutexGuard<'_, Found> {
+        lock(&self.found)
+    }
+
+    fn put(&self, change: impl FnOnce(&mut Found)) {
+        let waits = {
+            let mut found = self.found();
+            change(&mut found);
+            mem::take(&mut found.waits)
+        };
+        for (mailbox, wait) in waits {
+            mailbox.ready(wait);
+        }
+        self.ready.notify_waiters();
+    }
+
+    /// Waits until there are results, or the end.
+    async fn ready(self: Arc<Self>) {
+        loop {
+            let mut ready = std::pin::pin!(self.ready.notified());
+            ready.as_mut().enable();
+            if self.found().is_ready() {
+                return;
+            }
+            ready.await;
+        }
+    }
+
+    /// Waits for the end.
+    async fn end(self: Arc<Self>) {
+        loop {
+            let mut ready = std::pin::pin!(self.ready.notified());
+            ready.as_mut().enable();
+            if self.found().end.is_some() {
+                return;
+            }
+            ready.await;
+        }
+    }
+}
+
+impl Found {
+    fn is_ready(&self) -> bool {
+        !self.items.is_empty() || self.end.is_some()
+    }
+}
+
+/// The requests as the core reads them.
+struct Requests {
+    receiver: mpsc::Receiver<Request>,
+    total: Option<usize>,
+    shared: Arc<Shared>,
+}
+
+impl Stream for Requests {
+    type Item = Request;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Request>> {
+        self.receiver.poll_recv(context)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.total.unwrap_or(0), self.total)
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        // What is sent from here on lands behind these.
+        let mut found = self.shared.found();
+        self.receiver.close();
+        while let Ok(request) = self.receiver.try_recv() {
+            found.not_taken.push(request);
+        }
+    }
+}
+
+/// Tells the end when dropped, also where the task panicked: nobody waits for ever.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.put(|found| {
+            found.end.get_or_insert(Err(Panicked));
+        });
+    }
+}
+
+/// Makes the calls.
+async fn run(mut many: feishu_feed_card::Many, end: End, enough: usize) {
+    let shared = &end.0;
+    loop {
+        let mut items = tokio::select! {
+            biased;
+            () = shared.stop.notified() => break,
+            items = many.next_batch(BATCH) => items,
+        };
+        if items.is_empty() {
+            break;
+        }
+        if items.len() < enough {
+            let _ = timeout(LINGERS_FOR, async {
+                while items.len() < enough {
+                    let more = many.next_batch(BATCH - items.len()).await;
+                    if more.is_empty() {
+                        break;
+                    }
+                    items.extend(more);
+                }
+            })
+            .await;
+        }
+        let progress = many.progress();
+        shared.put(|found| {
+            found.items.append(&mut items);
+            found.progress = Some(progress);
+        });
+    }
+    let mut report = many.report().await;
+    let progress = many.progress();
+    shared.put(|found| {
+        found.items.append(&mut report.unread);
+        found.progress = Some(progress);
+        found.end = Some(Ok(report));
+    });
+}
+
+#[pymethods]
+impl Many {
+    /// The next results, the first one last, as soon as there are some; `None` at the end. Reads the
+    /// iterator on this thread meanwhile.
+    fn next_batch<'py>(
+        &self,
+        py: Python<'py>,
+        iterator: &Bound<'py, PyIterator>,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let _busy = self.busy()?;
+        let result = self.read(iterator).and_then(|()| {
+            let Some(shared) = self.shared()? else {
+                return Ok(());
+            };
+            if shared.found().is_ready() {
+                return Ok(());
+            }
+            wait(
+                py,
+                engine()?,
+                Box::pin(shared.ready()),
+                self.board(py)?.as_deref(),
+            )
+        });
+        match result {
+            Ok(()) => self.take(py),
+            // A signal's handler raised: as with a generator, that is the end.
+            Err(error) => {
+                self.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads a synchronous iterator as far as there is room.
+    fn read(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<()> {
+        let py = iterator.py();
+        let began = Instant::now();
+        while self.may_read(py)? {
+            if began.elapsed() > READS_FOR && self.shared()?.is_some_and(|shared| shared.found().is_ready()) {
+                break;
+            }
+            match iterator.clone().next() {
+                Some(Ok(request)) => {
+                    if let Err(error) = self.push(&request) {
+                        self.end_with(py, error)?;
+                    }
+                }
+                Some(Err(error)) => self.end_with(py, error)?,
+                None => self.end_reading(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another request may be read: there is room, the client is open, nothing failed.
+    fn may_read(&self, py: Python<'_>) -> PyResult<bool> {
+        self.begin(py)?;
+        let mut state = lock(&self.state);
+        if !state.is_reading() || state.handed_in.len() >= self.concurrency {
+            return Ok(false);
+        }
+        // Those on their way go on to their end, as single calls do.
+        if let Err(error) = self.client.get().check_open(py) {
+            state.failure = Some(error);
+            state.end_reading();
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Whether the core still takes requests.
+    fn is_reading(&self) -> bool {
+        lock(&self.state).is_reading()
+    }
+
+    /// Hands a request in. What is none comes back as a result, like a request that fails.
+    fn push(&self, request: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = request.py();
+        let (core, error) = match arguments::request(request) {
+            Ok(core) => (core, None),
+            Err(error) if errors::is_invalid_input(py, &error)? => {
+                let stands_in = Request::new("", [""; 0], false);
+                (stands_in, Some(error.into_value(py).into_any()))
+            }
+            Err(error) => return Err(error),
+        };
+        let mut state = lock(&self.state);
+        let index = state.read;
+        state.read += 1;
+        let request = request.clone().unbind();
+        state.handed_in.insert(index, HandedIn { request, error });
+        if let Some(running) = &state.running {
+            let own = &running.own;
+            let core = match &own.requests {
+                Some(requests) => match requests.try_send(core) {
+                    Ok(()) => return Ok(()),
+                    Err(mpsc::error::TrySendError::Closed(core) | mpsc::error::TrySendError::Full(core)) => {
+                        core
+                    }
+                },
+                None => core,
+            };
+            own.shared.found().not_taken.push(core);
+        }
+        Ok(())
+    }
+
+    /// Says that there are no more requests.
+    fn end_reading(&self) {
+        lock(&self.state).end_reading();
+    }
+
+    /// Says that the iterable raised: nothing more is sent, and what had finished comes first.
+    fn fail(&self, exception: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = exception.py();
+        self.end_with(py, PyErr::from_value(exception))
+    }
+
+    /// The results that are there, the first one last; `None` at the end.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        let shared = self.shared()?;
+        let is_left = lock(&self.state).is_left;
+        let Some(shared) = shared.filter(|_| !is_left) else {
+            return Ok(None);
+        };
+        let (mut items, end) = {
+            let mut found = shared.found();
+            let count = found.items.len().min(BATCH);
+            let items: Vec<Item> = found.items.drain(..count).collect();
+            (items, found.end.as_ref().map(Result::is_ok))
+        };
+        if items.is_empty()
+            && let Some(is_told) = end
+        {
+            let failure = lock(&self.state).failure.take();
+            return match failure {
+                Some(failure) => Err(failure),
+                None if is_told => Ok(None),
+                None => Err(broken()),
+            };
+        }
+        items.reverse();
+        let items = self.to_python(py, items)?;
+        PyList::new(py, items).map(Some)
+    }
+
+    /// A future of the running event loop that is settled when there are results, or the end; `None`
+    /// where there are already.
+    fn ready<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, Call)>> {
+        self.wait_on_loop(py, Found::is_ready)
+    }
+
+    /// The same for the end alone.
+    fn ended<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, Call)>> {
+        self.wait_on_loop(py, |found| found.end.is_some())
+    }
+
+    /// Stops what is on its way.
+    fn stop(&self) {
+        let mut state = lock(&self.state);
+        state.end_reading();
+        if state.is_of_this_process()
+            && let Some(shared) = state.shared()
+        {
+            shared.stop.notify_one();
+        }
+    }
+
+    /// Stops what is on its way, and waits until it has stopped.
+    fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        self.stop();
+        if let Some(shared) = self.shared()? {
+            wait(py, engine()?, Box::pin(shared.end()), self.board(py)?.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// Takes what became of everything, after the end: how many were read, succeeded and failed, the
+    /// results not handed out, and what was stopped on its way.
+    fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let nothing = || (0_usize, 0_usize, 0_usize, PyList::empty(py), PyList::empty(py)).into_pyobject(py);
+        let shared = self.shared()?;
+        lock(&self.state).is_left = true;
+        let Some(shared) = shared else {
+            return nothing();
+        };
+        let (items, not_taken, report) = {
+            let mut found = shared.found();
+            let report = found.end.clone();
+            (
+                mem::take(&mut found.items),
+                mem::take(&mut found.not_taken),
+                report,
+            )
+        };
+        let Some(Ok(report)) = report else {
+            return Err(broken());
+        };
+        let unread = PyList::new(py, self.to_python(py, items)?)?;
+        let unfinished = PyList::empty(py);
+        for stopped in report.unfinished {
+            unfinished.append(self.unfinished(py, stopped.index, &stopped.users)?)?;
+        }
+        let mut failed = report.failed;
+        let taken = report.taken + not_taken.len();
+        for (index, request) in (report.taken..).zip(not_taken) {
+            let error = lock(&self.state)
+                .handed_in
+                .get(&index)
+                .and_then(|handed_in| Some(handed_in.error.as_ref()?.clone_ref(py)));
+            if let Some(error) = error {
+                failed += 1;
+                let request = self.handed_in(py, index).request;
+                unread.append(item(py, index, &request, None, Some(error.into_bound(py)))?)?;
+            } else {
+                let mut users = UserIds::default();
+                users.not_attempted = request.user_ids;
+                unfinished.append(self.unfinished(py, index, &users)?)?;
+            }
+        }
+        (taken, report.succeeded, failed, unread, unfinished).into_pyobject(py)
+    }
+
+    /// How far it has come: done, total, failed, waiting for the quota, and the least seconds it takes yet.
+    fn progress(&self) -> PyResult<Values> {
+        let progress = self.shared()?.and_then(|shared| shared.found().progress);
+        Ok(match progress {
+            Some(progress) => (
+                progress.done,
+                self.total,
+                progress.failed,
+                progress.waiting_for_quota,
+                progress.eta.map(|eta| eta.as_secs_f64()),
+            ),
+            None => (0, self.total, 0, 0, None),
+        })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.client)?;
+        if let Ok(state) = self.state.try_lock() {
+            for handed_in in state.handed_in.values() {
+                visit.call(&handed_in.request)?;
+                visit.call(&handed_in.error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let handed_in = mem::take(&mut lock(&self.state).handed_in);
+        drop(handed_in);
+    }
+}
+
+impl Many {
+    pub(crate) fn new(
+        client: Py<Client>,
+        concurrency: usize,
+        total_timeout: Option<Duration>,
+        total: Option<usize>,
+    ) -> Self {
+        Self {
+            client,
+            concurrency,
+            total_timeout,
+            total,
+            state: Mutex::default(),
+            is_busy: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins, at the first call.
+    fn begin(&self, py: Python<'_>) -> PyResult<()> {
+        if self.shared()?.is_some() || lock(&self.state).is_all_read {
+            return Ok(());
+        }
+        let core = self.client.get().open(py)?;
+        let shared = Arc::<Shared>::default();
+        let (sender, receiver) = mpsc::channel(self.concurrency);
+        let requests = Requests {
+            receiver,
+            total: self.total,
+            shared: shared.clone(),
+        };
+        let mut many = core
+            .set_time_sensitive_stream(requests)
+            .concurrency(self.concurrency);
+        if let Some(total_timeout) = self.total_timeout {
+            many = many.total_timeout(total_timeout);
+        }
+        // With a quarter there the others keep the connections busy while these cross.
+        let enough = (self.concurrency / 4).clamp(1, BATCH);
+        let task = engine()?.spawn(run(many, End(shared.clone()), enough));
+        lock(&self.state).running = Some(Running {
+            process: process::id(),
+            own: ManuallyDrop::new(Own {
+                requests: Some(sender),
+                task,
+                shared,
+            }),
+        });
+        Ok(())
+    }
+
+    fn end_with(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
+        if !error.is_instance_of::<PyException>(py) {
+            return Err(error);
+        }
+        let mut state = lock(&self.state);
+        state.failure = Some(error);
+        state.end_reading();
+        if let Some(shared) = state.shared() {
+            shared.stop.notify_one();
+        }
+        Ok(())
+    }
+
+    fn shared(&self) -> PyResult<Option<Arc<Shared>>> {
+        let state = lock(&self.state);
+        if !state.is_of_this_process() {
+            return Err(PyRuntimeError::new_err(
+                "these calls are made by the process that began them, from which this one was forked",
+            ));
+        }
+        Ok(state.shared().cloned())
+    }
+
+    fn board(&self, py: Python<'_>) -> PyResult<Option<Arc<crate::provider::Board>>> {
+        self.client.get().board(py)
+    }
+
+    fn busy(&self) -> PyResult<Busy<'_>> {
+        if self.is_busy.swap(true, Ordering::Acquire) {
+            return Err(PyRuntimeError::new_err(
+                "another thread waits for the next result",
+            ));
+        }
+        Ok(Busy(&self.is_busy))
+    }
+
+    fn wait_on_loop<'py>(
+        &self,
+        py: Python<'py>,
+        is_there: fn(&Found) -> bool,
+    ) -> PyResult<Option<(Bound<'py, PyAny>, Call)>> {
+        let Some(shared) = self.shared()? else {
+            return Ok(None);
+        };
+        if is_there(&shared.found()) {
+            return Ok(None);
+        }
+        let (future, call, mailbox) = loops::wait(py)?;
+        self.client.get().asked_from(&mailbox);
+        let mut found = shared.found();
+        if is_there(&found) {
+            drop(found);
+            call.cancel();
+            return Ok(None);
+        }
+        found.waits.push((mailbox, call.number()));
+        Ok(Some((future, call)))
+    }
+
+    fn handed_in(&self, py: Python<'_>, index: usize) -> HandedIn {
+        let handed_in = lock(&self.state).handed_in.remove(&index);
+        handed_in.unwrap_or_else(|| HandedIn {
+            request: py.None(),
+            error: None,
+        })
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>, items: Vec<Item>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let to_python = |Item {
+                             index, ref result, ..
+                         }| {
+            let HandedIn { request, error } = self.handed_in(py, index);
+            match (result, error) {
+                (_, Some(error)) => item(py, index, &request, None, Some(error.into_bound(py))),
+                (Ok(outcome), None) => {
+                    item(py, index, &request, Some(outcome::to_python(py, outcome)?), None)
+                }
+                (Err(error), None) => item(py, index, &request, None, Some(errors::to_python(py, error)?)),
+            }
+        };
+        items.into_iter().map(to_python).collect()
+    }
+
+    fn unfinished<'py>(&self, py: Python<'py>, index: usize, users: &UserIds) -> PyResult<Bound<'py, PyAny>> {
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        CLASS.import(py, "feishu_feed_card._many", "Unfinished")?.call1((
+            index,
+            self.handed_in(py, index).request,
+            PyTuple::new(py, &users.reached)?,
+            PyTuple::new(py, &users.failed)?,
+            PyTuple::new(py, &users.unknown)?,
+            PyTuple::new(py, &users.not_attempted)?,
+        ))
+    }
+}
+
+impl State {
+    fn shared(&self) -> Option<&Arc<Shared>> {
+        self.running.as_ref().map(|running| &running.own.shared)
+    }
+
+    fn is_of_this_process(&self) -> bool {
+        self.running
+            .as_ref()
+            .is_none_or(|running| running.process == process::id())
+    }
+
+    /// `total_timeout` and a stop make the core read no more.
+    fn is_reading(&self) -> bool {
+        self.is_of_this_process()
+            && self.running.as_ref().is_some_and(|running| {
+                let requests = running.own.requests.as_ref();
+                requests.is_some_and(|requests| !requests.is_closed())
+            })
+    }
+
+    fn end_reading(&mut self) {
+        self.is_all_read = true;
+        if self.is_of_this_process()
+            && let Some(running) = &mut self.running
+        {
+            running.own.requests = None;
+        }
+    }
+}
+
+struct Busy<'a>(&'a AtomicBool);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+fn item<'py>(
+    py: Python<'py>,
+    index: usize,
+    request: &Py<PyAny>,
+    outcome: Option<Bound<'py, PyAny>>,
+    error: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    CLASS
+        .import(py, "feishu_feed_card._many", "Item")?
+        .call1((index, request, outcome, error))
+}
+
+fn broken() -> PyErr {
+    PyRuntimeError::new_err("a bug in feishu_feed_card: the calls ended without a result")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,481 @@
+"""Many calls as one line: the handles, and what they give. Imported when the first one is made."""
+
+from __future__ import annotations
+
+from feishu_feed_card._record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Future
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from feishu_feed_card import _native
+    from feishu_feed_card._errors import FeedCardError
+    from feishu_feed_card._outcome import Outcome
+    from feishu_feed_card._types import Request
+
+_put = object.__setattr__
+
+
+class Item(Record):
+    """One request of many, and what it came back with: exactly one of `outcome` and `error`.
+
+    Attributes:
+        index: The request's place in what was handed in, from 0.
+        request: The request, the very object that was handed in.
+        outcome: What the call came back with. Users may have failed one by one: see `outcome.ok`.
+        error: Why the call failed.
+
+    Example:
+        >>> item = Item(0, {"feed_card_id": "oc_…", "user_ids": ["ou_…"], "time_sensitive": True})
+        >>> item.error is None
+        True
+    """
+
+    __slots__ = ("index", "request", "outcome", "error")
+
+    index: int
+    request: Request
+    outcome: Outcome | None
+    error: FeedCardError | None
+
+    def __init__(
+        self,
+        index: int,
+        request: Request,
+        outcome: Outcome | None = None,
+        error: FeedCardError | None = None,
+    ) -> None:
+        _put(self, "index", index)
+        _put(self, "request", request)
+        _put(self, "outcome", outcome)
+        _put(self, "error", error)
+
+
+class Progress(Record):
+    """How far many calls have come.
+
+    Attributes:
+        done: How many have come back, those that failed included.
+        total: How many there are, where what was handed in has a length.
+        failed: How many came back with an error, or with users not reached.
+        waiting_for_quota: How many wait for a slot of the quota.
+        eta: The least seconds that the quota allows for what is left, where `total` is known.
+
+    Example:
+        >>> Progress(done=3, total=4, failed=0, waiting_for_quota=1, eta=0.2).done
+        3
+    """
+
+    __slots__ = ("done", "total", "failed", "waiting_for_quota", "eta")
+
+    done: int
+    total: int | None
+    failed: int
+    waiting_for_quota: int
+    eta: float | None
+
+    def __init__(
+        self, done: int, total: int | None, failed: int, waiting_for_quota: int, eta: float | None
+    ) -> None:
+        _put(self, "done", done)
+        _put(self, "total", total)
+        _put(self, "failed", failed)
+        _put(self, "waiting_for_quota", waiting_for_quota)
+        _put(self, "eta", eta)
+
+
+class Unfinished(Record):
+    """A request that was stopped on its way. Every user id of it is in exactly one of the four.
+
+    Attributes:
+        index: The request's place in what was handed in, from 0.
+        request: The request, the very object that was handed in.
+        reached: User ids for which the platform took the new state.
+        failed: User ids that the platform refused.
+        unknown: User ids that were sent, and of which nobody can say what became.
+        not_attempted: User ids that were never sent.
+
+    Example:
+        >>> request = {"feed_card_id": "oc_…", "user_ids": ["ou_1"], "time_sensitive": True}
+        >>> Unfinished(7, request, not_attempted=["ou_1"]).not_attempted
+        ('ou_1',)
+    """
+
+    __slots__ = ("index", "request", "reached", "failed", "unknown", "not_attempted")
+
+    index: int
+    request: Request
+    reached: tuple[str, ...]
+    failed: tuple[str, ...]
+    unknown: tuple[str, ...]
+    not_attempted: tuple[str, ...]
+
+    def __init__(
+        self,
+        index: int,
+        request: Request,
+        reached: Iterable[str] = (),
+        failed: Iterable[str] = (),
+        unknown: Iterable[str] = (),
+        not_attempted: Iterable[str] = (),
+    ) -> None:
+        _put(self, "index", index)
+        _put(self, "request", request)
+        _put(self, "reached", tuple(reached))
+        _put(self, "failed", tuple(failed))
+        _put(self, "unknown", tuple(unknown))
+        _put(self, "not_attempted", tuple(not_attempted))
+
+
+class Report(Record):
+    """What became of many calls, also of those stopped early.
+
+    `taken` is the sum of `succeeded`, `failed` and the number of `unfinished`.
+
+    Attributes:
+        taken: How many requests were read from what was handed in. Those after them were not touched.
+        succeeded: How many came back with every user reached.
+        failed: How many came back with an error, or with users not reached.
+        unread: Results that were there, and are counted above, but had not been handed out.
+        unfinished: Requests that were read and stopped on their way.
+
+    Example:
+        >>> Report(taken=2, succeeded=2, failed=0).unfinished
+        ()
+    """
+
+    __slots__ = ("taken", "succeeded", "failed", "unread", "unfinished")
+
+    taken: int
+    succeeded: int
+    failed: int
+    unread: tuple[Item, ...]
+    unfinished: tuple[Unfinished, ...]
+
+    def __init__(
+        self,
+        taken: int,
+        succeeded: int,
+        failed: int,
+        unread: Iterable[Item] = (),
+        unfinished: Iterable[Unfinished] = (),
+    ) -> None:
+        _put(self, "taken", taken)
+        _put(self, "succeeded", succeeded)
+        _put(self, "failed", failed)
+        _put(self, "unread", tuple(unread))
+        _put(self, "unfinished", tuple(unfinished))
+
+
+class _Handle:
+    """What both handles have in common: the results on hand, the progress, the report."""
+
+    def __init__(
+        self,
+        bound: _native.Many,
+        iterator: Iterator[Request] | None,
+        progress: Callable[[Progress], object] | None,
+    ) -> None:
+        self._bound = bound
+        self._iterator = iterator
+        self._progress = progress
+        self._told: tuple[object, ...] = ()
+        self._batch: list[Item] = []  # the next one last
+        self._unread: list[Item] = []
+        self._report: Report | None = None
+        self._is_over = False
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            values = self._bound.progress()
+            if values != self._told:
+                self._told = values
+                self._progress(Progress(*values))
+
+    def _leave(self) -> None:
+        """Hands nothing more out, and lets the iterable go: a generator's `finally` runs."""
+        self._is_over = True
+        self._unread += self._batch
+        self._batch = []
+        iterator, self._iterator = self._iterator, None
+        # A file has a `close`, too, but it is the caller's.
+        if hasattr(iterator, "throw") and not getattr(iterator, "gi_running", False):
+            iterator.close()  # type: ignore[union-attr]
+
+    def _reported(self) -> Report:
+        if self._report is None:
+            taken, succeeded, failed, unread, unfinished = self._bound.report()
+            unread += self._unread
+            unread.sort(key=lambda item: item.index)
+            unfinished.sort(key=lambda stopped: stopped.index)
+            self._report = Report(taken, succeeded, failed, unread, unfinished)
+        return self._report
+
+    def __repr__(self) -> str:
+        name = f"feishu_feed_card.{type(self).__name__}"
+        return f"<{name}, {self._bound.progress()[0]} done{', left' if self._is_over else ''}>"
+
+
+class Many(_Handle):
+    """Many calls of a `Client`: an iterator of `Item`s, one for each request, as they finish.
+
+    Made by `Client.set_time_sensitive_many`. For one thread at a time. Leaving its `with` block, `close`,
+    `report` and Ctrl-C stop what is still on its way, and so does dropping it.
+    """
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        return (self._batch or self._next_batch()).pop()
+
+    def _next_batch(self) -> list[Item]:
+        if self._is_over or self._iterator is None:
+            raise StopIteration
+        try:
+            batch = self._bound.next_batch(self._iterator)
+        except BaseException:
+            self._is_over = True
+            raise
+        if batch is None:
+            self._is_over = True
+            self._tell()
+            raise StopIteration
+        self._batch = batch
+        self._tell()
+        return batch
+
+    def report(self) -> Report:
+        """Tells what became of every request. Stops what is still on its way; nothing more comes after.
+
+        Returns:
+            The same each time.
+
+        Example:
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> with Sandbox() as sandbox, sandbox.client() as client:
+            ...     pin = {"feed_card_id": sandbox.CHAT, "user_ids": [sandbox.USER], "time_sensitive": True}
+            ...     many = client.set_time_sensitive_many([pin, pin, pin], concurrency=1)
+            ...     item = next(many)
+            ...     report = many.report()
+            >>> report.taken == report.succeeded + report.failed + len(report.unfinished)
+            True
+        """
+        self.close()
+        return self._reported()
+
+    def close(self) -> None:
+        """Stops what is still on its way. The report can still be asked for."""
+        self._bound.leave()
+        self._leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncMany(_Handle):
+    """Many calls of an `AsyncClient`: an async iterator of `Item`s, one for each request, as they finish.
+
+    Made by `AsyncClient.set_time_sensitive_many`. For one task at a time. Leaving its `async with` block,
+    `aclose`, `report` and cancelling the task that waits for a result stop what is still on its way, and so
+    does dropping it.
+    """
+
+    _feeder: _Feeder | None = None
+    _is_waiting = False
+
+    def __init__(
+        self,
+        bound: _native.Many,
+        iterator: Iterator[Request] | None,
+        progress: Callable[[Progress], object] | None,
+        source: AsyncIterable[Request] | None,
+    ) -> None:
+        super().__init__(bound, iterator, progress)
+        self._source = source
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item:
+        return (self._batch or await self._next_batch()).pop()
+
+    async def _next_batch(self) -> list[Item]:
+        if self._is_waiting:
+            raise RuntimeError("another task waits for the next result")
+        if self._is_over:
+            raise StopAsyncIteration
+        self._is_waiting = True
+        try:
+            batch = await self._found()
+        except BaseException:
+            # As with a generator: where an error or a cancellation comes through, that is the end.
+            self._is_over = True
+            self._stop()
+            raise
+        finally:
+            self._is_waiting = False
+        if batch is None:
+            self._is_over = True
+            self._stop()
+            self._tell()
+            raise StopAsyncIteration
+        return batch
+
+    async def _found(self) -> list[Item] | None:
+        bound = self._bound
+        bound.may_read()  # begins
+        if self._source is not None and self._feeder is None:
+            self._feeder = _Feeder(bound, self._source)
+            self._source = None
+        has_waited = False
+        while True:
+            if self._iterator is not None:
+                bound.read(self._iterator)
+            waiting = bound.ready()
+            if waiting is None:
+                break
+            has_waited = True
+            await _end_of(waiting)
+        batch = bound.take()
+        if batch is None:
+            return None
+        self._batch = batch
+        if self._feeder is not None:
+            self._feeder.wake()
+        self._tell()
+        if not has_waited:
+            from asyncio import sleep
+
+            # Results that come as fast as they are taken must not keep the loop's other tasks waiting.
+            await sleep(0)
+        return batch
+
+    def _stop(self) -> None:
+        self._bound.stop()
+        if self._feeder is not None:
+            self._feeder.task.cancel()
+
+    async def report(self) -> Report:
+        """Tells what became of every request. Stops what is still on its way; nothing more comes after.
+
+        Returns:
+            The same each time.
+
+        Example:
+            >>> import asyncio
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> async def main() -> None:
+            ...     with Sandbox() as sandbox:
+            ...         async with sandbox.async_client() as client:
+            ...             pin = {
+            ...                 "feed_card_id": sandbox.CHAT,
+            ...                 "user_ids": [sandbox.USER],
+            ...                 "time_sensitive": True,
+            ...             }
+            ...             async with client.set_time_sensitive_many([pin, pin]) as many:
+            ...                 async for item in many:
+            ...                     pass
+            ...             print((await many.report()).succeeded)
+            >>> asyncio.run(main())
+            2
+        """
+        await self.aclose()
+        return self._reported()
+
+    async def aclose(self) -> None:
+        """Stops what is still on its way. The report can still be asked for."""
+        self._stop()
+        if self._feeder is not None:
+            from asyncio import wait
+
+            await wait([self._feeder.task])
+        waiting = self._bound.ended()
+        if waiting is not None:
+            await _end_of(waiting)
+        self._source = None
+        self._leave()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self._feeder is not None:
+            self._feeder.cancel_soon()
+
+
+async def _end_of(waiting: tuple[Future[None], _native.Call]) -> None:
+    future, call = waiting
+    try:
+        await future
+    finally:
+        call.cancel()
+
+
+class _Feeder:
+    """Reads an async iterable in a task of its own. It does not know the handle, which may be dropped."""
+
+    def __init__(self, bound: _native.Many, source: AsyncIterable[Request]) -> None:
+        from asyncio import get_running_loop
+
+        self._bound = bound
+        self._source = source
+        self._room: Future[None] | None = None
+        self._loop = get_running_loop()
+        self.task = self._loop.create_task(self._feed())
+
+    def wake(self) -> None:
+        """Says that results were taken: there is room again."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def cancel_soon(self) -> None:
+        """From any thread, also when the loop is gone."""
+        try:  # noqa: SIM105 -- contextlib would have to be loaded
+            self._loop.call_soon_threadsafe(self.task.cancel)
+        except RuntimeError:
+            pass  # closed
+
+    async def _feed(self) -> None:
+        iterator: AsyncIterator[Request] | None = None
+        try:
+            iterator = self._source.__aiter__()
+            while self._bound.is_reading():
+                if self._bound.may_read():
+                    try:
+                        request = await iterator.__anext__()
+                    except StopAsyncIteration:
+                        break
+                    self._bound.push(request)
+                else:
+                    self._room = self._loop.create_future()
+                    await self._room
+            self._bound.end_reading()
+        except Exception as error:
+            self._bound.fail(error)
+        except BaseException:
+            self._bound.stop()
+            raise
+        finally:
+            if hasattr(iterator, "athrow"):
+                await iterator.aclose()  # type: ignore[union-attr]

@@ -1,0 +1,860 @@
+"""Many calls: what comes back, how far it reads ahead, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import pickle
+import threading
+import time
+import weakref
+from collections import UserDict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvloop
+
+from conftest import threads
+from feishu_feed_card import (
+    AsyncClient,
+    Client,
+    DeadlineExceededError,
+    FeedCardError,
+    InvalidInputError,
+    Item,
+    Many,
+    Progress,
+    RejectedError,
+    Report,
+    Request,
+)
+from feishu_feed_card.sandbox import Sandbox
+from scripts import run
+from test_provider import Vault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+PIN: Request = {"feed_card_id": Sandbox.CHAT, "user_ids": [Sandbox.USER], "time_sensitive": True}
+MOST_IN_A_BATCH = 64
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """One without limits."""
+    with Sandbox({"switches": {"per_second": None, "per_minute": None}}) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> Iterator[Client]:
+    """One without pacing, for which a request is over when its connection is closed."""
+    with sandbox.client(rate_limit=None, late_arrival=0) as client:
+        yield client
+
+
+@pytest.fixture
+def async_client(sandbox: Sandbox) -> AsyncClient:
+    """The same for asyncio."""
+    return sandbox.async_client(rate_limit=None, late_arrival=0)
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Waits for it, 10 s at most."""
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    assert condition()
+
+
+async def eventually_async(condition: Callable[[], object]) -> None:
+    """The same, on a loop."""
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        await asyncio.sleep(0.005)
+    assert condition()
+
+
+def assert_adds_up(report: Report) -> None:
+    """Each request read is accounted for, once."""
+    assert report.taken == report.succeeded + report.failed + len(report.unfinished)
+
+
+RUNS = pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+
+
+def play(client: Client, requests: Iterable[Any], **options: Any) -> tuple[list[Item], Report]:
+    """Reads everything, blocking."""
+    with client.set_time_sensitive_many(requests, **options) as many:
+        items = list(many)
+    return items, many.report()
+
+
+def play_async(client: AsyncClient, requests: Any, **options: Any) -> tuple[list[Item], Report]:
+    """Reads everything, on a loop."""
+
+    async def main() -> tuple[list[Item], Report]:
+        async with client.set_time_sensitive_many(requests, **options) as many:
+            items = [item async for item in many]
+        return items, await many.report()
+
+    return asyncio.run(main())
+
+
+async def asynchronously(requests: Iterable[Any]) -> AsyncIterator[Any]:
+    """The same requests, from an async generator."""
+    for request in requests:
+        yield request
+
+
+@pytest.fixture(params=["Client", "AsyncClient", "AsyncClient from async"])
+def player(request: pytest.FixtureRequest, client: Client, async_client: AsyncClient) -> Callable[..., Any]:
+    """Each way to make many calls."""
+
+    def player(requests: Iterable[Any], **options: Any) -> tuple[list[Item], Report]:
+        if request.param == "Client":
+            return play(client, requests, **options)
+        if request.param == "AsyncClient":
+            return play_async(async_client, requests, **options)
+        return play_async(async_client, asynchronously(requests), **options)
+
+    return player
+
+
+@pytest.mark.parametrize("concurrency", [None, 1, 7, 10_000])
+def test_each_request_comes_back_once(player: Callable[..., Any], sandbox: Sandbox, concurrency: int | None):
+    requests = [dict(PIN) for _ in range(300)]
+    items, report = player((request for request in requests), concurrency=concurrency)
+    assert sorted(item.index for item in items) == list(range(300))
+    for item in items:
+        assert item.request is requests[item.index], "the very object"
+        assert item.error is None
+        assert item.outcome is not None
+        assert item.outcome.reached == (sandbox.USER,)
+    assert report == Report(taken=300, succeeded=300, failed=0)
+    assert sandbox.token_fetches() == 1
+
+
+def test_nothing_at_all(player: Callable[..., Any]):
+    told: list[Progress] = []
+    assert player([], progress=told.append) == ([], Report(0, 0, 0))
+    assert told
+    assert told[-1].done == 0
+
+
+def test_one_failing_does_not_end_the_others(player: Callable[..., Any], sandbox: Sandbox):
+    items, report = player([PIN, {**PIN, "feed_card_id": "oc_nowhere"}, PIN, {**PIN, "user_ids": ["ou_no"]}])
+    errors = {item.index: item.error for item in items}
+    assert errors[0] is errors[2] is None
+    assert isinstance(errors[1], RejectedError)
+    assert errors[1].platform_code == 232006
+    assert (report.taken, report.succeeded, report.failed) == (4, 2, 2)
+
+
+def test_other_mappings_and_parameters(player: Callable[..., Any], sandbox: Sandbox):
+    union_id = "on_" + sandbox.USER[3:]
+    sandbox.put_user({"open_id": sandbox.USER, "union_id": union_id})
+    items, _ = player(
+        [
+            UserDict(PIN),
+            {**PIN, "user_ids": [union_id], "user_id_type": "union_id", "timeout": 5},
+            {**PIN, "user_ids": (user for user in [sandbox.USER]), "timeout": None},
+        ]
+    )
+    assert [(item.index, item.error) for item in sorted(items, key=lambda item: item.index)] == [
+        (0, None),
+        (1, None),
+        (2, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (3, "request"),
+        (None, "request"),
+        ("oc_1", "request"),
+        ({}, "feed_card_id"),
+        ({"feed_card_id": Sandbox.CHAT, "time_sensitive": True}, "user_ids"),
+        ({**PIN, "feed_card_id": b"oc_1"}, "feed_card_id"),
+        ({**PIN, "feed_card_id": "nowhere"}, "feed_card_id"),
+        ({**PIN, "user_ids": "ou_1"}, "user_ids"),
+        ({**PIN, "user_ids": [1]}, "user_ids[0]"),
+        ({**PIN, "user_ids": []}, "user_ids"),
+        ({**PIN, "time_sensitive": 1}, "time_sensitive"),
+        ({**PIN, "user_id_type": "openid"}, "user_id_type"),
+        ({**PIN, "timeout": 0}, "timeout"),
+        ({**PIN, "timeout": "5"}, "timeout"),
+        ({**PIN, "priority": 1}, "priority"),
+        ({**PIN, 1: 1}, "a request's key"),
+    ],
+)
+def test_what_is_no_request_is_its_items_error(player: Callable[..., Any], request_: Any, field: str):
+    items, report = player([PIN, request_, PIN])
+    items.sort(key=lambda item: item.index)
+    assert [item.error is None for item in items] == [True, False, True]
+    assert items[1].request is request_
+    assert items[1].outcome is None
+    assert isinstance(items[1].error, InvalidInputError)
+    assert items[1].error.field == field
+    assert (report.taken, report.succeeded, report.failed) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"requests": 3}, "requests"),
+        ({"requests": "oc_1"}, "requests"),
+        ({"requests": PIN}, "requests"),
+        ({"requests": [], "concurrency": 0}, "concurrency"),
+        ({"requests": [], "concurrency": 1.5}, "concurrency"),
+        ({"requests": [], "concurrency": True}, "concurrency"),
+        ({"requests": [], "total_timeout": 0}, "total_timeout"),
+        ({"requests": [], "total_timeout": float("nan")}, "total_timeout"),
+        ({"requests": [], "progress": 1}, "progress"),
+        ({"requests": [], "workers": 1}, "workers"),
+        ({}, "requests"),
+    ],
+)
+def test_wrong_arguments(client: Client, async_client: AsyncClient, arguments: Any, field: str):
+    for one in (client, async_client):
+        with pytest.raises(InvalidInputError) as caught:
+            one.set_time_sensitive_many(**arguments)
+        assert caught.value.field == field
+
+
+def test_a_blocking_client_takes_no_async_iterable(client: Client):
+    with pytest.raises(InvalidInputError) as caught:
+        client.set_time_sensitive_many(asynchronously([PIN]))  # type: ignore[arg-type]
+    assert caught.value.field == "requests"
+
+
+def test_an_iterable_that_raises(player: Callable[..., Any], sandbox: Sandbox):
+    class OwnError(Exception):
+        pass
+
+    def requests() -> Iterator[Request]:
+        for _ in range(5):
+            yield PIN
+        eventually(lambda: sandbox.request_count() > 1)
+        raise OwnError("no more")
+
+    with pytest.raises(OwnError, match="no more"):
+        player(requests())
+
+
+def test_what_had_finished_comes_before_what_the_iterable_raised(client: Client, sandbox: Sandbox):
+    def requests() -> Iterator[Request]:
+        yield from [PIN] * 5
+        eventually(lambda: sandbox.state()["pinned"].get(sandbox.CHAT))
+        sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+        yield {**PIN, "feed_card_id": "oc_slow"}
+        eventually(lambda: sandbox.faults_left() == 1)
+        raise ValueError("no more")
+
+    many = client.set_time_sensitive_many(requests())
+    items = []
+    with pytest.raises(ValueError, match="no more"):
+        for item in many:
+            items.append(item)  # noqa: PERF402 -- it raises half-way
+    assert items, "at least one had finished"
+    assert all(item.error is None for item in items)
+    assert next(many, None) is None
+    report = many.report()
+    assert report.taken == 6
+    assert report.succeeded == len(items)
+    assert_adds_up(report)
+    assert many.report() is report
+
+
+def test_user_ids_that_raise_are_the_iterable_raising(player: Callable[..., Any]):
+    def users() -> Iterator[str]:
+        raise OSError("the list is gone")
+        yield
+
+    with pytest.raises(OSError, match="the list is gone"):
+        player([{**PIN, "user_ids": users()}])
+
+
+def test_it_does_not_read_far_ahead(player: Callable[..., Any]):
+    read = most = done = 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal read, most
+        for _ in range(1000):
+            read += 1
+            most = max(most, read - done)
+            yield PIN
+
+    def progress(progress: Progress) -> None:
+        nonlocal done
+        done = progress.done
+
+    player(requests(), concurrency=10, progress=progress)
+    assert 1 < most <= 10 + MOST_IN_A_BATCH
+
+
+def test_a_consumer_that_stops_stops_the_sending(client: Client, sandbox: Sandbox):
+    read = 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal read
+        while True:
+            read += 1
+            yield PIN
+
+    with client.set_time_sensitive_many(requests(), concurrency=10) as many:
+        next(many)
+        time.sleep(0.3)
+        assert read <= 10 + MOST_IN_A_BATCH
+        assert sandbox.request_count() <= 1 + read
+    report = many.report()
+    assert report.taken == read
+    assert_adds_up(report)
+
+
+def test_the_results_of_a_slow_iterable_are_not_held_up(client: Client, sandbox: Sandbox):
+    def requests() -> Iterator[Request]:
+        for number in range(50):
+            if number > 1:
+                # As slow as the platform: the first result is there when this returns.
+                eventually(lambda: sandbox.request_count() > 1 and sandbox.pinned(sandbox.USER))
+                time.sleep(0.05)
+            yield PIN
+            read.append(number)
+
+    read: list[int] = []
+    with client.set_time_sensitive_many(requests()) as many:
+        next(many)
+        assert len(read) < 10
+
+
+def test_leaving_early(client: Client, sandbox: Sandbox):
+    closed = []
+
+    def requests() -> Iterator[Request]:
+        try:
+            while True:
+                yield PIN
+        finally:
+            closed.append(True)
+
+    generator = requests()
+    with client.set_time_sensitive_many(generator, concurrency=20) as many:
+        for item in many:
+            sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+            assert item.error is None
+            break
+    assert closed == [True], "though somebody else holds the generator"
+    assert list(many) == []
+    report = many.report()
+    assert_adds_up(report)
+    assert report.succeeded == 1 + sum(item.error is None for item in report.unread)
+    for stopped in report.unfinished:
+        assert stopped.request is PIN
+        assert len(stopped.unknown + stopped.not_attempted) == 1
+    count = sandbox.request_count()
+    time.sleep(0.1)
+    assert sandbox.request_count() == count
+
+
+def test_a_file_is_not_closed(client: Client, tmp_path):
+    path = tmp_path / "requests"
+    path.write_text("a\nb\n")
+    with path.open() as file:
+        with client.set_time_sensitive_many(file) as many:  # type: ignore[arg-type]
+            assert isinstance(next(many).error, InvalidInputError)
+        assert not file.closed
+
+
+@RUNS
+@pytest.mark.parametrize("is_async", [False, True], ids=["iterable", "async iterable"])
+def test_leaving_early_on_a_loop(runner: Any, async_client: AsyncClient, sandbox: Sandbox, is_async: bool):
+    closed = []
+
+    def requests() -> Iterator[Request]:
+        try:
+            while True:
+                yield PIN
+        finally:
+            closed.append(True)
+
+    async def async_requests() -> AsyncIterator[Request]:
+        try:
+            while True:
+                yield PIN
+        finally:
+            await asyncio.sleep(0)
+            closed.append(True)
+
+    async def main() -> None:
+        source = async_requests() if is_async else requests()
+        async with async_client.set_time_sensitive_many(source, concurrency=20) as many:
+            async for item in many:
+                assert item.error is None
+                break
+        assert closed == [True]
+        assert [item async for item in many] == []
+        report = await many.report()
+        assert_adds_up(report)
+        assert report.taken >= 1
+        assert await many.report() is report
+        assert len(asyncio.all_tasks()) == 1
+
+    runner(main())
+
+
+@RUNS
+def test_a_cancelled_loop_stops_it(runner: Any, async_client: AsyncClient, sandbox: Sandbox):
+    closed = []
+
+    async def requests() -> AsyncIterator[Request]:
+        try:
+            yield PIN
+            yield PIN
+            await asyncio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    async def main() -> None:
+        sandbox.faults([{"on": "call", "delay_before_ms": 400, "times": 2}])
+        many = async_client.set_time_sensitive_many(requests())
+
+        async def consume() -> None:
+            async for _ in many:
+                pass
+
+        task = asyncio.create_task(consume())
+        await eventually_async(lambda: sandbox.request_count() == 3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        report = await many.report()
+        assert closed == [True]
+        assert report.taken == 2
+        assert [stopped.unknown for stopped in report.unfinished] == [(sandbox.USER,)] * 2
+        await asyncio.sleep(0.8)
+
+    runner(main())
+    assert sandbox.pinned(sandbox.USER) == []
+
+
+@RUNS
+def test_an_async_generator_that_never_yields(runner: Any, async_client: AsyncClient):
+    closed = []
+
+    async def requests() -> AsyncIterator[Request]:
+        try:
+            yield PIN
+            await asyncio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    async def main() -> None:
+        many = async_client.set_time_sensitive_many(requests(), total_timeout=0.3)
+        items = [item async for item in many]
+        assert [item.error for item in items] == [None]
+        assert await many.report() == Report(1, 1, 0)
+        assert closed == [True]
+
+    runner(asyncio.wait_for(main(), 20))
+
+
+def test_total_timeout(player: Callable[..., Any], sandbox: Sandbox):
+    sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+
+    def requests() -> Iterator[Request]:
+        while True:
+            yield PIN
+
+    began = time.monotonic()
+    items, report = player(requests(), concurrency=5, total_timeout=0.3)
+    assert time.monotonic() - began < 10
+    assert 1 <= len(items) <= 5
+    assert all(isinstance(item.error, DeadlineExceededError) for item in items)
+    assert (report.succeeded, report.failed) == (0, len(items))
+    assert_adds_up(report)
+
+
+@RUNS
+def test_results_come_while_an_async_iterable_waits(runner: Any, async_client: AsyncClient):
+    async def main() -> None:
+        queue: asyncio.Queue[Request] = asyncio.Queue()
+
+        async def requests() -> AsyncIterator[Request]:
+            while True:
+                yield await queue.get()
+
+        async with async_client.set_time_sensitive_many(requests()) as many:
+            for number in range(3):
+                await queue.put(PIN)
+                item = await asyncio.wait_for(many.__anext__(), 10)
+                assert item.index == number
+                assert item.error is None
+
+    runner(main())
+
+
+@RUNS
+def test_other_tasks_go_on(runner: Any, async_client: AsyncClient):
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        task = asyncio.create_task(tick())
+        async for _ in async_client.set_time_sensitive_many(PIN for _ in range(1000)):
+            pass
+        task.cancel()
+
+    runner(main())
+    assert ticks >= 1000 / MOST_IN_A_BATCH
+
+
+def test_progress(player: Callable[..., Any]):
+    told: list[Progress] = []
+    thread = []
+
+    def progress(progress: Progress) -> None:
+        told.append(progress)
+        thread.append(threading.get_ident())
+
+    requests = [PIN] * 200 + [{**PIN, "feed_card_id": "oc_nowhere"}] * 3 + [None]
+    player(requests, progress=progress)
+    assert set(thread) == {threading.get_ident()}
+    done = [progress.done for progress in told]
+    assert done == sorted(done)
+    end = told[-1]
+    assert (end.done, end.failed, end.waiting_for_quota) == (204, 4, 0)
+
+
+def test_progress_knows_the_total_of_what_has_a_length(client: Client, async_client: AsyncClient):
+    for requests, total in (([PIN] * 5, 5), ((PIN for _ in range(5)), None), ({1: PIN}.values(), 1)):
+        for way, one in ((play, client), (play_async, async_client)):
+            told: list[Progress] = []
+            again = list(requests) if total is None else requests
+            way(one, iter(again) if total is None else again, progress=told.append)
+            assert {progress.total for progress in told} == {total}
+            assert told[-1].eta == (None if total is None else 0)
+
+
+def test_progress_tells_what_waits_for_the_quota(sandbox: Sandbox):
+    told: list[Progress] = []
+    with sandbox.client(rate_limit=(5, 1000)) as client:
+        items, _ = play(client, [PIN] * 8, progress=told.append)
+    assert len(items) == 8
+    assert any(progress.waiting_for_quota > 0 and (progress.eta or 0) > 0 for progress in told)
+    assert (told[-1].done, told[-1].waiting_for_quota, told[-1].eta) == (8, 0, 0)
+
+
+def test_progress_that_raises_loses_nothing(client: Client):
+    def progress(_: Progress) -> None:
+        raise LookupError("no bar")
+
+    many = client.set_time_sensitive_many([PIN] * 3, progress=progress)
+    with pytest.raises(LookupError, match="no bar"):
+        next(many)
+    report = many.report()
+    assert report.taken == 3
+    assert report.succeeded == len(report.unread)
+    assert_adds_up(report)
+
+
+def test_dropping_it_stops_the_requests(client: Client, sandbox: Sandbox):
+    many: Any = client.set_time_sensitive_many([PIN, {**PIN, "feed_card_id": "nowhere"}])
+    sandbox.faults([{"on": "call", "delay_before_ms": 400}])
+    assert next(many).index == 1
+    eventually(lambda: sandbox.request_count() == 2)
+    del many
+    time.sleep(0.8)
+    assert sandbox.pinned(sandbox.USER) == []
+
+
+@RUNS
+def test_dropping_it_on_a_loop(runner: Any, async_client: AsyncClient, sandbox: Sandbox):
+    closed = []
+
+    async def requests() -> AsyncIterator[Request]:
+        try:
+            yield PIN
+            yield {**PIN, "feed_card_id": "nowhere"}
+            await asyncio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    async def main() -> None:
+        many: Any = async_client.set_time_sensitive_many(requests())
+        sandbox.faults([{"on": "call", "delay_before_ms": 400}])
+        assert (await many.__anext__()).index == 1
+        await eventually_async(lambda: sandbox.request_count() == 2)
+        gone = weakref.ref(many)
+        del many
+        assert gone() is None
+        await eventually_async(lambda: closed)
+        await asyncio.sleep(0.8)
+        assert len(asyncio.all_tasks()) == 1
+
+    runner(main())
+    assert sandbox.pinned(sandbox.USER) == []
+
+
+def test_one_in_a_cycle_is_collected(client: Client):
+    many: Any = client.set_time_sensitive_many([PIN] * 300, concurrency=5)
+    next(many)
+    many.itself = many
+    gone = weakref.ref(many)
+    del many
+    gc.collect()
+    assert gone() is None
+
+
+def test_two_at_once_and_single_calls_between(client: Client, sandbox: Sandbox):
+    one = client.set_time_sensitive_many([PIN] * 200, concurrency=5)
+    two = client.set_time_sensitive_many((PIN for _ in range(200)), concurrency=7)
+    ends = []
+    for item, other in zip(one, two, strict=True):
+        ends += [item.error, other.error]
+        if item.index % 50 == 0:
+            assert client.set_bot_time_sensitive([sandbox.USER], True).ok
+    assert ends == [None] * 400
+    assert one.report() == two.report() == Report(200, 200, 0)
+
+
+@RUNS
+def test_two_at_once_on_a_loop(runner: Any, async_client: AsyncClient, sandbox: Sandbox):
+    async def consume(requests: Any) -> int:
+        many = async_client.set_time_sensitive_many(requests, concurrency=5)
+        return len([item async for item in many if item.error is None])
+
+    async def main() -> None:
+        results = await asyncio.gather(
+            consume([PIN] * 200),
+            consume(asynchronously([PIN] * 200)),
+            *(async_client.set_bot_time_sensitive([sandbox.USER], True) for _ in range(20)),
+        )
+        assert results[:2] == [200, 200]
+        assert all(outcome.ok for outcome in results[2:])
+
+    runner(main())
+
+
+def test_closing_the_client(client: Client, sandbox: Sandbox):
+    unbegun = client.set_time_sensitive_many([PIN])
+    many = client.set_time_sensitive_many((PIN for _ in range(10_000)), concurrency=5)
+    next(many)
+    client.close()
+    items = []
+    with pytest.raises(InvalidInputError, match="closed"):
+        for item in many:
+            items.append(item)  # noqa: PERF402 -- it raises at the end
+    assert all(item.error is None for item in items), "those under way go on to their end"
+    assert many.report().unfinished == ()
+    with pytest.raises(InvalidInputError, match="closed"):
+        next(unbegun)
+    assert unbegun.report() == Report(0, 0, 0)
+    with pytest.raises(InvalidInputError, match="closed"):
+        list(client.set_time_sensitive_many([]))
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["iterable", "async iterable"])
+def test_closing_the_async_client(async_client: AsyncClient, is_async: bool):
+    async def main() -> None:
+        requests = (PIN for _ in range(10_000))
+        source = asynchronously(requests) if is_async else requests
+        many = async_client.set_time_sensitive_many(source, concurrency=5)
+        await many.__anext__()
+        await async_client.aclose()
+        with pytest.raises(InvalidInputError, match="closed"):
+            async for item in many:
+                assert item.error is None
+        assert (await many.report()).unfinished == ()
+
+    asyncio.run(main())
+
+
+def test_never_begun(client: Client, async_client: AsyncClient, sandbox: Sandbox):
+    assert client.set_time_sensitive_many([PIN]).report() == Report(0, 0, 0)
+    many = async_client.set_time_sensitive_many(asynchronously([PIN]))
+    assert asyncio.run(many.report()) == Report(0, 0, 0)
+    assert sandbox.request_count() == 0
+
+
+def test_a_second_reader_is_refused(client: Client, async_client: AsyncClient, sandbox: Sandbox):
+    sandbox.faults([{"on": "call", "delay_before_ms": 500, "times": 2}])
+    many = client.set_time_sensitive_many([PIN])
+    thread = threading.Thread(target=lambda: list(many))
+    thread.start()
+    eventually(lambda: sandbox.request_count() == 2)
+    with pytest.raises(RuntimeError, match="another thread"):
+        next(many)
+    thread.join()
+
+    async def main() -> None:
+        many = async_client.set_time_sensitive_many([PIN])
+        task = asyncio.create_task(many.__anext__())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another task"):
+            await many.__anext__()
+        assert (await task).error is None
+
+    asyncio.run(main())
+
+
+def test_reporting_from_another_thread(client: Client, sandbox: Sandbox):
+    sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+    many = client.set_time_sensitive_many([PIN])
+    items: list[Item] = []
+    thread = threading.Thread(target=lambda: items.extend(many))
+    thread.start()
+    eventually(lambda: sandbox.request_count() == 2)
+    report = many.report()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert items == []
+    assert [stopped.unknown for stopped in report.unfinished] == [(sandbox.USER,)]
+
+
+def test_a_generator_that_asks_for_the_report(client: Client):
+    def requests() -> Iterator[Request]:
+        yield PIN
+        reports.append(many.report())
+        yield PIN
+
+    reports: list[Report] = []
+    many: Many = client.set_time_sensitive_many(requests())
+    list(many)
+    assert reports[0].taken >= 1
+    assert_adds_up(reports[0])
+
+
+def test_token_providers(sandbox: Sandbox):
+    vault = Vault(sandbox)
+    with sandbox.client(token_provider=vault.plain) as client:
+        items, _ = play(client, [PIN] * 20)
+        assert [item.error for item in items] == [None] * 20
+    for provider in (vault.plain, vault.coroutine):
+        items, _ = play_async(sandbox.async_client(token_provider=provider), asynchronously([PIN] * 20))
+        assert [item.error for item in items] == [None] * 20
+    assert len(vault.threads) == 3
+
+
+def test_the_records(client: Client):
+    items, report = play(client, [{**PIN, "user_ids": ["ou_no"]}, None])
+    assert pickle.loads(pickle.dumps(items)) == items
+    assert pickle.loads(pickle.dumps(report)) == report
+    assert repr(items[0]).startswith(f"Item(index={items[0].index}, request=")
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        items[0].index = 3  # type: ignore[misc]
+    assert [isinstance(item.error, FeedCardError) for item in items] == [item.index == 1 for item in items]
+    assert "Many, 0 done" in repr(client.set_time_sensitive_many([]))
+
+
+def test_nothing_stays_behind(client: Client):
+    play(client, [PIN] * 50)
+    before = threads()
+    for _ in range(30):
+        with client.set_time_sensitive_many(PIN for _ in range(1000)) as many:
+            next(many)
+    assert threads() <= before + 1
+
+
+SCRIPT = """
+import asyncio, gc, os, signal, sys, threading, time
+from feishu_feed_card.sandbox import Sandbox
+
+sandbox = Sandbox({"switches": {"per_second": None, "per_minute": None}})
+PIN = {"feed_card_id": sandbox.CHAT, "user_ids": [sandbox.USER], "time_sensitive": True}
+
+def in_flight(count):
+    deadline = time.monotonic() + 10
+    while sandbox.request_count() < count + 1 and time.monotonic() < deadline:
+        time.sleep(0.005)
+"""
+
+
+def test_ctrl_c():
+    ended = run(
+        SCRIPT
+        + """
+sandbox.faults([{"on": "call", "delay_before_ms": 20000, "times": 0}])
+waits = []
+for _ in range(5):
+    many = sandbox.client().set_time_sensitive_many(PIN for _ in range(5))
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 0.15)
+    started = time.monotonic()
+    try:
+        for item in many:
+            pass
+    except KeyboardInterrupt:
+        waits.append(time.monotonic() - started - 0.15)
+    report = many.report()
+    assert report.taken == 5 == len(report.unfinished), report
+    assert next(many, None) is None
+print(len(waits), min(waits) < 0.1, waits)
+"""
+    )
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.startswith("5 True"), ended.out
+
+
+def test_exit_in_the_middle():
+    ended = run(
+        SCRIPT
+        + """
+sandbox.faults([{"on": "call", "delay_before_ms": 20000, "times": 0}])
+many = sandbox.client().set_time_sensitive_many(PIN for _ in range(5))
+threading.Thread(target=lambda: next(many), daemon=True).start()
+async_many = sandbox.async_client().set_time_sensitive_many(PIN for _ in range(5))
+
+async def main():
+    asyncio.create_task(async_many.__anext__())
+    while sandbox.request_count() < 8:
+        await asyncio.sleep(0.005)
+
+asyncio.run(main())
+in_flight(5)
+print("leaving")
+"""
+    )
+    assert (ended.code, ended.out, ended.err) == (0, "leaving\n", ""), ended
+
+
+def test_a_fork_while_it_runs():
+    ended = run(
+        SCRIPT
+        + """
+client = sandbox.client(rate_limit=None)
+many = client.set_time_sensitive_many((PIN for _ in range(300)), concurrency=20)
+unbegun = client.set_time_sensitive_many(PIN for _ in range(3))
+next(many)
+sys.stdout.flush()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    try:
+        for work in (lambda: list(many), many.report, lambda: many.__exit__(None, None, None)):
+            try:
+                work()
+                print("no error")
+            except RuntimeError as error:
+                print(str(error)[-40:])
+        print(len(list(unbegun)), client.set_bot_time_sensitive([sandbox.USER], True).ok)
+        del many, work
+        gc.collect()
+        sys.stdout.flush()
+        os._exit(0)
+    except BaseException as error:
+        print("child:", repr(error), flush=True)
+        os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(len(list(many)), many.report().succeeded)
+"""
+    )
+    refused = "began them, from which this one was forked"[-40:]
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.splitlines() == [refused] * 3 + ["3 True", "0", "299 300"], ended
