@@ -327,7 +327,7 @@ impl Way<'_> {
 
             trace.station = Station::Connect;
             trace.attempts += 1;
-            let attempt = tracing::debug_span!("attempt", number = trace.attempts);
+            let attempt = tracing::debug_span!("attempt", attempt = trace.attempts);
             let failure = match self.send(part, &token, slot, trace).instrument(attempt).await {
                 Reading::Success { data, log_id } => {
                     token.accept();

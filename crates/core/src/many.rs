@@ -11,6 +11,7 @@ use futures_core::Stream;
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Sleep, sleep_until};
+use tracing::instrument::WithSubscriber;
 
 use crate::call::{End, TimeLimit, after};
 use crate::client::Client;
@@ -447,7 +448,8 @@ impl Many {
                     stop: self.stop.subscribe(),
                 };
                 let begun = core.begin(call, TimeLimit::FirstSlot { timeout, end });
-                let task = self.running.spawn(async move { core.run(begun).await });
+                let run = async move { core.run(begun).await };
+                let task = self.running.spawn(run.with_current_subscriber());
                 self.requests.insert(task.id(), (index, request));
             }
         }

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing::instrument::WithSubscriber;
 
 use crate::call::after;
 use crate::error::{Error, ErrorKind, Station};
@@ -249,7 +250,8 @@ impl Tokens {
             tokens.state().keep(&fetched);
             tell.send_replace(Some(fetched));
         };
-        tokio::spawn(fetch.instrument(tracing::debug_span!("token_fetch")));
+        let fetch = fetch.instrument(tracing::debug_span!("token_fetch"));
+        tokio::spawn(fetch.with_current_subscriber());
     }
 
     /// Whether a fetch that began when there were that many refusals brought a token refused since.
