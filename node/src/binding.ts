@@ -88,12 +88,12 @@ export interface ManyArguments {
 }
 
 /**
- * Data back for what TypeScript asked: a call's end, or a question of a token provider's client.
+ * Data back for what TypeScript asked: a call's end, a question of a token provider's client, an event.
  *
  * @internal
  */
 export interface Message {
-  /** Of the call, or of the question. */
+  /** Of the call, of the question, or of the client whose event it is. */
   id: number
   /** Whose token provider is asked; the answer goes to `Environment.answerToken`. */
   tokenWantedBy?: number
@@ -106,6 +106,8 @@ export interface Message {
   error?: ErrorData
   /** What many calls were asked for, as JSON. */
   many?: string
+  /** An event for `onEvent`, as JSON. */
+  event?: string
   /** A bug of this package ended the call: what the panic said. */
   panic?: string
 }
@@ -258,11 +260,11 @@ export interface Users {
 
 /**
  * Makes a client, or says which option is wrong. With `asks` its tokens come from the facade, which is
- * asked under this id.
+ * asked under this id; with `tells` the facade is told its events.
  *
  * @internal
  */
-export declare function createClient(environment: Environment, options: Options, asks?: number | undefined | null): NativeClient | ErrorData
+export declare function createClient(environment: Environment, options: Options, asks?: number | undefined | null, tells?: number | undefined | null): NativeClient | ErrorData
 
 /**
  * The world a sandbox starts from unless told otherwise, as JSON.

@@ -2,7 +2,6 @@ import type { Arguments } from './binding.js'
 import * as check from './checks.js'
 import { InvalidInputError } from './errors.js'
 
-/** Which kind of id the user ids are. */
 export type UserIdType = 'open_id' | 'union_id' | 'user_id'
 
 export interface CallOptions {

@@ -8,7 +8,15 @@ import {
   groupCallNames,
 } from './call.js'
 import * as check from './checks.js'
-import { Provider, type TokenProvider, bugOf, environment, reasonOf, send } from './environment.js'
+import {
+  Callbacks,
+  type ClientEvent,
+  type TokenProvider,
+  bugOf,
+  environment,
+  reasonOf,
+  send,
+} from './environment.js'
 import { FeedCardError, errorOf, invalidInput } from './errors.js'
 import { native } from './load.js'
 import { Many, type ManyOptions, type ManyRequest, type Owner, checkMany } from './many.js'
@@ -24,7 +32,7 @@ export interface ClientOptions {
   appSecret?: string | undefined
   /** Makes it a store app, acting for this tenant. */
   tenantKey?: string | undefined
-  /** What the platform pushed to the store app last; later ones go to `setAppTicket`. */
+  /** The one pushed last; later ones go to `setAppTicket`. */
   appTicket?: string | undefined
   /** Used as it is, never renewed: at its end, two hours at most, calls fail. */
   tenantAccessToken?: string | undefined
@@ -52,13 +60,15 @@ export interface ClientOptions {
   /** Replays of one request; 3 unless said. */
   maxRetries?: number | undefined
   /** Calls at most; 50 a second and 1,000 a minute unless said, `false` for no pacing. */
-  rateLimit?: { readonly perSecond: number; readonly perMinute: number } | false | undefined
+  rateLimit?: { perSecond: number; perMinute: number } | false | undefined
   /** Another client's, to share it: the platform counts by app and tenant. */
   quota?: Quota | undefined
   /** How long after its connection closed a request may still arrive; 5,000 unless said. */
   lateArrivalMs?: number | undefined
   /** Calls with more users are split; 50 unless said. */
   maxUsersPerRequest?: number | undefined
+  /** Told what happens on a call's way. What it throws is an uncaught exception. */
+  onEvent?: ((event: ClientEvent) => void) | undefined
 }
 
 /**
@@ -78,7 +88,7 @@ export interface ClientOptions {
  */
 export class Client {
   readonly #native: NativeClient
-  readonly #provider: Provider | undefined
+  readonly #callbacks: Callbacks
   // Weak: one that was begun and dropped is collected, and its calls stop.
   readonly #many = new Set<WeakRef<Many>>()
   #inFlight = 0
@@ -88,9 +98,10 @@ export class Client {
   /** @throws {@link InvalidInputError} with the `field` that is wrong. */
   constructor(options: ClientOptions) {
     try {
-      const { options: checked, tokenProvider } = checkOptions(options)
-      this.#provider = tokenProvider && new Provider(tokenProvider)
-      const made = native.createClient(environment, checked, this.#provider?.id)
+      const { options: checked, tokenProvider, onEvent } = checkOptions(options)
+      this.#callbacks = new Callbacks(tokenProvider, onEvent)
+      const { id } = this.#callbacks
+      const made = native.createClient(environment, checked, tokenProvider && id, onEvent && id)
       if (!(made instanceof native.NativeClient)) {
         throw errorOf(made)
       }
@@ -136,7 +147,7 @@ export class Client {
   }
 
   /**
-   * Makes many calls as fast as the quota allows, and gives one result for each as it comes back.
+   * Makes many calls as fast as the quota allows; gives each result as it comes back.
    *
    * @example
    * ```ts
@@ -180,8 +191,8 @@ export class Client {
   }
 
   /**
-   * Waits for the calls in flight, each of which has its deadline, and stops loops over many, which throw.
-   * Calls made later fail. A client that is not closed does not keep the process alive.
+   * Waits for the calls in flight and stops loops over many, which throw; calls made later fail. A client
+   * that is not closed does not keep the process alive.
    */
   close(): Promise<void> {
     this.#native.close()
@@ -247,7 +258,7 @@ export class Client {
 
   /** With what the token provider threw as the cause; the core knows only its text. */
   #errorOf(data: ErrorData, outcome: Outcome | undefined): FeedCardError {
-    const failure = this.#provider?.failure
+    const { failure } = this.#callbacks
     const isKnown = data.question !== undefined && failure?.question === data.question
     return errorOf(data, { ...(isKnown && { cause: failure.thrown }), ...(outcome && { outcome }) })
   }
@@ -273,11 +284,12 @@ const optionNames = [
   'quota',
   'lateArrivalMs',
   'maxUsersPerRequest',
+  'onEvent',
 ] as const satisfies (keyof ClientOptions)[]
 
-function checkOptions(options: unknown): { options: Options; tokenProvider: TokenProvider | undefined } {
+function checkOptions(options: unknown) {
   const given = check.fields('options', options, optionNames)
-  const { tokenProvider, rateLimit, quota } = given
+  const { tokenProvider, rateLimit, quota, onEvent } = given
   const checked: Options = { unlimited: rateLimit === false }
   for (const name of texts) {
     if (given[name] !== undefined) {
@@ -316,7 +328,14 @@ function checkOptions(options: unknown): { options: Options; tokenProvider: Toke
       'a function that returns a token or a promise of one',
     )
   }
-  return { options: checked, tokenProvider: tokenProvider as TokenProvider | undefined }
+  if (onEvent !== undefined && typeof onEvent !== 'function') {
+    throw invalidInput('onEvent', check.kindOf(onEvent), 'a function')
+  }
+  return {
+    options: checked,
+    tokenProvider: tokenProvider as TokenProvider | undefined,
+    onEvent: onEvent as ClientOptions['onEvent'],
+  }
 }
 
 const texts = [

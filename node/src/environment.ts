@@ -4,31 +4,47 @@ import type { Arguments, Message, NativeClient } from './binding.js'
 import { native } from './load.js'
 import { kindOf } from './checks.js'
 
-export type ProvidedToken = string | { readonly token: string; readonly expiresInMs?: number }
+export type ProvidedToken = string | { token: string; expiresInMs?: number }
 
 /** Supplies `tenant_access_token`s from elsewhere. */
 export type TokenProvider = () => ProvidedToken | PromiseLike<ProvidedToken>
 
 /**
- * A client's token provider, and what it threw last.
+ * With what is known: `call` (its number), `feedCardId`, `users` (how many), `attempt`, `code`, `status`,
+ * `logId`, `waitMs`…
+ */
+export interface ClientEvent {
+  /** `call`, `attempt` and `token_fetch`, at their ends; else a few words. */
+  name: string
+  level: 'error' | 'warn' | 'info' | 'debug' | 'trace'
+  durationMs?: number
+  [fact: string]: string | number | boolean | undefined
+}
+
+/**
+ * What of a client's is called from the event loop.
  *
  * @internal
  */
-export class Provider {
+export class Callbacks {
   readonly id = ++lastId
+  /** What the token provider threw last. */
   failure: { readonly question: number; readonly thrown: unknown } | undefined
 
-  constructor(readonly provide: TokenProvider) {
-    providers.set(this.id, new WeakRef(this))
+  constructor(
+    readonly provide: TokenProvider | undefined,
+    readonly onEvent: ((event: ClientEvent) => void) | undefined,
+  ) {
+    callbacks.set(this.id, new WeakRef(this))
     forgotten.register(this, this.id)
   }
 }
 
 let lastId = 0
 const waiting = new Map<number, (message: Message) => void>()
-// Weak: a provider that holds its client would keep it for ever.
-const providers = new Map<number, WeakRef<Provider>>()
-const forgotten = new FinalizationRegistry<number>((id) => providers.delete(id))
+// Weak: a callback that holds its client would keep it for ever.
+const callbacks = new Map<number, WeakRef<Callbacks>>()
+const forgotten = new FinalizationRegistry<number>((id) => callbacks.delete(id))
 /** @internal */
 export const environment = new native.Environment(deliver)
 
@@ -125,17 +141,31 @@ export function reasonOf(signal: AbortSignal): unknown {
 /** Called from the event loop with all ends that are ready; what it throws would end the process. */
 function deliver(messages: Message[]): void {
   for (const message of messages) {
-    const { id, tokenWantedBy } = message
-    if (tokenWantedBy === undefined) {
+    const { id, tokenWantedBy, event } = message
+    if (event !== undefined) {
+      tell(event, callbacks.get(id)?.deref())
+    } else if (tokenWantedBy === undefined) {
       waiting.get(id)?.(message)
       waiting.delete(id)
     } else {
-      void answer(id, providers.get(tokenWantedBy)?.deref())
+      void answer(id, callbacks.get(tokenWantedBy)?.deref())
     }
   }
 }
 
-async function answer(question: number, provider: Provider | undefined): Promise<void> {
+function tell(event: string, client: Callbacks | undefined): void {
+  const onEvent = client?.onEvent
+  try {
+    onEvent?.(JSON.parse(event) as ClientEvent)
+  } catch (thrown) {
+    // No call of its own to fail: an uncaught exception, as what an event listener throws is.
+    process.nextTick(() => {
+      throw thrown
+    })
+  }
+}
+
+async function answer(question: number, provider: Callbacks | undefined): Promise<void> {
   try {
     const provide = provider?.provide
     const provided: unknown = await provide?.()

@@ -20,29 +20,29 @@ export type ErrorCode =
 /** Where on a call's way. */
 export type Station = 'order' | 'quota' | 'token' | 'connect' | 'send' | 'answer'
 
-export interface ErrorFacts extends Readonly<Users> {
+export interface ErrorFacts extends Users {
   /** What is wrong, such as `userIds[3]`. */
-  readonly field?: string
-  readonly platformCode?: number
+  field?: string
+  platformCode?: number
   /** The platform's. Prose that changes over the years: never branch on it. */
-  readonly msg?: string
+  msg?: string
   /** Of the last answer, as are `platformCode`, `msg` and `logId`. */
-  readonly httpStatus?: number
+  httpStatus?: number
   /** The platform's support asks for it. */
-  readonly logId?: string
+  logId?: string
   /** Whether the same call may succeed later. */
-  readonly retryable: boolean
+  retryable: boolean
   /** How long to wait before, where that is known. */
-  readonly retryAfterMs?: number
+  retryAfterMs?: number
   /** How often it was sent. */
-  readonly attempts: number
-  readonly station?: Station
+  attempts: number
+  station?: Station
   /** What to do. */
-  readonly hint?: string
-  readonly permissionViolations: readonly PermissionViolation[]
-  readonly fieldViolations: readonly FieldViolation[]
+  hint?: string
+  permissionViolations: readonly PermissionViolation[]
+  fieldViolations: readonly FieldViolation[]
   /** Of the requests of a split call that succeeded, or what `throwIfFailed` was called on. */
-  readonly outcome?: Outcome
+  outcome?: Outcome
 }
 
 /**
@@ -72,7 +72,7 @@ export class FeedCardError extends Error {
   }
 }
 
-export interface FeedCardError extends ErrorFacts {
+export interface FeedCardError extends Readonly<ErrorFacts> {
   readonly code: ErrorCode
 }
 
@@ -90,7 +90,7 @@ Object.assign(FeedCardError.prototype, {
   notAttempted: nothing,
 })
 
-/** An argument or option is wrong; nothing was sent. `field` says which. */
+/** `field` is wrong; nothing was sent. */
 export class InvalidInputError extends FeedCardError {
   declare readonly code: 'INVALID_INPUT'
 }
@@ -106,7 +106,7 @@ export class PermissionDeniedError extends FeedCardError {
 export class RejectedError extends FeedCardError {
   declare readonly code: 'REJECTED'
 }
-/** No slot of the quota before the deadline, or the replays are used up. */
+/** No slot before the deadline, or the replays are used up. */
 export class RateLimitedError extends FeedCardError {
   declare readonly code: 'RATE_LIMITED'
 }

@@ -1,7 +1,7 @@
 export type { FailedUserReason, FieldViolation, PermissionViolation, Quota, Users } from './binding.js'
 export type { CallOptions, SetBotTimeSensitive, SetTimeSensitive, UserIdType } from './call.js'
 export { Client, type ClientOptions } from './client.js'
-export type { ProvidedToken, TokenProvider } from './environment.js'
+export type { ClientEvent, ProvidedToken, TokenProvider } from './environment.js'
 export {
   AuthenticationError,
   ConnectionFailedError,

@@ -92,7 +92,7 @@ interface ItemData {
   error?: ErrorData
 }
 
-/** Reads requests as there is room for them, while results are asked for. Leaving the loop stops it. */
+/** Reads requests as there is room, while results are asked for. Leaving the loop stops it. */
 export class Many {
   readonly #native: NativeMany
   readonly #owner: Owner

@@ -258,7 +258,7 @@ export class Sandbox {
   }
 
   /** `{ do: 'advance', ms: 7200000 }` */
-  control(control: { readonly do: string; readonly [field: string]: unknown }): unknown {
+  control(control: { do: string; [field: string]: unknown }): unknown {
     return JSON.parse(granted(this.#native.control(JSON.stringify(control))))
   }
 

@@ -9,9 +9,12 @@ use feishu_feed_card::{Client, Error, QuotaHandle, SetTimeSensitive, UserIdType}
 use napi::Env;
 use napi::bindgen_prelude::{Either, ObjectFinalize, Result};
 use napi_derive::napi;
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber;
 
 use crate::data::ErrorData;
 use crate::environment::{Call, Environment};
+use crate::events::Events;
 use crate::many::{ManyArguments, NativeMany};
 use crate::options::{Options, milliseconds};
 use crate::provider::Asked;
@@ -25,6 +28,7 @@ const CLIENT_SIZE: i64 = 24 * 1024;
 #[napi(custom_finalize)]
 pub struct NativeClient {
     client: RefCell<Option<Client>>,
+    events: Option<Dispatch>,
 }
 
 impl ObjectFinalize for NativeClient {
@@ -51,13 +55,14 @@ pub struct Arguments {
 }
 
 /// Makes a client, or says which option is wrong. With `asks` its tokens come from the facade, which is
-/// asked under this id.
+/// asked under this id; with `tells` the facade is told its events.
 #[napi(catch_unwind)]
 pub(crate) fn create_client(
     env: &Env,
     environment: &Environment,
     options: Options<'_>,
     asks: Option<i64>,
+    tells: Option<i64>,
 ) -> Result<Either<NativeClient, ErrorData>> {
     let _within = runtime()?.enter();
     let built = options.builder().and_then(|mut builder| {
@@ -70,8 +75,10 @@ pub(crate) fn create_client(
     Ok(match built {
         Ok(client) => {
             env.adjust_external_memory(CLIENT_SIZE)?;
+            let events = tells.map(|client| Events::new(environment.queue.clone(), client));
             Either::A(NativeClient {
                 client: RefCell::new(Some(client)),
+                events: events.map(Dispatch::new),
             })
         }
         Err(error) => Either::B((&error).into()),
@@ -96,18 +103,23 @@ impl NativeClient {
     #[napi(catch_unwind)]
     pub fn start(&self, env: &Env, environment: &Environment, id: i64, arguments: Arguments) -> Result<()> {
         let _within = runtime()?.enter();
-        let call: Call = match self.call(arguments) {
+        let mut call: Call = match self.call(arguments) {
             // Now and not when first polled: a call takes its place in the order when it is made.
             Ok(call) => call.into_future(),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         };
+        if let Some(events) = &self.events {
+            call = Box::pin(call.with_subscriber(events.clone()));
+        }
         environment.start(env, id, call)
     }
 
     /// Makes a handle of many calls; nothing is sent until it is asked.
     #[napi(catch_unwind)]
     pub fn many(&self, arguments: ManyArguments) -> Either<NativeMany, ErrorData> {
-        let made = self.open().and_then(|client| NativeMany::new(&client, arguments));
+        let made = self
+            .open()
+            .and_then(|client| NativeMany::new(&client, self.events.clone(), arguments));
         match made {
             Ok(many) => Either::A(many),
             Err(error) => Either::B((&error).into()),

@@ -113,10 +113,10 @@ pub struct ErrorData {
     pub question: Option<i64>,
 }
 
-/// Data back for what TypeScript asked: a call's end, or a question of a token provider's client.
+/// Data back for what TypeScript asked: a call's end, a question of a token provider's client, an event.
 #[napi(object, object_from_js = false)]
 pub struct Message {
-    /// Of the call, or of the question.
+    /// Of the call, of the question, or of the client whose event it is.
     pub id: i64,
     /// Whose token provider is asked; the answer goes to `Environment.answerToken`.
     pub token_wanted_by: Option<i64>,
@@ -127,6 +127,8 @@ pub struct Message {
     pub error: Option<ErrorData>,
     /// What many calls were asked for, as JSON.
     pub many: Option<String>,
+    /// An event for `onEvent`, as JSON.
+    pub event: Option<String>,
     /// A bug of this package ended the call: what the panic said.
     pub panic: Option<String>,
 }

@@ -46,6 +46,11 @@ enum End {
         id: i64,
         client: i64,
     },
+    /// What a client asked to be told of, as JSON.
+    Event {
+        client: i64,
+        json: String,
+    },
 }
 
 /// What both sides hold.
@@ -113,6 +118,11 @@ impl Queue {
         (id, told)
     }
 
+    /// Tells a client's `onEvent`.
+    pub(crate) fn tell(&self, client: i64, json: String) {
+        self.push(End::Event { client, json });
+    }
+
     /// On the JavaScript thread: what came since the last time, without what nobody waits for any more.
     fn drain(&self) -> (Vec<Message>, bool) {
         let (ends, is_idle) = {
@@ -120,7 +130,7 @@ impl Queue {
             let mut ends = std::mem::take(&mut state.ends);
             ends.retain(|end| match end {
                 End::Call { id, .. } | End::Many { id, .. } => state.in_flight.remove(id).is_some(),
-                End::TokenWanted { .. } => true,
+                End::TokenWanted { .. } | End::Event { .. } => true,
             });
             (ends, state.in_flight.is_empty())
         };
@@ -142,6 +152,7 @@ impl From<End> for Message {
             outcome: None,
             error: None,
             many: None,
+            event: None,
             panic: None,
         };
         match end {
@@ -163,6 +174,10 @@ impl From<End> for Message {
                 error: Some((&error).into()),
                 outcome: error.outcome().cloned().map(Into::into),
                 ..message(id)
+            },
+            End::Event { client, json } => Self {
+                event: Some(json),
+                ..message(client)
             },
             End::Many { id, told: Ok(json) } => Self {
                 many: Some(json),

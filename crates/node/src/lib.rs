@@ -15,6 +15,7 @@
 mod client;
 mod data;
 mod environment;
+mod events;
 mod many;
 mod options;
 mod provider;

@@ -18,6 +18,8 @@ use napi_derive::napi;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber;
 
 use crate::client::{kind, timeout};
 use crate::data::{ErrorData, OutcomeData, Users};
@@ -44,6 +46,7 @@ pub struct ManyArguments {
 pub struct NativeMany {
     feed: RefCell<Option<mpsc::Sender<String>>>,
     running: Arc<Running>,
+    events: Option<Dispatch>,
     /// How many requests may be fed and not yet back.
     #[napi(readonly)]
     pub concurrency: u32,
@@ -160,7 +163,11 @@ impl NativeMany {
     #[napi(catch_unwind)]
     pub fn ask(&self, env: &Env, environment: &Environment, id: i64) -> Result<()> {
         let running = self.running.clone();
-        environment.start_many(env, id, async move { running.next_batch().await })
+        let asked = async move { running.next_batch().await };
+        match &self.events {
+            Some(events) => environment.start_many(env, id, asked.with_subscriber(events.clone())),
+            None => environment.start_many(env, id, asked),
+        }
     }
 
     /// Stops what is on its way and wants to know what became of everything, under this id.
@@ -173,7 +180,11 @@ impl NativeMany {
 }
 
 impl NativeMany {
-    pub(crate) fn new(client: &Client, arguments: ManyArguments) -> std::result::Result<Self, Error> {
+    pub(crate) fn new(
+        client: &Client,
+        events: Option<Dispatch>,
+        arguments: ManyArguments,
+    ) -> std::result::Result<Self, Error> {
         let ManyArguments {
             concurrency,
             total_timeout_ms,
@@ -208,6 +219,7 @@ impl NativeMany {
                 refused,
             }),
             feed: RefCell::new(Some(feed)),
+            events,
         })
     }
 }

@@ -20,6 +20,8 @@ void new Client({ appId: 'cli_1', appSecret: null })
 void new Client({ appId: 'cli_1', appSecret: 's', rateLimit: { perSecond: 5 } })
 // @ts-expect-error true would be no limit that anyone knows
 void new Client({ appId: 'cli_1', appSecret: 's', rateLimit: true })
+// @ts-expect-error an event is no text
+void new Client({ appId: 'cli_1', appSecret: 's', onEvent: (event: string) => event })
 // @ts-expect-error a provider returns a token
 void new Client({ tokenProvider: () => 5 })
 // @ts-expect-error a provider takes nothing

@@ -3,6 +3,7 @@
 import {
   type CallOptions,
   Client,
+  type ClientEvent,
   type ClientOptions,
   type ErrorCode,
   type FailedUserReason,
@@ -67,6 +68,8 @@ export async function everyOption(provider: TokenProvider, quota: Quota): Promis
     quota,
     lateArrivalMs: 0,
     maxUsersPerRequest: 10,
+    onEvent: ({ name, level, durationMs, ...facts }: ClientEvent) =>
+      console[level](name, durationMs ?? 0, facts['logId']),
   }
   await using client = new Client({ ...options, rateLimit: false })
   const call: SetTimeSensitive = {
