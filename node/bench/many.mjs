@@ -1,0 +1,112 @@
+// What a million requests through `setTimeSensitiveMany` cost beside a thousand: peak memory, and CPU time
+// of the main thread for each result. Each count runs in a process of its own, against a stand-in in
+// another, which answers at once; pacing is off.
+//
+//   npm run build && node bench/many.mjs [requests]
+//
+// The peak is the operating system's (`maxRSS`). V8 lets its young generation grow to 48 MB while there is
+// work, however little of it lives on: with `--max-semi-space-size=1`, as a program with little memory would
+// set it, the peak shows what is held. It is given without that too.
+//
+// The CPU time is that of the thread the loop runs on, in user and system mode, from the first `next` to the
+// last: what Node's other threads do, and the network's, is not in it.
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { Client } from 'feishu-feed-card'
+import { Sandbox } from 'feishu-feed-card/sandbox'
+
+const small = '--max-semi-space-size=1'
+const [, , first, ...rest] = process.argv
+
+if (first === 'call') {
+  await call(rest[0], Number(rest[1]), rest[2])
+} else {
+  await compare(Number(first ?? 1_000_000))
+}
+
+async function compare(most) {
+  const world = Sandbox.exampleWorld()
+  const unlimited = { per_second: null, per_minute: null, keep_requests: 0, keep_arrivals: 0 }
+  const sandbox = Sandbox.start({ world: { ...world, switches: unlimited } })
+  try {
+    for (const source of ['generator', 'async generator']) {
+      for (const flags of [[small], []]) {
+        const few = await measure(source, 1000, flags, sandbox)
+        const many = await measure(source, most, flags, sandbox)
+        const grown = ((many.peak - few.peak) / 1024).toFixed(1)
+        const numbers = `${many.cpu.toFixed(2)} µs of the main thread and ${many.wall.toFixed(1)} µs each`
+        console.log(
+          `${source}, ${most} requests, ${flags[0] ?? "V8's own young generation"}: ` +
+            `the peak grew by ${grown} MiB over ${(few.peak / 1024).toFixed(1)} MiB; ${numbers}`,
+        )
+      }
+    }
+  } finally {
+    sandbox.close()
+  }
+}
+
+async function measure(source, requests, flags, { baseUrl }) {
+  const file = fileURLToPath(import.meta.url)
+  const child = spawn(process.execPath, [...flags, file, 'call', source, requests, baseUrl], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let told = ''
+  child.stdout.on('data', (text) => (told += text))
+  const [code] = await once(child, 'close')
+  if (code !== 0) {
+    throw new Error(`${requests} requests ended with ${code}`)
+  }
+  return JSON.parse(told)
+}
+
+async function call(source, requests, baseUrl) {
+  const client = new Client({
+    appId: 'cli_example',
+    appSecret: 'example-secret',
+    baseUrl,
+    rateLimit: false,
+  })
+  const many = client.setTimeSensitiveMany(
+    source === 'generator' ? pins(requests) : asynchronously(pins(requests)),
+  )
+  const before = threadCpu()
+  const began = performance.now()
+  let reached = 0
+  for await (const { outcome } of many) {
+    reached += outcome?.ok ? 1 : 0
+  }
+  const cpu = (threadCpu() - before) / requests
+  const wall = ((performance.now() - began) / requests) * 1000
+  if (reached !== requests) {
+    throw new Error(`${reached} of ${requests} were reached`)
+  }
+  console.log(JSON.stringify({ peak: process.resourceUsage().maxRSS, cpu, wall }))
+}
+
+function* pins(count) {
+  for (let index = 0; index < count; index += 1) {
+    yield {
+      feedCardId: 'oc_679eaeb583654bff73fefcc6e6371370',
+      userIds: ['ou_9d2beb613c85a2412862a49a924558c5'],
+      timeSensitive: true,
+    }
+  }
+}
+
+async function* asynchronously(requests) {
+  yield* requests
+}
+
+/** Microseconds. Node tells them from version 23.9 on, Linux always. */
+function threadCpu() {
+  if (process.threadCpuUsage) {
+    const { user, system } = process.threadCpuUsage()
+    return user + system
+  }
+  const [nanoseconds] = readFileSync(`/proc/${process.pid}/task/${process.pid}/schedstat`, 'utf8').split(' ')
+  return Number(nanoseconds) / 1000
+}

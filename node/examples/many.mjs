@@ -1,0 +1,37 @@
+// Pins the chats whose ids come on standard input, one a line, for the users given as arguments, and shows
+// how far it is:
+//
+//   FEISHU_APP_ID=cli_… FEISHU_APP_SECRET=… node examples/many.mjs ou_… ou_… < chats.txt
+
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import cliProgress from 'cli-progress'
+import { Client } from 'feishu-feed-card'
+
+const userIds = process.argv.slice(2)
+const chats = []
+const lines = createInterface({ input: process.stdin }).on('line', (line) => chats.push(line))
+await once(lines, 'close')
+
+const bar = new cliProgress.SingleBar({ format: '{bar} {value}/{total} {failed} failed, {seconds} s to go' })
+bar.start(chats.length, 0, { failed: 0, seconds: '…' })
+
+const requests = chats.map((feedCardId) => ({ feedCardId, userIds, timeSensitive: true }))
+const many = Client.fromEnv().setTimeSensitiveMany(requests, {
+  // What the quota allows, not what the last seconds were like.
+  progress: ({ done, failed, etaMs = 0 }) => bar.update(done, { failed, seconds: Math.ceil(etaMs / 1000) }),
+})
+const failures = []
+for await (const { request, outcome, error } of many) {
+  if (error) {
+    failures.push(`${request.feedCardId}: ${error.message}`)
+  } else if (!outcome.ok) {
+    failures.push(`${request.feedCardId}: ${outcome.failed} were not reached`)
+  }
+}
+bar.stop()
+console.log(`${chats.length - failures.length} chats pinned, ${failures.length} failed`)
+if (failures.length > 0) {
+  console.error(failures.join('\n'))
+  process.exitCode = 1
+}
