@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use crate::arguments;
 use crate::engine::{Engine, engine};
 use crate::errors::raised;
+use crate::logs;
 use crate::loops::{self, Call, Mailbox};
 use crate::many::Many;
 use crate::options::{Options, Pacing};
@@ -52,6 +53,7 @@ struct Live {
 impl Client {
     #[new]
     fn new(py: Python<'_>, options: &Bound<'_, PyDict>, from_env: bool, is_async: bool) -> PyResult<Self> {
+        logs::look(py);
         let Options {
             mut builder,
             pacing,
@@ -116,6 +118,7 @@ impl Client {
             user_id_type,
             timeout,
         )?;
+        logs::look(py);
         let live = self.live(py)?;
         let making = arguments.make(&self.core(py, live)?);
         let board = self.provider.is_some().then_some(&*live.board);
@@ -146,6 +149,7 @@ impl Client {
             user_id_type,
             timeout,
         )?;
+        logs::look(py);
         let making = arguments.make(&self.core(py, self.live(py)?)?);
         let context = match self.provider {
             Some(_) => Some(py.import("contextvars")?.call_method0("copy_context")?.unbind()),

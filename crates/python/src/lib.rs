@@ -5,6 +5,7 @@
 //! - `loops`: how a call's end comes back to its event loop.
 //! - `many`: many calls, from an iterable.
 //! - `arguments`, `options`, `outcome`, `errors`, `quota`, `provider`: one kind of value each.
+//! - `logs`: from the core's `tracing` to Python's `logging`.
 //! - `process`: what must not cross a fork.
 //! - `sandbox`: the stand-in platform.
 
@@ -16,6 +17,7 @@ mod arguments;
 mod client;
 mod engine;
 mod errors;
+mod logs;
 mod loops;
 mod many;
 mod options;
@@ -35,6 +37,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<provider::Answer>()?;
     module.add_class::<quota::Quota>()?;
     module.add_class::<sandbox::Sandbox>()?;
+    module.add_function(wrap_pyfunction!(logs::close_log, module)?)?;
+    module.add_function(wrap_pyfunction!(logs::next_log_records, module)?)?;
     module.add_function(wrap_pyfunction!(errors::invalid_input, module)?)?;
     module.add_function(wrap_pyfunction!(outcome::raise_for_failed, module)?)?;
     module.add_function(wrap_pyfunction!(sandbox::example_world, module)?)?;

@@ -1,0 +1,59 @@
+"""Hands the client's records to `logging`. Imported when the program has, and wants them."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import traceback
+
+from feishu_feed_card import _native
+
+_FLUSHES_FOR = 2.0
+"""How many seconds the interpreter's end waits for handlers that are slow."""
+
+_logger = logging.getLogger("feishu_feed_card")
+
+
+def start() -> None:
+    """Starts the thread that does it, in this process."""
+    thread = threading.Thread(target=_hand_over, name="feishu-feed-card logging", daemon=True)
+    thread.start()
+    atexit.register(_flush, thread, os.getpid())
+
+
+def _flush(thread: threading.Thread, process: int) -> None:
+    # A fork's child inherits this, but not the thread.
+    if process == os.getpid():
+        _native.close_log()
+        thread.join(_FLUSHES_FOR)
+
+
+def _hand_over() -> None:
+    while (taken := _native.next_log_records()) is not None:
+        records, dropped = taken
+        for record in records:
+            _handle(*record)
+        if dropped:
+            message = "records were dropped: the handlers are too slow"
+            _handle(logging.WARNING, None, message, {"dropped": dropped})
+
+
+def _handle(level: int, created: float | None, message: str, fields: dict[str, object]) -> None:
+    try:
+        # The logger's own level let it through when it was made.
+        if logging.root.manager.disable >= level:
+            return
+        shown = ", ".join([f"{name}={value}" for name, value in fields.items()])
+        text = f"{message} ({shown})" if shown else message
+        record = _logger.makeRecord(_logger.name, level, "", 0, text, (), None, None, fields)
+        if created is not None:
+            record.relativeCreated += (created - record.created) * 1000
+            record.created = created
+            record.msecs = float(int(created % 1 * 1000))
+        _logger.handle(record)
+    except Exception:
+        # As `logging` does with a handler that fails; the next record may fare better.
+        if logging.raiseExceptions:
+            traceback.print_exc()
