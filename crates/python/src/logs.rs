@@ -315,38 +315,55 @@ pub(crate) fn look(py: Python<'_>) {
     }
 }
 
+/// The package's logger, and the root; a name without a dot has no others above it.
+struct Loggers {
+    own: Py<PyAny>,
+    root: Py<PyAny>,
+}
+
 fn threshold(py: Python<'_>) -> PyResult<usize> {
-    static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-    static LOGGER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let logger = if let Some(logger) = LOGGER.get(py) {
-        logger.bind(py).clone()
+    static LOGGERS: PyOnceLock<Loggers> = PyOnceLock::new();
+    let loggers = if let Some(loggers) = LOGGERS.get(py) {
+        loggers
     } else {
+        let Some(loggers) = Loggers::find(py)? else {
+            return Ok(OFF);
+        };
+        LOGGERS.get_or_init(py, || loggers)
+    };
+    let (own, root) = (loggers.own.bind(py), loggers.root.bind(py));
+    let has_handler = |logger: &Bound<'_, PyAny>| {
+        let handlers = logger.getattr(intern!(py, "handlers"))?;
+        PyResult::Ok(!handlers.cast::<PyList>()?.is_empty())
+    };
+    let is_heard =
+        has_handler(own)? || (has_handler(root)? && own.getattr(intern!(py, "propagate"))?.is_truthy()?);
+    if !is_heard {
+        return Ok(OFF);
+    }
+    match own.getattr(intern!(py, "level"))?.extract()? {
+        0 => root.getattr(intern!(py, "level"))?.extract(),
+        level => Ok(level),
+    }
+}
+
+impl Loggers {
+    /// `None` where the program has not imported `logging`.
+    fn find(py: Python<'_>) -> PyResult<Option<Self>> {
+        static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
         let modules = MODULES.import(py, "sys", "modules")?;
         let Some(logging) = modules.get_item(intern!(py, "logging"))? else {
-            return Ok(OFF);
+            return Ok(None);
         };
-        // Another thread may be half-way through importing it.
+        // Another thread may be half-way through importing it: the function comes after all it needs.
         let Some(get_logger) = logging.getattr_opt(intern!(py, "getLogger"))? else {
-            return Ok(OFF);
+            return Ok(None);
         };
-        let logger = get_logger.call1((intern!(py, "feishu_feed_card"),))?.unbind();
-        LOGGER.get_or_init(py, || logger).bind(py).clone()
-    };
-    let mut level = 0;
-    let mut has_handler = false;
-    let mut next = logger;
-    let mut propagates = true;
-    while !next.is_none() {
-        if level == 0 {
-            level = next.getattr(intern!(py, "level"))?.extract()?;
-        }
-        if propagates {
-            has_handler |= !next.getattr(intern!(py, "handlers"))?.is_empty()?;
-            propagates = next.getattr(intern!(py, "propagate"))?.is_truthy()?;
-        }
-        next = next.getattr(intern!(py, "parent"))?;
+        Ok(Some(Self {
+            own: get_logger.call1((intern!(py, "feishu_feed_card"),))?.unbind(),
+            root: get_logger.call0()?.unbind(),
+        }))
     }
-    Ok(if has_handler { level } else { OFF })
 }
 
 fn set_threshold(py: Python<'_>, threshold: usize) -> PyResult<()> {

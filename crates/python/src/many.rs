@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use feishu_feed_card::{Item, Progress, Report, Request, UserIds};
 use futures_core::Stream;
-use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyIterator, PyList, PyTuple};
+use pyo3::types::{PyIterator, PyList, PyTuple, PyType};
+use pyo3::{IntoPyObjectExt, PyTraverseError, intern};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -291,22 +292,24 @@ impl Many {
     /// Reads a synchronous iterator as far as there is room.
     fn read(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<()> {
         let py = iterator.py();
+        if !self.may_read(py)? {
+            return Ok(());
+        }
         let began = Instant::now();
-        while self.may_read(py)? {
-            if began.elapsed() > READS_FOR && self.shared()?.is_some_and(|shared| shared.found().is_ready()) {
-                break;
-            }
-            match iterator.clone().next() {
-                Some(Ok(request)) => {
-                    if let Err(error) = self.push(&request) {
-                        self.end_with(py, error)?;
-                    }
-                }
-                Some(Err(error)) => self.end_with(py, error)?,
-                None => self.end_reading(),
+        loop {
+            let Some(request) = iterator.clone().next() else {
+                self.end_reading();
+                return Ok(());
+            };
+            let has_room = match request.and_then(|request| self.push(&request)) {
+                Ok(has_room) => has_room,
+                Err(error) => return self.end_with(py, error),
+            };
+            let is_slow = || began.elapsed() > READS_FOR;
+            if !has_room || (is_slow() && self.shared()?.is_some_and(|shared| shared.found().is_ready())) {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Whether another request may be read: there is room, the client is open, nothing failed.
@@ -330,8 +333,9 @@ impl Many {
         lock(&self.state).is_reading()
     }
 
-    /// Hands a request in. What is none comes back as a result, like a request that fails.
-    fn push(&self, request: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Hands a request in, and says whether there is room for another. What is none comes back as a
+    /// result, like a request that fails.
+    fn push(&self, request: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = request.py();
         let (core, error) = match arguments::request(request) {
             Ok(core) => (core, None),
@@ -346,20 +350,22 @@ impl Many {
         state.read += 1;
         let request = request.clone().unbind();
         state.handed_in.insert(index, HandedIn { request, error });
-        if let Some(running) = &state.running {
-            let own = &running.own;
-            let core = match &own.requests {
-                Some(requests) => match requests.try_send(core) {
-                    Ok(()) => return Ok(()),
-                    Err(mpsc::error::TrySendError::Closed(core) | mpsc::error::TrySendError::Full(core)) => {
-                        core
-                    }
-                },
-                None => core,
-            };
-            own.shared.found().not_taken.push(core);
+        let has_room = state.handed_in.len() < self.concurrency;
+        let Some(running) = &state.running else {
+            return Ok(false);
+        };
+        let own = &running.own;
+        let sent = match &own.requests {
+            Some(requests) => requests.try_send(core).map_err(TrySendError::into_inner),
+            None => Err(core),
+        };
+        match sent {
+            Ok(()) => Ok(has_room && !self.client.get().closed()),
+            Err(core) => {
+                own.shared.found().not_taken.push(core);
+                Ok(false)
+            }
         }
-        Ok(())
     }
 
     /// Says that there are no more requests.
@@ -469,7 +475,7 @@ impl Many {
             if let Some(error) = error {
                 failed += 1;
                 let request = self.handed_in(py, index).request;
-                unread.append(item(py, index, &request, None, Some(error.into_bound(py)))?)?;
+                unread.append(item(py, index, request, None, Some(error.into_bound(py)))?)?;
             } else {
                 let mut users = UserIds::default();
                 users.not_attempted = request.user_ids;
@@ -635,11 +641,9 @@ impl Many {
                          }| {
             let HandedIn { request, error } = self.handed_in(py, index);
             match (result, error) {
-                (_, Some(error)) => item(py, index, &request, None, Some(error.into_bound(py))),
-                (Ok(outcome), None) => {
-                    item(py, index, &request, Some(outcome::to_python(py, outcome)?), None)
-                }
-                (Err(error), None) => item(py, index, &request, None, Some(errors::to_python(py, error)?)),
+                (_, Some(error)) => item(py, index, request, None, Some(error.into_bound(py))),
+                (Ok(outcome), None) => item(py, index, request, Some(outcome::to_python(py, outcome)?), None),
+                (Err(error), None) => item(py, index, request, None, Some(errors::to_python(py, error)?)),
             }
         };
         items.into_iter().map(to_python).collect()
@@ -699,14 +703,21 @@ impl Drop for Busy<'_> {
 fn item<'py>(
     py: Python<'py>,
     index: usize,
-    request: &Py<PyAny>,
+    request: Py<PyAny>,
     outcome: Option<Bound<'py, PyAny>>,
     error: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    CLASS
-        .import(py, "feishu_feed_card._many", "Item")?
-        .call1((index, request, outcome, error))
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let none = || py.None().into_bound(py);
+    outcome::record(
+        CLASS.import(py, "feishu_feed_card._many", "Item")?,
+        [
+            (intern!(py, "index"), index.into_bound_py_any(py)?),
+            (intern!(py, "request"), request.into_bound(py)),
+            (intern!(py, "outcome"), outcome.unwrap_or_else(none)),
+            (intern!(py, "error"), error.unwrap_or_else(none)),
+        ],
+    )
 }
 
 fn broken() -> PyErr {

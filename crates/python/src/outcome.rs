@@ -1,39 +1,44 @@
 //! The core's outcomes as Python's, and back.
 
+use std::ptr;
+
 use feishu_feed_card::{FailedUserReason, Outcome};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::{IntoPyObjectExt, ffi, intern};
 
 use crate::errors::raised;
-
-fn class<'py>(
-    py: Python<'py>,
-    lock: &'static PyOnceLock<Py<PyType>>,
-    name: &str,
-) -> PyResult<&'py Bound<'py, PyType>> {
-    lock.import(py, "feishu_feed_card._outcome", name)
-}
 
 /// The Python object of an outcome.
 pub(crate) fn to_python<'py>(py: Python<'py>, outcome: &Outcome) -> PyResult<Bound<'py, PyAny>> {
     static OUTCOME: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = OUTCOME.import(py, "feishu_feed_card._outcome", "Outcome")?;
     let reasons = outcome
         .failed_user_reasons
         .iter()
         .map(|reason| reason_to_python(py, reason))
         .collect::<PyResult<Vec<_>>>()?;
     let users = &outcome.users;
-    class(py, &OUTCOME, "Outcome")?.call1((
-        PyTuple::new(py, reasons)?,
-        PyTuple::new(py, &outcome.log_ids)?,
-        outcome.requests,
-        PyTuple::new(py, &users.reached)?,
-        PyTuple::new(py, &users.failed)?,
-        PyTuple::new(py, &users.unknown)?,
-        PyTuple::new(py, &users.not_attempted)?,
-    ))
+    record(
+        class,
+        [
+            (
+                intern!(py, "failed_user_reasons"),
+                PyTuple::new(py, reasons)?.into_any(),
+            ),
+            (intern!(py, "log_ids"), texts(py, &outcome.log_ids)?),
+            (intern!(py, "requests"), outcome.requests.into_bound_py_any(py)?),
+            (intern!(py, "reached"), texts(py, &users.reached)?),
+            (intern!(py, "failed"), texts(py, &users.failed)?),
+            (intern!(py, "unknown"), texts(py, &users.unknown)?),
+            (intern!(py, "not_attempted"), texts(py, &users.not_attempted)?),
+        ],
+    )
+}
+
+fn texts<'py>(py: Python<'py>, texts: &[String]) -> PyResult<Bound<'py, PyAny>> {
+    PyTuple::new(py, texts).map(Bound::into_any)
 }
 
 fn reason_to_python<'py>(py: Python<'py>, reason: &FailedUserReason) -> PyResult<Bound<'py, PyAny>> {
@@ -44,7 +49,33 @@ fn reason_to_python<'py>(py: Python<'py>, reason: &FailedUserReason) -> PyResult
         user_id,
         ..
     } = reason;
-    class(py, &REASON, "FailedUserReason")?.call1((error_code, error_message, user_id))
+    REASON
+        .import(py, "feishu_feed_card._outcome", "FailedUserReason")?
+        .call1((error_code, error_message, user_id))
+}
+
+/// One of the package's records with all its slots. Its own `__init__` would take 1 µs for an outcome.
+pub(crate) fn record<'py, const N: usize>(
+    class: &Bound<'py, PyType>,
+    slots: [(&Bound<'py, PyString>, Bound<'py, PyAny>); N],
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = class.py();
+    #[allow(
+        unsafe_code,
+        reason = "there is no safe way around a class's `__init__` and `__setattr__`"
+    )]
+    // SAFETY: the class is a plain one with slots, made by a `class` statement, for which this is what its
+    // `__new__` does; names and values are Python's objects, borrowed for the calls.
+    unsafe {
+        let record = ffi::PyType_GenericNew(class.as_type_ptr(), ptr::null_mut(), ptr::null_mut());
+        let record = Bound::from_owned_ptr_or_err(py, record)?;
+        for (name, value) in slots {
+            if ffi::PyObject_GenericSetAttr(record.as_ptr(), name.as_ptr(), value.as_ptr()) != 0 {
+                return Err(PyErr::fetch(py));
+            }
+        }
+        Ok(record)
+    }
 }
 
 fn of_python(outcome: &Bound<'_, PyAny>) -> PyResult<Outcome> {

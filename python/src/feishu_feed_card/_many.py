@@ -460,16 +460,9 @@ class _Feeder:
         iterator: AsyncIterator[Request] | None = None
         try:
             iterator = self._source.__aiter__()
-            while self._bound.is_reading():
-                if self._bound.may_read():
-                    try:
-                        request = await iterator.__anext__()
-                    except StopAsyncIteration:
-                        break
-                    self._bound.push(request)
-                else:
-                    self._room = self._loop.create_future()
-                    await self._room
+            async for request in iterator:
+                if not self._bound.push(request) and not await self._finds_room():
+                    break
             self._bound.end_reading()
         except Exception as error:
             self._bound.fail(error)
@@ -479,3 +472,12 @@ class _Feeder:
         finally:
             if hasattr(iterator, "athrow"):
                 await iterator.aclose()  # type: ignore[union-attr]
+
+    async def _finds_room(self) -> bool:
+        """Waits for room; False where no more is wanted."""
+        while self._bound.is_reading():
+            if self._bound.may_read():
+                return True
+            self._room = self._loop.create_future()
+            await self._room
+        return False
