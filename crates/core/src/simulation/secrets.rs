@@ -56,11 +56,12 @@ impl tracing::Subscriber for Log {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// A server that gives tokens, and says back whatever it was sent wherever it can.
+/// A server that gives tokens, and says back all that it was ever sent wherever it can.
 struct Echo {
     status: u16,
     body: fn(&str) -> String,
     header: bool,
+    heard: Mutex<String>,
 }
 
 impl Transport for Echo {
@@ -72,7 +73,13 @@ impl Transport for Echo {
             .values()
             .map(|value| value.to_str().unwrap_or(""))
             .collect();
-        let all = format!("{sent_headers} {}", String::from_utf8_lossy(request.body()));
+        let mut heard = self.heard.lock().unwrap();
+        let _ = write!(
+            heard,
+            "{sent_headers} {} ",
+            String::from_utf8_lossy(request.body())
+        );
+        let all = heard.clone();
         Box::pin(async move {
             let given = match path.as_str() {
                 path if path.ends_with("app_access_token") => {
@@ -99,6 +106,8 @@ impl Transport for Echo {
     }
 }
 
+type Server = Box<dyn Fn() -> Arc<dyn Transport>>;
+
 struct Broken(fn(String) -> TransportError);
 
 impl Transport for Broken {
@@ -124,10 +133,11 @@ fn shown(error: &Error) -> String {
     text
 }
 
-fn clients(transport: &Arc<dyn Transport>) -> Vec<Client> {
+/// A client of each kind, each with a server of its own.
+fn clients(server: &Server) -> Vec<Client> {
     let builder = || {
         Client::builder()
-            .transport(transport.clone())
+            .transport(server())
             .max_retries(1)
             .timeout(Duration::from_secs(5))
     };
@@ -195,19 +205,26 @@ fn no_error_and_no_log_line_shows_a_secret() {
     let mut kinds = Vec::new();
     tracing::subscriber::with_default(log.clone(), || {
         runtime.block_on(async {
-            let mut transports: Vec<Arc<dyn Transport>> = Vec::new();
+            let mut servers: Vec<Server> = Vec::new();
             for body in BODIES {
                 for status in [200, 400, 429, 502, 555] {
                     for header in [false, true] {
-                        transports.push(Arc::new(Echo { status, body, header }));
+                        servers.push(Box::new(move || {
+                            Arc::new(Echo {
+                                status,
+                                body,
+                                header,
+                                heard: Mutex::default(),
+                            })
+                        }));
                     }
                 }
             }
             for broken in BREAKS {
-                transports.push(Arc::new(Broken(broken)));
+                servers.push(Box::new(move || Arc::new(Broken(broken))));
             }
-            for transport in &transports {
-                for client in clients(transport) {
+            for server in &servers {
+                for client in clients(server) {
                     assert_clean(
                         "a client",
                         &format!("{client:?} {client:#?} {:?}", client.quota()),
