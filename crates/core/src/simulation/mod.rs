@@ -19,6 +19,7 @@ mod many;
 mod order;
 mod quota;
 mod secrets;
+mod store_app;
 mod token;
 
 /// One request's way: how long it takes to the platform and back, and whether it is broken on the way.

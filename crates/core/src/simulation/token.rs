@@ -7,19 +7,19 @@ use std::time::Duration;
 use feishu_feed_card_sandbox::{Fault, Stage, Switches, World};
 use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{USER, client, random, round_trip, stage, up_to};
 use crate::{Client, ErrorKind, ProvidedToken, Station};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
-const RTT: Duration = Duration::from_millis(40);
+pub(super) const RTT: Duration = Duration::from_millis(40);
 
 fn unpaced(stage: &Stage) -> Client {
     client(stage, round_trip(RTT)).rate_limit(None).build().unwrap()
 }
 
-async fn pin(client: &Client) -> Result<(), crate::Error> {
+pub(super) async fn pin(client: &Client) -> Result<(), crate::Error> {
     client
         .set_time_sensitive(CHAT, [USER], true)
         .await?
@@ -288,7 +288,10 @@ async fn a_failed_fetch_is_told_to_all_who_waited_and_tried_again_by_the_next() 
             (error.kind(), error.station()),
             (ErrorKind::Server, Some(Station::Token))
         );
-        assert_eq!(error.users().not_attempted, [USER]);
+        assert_eq!(
+            (error.attempts(), &*error.users().not_attempted),
+            (4, &[USER.to_owned()][..])
+        );
     }
     assert_eq!(stage.token_fetches(), 4);
     pin(&client).await.unwrap();
@@ -431,6 +434,180 @@ async fn a_provider_that_panics_at_once_is_told_to_all_and_asked_again() {
     assert!(pin(&client).await.is_err());
 }
 
+/// A client whose provider does at its first, second, … asking what `ask` says.
+fn asking<T>(stage: &Stage, ask: impl Fn(usize) -> T + Send + Sync + 'static) -> (Client, Arc<AtomicUsize>)
+where
+    T: Future<Output = Result<ProvidedToken, crate::BoxError>> + Send + 'static,
+{
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let client = Client::builder()
+        .transport(super::OnStage::new(stage, round_trip(RTT)))
+        .token_provider(move || ask(counted.fetch_add(1, Ordering::Relaxed) + 1))
+        .build()
+        .unwrap();
+    (client, asked)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_brings_a_token_refused_meanwhile_is_made_again() {
+    let stage = stage(0, Switches::unlimited());
+    let (revoked, platform) = (super::token_of(&stage).await, stage.clone());
+    let (client, asked) = asking(&stage, move |number| {
+        let (revoked, platform) = (revoked.clone(), platform.clone());
+        async move {
+            if number == 2 {
+                sleep(Duration::from_secs(1)).await;
+            }
+            let token = if number < 3 {
+                revoked
+            } else {
+                super::token_of(&platform).await
+            };
+            Ok(ProvidedToken::new(token).expires_in(Duration::from_secs(100)))
+        }
+    });
+    pin(&client).await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    pin(&client).await.unwrap();
+    stage.revoke_tokens();
+    pin(&client).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_asked_again_by_the_next_call() {
+    let stage = stage(0, Switches::unlimited());
+    let platform = stage.clone();
+    let (client, asked) = asking(&stage, move |number| {
+        let platform = platform.clone();
+        async move {
+            if number == 1 {
+                return Err("the vault is sealed".into());
+            }
+            Ok(ProvidedToken::new(super::token_of(&platform).await))
+        }
+    });
+    assert_eq!(pin(&client).await.unwrap_err().kind(), ErrorKind::Authentication);
+    pin(&client).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+
+    stage.fault(Fault {
+        code: Some(2200),
+        ..Fault::on_token()
+    });
+    let client = super::client(&stage, round_trip(RTT))
+        .max_retries(0)
+        .build()
+        .unwrap();
+    assert_eq!(pin(&client).await.unwrap_err().platform_code(), Some(2200));
+    pin(&client).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_was_stopped_is_asked_again_for_those_who_wait() {
+    let stage = stage(0, Switches::unlimited());
+    let platform = stage.clone();
+    let (client, asked) = asking(&stage, move |number| {
+        let platform = platform.clone();
+        async move {
+            sleep(Duration::from_millis(100)).await;
+            if number == 1 {
+                return Err(crate::binding::Abandoned.into());
+            }
+            Ok(ProvidedToken::new(super::token_of(&platform).await))
+        }
+    });
+    for result in futures_util::future::join_all((0..10).map(|_| pin(&client))).await {
+        result.unwrap();
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_always_stopped_keeps_nobody_waiting() {
+    let stage = stage(0, Switches::unlimited());
+    let (client, asked) = asking(&stage, |_| async { Err(crate::binding::Abandoned.into()) });
+    let error = pin(&client).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.station()),
+        (ErrorKind::Authentication, Some(Station::Token))
+    );
+    assert!(error.hint().unwrap().contains("call again"), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_serves_until_its_end_and_not_then() {
+    const LIFE: Duration = Duration::from_secs(10);
+    const FETCH: Duration = Duration::from_secs(1);
+    for (earlier, waits) in [(Duration::from_millis(1), false), (Duration::ZERO, true)] {
+        let stage = stage(0, Switches::unlimited());
+        let platform = stage.clone();
+        let (client, _) = asking(&stage, move |_| {
+            let platform = platform.clone();
+            async move {
+                sleep(FETCH).await;
+                Ok(ProvidedToken::new(super::token_of(&platform).await).expires_in(LIFE))
+            }
+        });
+        // Onto the clock's tick, so that the last moment is the last moment.
+        sleep(RTT).await;
+        let fetched = Instant::now() + FETCH;
+        pin(&client).await.unwrap();
+        sleep_until(fetched + LIFE - earlier).await;
+        let began = Instant::now();
+        pin(&client).await.unwrap();
+        assert_eq!(began.elapsed() >= FETCH, waits, "{earlier:?} before its end");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_token_that_was_taken_and_then_revoked_is_replaced_as_well() {
+    let stage = stage(0, Switches::unlimited());
+    let client = unpaced(&stage);
+    let revoked = Fault {
+        code: Some(99_991_663),
+        revoke_tokens: true,
+        ..Fault::on_call()
+    };
+    // In between the platform takes the token, as it says something else of the call.
+    let busy = Fault {
+        code: Some(2200),
+        ..Fault::on_call()
+    };
+    stage.faults([revoked.clone(), busy, revoked]);
+    pin(&client).await.unwrap();
+    assert_eq!(stage.token_fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_of_a_fetch_that_would_begin_when_its_time_is_over_is_not_waited_for() {
+    for (wait, waits) in [("19.96", false), ("19.87", true)] {
+        let stage = stage(0, Switches::unlimited());
+        stage.fault(Fault {
+            status: http::StatusCode::from_u16(503).ok(),
+            headers: [(http::header::RETRY_AFTER, http::HeaderValue::from_static(wait))]
+                .into_iter()
+                .collect(),
+            ..Fault::on_token()
+        });
+        let client = client(&stage, round_trip(RTT))
+            .timeout(Duration::from_secs(20))
+            .build()
+            .unwrap();
+        // Onto the clock's tick, so that the last moment is the last moment.
+        sleep(RTT).await;
+        let began = Instant::now();
+        assert_eq!(
+            pin(&client).await.is_ok(),
+            waits,
+            "told {wait} s after {RTT:?}, of 20 s"
+        );
+        assert_eq!(began.elapsed() > Duration::from_secs(1), waits);
+    }
+}
+
 /// A told wait is worth waiting for only while somebody may still need the token.
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_cannot_end_in_time_fails_at_once_with_what_it_saw() {
@@ -466,64 +643,4 @@ async fn a_fetch_that_cannot_end_in_time_fails_at_once_with_what_it_saw() {
             assert!(began.elapsed() < Duration::from_secs(1));
         }
     }
-}
-
-fn store_app(stage: &Stage) -> crate::ClientBuilder {
-    client(stage, round_trip(RTT))
-        .app(World::EXAMPLE_STORE_APP_ID, super::store_secret())
-        .tenant_key(World::EXAMPLE_TENANT_KEY)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_app_goes_by_ticket_app_token_and_tenant_token() {
-    let stage = stage(0, Switches::unlimited());
-    let ticket = stage.app_ticket(World::EXAMPLE_STORE_APP_ID).unwrap();
-    let client = store_app(&stage).app_ticket(ticket).build().unwrap();
-    pin(&client).await.unwrap();
-    pin(&client).await.unwrap();
-    assert_eq!(stage.request_count(), 2 + 2, "two token requests for two calls");
-    stage.revoke_tokens();
-    pin(&client).await.unwrap();
-    assert_eq!(stage.request_count(), 4 + 1 + 2 + 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_app_without_a_good_ticket_asks_for_one() {
-    for given in [None, Some("an old ticket")] {
-        let stage = stage(0, Switches::unlimited());
-        let mut builder = store_app(&stage);
-        if let Some(ticket) = given {
-            builder = builder.app_ticket(ticket);
-        }
-        let client = builder.build().unwrap();
-        let before = stage.app_ticket(World::EXAMPLE_STORE_APP_ID);
-        // What the app's event endpoint would do.
-        let events = tokio::spawn({
-            let (stage, client) = (stage.clone(), client.clone());
-            async move {
-                while stage.app_ticket(World::EXAMPLE_STORE_APP_ID) == before {
-                    sleep(Duration::from_millis(50)).await;
-                }
-                client
-                    .set_app_ticket(stage.app_ticket(World::EXAMPLE_STORE_APP_ID).unwrap())
-                    .unwrap();
-            }
-        });
-        pin(&client).await.unwrap();
-        events.await.unwrap();
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_app_whose_ticket_never_comes_is_told() {
-    let stage = stage(0, Switches::unlimited());
-    let client = store_app(&stage).build().unwrap();
-    let began = Instant::now();
-    let error = pin(&client).await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.station()),
-        (ErrorKind::Authentication, Some(Station::Token))
-    );
-    assert!(error.hint().unwrap().contains("set_app_ticket"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(6));
 }
