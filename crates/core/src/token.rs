@@ -226,13 +226,13 @@ impl Tokens {
         // A task of its own: a caller that gives up does not take the others' token away.
         let fetch = async move {
             let mut fetched = first.await.map(Arc::new);
+            if tokens.is_refused_since(&fetched, refusals) {
+                fetched = tokens.0.source.fetch(until).await.map(Arc::new);
+            }
             if fetched.as_ref().is_err_and(fetch::was_abandoned) {
                 // Those who wait find the channel closed, and one of them begins anew.
                 tokens.state().fetching = None;
                 return;
-            }
-            if tokens.is_refused_since(&fetched, refusals) {
-                fetched = tokens.0.source.fetch(until).await.map(Arc::new);
             }
             match &fetched {
                 Ok(token) => tracing::debug!(

@@ -538,6 +538,33 @@ async fn a_provider_that_is_always_stopped_keeps_nobody_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_provider_stopped_while_a_refused_token_is_replaced_is_asked_again() {
+    let stage = stage(0, Switches::unlimited());
+    let (revoked, platform) = (super::token_of(&stage).await, stage.clone());
+    let (client, asked) = asking(&stage, move |number| {
+        let (revoked, platform) = (revoked.clone(), platform.clone());
+        async move {
+            let token = match number {
+                1 => revoked,
+                2 => {
+                    sleep(Duration::from_secs(1)).await;
+                    revoked
+                }
+                3 => return Err(crate::binding::Abandoned.into()),
+                _ => super::token_of(&platform).await,
+            };
+            Ok(ProvidedToken::new(token).expires_in(Duration::from_secs(100)))
+        }
+    });
+    pin(&client).await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    pin(&client).await.unwrap();
+    stage.revoke_tokens();
+    pin(&client).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_serves_until_its_end_and_not_then() {
     const LIFE: Duration = Duration::from_secs(10);
     const FETCH: Duration = Duration::from_secs(1);
