@@ -88,7 +88,7 @@ export interface ClientOptions {
  */
 export class Client {
   readonly #native: NativeClient
-  readonly #callbacks: Callbacks
+  readonly #callbacks: Callbacks | undefined
   // Weak: one that was begun and dropped is collected, and its calls stop.
   readonly #many = new Set<WeakRef<Many>>()
   #inFlight = 0
@@ -99,8 +99,8 @@ export class Client {
   constructor(options: ClientOptions) {
     try {
       const { options: checked, tokenProvider, onEvent } = checkOptions(options)
-      this.#callbacks = new Callbacks(tokenProvider, onEvent)
-      const { id } = this.#callbacks
+      this.#callbacks = (tokenProvider ?? onEvent) && new Callbacks(tokenProvider, onEvent)
+      const id = this.#callbacks?.id
       const made = native.createClient(environment, checked, tokenProvider && id, onEvent && id)
       if (!(made instanceof native.NativeClient)) {
         throw errorOf(made)
@@ -258,7 +258,7 @@ export class Client {
 
   /** With what the token provider threw as the cause; the core knows only its text. */
   #errorOf(data: ErrorData, outcome: Outcome | undefined): FeedCardError {
-    const { failure } = this.#callbacks
+    const failure = this.#callbacks?.failure
     const isKnown = data.question !== undefined && failure?.question === data.question
     return errorOf(data, { ...(isKnown && { cause: failure.thrown }), ...(outcome && { outcome }) })
   }

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from 'feishu-feed-card'
-import { chat, clientOf, deadUrl, member, outsider, pin, run, sandboxFor } from './stage.mjs'
+import { chat, clientOf, deadUrl, member, outsider, pin, run, sandboxFor, until } from './stage.mjs'
 
 /** A client that keeps its events. */
 function watched(sandbox, options = {}) {
@@ -124,7 +123,6 @@ test('what it throws breaks no call and is an uncaught exception', async (t) => 
 test('it does not keep the process alive', async (t) => {
   const end = await run('idle.mjs', [sandboxFor(t).baseUrl, 'watched'])
   assert.deepEqual([end.code, end.stdout], [0, 'done'])
-  assert.ok(end.ms < 9000, `${end.ms} ms`)
 })
 
 test('after the client was closed, and when a call is stopped', async (t) => {
@@ -133,16 +131,12 @@ test('after the client was closed, and when a call is stopped', async (t) => {
   const [client, events] = watched(sandbox)
   const controller = new AbortController()
   const call = client.setTimeSensitive({ ...pin, signal: controller.signal })
-  while (sandbox.requestCount() < 2) {
-    await sleep(5)
-  }
+  await until(() => sandbox.requestCount() === 2)
   const closed = client.close()
   controller.abort()
   await assert.rejects(call, { name: 'AbortError' })
   await closed
-  while (named(events, 'call').length === 0) {
-    await sleep(5)
-  }
+  await until(() => named(events, 'call').length > 0)
   // Dropped on its way: it ended, and was neither done nor failed.
   assert.equal(named(events, 'done').length + named(events, 'failed').length, 0)
 })

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { pin, run, sandboxFor } from './stage.mjs'
 
-const slow = { on: 'call', times: 0, delay_before_ms: 10_000 }
+const slow = { on: 'call', times: 0, delay_before_ms: 60_000 }
 
 function ended(end, code = 0) {
   assert.equal(end.signal, null, `killed after ${end.ms} ms: ${end.stderr}`)
@@ -15,7 +15,7 @@ function ended(end, code = 0) {
 test('an idle client lets the process end at once', async (t) => {
   const end = ended(await run('idle.mjs', [sandboxFor(t).baseUrl]))
   assert.equal(end.stdout, 'done')
-  assert.ok(end.ms < 3000, `${end.ms} ms`)
+  assert.ok(end.ms < 10_000, `${end.ms} ms`)
 })
 
 test('a call under way keeps the process alive', async (t) => {
@@ -31,7 +31,7 @@ test('a call that was stopped does not', async (t) => {
   sandbox.faults(slow)
   const end = ended(await run('aborted.mjs', [sandbox.baseUrl]))
   assert.equal(end.stdout, 'AbortError')
-  assert.ok(end.ms < 3000, `${end.ms} ms`)
+  assert.ok(end.ms < 10_000, `${end.ms} ms`)
 })
 
 describe('process.exit with 50 calls in flight', () => {
@@ -41,7 +41,7 @@ describe('process.exit with 50 calls in flight', () => {
       sandbox.faults({ on: 'call', times: 25 }, slow)
       const end = ended(await run('exit.mjs', [sandbox.baseUrl, ms]), 7)
       assert.equal(end.stderr, '')
-      assert.ok(end.ms < 4000, `${end.ms} ms`)
+      assert.ok(end.ms < 10_000, `${end.ms} ms`)
     })
   }
 })

@@ -3,10 +3,10 @@ import { getEventListeners } from 'node:events'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Client, InvalidInputError, Many, Outcome, RejectedError } from 'feishu-feed-card'
-import { chat, clientOf, member, outsider, pin, run, sandboxFor, unpin } from './stage.mjs'
+import { chat, clientOf, member, outsider, pin, run, sandboxFor, unpin, until } from './stage.mjs'
 
 const fast = { rateLimit: false, lateArrivalMs: 1 }
-const slow = { on: 'call', times: 0, delay_before_ms: 10_000 }
+const slow = { on: 'call', times: 0, delay_before_ms: 60_000 }
 
 /** Equal calls that are objects of their own. */
 const pins = (count) => Array.from({ length: count }, () => ({ ...pin }))
@@ -221,7 +221,7 @@ describe('reading', () => {
 
   test('concurrency has an upper bound', async (t) => {
     const sandbox = sandboxFor(t)
-    sandbox.faults(slow)
+    sandbox.faults({ ...slow, on: 'any' })
     const [requests, seen] = counted(20_000)
     const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests, { concurrency: 1e9 })
     const next = many.next()
@@ -346,7 +346,7 @@ describe('leaving early', () => {
     const requests = [...pins(3), { ...pin, userIds: [member, member] }]
     const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests)
     const next = many.next()
-    await sleep(50)
+    await until(() => sandbox.requestCount() > 1)
     const report = await many.report()
     assert.deepEqual(await next, { done: true, value: undefined })
     assert.deepEqual(
@@ -412,9 +412,12 @@ describe('a source that never yields', () => {
   }
 
   test('totalTimeoutMs ends it', async (t) => {
-    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(never(), { totalTimeoutMs: 100 })
-    assert.equal((await all(many)).length, 1)
-    assert.equal((await many.report()).taken, 1)
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(never(), { totalTimeoutMs: 500 })
+    const items = await all(many)
+    const report = await many.report()
+    isExact(report)
+    assert.equal(report.taken, 1)
+    assert.equal(report.succeeded + report.failed, items.length)
   })
 
   test('leaving does not wait for it', async (t) => {
@@ -520,8 +523,7 @@ describe('progress', () => {
     const seen = []
     await all(client.setTimeSensitiveMany(pins(12), { progress: (progress) => seen.push(progress) }))
     const [first] = seen
-    assert.ok(first.waitingForQuota >= 5, JSON.stringify(first))
-    assert.ok(first.etaMs > 900 && first.etaMs < 3000, JSON.stringify(first))
+    assert.ok(first.waitingForQuota > 0 && first.etaMs > 0, JSON.stringify(first))
     assert.equal(first.total, 12)
     assert.deepEqual(seen.at(-1), { done: 12, total: 12, failed: 0, waitingForQuota: 0, etaMs: 0 })
     assert.ok(seen.every(({ done }, index) => index === 0 || done > seen[index - 1].done))
@@ -653,7 +655,7 @@ describe('as a process of its own', () => {
       }
       const end = await run('many.mjs', [sandbox.baseUrl, way])
       assert.deepEqual([end.code, end.stdout, end.stderr], [0, way, ''])
-      assert.ok(end.ms >= 300 && end.ms < 9000, `${end.ms} ms`)
+      assert.ok(end.ms >= 300 && end.ms < 20_000, `${end.ms} ms`)
     })
   }
 

@@ -1,7 +1,9 @@
 // What most tests start from: a sandbox with the platform page's own example, and clients of it.
 
+import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from 'feishu-feed-card'
 import { Sandbox } from 'feishu-feed-card/sandbox'
 
@@ -30,6 +32,15 @@ export function deadUrl() {
   const { baseUrl } = sandbox
   sandbox.close()
   return baseUrl
+}
+
+/** Waits until it is so; 10 s and it never will be. */
+export async function until(isSo) {
+  const end = performance.now() + 10_000
+  while (!isSo()) {
+    assert.ok(performance.now() < end, `never: ${isSo}`)
+    await sleep(5)
+  }
 }
 
 /**
