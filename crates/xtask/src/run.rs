@@ -7,9 +7,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The bindings' crates are built and tested through their packages: they have no tests in Rust, which
-/// would have to be linked to an interpreter. All steps name the same packages, so that cargo unites the
-/// features of their dependencies in the same way and builds these once.
+/// The bindings' crates are built and tested through their packages. All steps name the same packages, so
+/// that cargo unites the features of their dependencies in the same way and builds these once.
 pub(crate) const WITHOUT_BINDINGS: [&str; 4] = [
     "--workspace",
     "--exclude=feishu-feed-card-python",

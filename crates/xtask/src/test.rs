@@ -79,6 +79,9 @@ fn typescript(run: &mut Run) -> Result<(), String> {
     run.step("npm ci", node::ci(run))?;
     node::installed(run)?;
     run.step("Node module", node::npm(run, ["run", "check:binding"]))?;
+    // Of what JavaScript cannot see. It needs no Node: napi looks its symbols up when it is loaded.
+    let inside = run.cargo(["test", "--package=feishu-feed-card-node", "--locked"]);
+    run.tests("Node module's own tests", inside)?;
     run.tests("Node tests", readable(node::npm(run, ["test"])))?;
     run.step("TypeScript", node::npm(run, ["run", "typecheck"]))?;
     run.step("Node linter", node::npm(run, ["run", "lint"]))?;
