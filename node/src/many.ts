@@ -245,11 +245,14 @@ export class Many {
       this.#toFeed.push(call)
       this.#open.set(index, { request, userIds: call.userIds, error: undefined })
     } catch (error) {
-      if (!(error instanceof InvalidInputError)) {
+      const isWrong = error instanceof InvalidInputError
+      const userIds = isWrong ? error.notAttempted : []
+      this.#open.set(index, { request, userIds, error: isWrong ? error : undefined })
+      if (!isWrong) {
+        // Its own code threw.
         throw error
       }
       this.#toFeed.push(null)
-      this.#open.set(index, { request, userIds: error.notAttempted, error })
     }
   }
 

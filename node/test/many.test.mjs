@@ -299,8 +299,11 @@ describe('reading', () => {
         closed += 1
       }
     }
-    await assert.rejects(all(client.setTimeSensitiveMany(generate())), (error) => error === mine)
+    const many = client.setTimeSensitiveMany(generate())
+    await assert.rejects(all(many), (error) => error === mine)
     assert.equal(closed, 1)
+    const { taken, unfinished } = await many.report()
+    assert.deepEqual([taken, unfinished.map(({ index }) => index)], [1, [0]])
   })
 
   test('an element that changes later does not change its request', async (t) => {

@@ -64,6 +64,8 @@ struct Paced {
     many: Many,
     /// When the last batch was.
     last: Option<Instant>,
+    /// Results of the batch that is being gathered: a panic of the core's does not take them along.
+    gathered: Vec<Item>,
 }
 
 /// What was wrong with requests that this side found no core's request in, by their index.
@@ -213,7 +215,11 @@ impl NativeMany {
         Ok(Self {
             concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
             running: Arc::new(Running {
-                paced: tokio::sync::Mutex::new(Paced { many, last: None }),
+                paced: tokio::sync::Mutex::new(Paced {
+                    many,
+                    last: None,
+                    gathered: Vec::new(),
+                }),
                 feed: feed.downgrade(),
                 stop: Notify::new(),
                 refused,
@@ -238,17 +244,19 @@ impl Running {
     }
 
     async fn report(&self) -> String {
+        let paced = &mut *self.paced.lock().await;
         let Report {
             succeeded,
             failed,
             unread,
             unfinished,
             ..
-        } = self.paced.lock().await.many.report().await;
+        } = paced.many.report().await;
+        let unread = std::mem::take(&mut paced.gathered).into_iter().chain(unread);
         written(&ReportData {
             succeeded,
             failed,
-            unread: unread.into_iter().map(|item| self.item(item)).collect(),
+            unread: unread.map(|item| self.item(item)).collect(),
             unfinished: unfinished.iter().map(Into::into).collect(),
         })
     }
@@ -278,28 +286,28 @@ impl Paced {
     /// What there is, and what more comes until the pause since the last batch is over. To give the core's
     /// `next_batch` up loses nothing: it takes results in its last step only.
     async fn next_batch(&mut self, stop: &Notify) -> Vec<Item> {
-        let Self { many, last } = self;
-        let mut items = tokio::select! {
+        let Self { many, last, gathered } = self;
+        tokio::select! {
             biased;
             () = stop.notified() => return Vec::new(),
-            items = many.next_batch(MOST_AT_ONCE) => items,
-        };
+            items = many.next_batch(MOST_AT_ONCE) => gathered.extend(items),
+        }
         let until = last.map(|last| last + PAUSE);
         while let Some(until) = until
-            && (1..MOST_AT_ONCE).contains(&items.len())
+            && (1..MOST_AT_ONCE).contains(&gathered.len())
         {
             let more = tokio::select! {
                 biased;
                 () = sleep_until(until) => break,
-                more = many.next_batch(MOST_AT_ONCE - items.len()) => more,
+                more = many.next_batch(MOST_AT_ONCE - gathered.len()) => more,
             };
             if more.is_empty() {
                 break;
             }
-            items.extend(more);
+            gathered.extend(more);
         }
         *last = Some(Instant::now());
-        items
+        std::mem::take(gathered)
     }
 }
 
