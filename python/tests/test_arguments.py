@@ -220,3 +220,21 @@ def test_subclasses_of_plain_types_are_taken(feishu_sandbox: Sandbox):
 
     with feishu_sandbox.client(timeout=Seconds(5)) as client:
         assert client.set_time_sensitive(Id(feishu_sandbox.CHAT), [Id(feishu_sandbox.USER)], True).ok
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"feed_card_id": 1}, {"time_sensitive": 1}, {"timeout": "5"}, {"user_id_type": "openid"}]
+)
+def test_the_ids_beside_a_wrong_argument_were_not_attempted(wrong: dict[str, Any]):
+    arguments = {
+        "feed_card_id": "oc_1",
+        "user_ids": ["ou_1", "ou_2", "ou_1"],
+        "time_sensitive": True,
+        **wrong,
+    }
+    with Client("cli_1", "secret") as client, pytest.raises(InvalidInputError) as caught:
+        client.set_time_sensitive(**arguments)
+    assert caught.value.not_attempted == ("ou_1", "ou_2")
+    with pytest.raises(InvalidInputError) as caught:
+        asyncio.run(AsyncClient("cli_1", "secret").set_time_sensitive(**arguments))
+    assert caught.value.not_attempted == ("ou_1", "ou_2")

@@ -174,7 +174,8 @@ def test_other_mappings_and_parameters(player: Callable[..., Any], sandbox: Sand
         (3, "request"),
         (None, "request"),
         ("oc_1", "request"),
-        ({}, "feed_card_id"),
+        ({}, "user_ids"),
+        ({"user_ids": [Sandbox.USER], "time_sensitive": True}, "feed_card_id"),
         ({"feed_card_id": Sandbox.CHAT, "time_sensitive": True}, "user_ids"),
         ({**PIN, "feed_card_id": b"oc_1"}, "feed_card_id"),
         ({**PIN, "feed_card_id": "nowhere"}, "feed_card_id"),
@@ -197,6 +198,8 @@ def test_what_is_no_request_is_its_items_error(player: Callable[..., Any], reque
     assert items[1].outcome is None
     assert isinstance(items[1].error, InvalidInputError)
     assert items[1].error.field == field
+    if isinstance(request_, dict) and request_.get("user_ids") == [Sandbox.USER]:
+        assert items[1].error.not_attempted == (Sandbox.USER,)
     assert (report.taken, report.succeeded, report.failed) == (3, 2, 1)
 
 

@@ -5,14 +5,14 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use feishu_feed_card::{Error, Request, binding};
+use feishu_feed_card::{Error, Request, UserIdType, binding};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyMemoryView, PyString, PyTuple,
 };
 
-use crate::errors::raised;
+use crate::errors::{raised, refused};
 
 /// The error for a value of a wrong type.
 pub(crate) fn wrong(field: &str, value: &Bound<'_, PyAny>, expected: impl Display) -> PyErr {
@@ -157,40 +157,52 @@ pub(crate) fn request(value: &Bound<'_, PyAny>) -> PyResult<Request> {
         of(intern!(py, "user_id_type"))?,
         of(intern!(py, "timeout"))?,
     ];
-    if found.iter().flatten().count() < mapping.len() {
-        for key in mapping.keys() {
-            let key = text("a request's key", &key)?;
-            if !NAMES.contains(&key.as_str()) {
-                let expected = format_args!("one of {}", NAMES.join(", "));
-                return Err(raised(
-                    py,
-                    &binding::invalid_input(key, "not a parameter", expected),
-                ));
+    let has_unknown = found.iter().flatten().count() < mapping.len();
+    let [feed_card_id, ids, time_sensitive, user_id_type, timeout] = found;
+    let ids = match ids {
+        Some(ids) => user_ids(&ids)?,
+        None => return Err(missing(py, NAMES[1])),
+    };
+    let rest = || {
+        if has_unknown {
+            for key in mapping.keys() {
+                let key = text("a request's key", &key)?;
+                if !NAMES.contains(&key.as_str()) {
+                    let expected = format_args!("one of {}", NAMES.join(", "));
+                    return Err(raised(
+                        py,
+                        &binding::invalid_input(key, "not a parameter", expected),
+                    ));
+                }
             }
         }
+        PyResult::Ok((
+            text(NAMES[0], &feed_card_id.ok_or_else(|| missing(py, NAMES[0]))?)?,
+            flag(NAMES[2], &time_sensitive.ok_or_else(|| missing(py, NAMES[2]))?)?,
+            match user_id_type {
+                None => UserIdType::default(),
+                Some(user_id_type) => text(NAMES[3], &user_id_type)?
+                    .parse()
+                    .map_err(|error| raised(py, &error))?,
+            },
+            match timeout.filter(|timeout| !timeout.is_none()) {
+                None => None,
+                Some(timeout) => Some(seconds(NAMES[4], &timeout, binding::seconds)?),
+            },
+        ))
+    };
+    match rest() {
+        Ok((feed_card_id, time_sensitive, user_id_type, timeout)) => {
+            let mut request = Request::new(feed_card_id, ids, time_sensitive).user_id_type(user_id_type);
+            request.timeout = timeout;
+            Ok(request)
+        }
+        Err(error) => Err(refused(py, error, ids)),
     }
-    let [feed_card_id, ids, time_sensitive, user_id_type, timeout] = found;
-    let mut request = Request::new(
-        text(NAMES[0], &required(py, NAMES[0], feed_card_id)?)?,
-        user_ids(&required(py, NAMES[1], ids)?)?,
-        flag(NAMES[2], &required(py, NAMES[2], time_sensitive)?)?,
-    );
-    if let Some(user_id_type) = user_id_type {
-        let kind = text(NAMES[3], &user_id_type)?.parse();
-        request = request.user_id_type(kind.map_err(|error| raised(py, &error))?);
-    }
-    if let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) {
-        request = request.timeout(seconds(NAMES[4], &timeout, binding::seconds)?);
-    }
-    Ok(request)
 }
 
-fn required<'py>(
-    py: Python<'py>,
-    name: &'static str,
-    value: Option<Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    value.ok_or_else(|| raised(py, &binding::invalid_input(name, "missing", "a value")))
+fn missing(py: Python<'_>, name: &'static str) -> PyErr {
+    raised(py, &binding::invalid_input(name, "missing", "a value"))
 }
 
 /// What has a mapping's methods; asking `collections.abc` would import it.

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::arguments;
 use crate::engine::{Engine, engine};
-use crate::errors::raised;
+use crate::errors::{raised, refused};
 use crate::logs;
 use crate::loops::{self, Call, Mailbox};
 use crate::many::Many;
@@ -327,24 +327,36 @@ impl Arguments {
         user_id_type: &Bound<'_, PyAny>,
         timeout: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
-        let feed_card_id = if is_bot {
-            None
-        } else {
-            Some(arguments::text("feed_card_id", feed_card_id)?)
+        let py = user_ids.py();
+        let rest = || {
+            PyResult::Ok((
+                if is_bot {
+                    None
+                } else {
+                    Some(arguments::text("feed_card_id", feed_card_id)?)
+                },
+                arguments::flag("time_sensitive", time_sensitive)?,
+                arguments::text("user_id_type", user_id_type)?
+                    .parse()
+                    .map_err(|error| raised(py, &error))?,
+                if timeout.is_none() {
+                    None
+                } else {
+                    Some(arguments::seconds("timeout", timeout, binding::seconds)?)
+                },
+            ))
         };
-        Ok(Self {
-            feed_card_id,
-            user_ids: arguments::user_ids(user_ids)?,
-            time_sensitive: arguments::flag("time_sensitive", time_sensitive)?,
-            user_id_type: arguments::text("user_id_type", user_id_type)?
-                .parse()
-                .map_err(|error| raised(user_id_type.py(), &error))?,
-            timeout: if timeout.is_none() {
-                None
-            } else {
-                Some(arguments::seconds("timeout", timeout, binding::seconds)?)
-            },
-        })
+        let user_ids = arguments::user_ids(user_ids)?;
+        match rest() {
+            Ok((feed_card_id, time_sensitive, user_id_type, timeout)) => Ok(Self {
+                feed_card_id,
+                user_ids,
+                time_sensitive,
+                user_id_type,
+                timeout,
+            }),
+            Err(error) => Err(refused(py, error, user_ids)),
+        }
     }
 
     /// The call takes its place in the order of calls here, not when it is first polled.

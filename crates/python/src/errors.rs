@@ -41,6 +41,24 @@ pub(crate) fn is_invalid_input(py: Python<'_>, error: &PyErr) -> PyResult<bool> 
     error.value(py).is_instance(&class(py, ErrorKind::InvalidInput)?)
 }
 
+/// The exception for a wrong argument, with the user ids that were handed in beside it.
+pub(crate) fn refused(py: Python<'_>, error: PyErr, user_ids: Vec<String>) -> PyErr {
+    let with_ids = || {
+        if is_invalid_input(py, &error)? {
+            let refused = binding::refused(binding::invalid_input("", "", ""), user_ids);
+            let not_attempted = PyTuple::new(py, &refused.users().not_attempted)?;
+            error
+                .value(py)
+                .setattr(intern!(py, "not_attempted"), not_attempted)?;
+        }
+        Ok(())
+    };
+    match with_ids() {
+        Ok(()) => error,
+        Err(error) => error,
+    }
+}
+
 /// What an error knows, by the exception's keyword.
 fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
     let facts = PyDict::new(py);
