@@ -24,6 +24,13 @@ _ERROR = {
 _USERS = {"reached", "failed", "unknown", "not_attempted"}
 
 
+_ARGUMENTS = {
+    "set_time_sensitive": {"feed_card_id", "user_ids", "time_sensitive", "user_id_type", "timeout"},
+    "set_bot_time_sensitive": {"user_ids", "time_sensitive", "user_id_type", "timeout"},
+    "set_app_ticket": {"app_ticket"},
+}
+
+
 class BrokenCaseError(Exception):
     """The case itself is wrong."""
 
@@ -70,6 +77,8 @@ def _check_step(step: dict[str, Any], *, alone: bool) -> None:
     elif step.keys() == {"together"}:
         for call in step["together"]:
             _check_call(call)
+    elif step.keys() == {"many"}:
+        _check_many(step["many"])
     elif step.keys() == {"new_client"}:
         if not alone or step["new_client"].keys() != {"raises"}:
             raise BrokenCaseError("new_client stands alone, and says how it fails and nothing else")
@@ -78,13 +87,21 @@ def _check_step(step: dict[str, Any], *, alone: bool) -> None:
         raise BrokenCaseError(f"no such step: {step}")
 
 
+def _check_many(many: dict[str, Any]) -> None:
+    _known(many, {"requests", "concurrency", "total_timeout", "take", "items", "report"}, "many")
+    for request in many["requests"]:
+        _known(request, _ARGUMENTS["set_time_sensitive"], "a request")
+    for item in many["items"]:
+        _known(item, {"index", "returns", "raises"}, "an item")
+        if not isinstance(item.get("index"), int):
+            raise BrokenCaseError("an item without its index")
+        _check_expected(item)
+    _known(many.get("report", {}), {"taken", "succeeded", "failed", "unread", "unfinished"}, "report")
+
+
 def _check_call(step: dict[str, Any]) -> None:
     _known(step, {"call", "args", "returns", "raises"}, "a call step")
-    args = {
-        "set_time_sensitive": {"feed_card_id", "user_ids", "time_sensitive", "user_id_type", "timeout"},
-        "set_bot_time_sensitive": {"user_ids", "time_sensitive", "user_id_type", "timeout"},
-        "set_app_ticket": {"app_ticket"},
-    }.get(step["call"])
+    args = _ARGUMENTS.get(step["call"])
     if args is None:
         raise BrokenCaseError(f"no such call: {step['call']}")
     _known(step["args"], args, "args")

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from feishu_feed_card import AsyncClient, Client, FeedCardError, Outcome
+from feishu_feed_card import AsyncClient, Client, FeedCardError, Item, Outcome, Report, Unfinished
 from feishu_feed_card.sandbox import Sandbox
 
 from .case import check
@@ -37,7 +37,9 @@ def play_blocking(case: dict[str, Any]) -> None:
         with client:
             for index, step in enumerate(case["steps"]):
                 calls = step.get("together", [step] if "call" in step else [])
-                if not calls:
+                if "many" in step:
+                    _judge_many(f"step {index}", step["many"], *_many_blocking(client, step["many"]))
+                elif not calls:
                     _control(sandbox, index, step)
                 elif len(calls) == 1:
                     _judge(f"step {index}", calls[0], _blocking(client, calls[0]))
@@ -61,7 +63,9 @@ async def _play_async(case: dict[str, Any]) -> None:
         async with client:
             for index, step in enumerate(case["steps"]):
                 calls = step.get("together", [step] if "call" in step else [])
-                if not calls:
+                if "many" in step:
+                    _judge_many(f"step {index}", step["many"], *await _many_awaited(client, step["many"]))
+                elif not calls:
                     _control(sandbox, index, step)
                 ends = await asyncio.gather(*(_awaited(client, call) for call in calls))
                 for call, end in zip(calls, ends, strict=True):
@@ -137,6 +141,42 @@ async def _awaited(client: AsyncClient, step: dict[str, Any]) -> End:
         return error
 
 
+def _many_blocking(client: Client, step: dict[str, Any]) -> tuple[list[Item], Report]:
+    items = []
+    with client.set_time_sensitive_many(step["requests"], **_options(step)) as many:
+        for item in many:
+            items.append(item)
+            if len(items) == step.get("take"):
+                break
+    return items, many.report()
+
+
+async def _many_awaited(client: AsyncClient, step: dict[str, Any]) -> tuple[list[Item], Report]:
+    items = []
+    async with client.set_time_sensitive_many(step["requests"], **_options(step)) as many:
+        async for item in many:
+            items.append(item)
+            if len(items) == step.get("take"):
+                break
+    return items, await many.report()
+
+
+def _options(step: dict[str, Any]) -> dict[str, Any]:
+    return {name: step.get(name) for name in ("concurrency", "total_timeout")}
+
+
+def _judge_many(place: str, step: dict[str, Any], items: list[Item], report: Report) -> None:
+    items.sort(key=lambda item: item.index)
+    came, due = [item.index for item in items], [item["index"] for item in step["items"]]
+    if came != due:
+        raise CaseFailedError(f"{place}: expected the items {due}, {came} came")
+    for item, expected in zip(items, step["items"], strict=True):
+        _judge(f"{place}, item {item.index}", expected, item.error or item.outcome)
+    if "report" in step:
+        told = _report_in_json(report)
+        _verdict(f"{place}, report", differences(step["report"], told), told)
+
+
 def _control(sandbox: Sandbox, index: int, step: dict[str, Any]) -> None:
     try:
         sandbox.control(**step["control"])
@@ -187,7 +227,19 @@ def _verdict(place: str, wrong: list[str], came: object) -> None:
         )
 
 
-def _users_in_json(came: Outcome | FeedCardError) -> dict[str, Any]:
+def _report_in_json(report: Report) -> dict[str, Any]:
+    return {
+        "taken": report.taken,
+        "succeeded": report.succeeded,
+        "failed": report.failed,
+        "unread": [item.index for item in report.unread],
+        "unfinished": [
+            {"index": stopped.index, "users": _users_in_json(stopped)} for stopped in report.unfinished
+        ],
+    }
+
+
+def _users_in_json(came: Outcome | FeedCardError | Unfinished) -> dict[str, Any]:
     return {name: list(getattr(came, name)) for name in ("reached", "failed", "unknown", "not_attempted")}
 
 
