@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import time
 
 import pytest
@@ -15,6 +16,12 @@ from feishu_feed_card.sandbox import Sandbox
 
 ROUNDS = 10
 CALLS = 1000
+
+
+@pytest.fixture(autouse=True)
+def unheard(monkeypatch: pytest.MonkeyPatch):
+    """Nobody listens to the log: pytest's own handler keeps every record."""
+    monkeypatch.setattr(logging.getLogger("feishu_feed_card"), "propagate", False)
 
 
 @pytest.fixture

@@ -338,7 +338,7 @@ fn threshold(py: Python<'_>) -> PyResult<usize> {
     };
     let is_heard =
         has_handler(own)? || (has_handler(root)? && own.getattr(intern!(py, "propagate"))?.is_truthy()?);
-    if !is_heard {
+    if !is_heard || own.getattr(intern!(py, "disabled"))?.is_truthy()? {
         return Ok(OFF);
     }
     match own.getattr(intern!(py, "level"))?.extract()? {
