@@ -462,3 +462,79 @@ impl std::error::Error for Error {
         self.0.source.as_deref().map(|source| source as _)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    /// An error with everything that a printed one may have.
+    fn full() -> Error {
+        Error::new(ErrorKind::RateLimited, "the platform said: slow down")
+            .with_platform(Some(99_991_400), Some("slow down".to_owned()), 429)
+            .with_log_id(Some("2026".to_owned()))
+            .with_station(Station::Answer)
+            .with_attempts(3)
+            .with_retry_after(Some(Duration::from_millis(1500)))
+            .with_hint("Call again later")
+            .with_source("the cause")
+    }
+
+    #[test]
+    fn a_printed_error_says_what_happened_then_the_facts_then_what_to_do() {
+        assert_eq!(
+            full().to_string(),
+            "the platform said: slow down (code 99991400, HTTP 429, station answer, attempts 3, \
+             retry after 1.5 s, log_id 2026). Call again later"
+        );
+    }
+
+    #[test]
+    fn a_printed_error_leaves_out_what_is_not_known() {
+        let bare = Error::new(ErrorKind::Server, "it failed");
+        assert_eq!(bare.to_string(), "it failed");
+        assert_eq!(bare.with_attempts(1).to_string(), "it failed (attempts 1)");
+        assert_eq!(
+            Error::invalid_input("user_ids[3]", "empty", "an id").to_string(),
+            "user_ids[3]: empty; expected an id"
+        );
+    }
+
+    #[test]
+    fn a_debugged_error_shows_all_that_helps_and_no_more() {
+        let shown = format!("{:?}", full());
+        for part in [
+            "RateLimited",
+            "slow down",
+            "99991400",
+            "429",
+            "2026",
+            "Answer",
+            "1.5s",
+            "attempts: 3",
+            "Call again later",
+            "the cause",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        let shown = format!("{:?}", Error::new(ErrorKind::Server, "it failed"));
+        assert!(!shown.contains("None"), "{shown}");
+    }
+
+    #[test]
+    fn an_error_keeps_the_platforms_words_and_its_cause() {
+        let error = full();
+        assert_eq!(error.msg(), Some("slow down"));
+        assert_eq!(error.source().unwrap().to_string(), "the cause");
+        let bare = Error::new(ErrorKind::Server, "it failed");
+        assert!(bare.msg().is_none() && bare.source().is_none());
+    }
+
+    #[test]
+    fn a_kind_is_printed_as_its_name_in_every_languages_data() {
+        for kind in ErrorKind::ALL {
+            assert_eq!(kind.to_string(), kind.as_str());
+        }
+    }
+}
