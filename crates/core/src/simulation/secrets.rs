@@ -260,6 +260,16 @@ fn no_error_and_no_log_line_shows_a_secret() {
     }
 }
 
+#[test]
+fn a_provided_token_shows_how_long_it_lives_and_nothing_of_itself() {
+    let shown = format!(
+        "{:?}",
+        ProvidedToken::new(TOKEN).expires_in(Duration::from_secs(3600))
+    );
+    assert!(shown.contains("3600s"), "{shown}");
+    assert_clean("a provided token", &shown);
+}
+
 /// Errors that no echo makes.
 async fn invalid(stage: &Stage) -> Vec<Error> {
     let transport = super::OnStage::new(stage, round_trip(Duration::from_secs(60)));
