@@ -1,7 +1,6 @@
 //! The `tenant_access_token`: one fetch however many callers wait, renewed before its end by a call
 //! that goes on with the old one, replaced when the platform refuses it.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -98,25 +97,16 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
-            .field("value", &"[secret]")
-            .finish_non_exhaustive()
-    }
-}
-
 /// Where tokens come from, and the one in use.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Tokens(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     source: fetch::Source,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     current: Option<Arc<Token>>,
     /// The fetch that is under way; closed without a value when its runtime went away.
