@@ -425,5 +425,22 @@ fn secret_json(fields: &[(&str, &str)]) -> Result<Bytes, Error> {
     let fields: BTreeMap<_, _> = fields.iter().copied().collect();
     serde_json::to_writer(&mut *bytes, &fields)
         .map_err(|error| Error::new(ErrorKind::InvalidInput, error.to_string()))?;
+    debug_assert!(bytes.len() <= most, "a buffer that grew");
     Ok(Bytes::from_owner(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secrets_body_never_outgrows_its_buffer() {
+        // Nothing is longer in JSON than a control character.
+        let longest = "\u{1}".repeat(100);
+        for value in ["", "s", r#""\"#, "提", &longest] {
+            let body = secret_json(&[("app_id", value), ("app_secret", value)]).unwrap();
+            let read: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(read, serde_json::json!({"app_id": value, "app_secret": value}));
+        }
+    }
 }
