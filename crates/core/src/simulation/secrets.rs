@@ -270,6 +270,21 @@ fn a_provided_token_shows_how_long_it_lives_and_nothing_of_itself() {
     assert_clean("a provided token", &shown);
 }
 
+#[test]
+fn a_client_shows_where_it_calls_and_what_kind_of_token_it_has() {
+    let server: Server = Box::new(|| Arc::new(Broken(BREAKS[0])));
+    let shown: Vec<String> = clients(&server)
+        .iter()
+        .map(|client| format!("{client:?}"))
+        .collect();
+    for (shown, kind) in shown.iter().zip(["SelfBuilt", "Store", "Given", "Provider"]) {
+        assert!(
+            shown.contains(kind) && shown.contains("https://open.feishu.cn"),
+            "{shown}"
+        );
+    }
+}
+
 /// Errors that no echo makes.
 async fn invalid(stage: &Stage) -> Vec<Error> {
     let transport = super::OnStage::new(stage, round_trip(Duration::from_secs(60)));
