@@ -13,6 +13,8 @@ use crate::quota::{QuotaHandle, RateLimit};
 
 pub use crate::token::Abandoned;
 
+pub mod reports;
+
 /// The error for an argument of a wrong type, and for an option that does not exist.
 pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: impl Display) -> Error {
     Error::invalid_input(field.into(), value, expected)

@@ -3,23 +3,19 @@
 //! The runtime's threads never take the GIL: they put records into a queue, which one thread of Python's
 //! empties. There is no subscriber, and so no cost, until somebody wants records: see [`look`].
 
-use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
-use std::fmt::Debug;
+use std::collections::VecDeque;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use feishu_feed_card::binding::reports::{Fields, Listener, Report, Spans, Subscriber, Value, What};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList};
-use tracing::field::{Field, Visit};
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing::span::{Attributes, Id, Record as Values};
-use tracing::subscriber::{Interest, Subscriber};
-use tracing::{Event, Level, Metadata};
 
 use crate::process::PerProcess;
 
@@ -45,8 +41,7 @@ struct Log {
     has_thread: AtomicBool,
     queue: Mutex<Queue>,
     filled: Condvar,
-    spans: Mutex<HashMap<u64, Span>>,
-    last_span: AtomicU64,
+    spans: Spans,
 }
 
 impl Default for Log {
@@ -56,8 +51,7 @@ impl Default for Log {
             has_thread: AtomicBool::new(false),
             queue: Mutex::default(),
             filled: Condvar::new(),
-            spans: Mutex::default(),
-            last_span: AtomicU64::new(0),
+            spans: Spans::default(),
         }
     }
 }
@@ -76,31 +70,9 @@ struct Record {
     fields: Fields,
 }
 
-type Fields = Vec<(&'static str, Value)>;
-
-#[derive(Clone, IntoPyObject)]
-enum Value {
-    Text(String),
-    Flag(bool),
-    Whole(i64),
-    Count(u64),
-    Number(f64),
-}
-
-struct Span {
-    fields: Fields,
-    parent: Option<u64>,
-    holders: usize,
-}
-
-thread_local! {
-    /// The spans that this thread is in, the innermost last.
-    static INSIDE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
-}
-
 /// A level as `logging` counts; it has nothing below DEBUG.
-fn level_of(metadata: &Metadata<'_>) -> usize {
-    match *metadata.level() {
+fn level_of(level: Level) -> usize {
+    match level {
         Level::ERROR => 40,
         Level::WARN => 30,
         Level::INFO => 20,
@@ -108,18 +80,7 @@ fn level_of(metadata: &Metadata<'_>) -> usize {
     }
 }
 
-fn is_ours(metadata: &Metadata<'_>) -> bool {
-    let target = metadata.target();
-    target
-        .strip_prefix("feishu_feed_card")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-}
-
 impl Log {
-    fn lets_through(&self, level: usize) -> bool {
-        level >= self.threshold.load(Ordering::Relaxed)
-    }
-
     fn put(&self, record: Record) {
         let mut queue = lock(&self.queue);
         if queue.is_closed {
@@ -133,176 +94,39 @@ impl Log {
         drop(queue);
         self.filled.notify_one();
     }
-
-    /// Adds the fields of a span, and of those around it.
-    fn with_context(&self, mut fields: Fields, span: Option<u64>) -> Fields {
-        let spans = lock(&self.spans);
-        let mut next = span;
-        while let Some(span) = next.and_then(|span| spans.get(&span)) {
-            for (name, value) in &span.fields {
-                if fields.iter().all(|(known, _)| known != name) {
-                    fields.push((name, value.clone()));
-                }
-            }
-            next = span.parent;
-        }
-        fields
-    }
 }
 
-/// The subscriber: it has no state of its own, for the sake of forks.
+/// It has no state of its own, for the sake of forks.
 struct Tap;
 
-impl Subscriber for Tap {
-    /// Asked once for each place in the code, and again when the threshold changes.
-    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if self.enabled(metadata) {
-            Interest::always()
-        } else {
-            Interest::never()
+impl Listener for Tap {
+    fn level(&self) -> LevelFilter {
+        match log().threshold.load(Ordering::Relaxed) {
+            0..=10 => LevelFilter::TRACE,
+            11..=20 => LevelFilter::INFO,
+            21..=30 => LevelFilter::WARN,
+            31..=40 => LevelFilter::ERROR,
+            _ => LevelFilter::OFF,
         }
     }
 
-    /// Spans say to which call a record belongs, whatever the record's level.
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let threshold = log().threshold.load(Ordering::Relaxed);
-        is_ours(metadata) && threshold != OFF && (metadata.is_span() || level_of(metadata) >= threshold)
+    fn spans(&self) -> &Spans {
+        &log().spans
     }
 
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        let is_off = log().threshold.load(Ordering::Relaxed) == OFF;
-        Some(if is_off {
-            LevelFilter::OFF
-        } else {
-            LevelFilter::TRACE
-        })
-    }
-
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        let log = log();
-        let metadata = attributes.metadata();
-        let mut fields = Reading::default();
-        attributes.record(&mut fields);
-        let parent = if attributes.is_contextual() {
-            current()
-        } else {
-            attributes.parent().map(Id::into_u64)
+    fn hear(&self, report: Report<'_>) {
+        let message = match report.what {
+            What::Event(message) => message,
+            What::Begins(name) => format!("{name} begins"),
+            // Its last record said how.
+            What::Ended(..) => return,
         };
-        if log.lets_through(level_of(metadata)) {
-            log.put(Record {
-                level: level_of(metadata),
-                at: SystemTime::now(),
-                message: format!("{} begins", metadata.name()),
-                fields: log.with_context(fields.fields.clone(), parent),
-            });
-        }
-        let number = log.last_span.fetch_add(1, Ordering::Relaxed) + 1;
-        let span = Span {
-            fields: fields.fields,
-            parent,
-            holders: 1,
-        };
-        lock(&log.spans).insert(number, span);
-        Id::from_u64(number)
-    }
-
-    fn record(&self, span: &Id, values: &Values<'_>) {
-        let mut fields = Reading::default();
-        values.record(&mut fields);
-        if let Some(span) = lock(&log().spans).get_mut(&span.into_u64()) {
-            span.fields.extend(fields.fields);
-        }
-    }
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let log = log();
-        let level = level_of(event.metadata());
-        if !log.lets_through(level) {
-            return;
-        }
-        let mut fields = Reading::default();
-        event.record(&mut fields);
-        log.put(Record {
-            level,
+        log().put(Record {
+            level: level_of(report.level),
             at: SystemTime::now(),
-            message: fields.message,
-            fields: log.with_context(fields.fields, current()),
+            message,
+            fields: report.fields,
         });
-    }
-
-    fn enter(&self, span: &Id) {
-        INSIDE.with_borrow_mut(|inside| inside.push(span.into_u64()));
-    }
-
-    fn exit(&self, span: &Id) {
-        INSIDE.with_borrow_mut(|inside| {
-            if let Some(place) = inside.iter().rposition(|number| *number == span.into_u64()) {
-                inside.remove(place);
-            }
-        });
-    }
-
-    fn clone_span(&self, span: &Id) -> Id {
-        if let Some(span) = lock(&log().spans).get_mut(&span.into_u64()) {
-            span.holders += 1;
-        }
-        span.clone()
-    }
-
-    fn try_close(&self, span: Id) -> bool {
-        let mut spans = lock(&log().spans);
-        let is_last = spans.get_mut(&span.into_u64()).is_some_and(|span| {
-            span.holders -= 1;
-            span.holders == 0
-        });
-        if is_last {
-            spans.remove(&span.into_u64());
-        }
-        is_last
-    }
-}
-
-fn current() -> Option<u64> {
-    INSIDE.with_borrow(|inside| inside.last().copied())
-}
-
-/// The fields of an event or a span, and its message.
-#[derive(Default)]
-struct Reading {
-    message: String,
-    fields: Fields,
-}
-
-impl Visit for Reading {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let text = format!("{value:?}");
-        if field.name() == "message" {
-            self.message = text;
-        } else {
-            self.fields.push((field.name(), Value::Text(text)));
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.fields.push((field.name(), Value::Text(value.to_owned())));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.fields.push((field.name(), Value::Flag(value)));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.fields.push((field.name(), Value::Whole(value)));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.fields.push((field.name(), Value::Count(value)));
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.fields.push((field.name(), Value::Number(value)));
     }
 }
 
@@ -382,7 +206,7 @@ fn set_threshold(py: Python<'_>, threshold: usize) -> PyResult<()> {
         tracing::callsite::rebuild_interest_cache();
     } else {
         // Nobody else sets one for this library's own copy of `tracing`.
-        let _ = tracing::subscriber::set_global_default(Tap);
+        let _ = tracing::subscriber::set_global_default(Subscriber(Tap));
     }
     Ok(())
 }
@@ -412,7 +236,13 @@ pub(crate) fn next_log_records(py: Python<'_>) -> PyResult<Option<(Bound<'_, PyL
     for record in records {
         let fields = PyDict::new(py);
         for (name, value) in record.fields {
-            fields.set_item(name, value)?;
+            match value {
+                Value::Text(text) => fields.set_item(name, text)?,
+                Value::Flag(flag) => fields.set_item(name, flag)?,
+                Value::Whole(number) => fields.set_item(name, number)?,
+                Value::Count(number) => fields.set_item(name, number)?,
+                Value::Number(number) => fields.set_item(name, number)?,
+            }
         }
         let at = record.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         list.append((record.level, at.as_secs_f64(), record.message, fields))?;
