@@ -123,6 +123,7 @@ export class Sandbox {
 
   private constructor(started: NativeSandbox) {
     this.#native = started
+    listening.add(started)
   }
 
   static start(options: SandboxOptions = {}): Sandbox {
@@ -264,6 +265,7 @@ export class Sandbox {
 
   close(): void {
     this.#native.close()
+    listening.delete(this.#native)
   }
 
   [Symbol.dispose](): void {
@@ -274,6 +276,9 @@ export class Sandbox {
     return this.control({ do: control, ...fields }) as Answer
   }
 }
+
+/** Like a server of Node's own, one that listens is not collected: its URL may be all that is left of it. */
+const listening = new Set<NativeSandbox>()
 
 function granted<Value extends object | string>(value: Value | Refusal): Value {
   if (typeof value === 'object' && 'refusal' in value) {

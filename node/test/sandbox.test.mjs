@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
 import { Sandbox } from 'feishu-feed-card/sandbox'
-import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor } from './stage.mjs'
+import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor, run } from './stage.mjs'
 
 test('holds the world it is given', async (t) => {
   const sandbox = sandboxFor(t, {
@@ -125,4 +125,9 @@ test('ends when closed', async () => {
   sandbox[Symbol.dispose]()
   sandbox.close()
   assert.throws(() => sandbox.requests(), /was closed/)
+})
+
+test('listens also when only its URL is kept, and lets the process end', async () => {
+  const end = await run('dropped-sandbox.mjs', [], { execArgv: ['--expose-gc'] })
+  assert.deepEqual([end.code, end.stdout, end.stderr], [0, 'true', ''])
 })
