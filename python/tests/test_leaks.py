@@ -19,9 +19,12 @@ CALLS = 1000
 
 
 @pytest.fixture(autouse=True)
-def unheard(monkeypatch: pytest.MonkeyPatch):
-    """Nobody listens to the log: pytest's own handler keeps every record."""
-    monkeypatch.setattr(logging.getLogger("feishu_feed_card"), "propagate", False)
+def unheard():
+    """Nothing is logged: pytest keeps every record, and those of a logger that does not propagate, too."""
+    logger = logging.getLogger("feishu_feed_card")
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

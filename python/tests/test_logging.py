@@ -162,6 +162,15 @@ def test_logging_disable(kept: Kept, feishu_sandbox: Sandbox):
     assert {record.levelno for record in kept.records} == {logging.WARNING}
 
 
+def test_a_disabled_logger(kept: Kept, feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    with feishu_sandbox.client() as client:
+        for is_disabled in (True, False):
+            monkeypatch.setattr(LOGGER, "disabled", is_disabled)
+            with pytest.raises(RejectedError):
+                client.set_time_sensitive("oc_nowhere", [feishu_sandbox.USER], True)
+    kept.wait_for("failed")
+
+
 def test_calls_of_many_threads_and_loops_are_told_apart(kept: Kept, feishu_sandbox: Sandbox):
     feishu_sandbox.set_switches(per_second=None, per_minute=None)
     client = feishu_sandbox.client(rate_limit=None)
