@@ -33,6 +33,9 @@ def sandbox():
     with Sandbox(
         {"switches": {"per_second": None, "per_minute": None, "keep_requests": 0, "keep_arrivals": 0}}
     ) as sandbox:
+        # The first call makes what the process keeps: the runtime with its descriptors.
+        with sandbox.client() as client:
+            client.set_bot_time_sensitive([sandbox.USER], True)
         yield sandbox
 
 
