@@ -111,6 +111,12 @@ test('the attempts of calls at once are told apart', async (t) => {
   }
 })
 
+test('a client that does not ask takes nothing from one that does', async (t) => {
+  const end = await run('watched-later.mjs', [sandboxFor(t).baseUrl])
+  assert.deepEqual([end.code, end.stderr], [0, ''])
+  assert.equal(end.stdout, 'attempt,call,done,failed,got a tenant_access_token,token_fetch')
+})
+
 test('what it throws breaks no call and is an uncaught exception', async (t) => {
   const end = await run('event-throws.mjs', [sandboxFor(t).baseUrl])
   assert.deepEqual([end.code, end.stderr], [0, ''])

@@ -14,7 +14,7 @@ use tracing::instrument::WithSubscriber;
 
 use crate::data::ErrorData;
 use crate::environment::{Call, Environment};
-use crate::events::Events;
+use crate::events::events;
 use crate::many::{ManyArguments, NativeMany};
 use crate::options::{Options, milliseconds};
 use crate::provider::Asked;
@@ -75,10 +75,10 @@ pub(crate) fn create_client(
     Ok(match built {
         Ok(client) => {
             env.adjust_external_memory(CLIENT_SIZE)?;
-            let events = tells.map(|client| Events::new(environment.queue.clone(), client));
+            let events = tells.map(|client| events(environment.queue.clone(), client));
             Either::A(NativeClient {
                 client: RefCell::new(Some(client)),
-                events: events.map(Dispatch::new),
+                events,
             })
         }
         Err(error) => Either::B((&error).into()),

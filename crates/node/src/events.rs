@@ -3,11 +3,13 @@
 //! A subscriber for each client that asks, set around that client's calls alone: where no client asks
 //! there is none in the process, and each trace is a look at one number.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use feishu_feed_card::binding::reports::{Listener, Report, Spans, Subscriber, Value, What};
 use serde_json::{Map, json};
+use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::NoSubscriber;
 
 use crate::environment::Queue;
 
@@ -18,14 +20,19 @@ pub(crate) struct Events {
     spans: Spans,
 }
 
-impl Events {
-    pub(crate) fn new(queue: Arc<Queue>, client: i64) -> Subscriber<Self> {
-        Subscriber(Self {
-            queue,
-            client,
-            spans: Spans::default(),
-        })
-    }
+/// While a process has a single subscriber, tracing asks whoever passes a place in the code first whether
+/// that place is of interest, and keeps the answer: a client that does not ask would silence it for the one
+/// that does. With a second one, both are asked.
+static SECOND: OnceLock<Dispatch> = OnceLock::new();
+
+/// What one client's calls are made within.
+pub(crate) fn events(queue: Arc<Queue>, client: i64) -> Dispatch {
+    SECOND.get_or_init(|| Dispatch::new(NoSubscriber::new()));
+    Dispatch::new(Subscriber(Events {
+        queue,
+        client,
+        spans: Spans::default(),
+    }))
 }
 
 impl Listener for Events {
@@ -86,15 +93,14 @@ mod tests {
     use std::sync::Arc;
 
     use feishu_feed_card::binding::reports;
-    use tracing::Dispatch;
     use tracing::level_filters::LevelFilter;
 
-    use super::{Events, in_javascript};
+    use super::{events, in_javascript};
 
     #[test]
     fn nothing_is_traced_until_a_client_asks() {
         assert_eq!(LevelFilter::current(), LevelFilter::OFF);
-        let asked = Dispatch::new(Events::new(Arc::default(), 1));
+        let asked = events(Arc::default(), 1);
         assert_eq!(LevelFilter::current(), LevelFilter::TRACE);
         // Around that client's calls alone.
         assert!(!tracing::enabled!(target: reports::TARGET, tracing::Level::ERROR));
