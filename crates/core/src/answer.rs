@@ -621,6 +621,31 @@ mod tests {
     }
 
     #[test]
+    fn what_the_platform_said_is_told_and_that_it_said_nothing() {
+        for (body, said) in [
+            (r#"{"code":1,"msg":"chat not found"}"#, "chat not found"),
+            (r#"{"code":1,"msg":""}"#, "no msg"),
+            (r#"{"code":1}"#, "no msg"),
+        ] {
+            let error = failure(&answer(400, &[], body)).error;
+            assert!(error.message().ends_with(said), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_server_errors_unknown_code_is_not_the_platforms_word() {
+        for (status, code, is_its_word) in [
+            (500, 2200, true),
+            (504, 504, false),
+            (400, 504, true),
+            (200, 504, true),
+        ] {
+            let failure = failure(&answer(status, &[], format!(r#"{{"code":{code}}}"#)));
+            assert_eq!(failure.from_platform, is_its_word, "{status}, code {code}");
+        }
+    }
+
+    #[test]
     fn an_excerpt_is_cut_at_200_bytes_and_between_characters() {
         let text = failure(&answer(200, &[], "提".repeat(100)))
             .error
