@@ -556,6 +556,21 @@ mod tests {
     }
 
     #[test]
+    fn depth_counts_and_not_how_many_there_are() {
+        let is_read = |x: &str| {
+            let body = format!(r#"{{"code":0,"x":{x}}}"#);
+            matches!(reading(&answer(200, &[], body)), Reading::Success { .. })
+        };
+        assert!(is_read(&format!("[{}[]]", "[],{},".repeat(100))));
+        // What a string closes is still open.
+        assert!(!is_read(&format!(
+            "{}{}",
+            r#"["]}",{"]}":"#.repeat(DEEPEST / 2) + "0",
+            "}]".repeat(DEEPEST / 2)
+        )));
+    }
+
+    #[test]
     fn the_log_id_is_found_wherever_it_is() {
         let log_id = |headers: &[(&str, &str)], body: &'static str| {
             failure(&answer(400, headers, body))
