@@ -271,7 +271,8 @@ fn nests_deeper_than(body: &[u8], most: usize) -> bool {
     let mut bytes = body.iter();
     while let Some(byte) = bytes.next() {
         match byte {
-            b'\\' if in_string => {
+            // Only strings have escapes; elsewhere it is no JSON, and found so when it is read.
+            b'\\' => {
                 bytes.next();
             }
             b'"' => in_string = !in_string,
