@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::codes::{self, Replay};
 use crate::error::{Error, ErrorKind, FieldViolation, PermissionViolation, Station};
 use crate::outcome::FailedUserReason;
-use crate::secret::Mask;
+use crate::secret::{self, Mask};
 use crate::transport::TransportError;
 
 /// The content type of every request (the platform's page).
@@ -86,6 +86,10 @@ impl Reading<CallData> {
     /// A success may repeat a secret as well.
     pub(crate) fn masked(mut self, mask: Mask<'_>) -> Self {
         if let Self::Success { data, log_id } = &mut self {
+            let mask = |text: &mut String| {
+                mask(text);
+                secret::mask_basic(text);
+            };
             log_id.iter_mut().for_each(mask);
             let reasons = data
                 .data
@@ -187,7 +191,7 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>) -> Failure {
         .with_retry_after(wait)
         .with_violations(permission, fields)
         .with_station(Station::Answer)
-        .map_texts(mask);
+        .without_secrets(mask);
     Failure {
         error,
         replay,
@@ -209,7 +213,7 @@ fn unreadable(response: &Response<Bytes>, message: String, mask: Mask<'_>) -> Fa
         .with_hint(hint)
         .with_retry_after(wait)
         .with_station(Station::Answer)
-        .map_texts(mask);
+        .without_secrets(mask);
     Failure {
         error,
         replay,

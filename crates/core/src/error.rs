@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::outcome::{Outcome, UserIds};
+use crate::secret::{Mask, mask_basic};
 use crate::token::BoxError;
 
 /// The kinds of error a call can end with. Every language has one class for each of them.
@@ -303,11 +304,15 @@ impl Error {
 
     /// Rewrites every text that came from outside, so that a secret echoed by a server or a proxy
     /// does not travel on in an error.
-    pub(crate) fn map_texts(mut self, mut map: impl FnMut(&mut String)) -> Self {
+    pub(crate) fn without_secrets(mut self, mask: Mask<'_>) -> Self {
+        let map = |text: &mut String| {
+            mask(text);
+            mask_basic(text);
+        };
         let detail = &mut *self.0;
         map(&mut detail.message);
-        detail.msg.iter_mut().for_each(&mut map);
-        detail.log_id.iter_mut().for_each(&mut map);
+        detail.msg.iter_mut().for_each(map);
+        detail.log_id.iter_mut().for_each(map);
         if let Some(Cow::Owned(hint)) = &mut detail.hint {
             map(hint);
         }

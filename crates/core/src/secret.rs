@@ -30,6 +30,34 @@ pub(crate) fn mask(text: &mut String, secret: &SecretString) {
 
 const MASK: &str = "[secret]";
 
+/// Masks what follows `Basic `: a proxy may say back its own credentials, and where the environment names the
+/// proxy only the HTTP library has them.
+pub(crate) fn mask_basic(text: &mut String) {
+    const SCHEME: &str = "basic ";
+    let mut masked = String::new();
+    let mut kept = 0;
+    for (place, _) in text.to_ascii_lowercase().match_indices(SCHEME) {
+        let start = place + SCHEME.len();
+        let credentials = text[start..]
+            .bytes()
+            .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'\\'));
+        let length = credentials.count();
+        // The word may also stand in a sentence.
+        if length >= LEAST_BASIC {
+            masked.push_str(&text[kept..start]);
+            masked.push_str(MASK);
+            kept = start + length;
+        }
+    }
+    if kept > 0 {
+        masked.push_str(&text[kept..]);
+        *text = masked;
+    }
+}
+
+/// Base64 of a name, a colon and a password is longer than most words.
+const LEAST_BASIC: usize = 8;
+
 /// `Bearer <token>` as a header whose bytes are zeroed when the last request that uses it is gone.
 /// `None` where the token cannot stand in a header.
 pub(crate) fn bearer(token: &SecretString) -> Option<HeaderValue> {
@@ -43,4 +71,31 @@ pub(crate) fn bearer(token: &SecretString) -> Option<HeaderValue> {
     let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
     header.set_sensitive(true);
     Some(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_proxy_says_back_is_masked() {
+        for (said, shown) in [
+            (
+                "Proxy-Authorization: Basic bWU6aHVudGVyMjI=",
+                "Proxy-Authorization: Basic [secret]",
+            ),
+            (
+                "basic bWU6aHVudGVyMjI=, BASIC bWU6aHVudGVyMjI=.",
+                "basic [secret], BASIC [secret].",
+            ),
+            (r#"{"h":"Basic bWU6\/HVudGVyMjI="}"#, r#"{"h":"Basic [secret]"}"#),
+            ("a basic rule, basic ", "a basic rule, basic "),
+            ("basic aaaabasic bbbbbbbb basic", "basic [secret] [secret] basic"),
+            ("\u{130}basic bWU6aHVudGVyMjI=", "\u{130}basic [secret]"),
+        ] {
+            let mut text = said.to_owned();
+            mask_basic(&mut text);
+            assert_eq!(text, shown);
+        }
+    }
 }
