@@ -356,9 +356,9 @@ def test_leaving_early(client: Client, sandbox: Sandbox):
     for stopped in report.unfinished:
         assert stopped.request is PIN
         assert len(stopped.unknown + stopped.not_attempted) == 1
-    count = sandbox.request_count()
     time.sleep(0.1)
-    assert sandbox.request_count() == count
+    # What had left may arrive after the connection was closed, but nothing more is sent.
+    assert sandbox.request_count() <= 1 + report.taken
 
 
 def test_a_file_is_not_closed(client: Client, tmp_path):
