@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc as async_mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -237,6 +238,12 @@ async fn accept(house: Arc<House>, door: Door, listener: TcpListener) {
     }
 }
 
+/// A connection, with or without TLS. One type for both: two of hyper's server are too large for the language
+/// packages, which carry it.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
 async fn connection(house: Arc<House>, stream: TcpStream, tls: Option<TlsAcceptor>) {
     let line = Arc::new(Line::default());
     let _ = stream.set_nodelay(true);
@@ -251,13 +258,15 @@ async fn connection(house: Arc<House>, stream: TcpStream, tls: Option<TlsAccepto
         biased;
         () = line.ended() => {}
         () = async {
-            // How a connection ends is the client's business and the fault script's.
-            match tls {
-                None => drop(house.http.serve_connection(TokioIo::new(wire), service).await),
-                Some(tls) => if let Ok(wire) = tls.accept(wire).await {
-                    drop(house.http.serve_connection(TokioIo::new(wire), service).await);
+            let wire: Box<dyn Duplex> = match tls {
+                None => Box::new(wire),
+                Some(tls) => match tls.accept(wire).await {
+                    Ok(wire) => Box::new(wire),
+                    Err(_) => return,
                 },
-            }
+            };
+            // How a connection ends is the client's business and the fault script's.
+            drop(house.http.serve_connection(TokioIo::new(wire), service).await);
         } => {}
     }
 }
