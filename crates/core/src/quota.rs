@@ -396,7 +396,7 @@ impl LaneHandle {
         {
             return Ok(slot);
         }
-        tracing::trace!(ahead, "waiting for a slot of the quota");
+        tracing::debug!(ahead, "waiting for a slot of the quota");
         let mut turn = pin!(line.turn.acquire());
         let mut ahead = ahead;
         let _turn = loop {
