@@ -402,8 +402,8 @@ class AsyncMany(_Handle):
             from asyncio import wait
 
             await wait([self._feeder.task])
-        waiting = self._bound.ended()
-        if waiting is not None:
+        # Results that were on their way to the end wake this too.
+        while (waiting := self._bound.ended()) is not None:
             await _end_of(waiting)
         self._source = None
         self._leave()
