@@ -37,7 +37,8 @@ pub enum Control {
         /// Of which app's bot.
         app_id: String,
     },
-    /// Everything at one glance: `now_ms`, `request_count`, `token_fetches`, `faults_left`, `pinned` (open
+    /// Everything at one glance: `now_ms`, `request_count`, `token_fetches`, `over_limit` (calls that
+    /// the platform itself, not the fault script, refused for their frequency), `faults_left`, `pinned` (open
     /// ids by chat) and `bot_pinned` (open ids by app).
     State {},
     /// A list of [`Record`](crate::Record)s.
@@ -83,6 +84,8 @@ pub enum Control {
     ClearFaults {},
     /// A number.
     FaultsLeft {},
+    /// A list of [`Fault`]s: the steps that are left, with the `times` that are left of them.
+    Script {},
     /// The [`Switches`].
     Switches {},
     /// null.
@@ -105,11 +108,11 @@ pub enum Control {
         /// The chat.
         chat: Chat,
     },
-    /// null. Needs a [`Sandbox`](crate::Sandbox) in this process.
+    /// null. A bare [`Stage`] refuses it, for it has no door. Over HTTP, keep the connection open: only there the sandbox still hears that it shall listen again.
     PauseListening {},
-    /// null. Needs a [`Sandbox`](crate::Sandbox) in this process.
+    /// null. A bare [`Stage`] refuses it, for it has no door.
     ResumeListening {},
-    /// null. Needs a [`Sandbox`](crate::Sandbox) in this process.
+    /// null. A bare [`Stage`] refuses it, for it has no door. Over HTTP, the connection that asks for it stays.
     CloseConnections {},
 }
 
@@ -155,6 +158,7 @@ impl Stage {
             Control::RotateAppTicket { app_id } => Ok(json!(self.rotate_app_ticket(&app_id))),
             Control::Faults { faults } => Ok(json!(self.faults(faults))),
             Control::ClearFaults {} => Ok(json!(self.clear_faults())),
+            Control::Script {} => Ok(json!(self.script())),
             Control::FaultsLeft {} => Ok(json!(self.faults_left())),
             Control::Switches {} => Ok(json!(self.switches())),
             Control::SetSwitches { switches } => Ok(json!(self.set_switches(switches))),
@@ -162,7 +166,7 @@ impl Stage {
             Control::PutUser { user } => Ok(json!(self.put_user(user))),
             Control::PutChat { chat } => Ok(json!(self.put_chat(chat))),
             Control::PauseListening {} | Control::ResumeListening {} | Control::CloseConnections {} => Err(
-                ControlError("this control needs the Sandbox itself, in the same process".to_owned()),
+                ControlError("this control needs the Sandbox itself: a Stage has no door".to_owned()),
             ),
         }
     }
@@ -188,6 +192,7 @@ impl Stage {
             "now_ms": in_milliseconds(state.now()),
             "request_count": state.journal.request_count(),
             "token_fetches": state.journal.token_fetches(),
+            "over_limit": state.journal.over_limit(),
             "faults_left": state.script.len(),
             "pinned": Value::Object(chats.collect()),
             "bot_pinned": Value::Object(apps.collect()),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::fault::{Fault, Reset};
-use crate::model::{Answer, Endpoint, Refusal, raw};
+use crate::model::{Answer, Endpoint, OVER_LIMIT, Refusal, raw};
 use crate::record::Entry;
 use crate::stage::{Stage, State};
 
@@ -95,6 +95,9 @@ impl Errand {
         state
             .journal
             .answer(self.entry, response.status(), Some(code), token);
+        if code == OVER_LIMIT {
+            state.journal.refuse_over_limit();
+        }
         response
     }
 

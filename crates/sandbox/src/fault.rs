@@ -171,6 +171,10 @@ impl Script {
         self.0.clear();
     }
 
+    pub(crate) fn steps(&self) -> Vec<Fault> {
+        self.0.iter().cloned().collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -84,6 +84,8 @@ pub(crate) struct Journal {
     group_arrivals: VecDeque<Duration>,
     bot_arrivals: VecDeque<Duration>,
     token_fetches: u64,
+    /// Calls that the platform itself refused for their frequency.
+    over_limit: u64,
 }
 
 /// A request's place in the journal.
@@ -177,6 +179,14 @@ impl Journal {
         self.before + self.requests.len() as u64 - self.cleared
     }
 
+    pub(crate) fn refuse_over_limit(&mut self) {
+        self.over_limit += 1;
+    }
+
+    pub(crate) fn over_limit(&self) -> u64 {
+        self.over_limit
+    }
+
     pub(crate) fn token_fetches(&self) -> u64 {
         self.token_fetches
     }
@@ -211,6 +221,7 @@ impl Journal {
         self.group_arrivals.clear();
         self.bot_arrivals.clear();
         self.token_fetches = 0;
+        self.over_limit = 0;
     }
 }
 

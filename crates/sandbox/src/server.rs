@@ -16,12 +16,13 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc as async_mpsc};
+use tokio::sync::{mpsc as async_mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::control::Control;
+use crate::control::{Control, ControlError};
 use crate::deliver::{Delivery, Unsized};
 use crate::stage::Stage;
 use crate::wire::{Line, Sent, Wire};
@@ -35,13 +36,14 @@ const MAX_DRAINED: usize = 64 << 20;
 /// How long a dropped server may take to end.
 const STOP: Duration = Duration::from_secs(1);
 
-type Ack = mpsc::Sender<io::Result<()>>;
+/// Told when a command was carried out; by another thread, or by a request to this server.
+type Ack = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-#[derive(Debug)]
 enum Command {
     Pause(Ack),
     Resume(Ack),
-    CloseConnections(Ack),
+    /// All but the one with this number, which asks for it.
+    CloseConnections(Option<u64>, Ack),
 }
 
 /// A running server. Dropping it ends its thread and with it every connection and delayed delivery.
@@ -87,7 +89,8 @@ impl Server {
         let house = Arc::new(House {
             stage,
             connections: AtomicU64::new(0),
-            hang_up: Arc::new(Notify::new()),
+            hang_up: watch::Sender::new(None),
+            commands: commands.downgrade(),
             http: protocol(max_concurrent_streams),
         });
         let thread = std::thread::Builder::new()
@@ -116,13 +119,14 @@ impl Server {
     }
 
     pub(crate) fn close_connections(&self) -> io::Result<()> {
-        self.command(Command::CloseConnections)
+        self.command(|ack| Command::CloseConnections(None, ack))
     }
 
     fn command(&self, command: impl FnOnce(Ack) -> Command) -> io::Result<()> {
         let (ack, done) = mpsc::channel();
         let gone = || io::Error::other("the sandbox's thread does not answer");
         let commands = self.commands.as_ref().ok_or_else(gone)?;
+        let ack: Ack = Box::new(move |result| drop(ack.send(result)));
         commands.send(command(ack)).map_err(|_| gone())?;
         // Bounded, because a forked child has the channel without the thread.
         done.recv_timeout(STOP).map_err(|_| gone())?
@@ -156,7 +160,10 @@ struct Door {
 struct House {
     stage: Stage,
     connections: AtomicU64,
-    hang_up: Arc<Notify>,
+    /// Changed to end all connections but the one with this number.
+    hang_up: watch::Sender<Option<u64>>,
+    /// Weak, or the server would never hear that nobody has commands for it any more.
+    commands: async_mpsc::WeakUnboundedSender<Command>,
     http: Builder<TokioExecutor>,
 }
 
@@ -206,12 +213,12 @@ async fn run(
                 (ack, result)
             }
             Command::Resume(ack) => (ack, Ok(())),
-            Command::CloseConnections(ack) => {
-                house.hang_up.notify_waiters();
+            Command::CloseConnections(but, ack) => {
+                house.hang_up.send_replace(but);
                 (ack, Ok(()))
             }
         };
-        let _ = ack.send(result);
+        ack(result);
     }
 }
 
@@ -222,8 +229,9 @@ async fn accept(house: Arc<House>, door: Door, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let hang_up = Arc::clone(&house.hang_up).notified_owned();
-                let connection = connection(Arc::clone(&house), stream, door.tls.clone());
+                let number = house.connections.fetch_add(1, Ordering::Relaxed) + 1;
+                let hang_up = hung_up(house.hang_up.subscribe(), number);
+                let connection = connection(Arc::clone(&house), stream, door.tls.clone(), number);
                 tokio::spawn(async move {
                     tokio::select! {
                         biased;
@@ -244,16 +252,24 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-async fn connection(house: Arc<House>, stream: TcpStream, tls: Option<TlsAcceptor>) {
+/// Returns when the connection with this number is to be closed.
+async fn hung_up(mut hang_up: watch::Receiver<Option<u64>>, number: u64) {
+    while hang_up.changed().await.is_ok() {
+        if *hang_up.borrow_and_update() != Some(number) {
+            return;
+        }
+    }
+}
+
+async fn connection(house: Arc<House>, stream: TcpStream, tls: Option<TlsAcceptor>, number: u64) {
     let line = Arc::new(Line::default());
     let _ = stream.set_nodelay(true);
-    let number = house.connections.fetch_add(1, Ordering::Relaxed) + 1;
     let wire = Wire::new(stream, Arc::clone(&line));
     if house.stage.refuses_connection() {
         line.reset();
         return;
     }
-    let service = service_fn(|request| answer(&house.stage, &line, number, request));
+    let service = service_fn(|request| answer(&house, &line, number, request));
     tokio::select! {
         biased;
         () = line.ended() => {}
@@ -272,12 +288,12 @@ async fn connection(house: Arc<House>, stream: TcpStream, tls: Option<TlsAccepto
 }
 
 fn answer(
-    stage: &Stage,
+    house: &Arc<House>,
     line: &Arc<Line>,
     connection: u64,
     request: Request<Incoming>,
 ) -> impl Future<Output = io::Result<Response<Sent>>> + Send + 'static {
-    let (stage, line) = (stage.clone(), Arc::clone(line));
+    let (house, line) = (Arc::clone(house), Arc::clone(line));
     async move {
         let (head, body) = request.into_parts();
         let Some(body) = read_body(body).await? else {
@@ -285,9 +301,10 @@ fn answer(
             return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "text/html", page));
         };
         if let Some(path) = head.uri.path().strip_prefix("/_sandbox/") {
-            return Ok(control(&stage, &head.method, path, &body));
+            return Ok(endpoint(&house, connection, &head.method, path, &body).await);
         }
-        match stage
+        match house
+            .stage
             .deliver_on(connection, Request::from_parts(head, body))
             .await
         {
@@ -330,7 +347,13 @@ fn send(response: Response<Bytes>) -> Response<Sent> {
 }
 
 /// `GET state`, `GET requests`, and `POST control` with a [`Control`].
-fn control(stage: &Stage, method: &Method, path: &str, body: &[u8]) -> Response<Sent> {
+async fn endpoint(
+    house: &House,
+    connection: u64,
+    method: &Method,
+    path: &str,
+    body: &[u8],
+) -> Response<Sent> {
     let control = match (method, path) {
         (&Method::GET, "state") => Ok(Control::State {}),
         (&Method::GET, "requests") => Ok(Control::Requests {}),
@@ -340,9 +363,34 @@ fn control(stage: &Stage, method: &Method, path: &str, body: &[u8]) -> Response<
             return plain(StatusCode::NOT_FOUND, "text/plain", known);
         }
     };
-    match control.and_then(|control| stage.control(control)) {
+    let result = match control {
+        Ok(control) => carry_out(house, connection, control).await,
+        Err(error) => Err(error),
+    };
+    match result {
         Ok(value) => plain(StatusCode::OK, "application/json", format!("{value}\n")),
         Err(error) => plain(StatusCode::BAD_REQUEST, "text/plain", format!("{error}\n")),
+    }
+}
+
+async fn carry_out(house: &House, connection: u64, control: Control) -> Result<Value, ControlError> {
+    let (ack, done) = oneshot::channel();
+    let ack: Ack = Box::new(move |result| drop(ack.send(result)));
+    let command = match control {
+        Control::PauseListening {} => Command::Pause(ack),
+        Control::ResumeListening {} => Command::Resume(ack),
+        Control::CloseConnections {} => Command::CloseConnections(Some(connection), ack),
+        other => return house.stage.control(other),
+    };
+    let sent = house
+        .commands
+        .upgrade()
+        .is_some_and(|commands| commands.send(command).is_ok());
+    match done.await {
+        Ok(result) if sent => result
+            .map(|()| Value::Null)
+            .map_err(|error| ControlError(error.to_string())),
+        _ => Err(ControlError("the sandbox is ending".to_owned())),
     }
 }
 

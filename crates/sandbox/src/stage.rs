@@ -156,6 +156,11 @@ impl Stage {
         self.lock().script.len()
     }
 
+    /// The steps of the fault script that are left, with the [`times`](Fault::times) that are left of them.
+    pub fn script(&self) -> Vec<Fault> {
+        self.lock().script.steps()
+    }
+
     /// Makes every token that was handed out worthless.
     pub fn revoke_tokens(&self) {
         self.lock().model.revoke_tokens();

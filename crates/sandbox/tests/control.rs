@@ -58,6 +58,15 @@ fn every_control_answers() {
             .is_some_and(|ms| ms >= 7_200_000.0)
     );
     assert_eq!(told(&stage, &json!({"do": "faults_left"})), 2);
+    let script = told(&stage, &json!({"do": "script"}));
+    assert_eq!(
+        (
+            &script[0]["times"],
+            &script[0]["status"],
+            &script[1]["delay_after_ms"]
+        ),
+        (&json!(3), &json!(503), &json!(5))
+    );
     assert_eq!(told(&stage, &json!({"do": "clear_faults"})), Value::Null);
     let switches = told(&stage, &json!({"do": "switches"}));
     assert_eq!(
@@ -74,7 +83,10 @@ fn every_control_answers() {
         Value::Null
     );
     let glance = told(&stage, &json!({"do": "state"}));
-    assert_eq!(glance["faults_left"], 0);
+    assert_eq!(
+        (&glance["faults_left"], &glance["over_limit"]),
+        (&json!(0), &json!(0))
+    );
     assert_eq!(glance["pinned"], json!({CHAT: [], "oc_new": []}));
 }
 

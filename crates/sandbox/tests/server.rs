@@ -80,13 +80,51 @@ async fn other_processes_have_endpoints() {
     let answer = tell(json!({"do": "pined"})).await;
     assert_eq!(answer.status, 400);
     assert!(answer.text.contains("pinned_users"), "{}", answer.text);
-    assert_eq!(tell(json!({"do": "pause_listening"})).await.status, 400);
     assert_eq!(read(http.get(url("control"))).await.unwrap().status, 404);
     assert_eq!(
         sandbox.request_count(),
         3,
         "the endpoints are no requests to the platform"
     );
+}
+
+#[tokio::test]
+async fn other_processes_open_and_close_the_door() {
+    let sandbox = Sandbox::builder().start().unwrap();
+    let app = App::of(&sandbox).await;
+    let (http, url) = (http(), format!("{}/_sandbox/control", sandbox.base_url()));
+    let tell = async |what: &str| {
+        let control = json!({"do": what}).to_string();
+        read(http.post(&url).body(control)).await.unwrap().text
+    };
+    for _ in 0..2 {
+        // The connection that asks stays, or nobody could ask for the door to be opened again.
+        assert_eq!(tell("pause_listening").await, "null\n");
+        assert_eq!(tell("close_connections").await, "null\n");
+        assert!(app.pin(true).await.is_err());
+        assert_eq!(tell("resume_listening").await, "null\n");
+        assert_eq!(app.pin(true).await.unwrap().code(), 0);
+    }
+    assert_eq!(sandbox.request_count(), 3);
+}
+
+#[tokio::test]
+async fn calls_over_the_limit_are_counted_and_those_of_the_script_are_not() {
+    let switches = Switches {
+        per_minute: Some(2),
+        ..Switches::default()
+    };
+    let sandbox = Sandbox::builder().switches(switches).start().unwrap();
+    let app = App::of(&sandbox).await;
+    sandbox.fault(Fault {
+        code: Some(99_991_400),
+        ..Fault::on_call()
+    });
+    for _ in 0..4 {
+        app.pin(true).await.unwrap();
+    }
+    let state = sandbox.control_json(r#"{"do": "state"}"#).unwrap();
+    assert!(state.contains(r#""over_limit":1"#), "{state}");
 }
 
 #[tokio::test]

@@ -5,6 +5,9 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
+/// The code of a call refused for its frequency.
+pub(crate) const OVER_LIMIT: i64 = 99_991_400;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const LOG_ID: HeaderName = HeaderName::from_static("x-tt-logid");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -17,8 +17,8 @@ use serde_json::Value;
 
 use super::answer::{FieldViolation, Refusal, json};
 use super::{
-    AppKind, AppState, CALL_SCOPE, Endpoint, Interface, Model, SuccessShape, Switches, USER_ID_SCOPE,
-    UnknownIds,
+    AppKind, AppState, CALL_SCOPE, Endpoint, Interface, Model, OVER_LIMIT, SuccessShape, Switches,
+    USER_ID_SCOPE, UnknownIds,
 };
 
 const NOT_IN_CHAT: &str = "The user is not in the chat";
@@ -178,7 +178,7 @@ impl AppState {
                 switches.refused_fill_windows,
             )
             .map_err(|full| {
-                Refusal::new(99_991_400)
+                Refusal::new(OVER_LIMIT)
                     .status(switches.rate_limit_status)
                     .pause(full.limit, full.reset_s)
             })?;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 
-pub(crate) use self::answer::{Answer, Refusal, raw};
+pub(crate) use self::answer::{Answer, OVER_LIMIT, Refusal, raw};
 pub(crate) use self::endpoint::Endpoint;
 pub use self::endpoint::Interface;
 pub use self::switches::{SuccessShape, Switches, UnknownIds};
