@@ -1,50 +1,79 @@
-//! The project's own commands: `cargo xtask demo`, `cargo xtask test`.
+//! The project's own commands: `cargo xtask` lists them.
 
 mod demo;
 mod node;
+mod options;
 mod python;
 mod run;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
+use options::{Opt, Options};
 use run::Run;
 
-/// A command: its name, what it does, and the doing.
-type Command = (&'static str, &'static str, fn(&mut Run) -> Result<(), String>);
+/// A command: its name, what it does, its options, and the doing.
+struct Command {
+    name: &'static str,
+    what: &'static str,
+    options: &'static [Opt],
+    run: fn(&mut Run, &Options) -> Result<(), String>,
+}
 
-const COMMANDS: [Command; 2] = [
-    (
-        "demo",
-        "pins and unpins the platform page's example group from Rust, Python and Node",
-        demo::demo,
-    ),
-    (
-        "test",
-        "formats, lints, builds and tests everything, in all three languages",
-        test::test,
-    ),
+const COMMANDS: [Command; 3] = [
+    Command {
+        name: "demo",
+        what: "pins and unpins the platform page's example group from Rust, Python and Node",
+        options: &[],
+        run: |run, _| demo::demo(run),
+    },
+    Command {
+        name: "test",
+        what: "formats, lints, builds and tests everything, in all three languages",
+        options: &[],
+        run: |run, _| test::test(run),
+    },
+    Command {
+        name: "torture",
+        what: "calls from all languages at once against a sandbox that does what networks do",
+        options: torture::OPTIONS,
+        run: torture::torture,
+    },
 ];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let (name, rest) = (arguments.next(), arguments.next());
-    let known = COMMANDS
+    let name = arguments.next();
+    let Some(command) = COMMANDS
         .iter()
-        .find(|(known, ..)| rest.is_none() && name.as_deref() == Some(known));
-    let Some((_, _, command)) = known else {
-        eprintln!("usage: cargo xtask COMMAND\n");
-        for (name, what, _) in COMMANDS {
-            eprintln!("  {name:<6} {what}");
-        }
+        .find(|command| name.as_deref() == Some(command.name))
+    else {
+        eprintln!("{}", usage());
         return ExitCode::from(2);
     };
-    let mut run = Run::new();
-    match command(&mut run) {
+    let options = match Options::read(command.options, arguments) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("cargo xtask {}: {error}\n\n{}", command.name, usage());
+            return ExitCode::from(2);
+        }
+    };
+    match (command.run)(&mut Run::new(), &options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("\ncargo xtask {}: {error}", name.unwrap_or_default());
+            eprintln!("\ncargo xtask {}: {error}", command.name);
             ExitCode::FAILURE
         }
     }
+}
+
+fn usage() -> String {
+    let mut lines = vec!["usage: cargo xtask COMMAND [OPTIONS]\n".to_owned()];
+    for command in &COMMANDS {
+        lines.push(format!("  {:<8} {}", command.name, command.what));
+        let options = command.options.iter();
+        lines.extend(options.map(|option| format!("             {:<12} {}", option.shown(), option.what)));
+    }
+    lines.join("\n")
 }

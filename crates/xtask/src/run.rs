@@ -64,6 +64,14 @@ impl Run {
         command
     }
 
+    /// Where cargo puts what it builds with this profile: beside this program's own folder, wherever the
+    /// target folder is.
+    pub(crate) fn built(&self, profile: &str) -> Result<PathBuf, String> {
+        let this = std::env::current_exe().map_err(|error| error.to_string())?;
+        let target = this.ancestors().nth(2).unwrap_or(&self.root);
+        Ok(target.join(profile))
+    }
+
     /// Runs a program as a step: named, shown and timed. The first that fails is the last that runs.
     pub(crate) fn step(&mut self, name: &'static str, mut command: Command) -> Result<(), String> {
         self.timed(name, || {
@@ -141,6 +149,22 @@ pub(crate) fn quietly(what: &str, mut command: Command) -> Result<(), String> {
     let _ = io::stderr().write_all(&output.stdout);
     let _ = io::stderr().write_all(&output.stderr);
     Err(format!("{what} failed: {}", output.status))
+}
+
+/// One process instead of two: whoever ends this one ends what the other does.
+#[cfg(unix)]
+pub(crate) fn become_it(mut program: Command) -> Result<(), String> {
+    use std::os::unix::process::CommandExt;
+    Err(program.exec().to_string())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn become_it(mut program: Command) -> Result<(), String> {
+    match program.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// What a program prints; nothing where it does not run.

@@ -1,0 +1,386 @@
+//! What a seed stands for: who there is, which calls are made, what goes wrong, and when.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use feishu_feed_card_sandbox::{App, Chat, Switches, World};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Callers of one driver; each has chats and people of its own, so that the order of calls on them is known.
+const LANES: usize = 24;
+const CHATS_A_LANE: usize = 6;
+const GROUPS_A_ROUND: usize = 12;
+
+/// How long a driver's clients let a request without an answer count as under way.
+pub(crate) const LATE_ARRIVAL: Duration = Duration::from_secs(2);
+/// No scripted delay lets a request arrive later than this after its connection ended: far below
+/// [`LATE_ARRIVAL`], for a loaded machine delivers late too.
+const LATEST_MS: u64 = 500;
+/// The deadline of a call that does not say another.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// The deadline of one handful of many calls.
+pub(crate) const MANY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// High enough for real traffic, low enough that the pacing has something to do.
+const PER_SECOND: u32 = 200;
+const PER_MINUTE: u32 = 9000;
+
+/// One call of a driver.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Call {
+    /// `None` is the bot's own chat.
+    pub(crate) chat: Option<String>,
+    pub(crate) users: Vec<String>,
+    pub(crate) state: bool,
+    /// The call's own deadline.
+    pub(crate) timeout_ms: Option<u64>,
+    /// When the caller gives up, from its start.
+    pub(crate) cancel_ms: Option<u64>,
+}
+
+/// Calls that one lane makes at once, in this order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Group {
+    pub(crate) calls: Vec<Call>,
+    /// Made through `set_time_sensitive_many`.
+    pub(crate) many: Option<Many>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Many {
+    /// The loop is left after so many results.
+    pub(crate) leave_after: Option<usize>,
+}
+
+/// What a driver does in one round: for each lane its groups, one after the other.
+pub(crate) type Script = Vec<Vec<Group>>;
+
+/// What happens beside the requests, and when.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) at: Duration,
+    pub(crate) control: Value,
+}
+
+/// A fault, by the name under which it is counted.
+pub(crate) type Fault = (&'static str, Value);
+
+pub(crate) struct Plan {
+    seed: u64,
+    drivers: Vec<&'static str>,
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64, drivers: &[&'static str]) -> Self {
+        Self {
+            seed,
+            drivers: drivers.to_vec(),
+        }
+    }
+
+    /// A stream of its own for each purpose, so that changing one leaves the others as they were.
+    fn rng(&self, purpose: &str, round: u64) -> Rng {
+        let mut mixed = Rng::with_seed(self.seed).u64(..) ^ round.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        for byte in purpose.bytes() {
+            mixed = Rng::with_seed(mixed ^ u64::from(byte)).u64(..);
+        }
+        Rng::with_seed(mixed)
+    }
+
+    pub(crate) fn world(&self) -> World {
+        let chats = self.drivers.iter().flat_map(|driver| {
+            (0..LANES).flat_map(move |lane| {
+                (0..CHATS_A_LANE)
+                    .map(move |chat| Chat::new(chat_id(driver, lane, chat), members(driver, lane)))
+            })
+        });
+        World {
+            apps: self
+                .drivers
+                .iter()
+                .map(|driver| App::new(app_id(driver), "torture"))
+                .collect(),
+            chats: chats.collect(),
+            switches: Switches {
+                per_second: Some(PER_SECOND),
+                per_minute: Some(PER_MINUTE),
+                keep_requests: 100,
+                keep_arrivals: 100,
+                ..Switches::default()
+            },
+            seed: Some(self.seed),
+            ..World::default()
+        }
+    }
+
+    /// What a driver is told first.
+    pub(crate) fn options(driver: &str, base_url: &str) -> Value {
+        json!({
+            "base_url": base_url,
+            "app_id": app_id(driver),
+            "app_secret": "torture",
+            "per_second": PER_SECOND,
+            "per_minute": PER_MINUTE,
+            "late_arrival_ms": millis(LATE_ARRIVAL),
+            "timeout_ms": millis(TIMEOUT),
+            "many_timeout_ms": millis(MANY_TIMEOUT),
+            "max_users_per_request": 3,
+        })
+    }
+
+    pub(crate) fn script(&self, driver: &str, round: u64) -> Script {
+        let mut rng = self.rng(driver, round);
+        let rng = &mut rng;
+        (0..LANES)
+            .map(|lane| (0..GROUPS_A_ROUND).map(|_| group(rng, driver, lane)).collect())
+            .collect()
+    }
+
+    /// The fault script of a round: a few requests pass, then one meets something.
+    pub(crate) fn faults(&self, round: u64) -> Vec<Fault> {
+        let mut rng = self.rng("faults", round);
+        let rng = &mut rng;
+        let calls = self.drivers.len() * LANES * GROUPS_A_ROUND * 3;
+        let mut steps = Vec::new();
+        let mut requests = 0;
+        // Each pauses a whole client for a second or more, and slows it down for longer.
+        let mut limits = rng.usize(1..=2);
+        while requests < calls {
+            let pass = rng.usize(2..16);
+            steps.push(("", json!({"times": pass})));
+            let (name, fault) = fault(rng);
+            if name == "frequency limit" {
+                if limits == 0 {
+                    continue;
+                }
+                limits -= 1;
+            }
+            steps.push((name, fault));
+            requests += pass + 1;
+        }
+        steps
+    }
+
+    /// The listener stops and comes back, connections are closed, tokens revoked, the platform's clock moves.
+    pub(crate) fn events(&self, round: u64) -> Vec<Event> {
+        let mut rng = self.rng("events", round);
+        let rng = &mut rng;
+        let mut events = Vec::new();
+        let mut at = 300;
+        while at < 8000 {
+            at += rng.u64(300..1500);
+            let mut event = |at, control| {
+                events.push(Event {
+                    at: Duration::from_millis(at),
+                    control,
+                });
+            };
+            match rng.u8(0..5) {
+                0 => {
+                    event(at, json!({"do": "pause_listening"}));
+                    event(at, json!({"do": "close_connections"}));
+                    at += rng.u64(50..600);
+                    event(at, json!({"do": "resume_listening"}));
+                }
+                1 => event(at, json!({"do": "close_connections"})),
+                2 => event(at, json!({"do": "revoke_tokens"})),
+                _ => {
+                    let by = *one(rng, &[900, 60_000, 3_600_000, 7_200_000]);
+                    event(at, json!({"do": "advance", "ms": by}));
+                }
+            }
+        }
+        events
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+fn one<'a, T>(rng: &mut Rng, of: &'a [T]) -> &'a T {
+    &of[rng.usize(..of.len())]
+}
+
+pub(crate) fn app_id(driver: &str) -> String {
+    format!("cli_{driver}")
+}
+
+fn chat_id(driver: &str, lane: usize, chat: usize) -> String {
+    format!("oc_{driver}_{lane}_{chat}")
+}
+
+fn members(driver: &str, lane: usize) -> Vec<String> {
+    (0..5)
+        .map(|person| format!("ou_{driver}_{lane}_{person}"))
+        .collect()
+}
+
+/// Known to the platform, and in none of the lane's chats.
+pub(crate) fn is_outsider(call: &Call, user: &str) -> bool {
+    call.chat.is_some() && user.ends_with("_outsider")
+}
+
+fn group(rng: &mut Rng, driver: &str, lane: usize) -> Group {
+    // All lanes of a client share the one bot chat, on which opposite calls wait for each other: one lane
+    // alone keeps them from standing in line for the whole round.
+    let is_bot = lane == 0 && rng.u8(0..4) == 0;
+    let many = (!is_bot && rng.u8(0..12) == 0).then(|| Many {
+        leave_after: rng.bool().then(|| rng.usize(1..6)),
+    });
+    let calls = if many.is_some() {
+        rng.usize(4..16)
+    } else {
+        rng.usize(1..5)
+    };
+    Group {
+        calls: (0..calls)
+            .map(|_| {
+                let mut call = call(rng, driver, lane, is_bot);
+                if many.is_some() {
+                    call.cancel_ms = None;
+                }
+                call
+            })
+            .collect(),
+        many,
+    }
+}
+
+fn call(rng: &mut Rng, driver: &str, lane: usize, is_bot: bool) -> Call {
+    let mut users = members(driver, lane);
+    rng.shuffle(&mut users);
+    users.truncate(rng.usize(1..=users.len()));
+    if !is_bot && rng.u8(0..8) == 0 {
+        users.push(format!("ou_{driver}_{lane}_outsider"));
+    }
+    // Repeated ids are sent once.
+    if rng.u8(0..16) == 0 {
+        users.push(users[0].clone());
+    }
+    Call {
+        chat: (!is_bot).then(|| chat_id(driver, lane, rng.usize(..CHATS_A_LANE))),
+        users,
+        state: rng.bool(),
+        timeout_ms: (rng.u8(0..10) == 0).then(|| rng.u64(20..800)),
+        cancel_ms: (rng.u8(0..16) == 0).then(|| rng.u64(0..300)),
+    }
+}
+
+fn fault(rng: &mut Rng) -> Fault {
+    let short = rng.u64(1..60);
+    let long = rng.u64(60..400);
+    let late = rng.u64(20..LATEST_MS);
+    let after = rng.bool();
+    let status = *one(rng, &[500, 502, 503, 504]);
+    match rng.u8(0..18) {
+        0 => ("delay before", json!({"delay_before_ms": short})),
+        1 => ("delay after", json!({"delay_after_ms": short})),
+        2 => (
+            "long delay before",
+            json!({"delay_before_ms": long, "detached": true}),
+        ),
+        3 => ("long delay after", json!({"delay_after_ms": long})),
+        4 => (
+            "late arrival",
+            json!({"on": "call", "late_ms": late, "delay_before_ms": short}),
+        ),
+        5 => ("refused connection", json!({"refuse": true})),
+        6 => ("reset before", json!({"reset": "before"})),
+        7 | 8 => ("reset after", json!({"reset": "after"})),
+        9 => (
+            "5xx page",
+            json!({"status": status, "html": true, "after": after}),
+        ),
+        10 => (
+            "5xx without body",
+            json!({"status": status, "body": "", "after": after}),
+        ),
+        11 => (
+            "internal code",
+            json!({"on": "call", "code": *one(rng, &[2200, 1500])}),
+        ),
+        12 => ("truncation", json!({"truncate": rng.usize(0..40)})),
+        13 => ("revoked token", json!({"on": "call", "revoke_tokens": true})),
+        14 => (
+            "frequency limit",
+            json!({"on": "call", "code": 99_991_400, "headers": {"x-ogw-ratelimit-reset": "1"}}),
+        ),
+        15 => (
+            "large answer",
+            json!({"big_body": 100_000, "no_content_length": after}),
+        ),
+        16 => (
+            "token answer's expire",
+            json!({"on": "token", "expire": *one(rng, &[json!(null), json!(60), json!(1900)])}),
+        ),
+        _ => (
+            "token failure",
+            one(
+                rng,
+                &[
+                    json!({"on": "token", "status": 503, "html": true}),
+                    json!({"on": "token", "reset": "after"}),
+                    json!({"on": "token", "truncate": 10}),
+                    json!({"on": "token", "delay_before_ms": 150}),
+                ],
+            )
+            .clone(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRIVERS: [&str; 2] = ["rust", "node"];
+
+    #[test]
+    fn a_seed_is_replayed() {
+        let plan = |seed| Plan::new(seed, &DRIVERS);
+        let all = |plan: &Plan, round| {
+            (
+                DRIVERS.map(|driver| plan.script(driver, round)),
+                plan.faults(round),
+                plan.events(round),
+            )
+        };
+        assert_eq!(all(&plan(7), 3), all(&plan(7), 3));
+        assert_ne!(plan(7).faults(3), plan(7).faults(4));
+        assert_ne!(plan(7).script("rust", 3), plan(8).script("rust", 3));
+        assert_ne!(plan(7).events(3), plan(8).events(3));
+    }
+
+    #[test]
+    fn the_sandbox_understands_every_fault_and_event() {
+        let plan = Plan::new(1, &DRIVERS);
+        for round in 0..20 {
+            for (name, fault) in plan.faults(round) {
+                let read = serde_json::from_value::<feishu_feed_card_sandbox::Fault>(fault.clone());
+                assert!(read.is_ok(), "{name}: {fault}: {read:?}");
+            }
+            for event in plan.events(round) {
+                let read = feishu_feed_card_sandbox::Control::from_json(&event.control.to_string());
+                assert!(read.is_ok(), "{event:?}: {read:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_door_that_was_shut_is_opened_again() {
+        let plan = Plan::new(2, &DRIVERS);
+        for round in 0..50 {
+            let mut is_open = true;
+            for event in plan.events(round) {
+                match event.control["do"].as_str() {
+                    Some("pause_listening") => is_open = false,
+                    Some("resume_listening") => is_open = true,
+                    _ => {}
+                }
+            }
+            assert!(is_open, "round {round}");
+        }
+    }
+}
