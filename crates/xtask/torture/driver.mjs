@@ -61,23 +61,28 @@ async function many({ calls, many: { leave_after } }) {
     timeSensitive: state,
     ...(timeout_ms !== null && { timeoutMs: timeout_ms }),
   }))
-  const handle = client.setTimeSensitiveMany(requests, { totalTimeoutMs: options.many_timeout_ms })
   const ofItem = ({ index, outcome, error }) => {
     answers[index] = error ? thrown(error) : answer(outcome)
   }
-  let read = 0
-  for await (const item of handle) {
-    ofItem(item)
-    read += 1
-    if (read === leave_after) break
-  }
-  const report = await handle.report()
-  report.unread.forEach(ofItem)
-  for (const left of report.unfinished) {
-    answers[left.index] = answer(left, 'STOPPED')
-  }
-  for (let index = report.taken; index < calls.length; index += 1) {
-    answers[index] = { not_attempted: [...new Set(calls[index].users)], kind: 'STOPPED' }
+  try {
+    const handle = client.setTimeSensitiveMany(requests, { totalTimeoutMs: options.many_timeout_ms })
+    let read = 0
+    for await (const item of handle) {
+      ofItem(item)
+      read += 1
+      if (read === leave_after) break
+    }
+    const report = await handle.report()
+    report.unread.forEach(ofItem)
+    for (const left of report.unfinished) {
+      answers[left.index] = answer(left, 'STOPPED')
+    }
+    for (let index = report.taken; index < calls.length; index += 1) {
+      answers[index] = { not_attempted: [...new Set(calls[index].users)], kind: 'STOPPED' }
+    }
+  } catch (error) {
+    // Where a handle throws, its calls have no other answer.
+    calls.forEach((_, index) => (answers[index] ??= { foreign: String(error) }))
   }
   return answers.map((said) => said && took(said, began))
 }

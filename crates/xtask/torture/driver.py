@@ -38,6 +38,11 @@ def foreign(error):
     return {"foreign": repr(error)}
 
 
+def all_foreign(error, answers):
+    """Where a handle raises, its calls have no other answer."""
+    return [said or foreign(error) for said in answers]
+
+
 def took(answer, began):
     return answer | {"took_ms": int((time.monotonic() - began) * 1000)}
 
@@ -96,14 +101,17 @@ class Blocking:
         began = time.monotonic()
         calls, leave_after = group["calls"], group["many"]["leave_after"]
         answers = [None] * len(calls)
-        with self.client.set_time_sensitive_many(
-            map(request, calls), total_timeout=self.many_timeout
-        ) as many:
-            for read, item in enumerate(many, 1):
-                answers[item.index] = of_item(item)
-                if read == leave_after:
-                    break
-            of_report(answers, many.report(), calls)
+        try:
+            with self.client.set_time_sensitive_many(
+                map(request, calls), total_timeout=self.many_timeout
+            ) as many:
+                for read, item in enumerate(many, 1):
+                    answers[item.index] = of_item(item)
+                    if read == leave_after:
+                        break
+                of_report(answers, many.report(), calls)
+        except Exception as error:
+            answers = all_foreign(error, answers)
         return [said and took(said, began) for said in answers]
 
     def close(self):
@@ -151,16 +159,19 @@ class OnALoop:
         began = time.monotonic()
         calls, leave_after = group["calls"], group["many"]["leave_after"]
         answers = [None] * len(calls)
-        async with self.client.set_time_sensitive_many(
-            map(request, calls), total_timeout=self.many_timeout
-        ) as many:
-            read = 0
-            async for item in many:
-                answers[item.index] = of_item(item)
-                read += 1
-                if read == leave_after:
-                    break
-            of_report(answers, await many.report(), calls)
+        try:
+            async with self.client.set_time_sensitive_many(
+                map(request, calls), total_timeout=self.many_timeout
+            ) as many:
+                read = 0
+                async for item in many:
+                    answers[item.index] = of_item(item)
+                    read += 1
+                    if read == leave_after:
+                        break
+                of_report(answers, await many.report(), calls)
+        except Exception as error:
+            answers = all_foreign(error, answers)
         return [said and took(said, began) for said in answers]
 
     def close(self):
