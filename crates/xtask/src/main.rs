@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask` lists them.
 
+mod bench;
 mod demo;
 mod node;
 mod options;
@@ -21,7 +22,13 @@ struct Command {
     run: fn(&mut Run, &Options) -> Result<(), String>,
 }
 
-const COMMANDS: [Command; 3] = [
+const COMMANDS: [Command; 4] = [
+    Command {
+        name: "bench",
+        what: "measures ours beside everyone else, and writes docs/benchmarks",
+        options: bench::OPTIONS,
+        run: bench::bench,
+    },
     Command {
         name: "demo",
         what: "pins and unpins the platform page's example group from Rust, Python and Node",

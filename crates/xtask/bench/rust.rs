@@ -1,0 +1,153 @@
+//! The callers in Rust: the core, a loop as one writes it with `reqwest`, and bare `hyper` as the limit. All on
+//! a runtime of one thread, for the other core belongs to the server.
+
+use std::io::{BufRead, Write, stdin, stdout};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use feishu_feed_card::{Client, RateLimit, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+use tokio::task::LocalSet;
+
+use crate::Result;
+
+const USER: &str = "ou_bench";
+
+/// `bench call CALLER BASE_URL`: for each line `IN_FLIGHT SECONDS TAG` makes calls, and says how many and how
+/// long they took.
+pub(crate) fn call(caller: &str, base_url: &str) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let caller = Rc::new(Caller::new(caller, base_url)?);
+    for line in stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split(' ').collect();
+        let [in_flight, seconds, tag] = words[..] else {
+            return Err(format!("{line}: not understood").into());
+        };
+        let seconds = Duration::from_secs_f64(seconds.parse()?);
+        let began = Instant::now();
+        let work = run(&caller, in_flight, began + seconds, tag);
+        let calls = LocalSet::new().block_on(&runtime, work)?;
+        writeln!(stdout(), "{calls} {}", began.elapsed().as_secs_f64())?;
+        stdout().flush()?;
+    }
+    Ok(())
+}
+
+async fn run(caller: &Rc<Caller>, in_flight: &str, end: Instant, tag: &str) -> Result<u64> {
+    if in_flight == "many" {
+        return caller.many(end, tag).await;
+    }
+    let mut tasks = Vec::new();
+    for task in 0..in_flight.parse()? {
+        let (caller, tag) = (Rc::clone(caller), format!("oc_{tag}_{task}"));
+        tasks.push(tokio::task::spawn_local(async move {
+            let mut calls = 0;
+            while Instant::now() < end {
+                caller.call(format!("{tag}_{calls}")).await?;
+                calls += 1;
+            }
+            Result::Ok(calls)
+        }));
+    }
+    let mut calls = 0;
+    for task in tasks {
+        calls += task.await??;
+    }
+    Ok(calls)
+}
+
+#[allow(clippy::large_enum_variant, reason = "there is one")]
+enum Caller {
+    Core(Client),
+    Reqwest(reqwest::Client, String),
+    Hyper(legacy::Client<HttpConnector, Full<Bytes>>, String),
+}
+
+impl Caller {
+    fn new(name: &str, base_url: &str) -> Result<Self> {
+        Ok(match name {
+            "core" => Self::Core(
+                Client::builder()
+                    .app("cli_bench", "bench")
+                    .base_url(base_url)
+                    .rate_limit(RateLimit::new(1_000_000, 60_000_000))
+                    .build()?,
+            ),
+            "reqwest" => {
+                // Made with the same features as the core's: it looks for a provider also without TLS.
+                let _ = rustls::crypto::ring::default_provider().install_default();
+                let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build()?;
+                Self::Reqwest(client, base_url.to_owned())
+            }
+            "hyper" => {
+                let mut connector = HttpConnector::new();
+                connector.set_nodelay(true);
+                let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
+                Self::Hyper(client, base_url.to_owned())
+            }
+            _ => return Err(format!("{name}: no caller").into()),
+        })
+    }
+
+    async fn call(&self, chat: String) -> Result<()> {
+        match self {
+            Self::Core(client) => {
+                let outcome = client.set_time_sensitive(chat, [USER], true).await?;
+                check(outcome.ok())
+            }
+            Self::Reqwest(client, base_url) => {
+                let answer: Value = client
+                    .patch(url(base_url, &chat))
+                    .bearer_auth("t-bench")
+                    .json(&json!({"time_sensitive": true, "user_ids": [USER]}))
+                    .send()
+                    .await?
+                    .json()
+                    .await?;
+                check(answer["code"] == 0)
+            }
+            Self::Hyper(client, base_url) => {
+                const BODY: &[u8] = br#"{"time_sensitive":true,"user_ids":["ou_bench"]}"#;
+                let request = http::Request::patch(url(base_url, &chat))
+                    .header("content-type", "application/json; charset=utf-8")
+                    .header("authorization", "Bearer t-bench")
+                    .body(Full::new(Bytes::from_static(BODY)))?;
+                let answer = client.request(request).await?.into_body().collect().await?;
+                check(answer.to_bytes().starts_with(br#"{"code":0"#))
+            }
+        }
+    }
+
+    async fn many(&self, end: Instant, tag: &str) -> Result<u64> {
+        let Self::Core(client) = self else {
+            return Err("only the core makes many calls".into());
+        };
+        let tag = tag.to_owned();
+        let requests = (0_u64..)
+            .map(move |number| Request::new(format!("oc_{tag}_{number}"), [USER], true))
+            .take_while(move |_| Instant::now() < end);
+        let mut many = client.set_time_sensitive_many(requests);
+        let mut calls = 0;
+        while let Some(item) = many.next().await {
+            check(item.result?.ok())?;
+            calls += 1;
+        }
+        Ok(calls)
+    }
+}
+
+fn url(base_url: &str, chat: &str) -> String {
+    format!("{base_url}/open-apis/im/v2/feed_cards/{chat}?user_id_type=open_id")
+}
+
+fn check(ok: bool) -> Result<()> {
+    if ok { Ok(()) } else { Err("not a success".into()) }
+}

@@ -1,0 +1,154 @@
+//! `cargo xtask bench`: installs everyone who is measured, builds ours with the release profile, and becomes
+//! the benchmark (`bench/main.rs`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::node;
+use crate::options::{Opt, Options};
+use crate::python::Venv;
+use crate::run::{Run, WITHOUT_BINDINGS, become_it, output, quietly};
+
+pub(crate) const OPTIONS: &[Opt] = &[Opt {
+    name: "--quick",
+    value: None,
+    what: "two minutes instead of a quarter of an hour, and rough figures",
+}];
+
+const SCRATCH: &str = ".scratch/bench";
+
+/// The newest that run on the oldest interpreters that ours does.
+const PYTHON_PEERS: [(&str, &str); 4] = [
+    ("requests", "requests==2.34.2"),
+    ("httpx", "httpx==0.28.1"),
+    ("aiohttp", "aiohttp==3.14.5"),
+    ("lark-oapi", "lark-oapi==1.7.5"),
+];
+const NODE_PEERS: [(&str, &str); 2] = [("undici", "undici@7"), ("sdk", "@larksuiteoapi/node-sdk@1.74.0")];
+
+pub(crate) fn bench(run: &mut Run, options: &Options) -> Result<(), String> {
+    if !cfg!(target_os = "linux") {
+        return Err("it reads what processes use from /proc, which only Linux has".to_owned());
+    }
+    node::check(run)?;
+    let tools = Venv::of_project(run)?;
+    node::install(run)?;
+
+    let mut rust = run.cargo([
+        "build",
+        "--release",
+        "--example=bench",
+        "--bin=feishu-feed-card-sandbox",
+    ]);
+    rust.args(WITHOUT_BINDINGS);
+    println!("building the callers in Rust, the server and the sandbox");
+    quietly("cargo build", rust)?;
+    println!("measuring the core without a network");
+    let mut alone = run.cargo(["bench", "--package=feishu-feed-card", "--bench=alone", "--locked"]);
+    alone.args(["--", "--brief"]);
+    let alone = output(alone).ok_or("cargo bench --bench alone failed")?;
+
+    python(run, &tools)?;
+    npm(run)?;
+
+    let built = run.built("release")?;
+    let mut bench = run.command(built.join("examples/bench"));
+    bench.arg(if options.has("--quick") { "quick" } else { "full" });
+    bench
+        .arg(&run.root)
+        .arg(built.join("feishu-feed-card-sandbox"))
+        .arg(alone);
+    become_it(bench)
+}
+
+fn python(run: &Run, tools: &Venv) -> Result<(), String> {
+    println!("building the wheel");
+    let wheels = run.root.join(SCRATCH).join("wheel");
+    clear(&wheels)?;
+    let mut maturin = tools.command(run, "maturin");
+    maturin.args(["build", "--release", "--out"]).arg(&wheels);
+    maturin.current_dir(run.root.join("python"));
+    quietly("maturin build", maturin)?;
+    let wheel = only(&wheels, ".whl")?.display().to_string();
+
+    let ours = Venv::at(run, &format!("{SCRATCH}/py-ours"), &[&wheel], "ours")?;
+    let mut install = ours.command(run, "python");
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    install.args(["--force-reinstall", "--no-deps", &wheel]);
+    quietly("pip install", install)?;
+    Venv::at(run, &format!("{SCRATCH}/py-bare"), &["pip"], "bare")?;
+    for (name, package) in PYTHON_PEERS {
+        Venv::at(run, &format!("{SCRATCH}/py-{name}"), &[package], package)?;
+    }
+    Ok(())
+}
+
+fn npm(run: &Run) -> Result<(), String> {
+    println!("building the npm package");
+    quietly("npm run build", node::npm(run, ["run", "build"]))?;
+    quietly("npm run pack:local", node::npm(run, ["run", "pack:local"]))?;
+    let packed = run.root.join("node/packed");
+    let mut archives = files(&packed, ".tgz")?;
+    archives.sort();
+    let archives: Vec<String> = archives.iter().map(|file| file.display().to_string()).collect();
+    let ours: Vec<&str> = archives.iter().map(String::as_str).collect();
+
+    clear(&run.root.join(SCRATCH).join("node-ours"))?;
+    install(run, "ours", &ours)?;
+    install(run, "bare", &[])?;
+    for (name, package) in NODE_PEERS {
+        if !run
+            .root
+            .join(SCRATCH)
+            .join(format!("node-{name}/node_modules"))
+            .is_dir()
+        {
+            println!("installing {package}");
+            install(run, name, &[package])?;
+        }
+    }
+    Ok(())
+}
+
+fn install(run: &Run, name: &str, packages: &[&str]) -> Result<(), String> {
+    let folder = run.root.join(SCRATCH).join(format!("node-{name}"));
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let mut npm = run.command("npm");
+    npm.args([
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--no-save",
+        "--ignore-scripts",
+        "--silent",
+        "--prefix",
+    ]);
+    npm.arg(&folder).args(packages);
+    quietly("npm install", npm)
+}
+
+fn clear(folder: &Path) -> Result<(), String> {
+    let told = |error| format!("{}: {error}", folder.display());
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(told)?;
+    }
+    fs::create_dir_all(folder).map_err(told)
+}
+
+fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    Ok(paths
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .collect())
+}
+
+fn only(folder: &Path, ending: &str) -> Result<PathBuf, String> {
+    let mut found = files(folder, ending)?;
+    found
+        .pop()
+        .ok_or_else(|| format!("no {ending} in {}", folder.display()))
+}
