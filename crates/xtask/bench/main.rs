@@ -72,6 +72,7 @@ fn bench(pace: &Pace, root: &Path, sandbox: &Path, alone: &str) -> Result<()> {
         scratch: root.join(".scratch/bench"),
         scripts: Path::new(env!("CARGO_MANIFEST_DIR")).join("bench"),
     };
+    let busy = measure::busy()?;
     let server = Server::start()?;
     let mut amiss = Vec::new();
     let mut questions = starts(pace, &places, &server, sandbox)?;
@@ -80,7 +81,7 @@ fn bench(pace: &Pace, root: &Path, sandbox: &Path, alone: &str) -> Result<()> {
     questions.extend(sizes(&places)?);
     let bars = bars::all(&questions, &places, root, alone)?;
 
-    let about = about(pace, &places, began.elapsed())?;
+    let about = about(pace, &places, busy, began.elapsed())?;
     report::write(&root.join("docs/benchmarks"), &about, &bars, &questions)?;
     for question in &questions {
         println!("\n## {}\n\n{}", question.title, question.table());
@@ -219,6 +220,10 @@ fn looks(pace: &Pace, places: &Places, server: &Server) -> Result<Vec<Question>>
             }
             after_call[index].figures.push(called / 1024.0);
         }
+    }
+    let calls = (STARTERS.iter().filter(|starter| starter.calls()).count() * (pace.looks + 1)) as u64;
+    if server.counts()? != (calls, calls) {
+        return Err("not every process made its call".into());
     }
     Ok(vec![
         question("import", "Import", "ms", false, import),
@@ -445,7 +450,7 @@ import importlib.metadata, sys
 for name in sys.argv[1:]:
     print(name, importlib.metadata.version(name))";
 
-fn about(pace: &Pace, places: &Places, took: Duration) -> Result<String> {
+fn about(pace: &Pace, places: &Places, busy: f64, took: Duration) -> Result<String> {
     let mut versions = Vec::new();
     let mut say = |mut command: Command| -> Result<()> {
         let (_, said) = timed({
@@ -521,9 +526,14 @@ fn about(pace: &Pace, places: &Places, took: Duration) -> Result<String> {
         cpu.trim_start_matches([' ', '\t', ':']),
         versions.join(", "),
         if pace.repetitions < FULL.repetitions {
-            "**A quick run: its figures are rough.** "
+            "**A quick run: its figures are rough.** ".to_owned()
+        } else if busy > 0.1 {
+            format!(
+                "**Before it began, others used {:.0} % of the machine: its figures are rough.** ",
+                busy * 100.0
+            )
         } else {
-            ""
+            String::new()
         },
         pace.repetitions,
         pace.starts,

@@ -98,6 +98,32 @@ impl Server {
     }
 }
 
+/// The share of all processors that was used in the last two seconds.
+pub(crate) fn busy() -> Result<f64> {
+    let look = || -> Result<(f64, f64)> {
+        let stat = std::fs::read_to_string("/proc/stat")?;
+        spent(&stat).ok_or_else(|| "no account of the processors".into())
+    };
+    let before = look()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let after = look()?;
+    let (idle, all) = (after.0 - before.0, after.1 - before.1);
+    Ok(1.0 - idle / all)
+}
+
+/// Idle time and all time of all processors together.
+fn spent(stat: &str) -> Option<(f64, f64)> {
+    let times: Vec<f64> = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_whitespace()
+        .take(8)
+        .map_while(|time| time.parse().ok())
+        .collect();
+    Some((times.get(3)? + times.get(4)?, times.iter().sum()))
+}
+
 /// Runs a program to its end: how long that took, and what it said.
 pub(crate) fn timed(mut command: Command) -> Result<(Duration, String)> {
     let began = Instant::now();
@@ -133,12 +159,19 @@ pub(crate) fn size(path: &Path, leaves_out: &dyn Fn(&str) -> bool) -> Result<u64
 
 #[cfg(test)]
 mod tests {
-    use super::ticks;
+    use super::{spent, ticks};
 
     #[test]
     fn a_processs_account_is_read() {
         let stat = "7 (a name) with (brackets)) S 1 7 7 0 -1 4194304 100 0 0 0 31 11 0 0 20 0 1 0 5 0 0";
         assert_eq!(ticks(stat), Some(42.0));
         assert_eq!(ticks("7 (x) S 1"), None);
+    }
+
+    #[test]
+    fn the_processors_account_is_read() {
+        let stat = "cpu  10 1 5 80 3 0 1 0 0 0\ncpu0 10 1 5 80 3 0 1 0 0 0\n";
+        assert_eq!(spent(stat), Some((83.0, 100.0)));
+        assert_eq!(spent(""), None);
     }
 }
