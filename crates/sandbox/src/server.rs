@@ -246,12 +246,6 @@ async fn accept(house: Arc<House>, door: Door, listener: TcpListener) {
     }
 }
 
-/// A connection, with or without TLS. One type for both: two of hyper's server are too large for the language
-/// packages, which carry it.
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
 /// Returns when the connection with this number is to be closed.
 async fn hung_up(mut hang_up: watch::Receiver<Option<u64>>, number: u64) {
     while hang_up.changed().await.is_ok() {
@@ -260,6 +254,12 @@ async fn hung_up(mut hang_up: watch::Receiver<Option<u64>>, number: u64) {
         }
     }
 }
+
+/// A connection, with or without TLS. One type for both: two of hyper's server are too large for the language
+/// packages, which carry it.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 async fn connection(house: Arc<House>, stream: TcpStream, tls: Option<TlsAcceptor>, number: u64) {
     let line = Arc::new(Line::default());

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: installs everyone who is measured, builds ours with the release profile, and becomes
-//! the benchmark (`bench/main.rs`).
+//! `cargo xtask bench`: installs everyone who is measured, builds the language packages as they are released
+//! and the callers in Rust as programs are, and becomes the benchmark (`bench/main.rs`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub(crate) fn bench(run: &mut Run, options: &Options) -> Result<(), String> {
 
     let mut rust = run.cargo([
         "build",
-        "--release",
+        "--profile=bench",
         "--example=bench",
         "--bin=feishu-feed-card-sandbox",
     ]);
@@ -51,6 +51,7 @@ pub(crate) fn bench(run: &mut Run, options: &Options) -> Result<(), String> {
     python(run, &tools)?;
     npm(run)?;
 
+    // Where cargo puts what it builds with the profile `bench`, too.
     let built = run.built("release")?;
     let mut bench = run.command(built.join("examples/bench"));
     bench.arg(if options.has("--quick") { "quick" } else { "full" });

@@ -14,7 +14,7 @@ use crate::plan::{Call, Group, MANY_TIMEOUT, Script, TIMEOUT, app_id, is_outside
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Fewer samples than this tell no slope.
-pub(crate) const FEWEST_SAMPLES: usize = 8;
+pub(crate) const FEWEST_SAMPLES: usize = 6;
 
 /// Memory that grows by more than this with each call is a leak, if there is enough of it to be no noise.
 const MOST_BYTES_A_CALL: f64 = 100.0;
