@@ -390,7 +390,7 @@ impl Many {
             }
         };
         self.count(&item.result);
-        if item.result.as_ref().is_err_and(has_no_slot) {
+        if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
             // Nor would those after it: without end they would be read only to fail.
             self.source = None;
         }
@@ -401,6 +401,13 @@ impl Many {
             }
         }
         Poll::Ready(Some(item))
+    }
+
+    fn has_no_slot_before_the_end(&self) -> bool {
+        let (Some(end), Some(lane)) = (&self.end, self.client.core.group_lane()) else {
+            return false;
+        };
+        after(lane.estimate(lane.waiting())) >= end.deadline()
     }
 
     fn stop_reading_in_time(&mut self, context: &mut Context<'_>) {
@@ -466,7 +473,7 @@ fn is_by_the_stop(error: &Error) -> bool {
     error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error)
 }
 
-/// A request of many waits for its first slot until the `total_timeout`.
+/// Before the `total_timeout` for its first slot, before its own deadline for a further one.
 fn has_no_slot(error: &Error) -> bool {
     error.kind() == ErrorKind::RateLimited && error.station() == Some(Station::Quota)
 }

@@ -231,7 +231,9 @@ class Many(_Handle):
         return self
 
     def __next__(self) -> Item:
-        return (self._batch or self._next_batch()).pop()
+        while not self._batch:
+            self._next_batch()
+        return self._batch.pop()
 
     def _next_batch(self) -> list[Item]:
         if self._is_over or self._iterator is None:
@@ -310,7 +312,9 @@ class AsyncMany(_Handle):
         return self
 
     async def __anext__(self) -> Item:
-        return (self._batch or await self._next_batch()).pop()
+        while not self._batch:
+            await self._next_batch()
+        return self._batch.pop()
 
     async def _next_batch(self) -> list[Item]:
         if self._is_waiting:

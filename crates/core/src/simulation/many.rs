@@ -361,6 +361,53 @@ async fn progress_is_told_after_each_result() {
     assert_eq!(told[39].eta, Some(Duration::ZERO));
 }
 
+/// A split call, and a replay after a revocation, may find no slot in their own time: that ends them, not those
+/// after them.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_runs_out_of_its_own_time_does_not_end_the_others() {
+    let stage = stage(10, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(50)))
+        .rate_limit(RateLimit::new(2, 1000))
+        .max_users_per_request(1)
+        .build()
+        .unwrap();
+    let mut requests: Vec<_> = (0..10)
+        .map(|chat| Request::new(format!("oc_{chat}"), [USER], true))
+        .collect();
+    requests[1] =
+        Request::new("oc_1", (0..30).map(|user| format!("ou_{user}")), true).timeout(Duration::from_secs(1));
+    let items: Vec<_> = client
+        .set_time_sensitive_many(requests)
+        .concurrency(2)
+        .collect()
+        .await;
+    let failed: Vec<_> = items
+        .iter()
+        .filter(|item| item.result.is_err())
+        .map(|item| item.index)
+        .collect();
+    assert_eq!((items.len(), &failed[..]), (10, &[1][..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_revoked_when_the_minute_is_used_up_does_not_end_the_others() {
+    const REQUESTS: usize = 3000;
+    let stage = stage(REQUESTS, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(50)))
+        .build()
+        .unwrap();
+    let requests = (0..REQUESTS).map(|chat| Request::new(format!("oc_{chat}"), [USER], true));
+    let mut many = client.set_time_sensitive_many(requests);
+    let mut done = 0;
+    while many.next().await.is_some() {
+        done += 1;
+        if done == 950 {
+            stage.revoke_tokens();
+        }
+    }
+    assert_eq!(done, REQUESTS);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_for_many_users_is_split_and_put_together_in_order() {
     let stage = stage(0, Switches::unlimited());
