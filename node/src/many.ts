@@ -221,7 +221,14 @@ export class Many {
       return
     }
     if (signal !== undefined) {
-      this.#forgetSignal = onAbort(signal, () => this.#abort(signal))
+      // Weak: a signal may live as long as the program, and a handle that was dropped is collected.
+      const handle = new WeakRef(this)
+      this.#forgetSignal = onAbort(signal, () => {
+        const living = handle.deref()
+        if (living !== undefined) {
+          living.#abort(signal)
+        }
+      })
     }
     const room = this.#native.concurrency
     try {

@@ -265,7 +265,7 @@ client = sandbox.client()
 call(client)
 import logging
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(message).6s")
-print(fail(client))
+sys.stdout.write(fail(client) + "\\n")  # at once: another thread writes, too
 """
     )
     assert (ended.code, ended.err) == (0, ""), ended

@@ -861,3 +861,52 @@ print(len(list(many)), many.report().succeeded)
     refused = "began them, from which this one was forked"[-40:]
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.out.splitlines() == [refused] * 3 + ["3 True", "0", "299 300"], ended
+
+
+def test_closing_from_the_progress_callback_hands_nothing_out_twice(sandbox: Sandbox):
+    with sandbox.client() as client:
+        many = client.set_time_sensitive_many([PIN] * 5, progress=lambda _: many.close())
+        handed_out = [item.index for item in many]
+        report = many.report()
+        unread = [item.index for item in report.unread]
+        unfinished = [left.index for left in report.unfinished]
+        assert sorted(handed_out + unread + unfinished) == list(range(report.taken))
+
+
+def test_a_progress_callback_that_raises_ends_the_loop(sandbox: Sandbox):
+    def fail(_: object) -> None:
+        raise ValueError("a bug of the caller's")
+
+    with sandbox.client() as client:
+        many = client.set_time_sensitive_many([PIN] * 5, progress=fail)
+        with pytest.raises(ValueError, match="a bug"):
+            next(many)
+        handed_out = [item.index for item in many]
+        report = many.report()
+        unread = [item.index for item in report.unread]
+        unfinished = [left.index for left in report.unfinished]
+        assert sorted(handed_out + unread + unfinished) == list(range(report.taken))
+
+
+def test_a_failure_that_is_never_raised_does_not_keep_the_client(sandbox: Sandbox):
+    async def failing(may_fail: asyncio.Event, failed: asyncio.Event) -> AsyncIterator[Any]:
+        yield PIN
+        await may_fail.wait()
+        failed.set()
+        raise ValueError("a bug of the source's")
+
+    async def leave() -> weakref.ref[AsyncClient]:
+        client = sandbox.async_client()
+        may_fail, failed = asyncio.Event(), asyncio.Event()
+        many = client.set_time_sensitive_many(failing(may_fail, failed))
+        await anext(many)
+        may_fail.set()
+        await failed.wait()
+        await asyncio.sleep(0)
+        await many.aclose()
+        await client.aclose()
+        return weakref.ref(client)
+
+    client = asyncio.run(leave())
+    gc.collect()
+    assert client() is None

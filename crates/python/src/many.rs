@@ -69,7 +69,7 @@ struct State {
     read: usize,
     is_all_read: bool,
     /// Why reading ended early; to be raised after what had finished.
-    failure: Option<PyErr>,
+    failure: Option<Py<PyAny>>,
     is_left: bool,
 }
 
@@ -315,14 +315,15 @@ impl Many {
     /// Whether another request may be read: there is room, the client is open, nothing failed.
     fn may_read(&self, py: Python<'_>) -> PyResult<bool> {
         self.begin(py)?;
-        let mut state = lock(&self.state);
-        if !state.is_reading() || state.handed_in.len() >= self.concurrency {
-            return Ok(false);
+        {
+            let state = lock(&self.state);
+            if !state.is_reading() || state.handed_in.len() >= self.concurrency {
+                return Ok(false);
+            }
         }
         // Those on their way go on to their end, as single calls do.
         if let Err(error) = self.client.get().check_open(py) {
-            state.failure = Some(error);
-            state.end_reading();
+            self.end_reading_with(py, error);
             return Ok(false);
         }
         Ok(true)
@@ -398,7 +399,7 @@ impl Many {
         {
             let failure = lock(&self.state).failure.take();
             return match failure {
-                Some(failure) => Err(failure),
+                Some(failure) => Err(PyErr::from_value(failure.into_bound(py))),
                 None if is_told => Ok(None),
                 None => Err(broken()),
             };
@@ -507,13 +508,17 @@ impl Many {
                 visit.call(&handed_in.request)?;
                 visit.call(&handed_in.error)?;
             }
+            visit.call(&state.failure)?;
         }
         Ok(())
     }
 
     fn __clear__(&self) {
-        let handed_in = mem::take(&mut lock(&self.state).handed_in);
-        drop(handed_in);
+        let (handed_in, failure) = {
+            let mut state = lock(&self.state);
+            (mem::take(&mut state.handed_in), state.failure.take())
+        };
+        drop((handed_in, failure));
     }
 }
 
@@ -572,13 +577,22 @@ impl Many {
         if !error.is_instance_of::<PyException>(py) {
             return Err(error);
         }
-        let mut state = lock(&self.state);
-        state.failure = Some(error);
-        state.end_reading();
-        if let Some(shared) = state.shared() {
+        self.end_reading_with(py, error);
+        if let Some(shared) = lock(&self.state).shared() {
             shared.stop.notify_one();
         }
         Ok(())
+    }
+
+    /// Neither making nor dropping an exception may happen under the lock: both may run Python's code.
+    fn end_reading_with(&self, py: Python<'_>, error: PyErr) {
+        let error = error.into_value(py).into_any();
+        let earlier = {
+            let mut state = lock(&self.state);
+            state.end_reading();
+            state.failure.replace(error)
+        };
+        drop(earlier);
     }
 
     fn shared(&self) -> PyResult<Option<Arc<Shared>>> {

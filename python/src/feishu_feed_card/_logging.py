@@ -53,7 +53,8 @@ def _handle(level: int, created: float | None, message: str, fields: dict[str, o
             record.created = created
             record.msecs = float(int(created % 1 * 1000))
         _logger.handle(record)
-    except Exception:
-        # As `logging` does with a handler that fails; the next record may fare better.
+    except BaseException:
+        # As `logging` does with a handler that fails; the next record may fare better, and a SystemExit would
+        # end this thread alone.
         if logging.raiseExceptions:
             traceback.print_exc()

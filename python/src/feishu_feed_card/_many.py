@@ -217,7 +217,11 @@ class _Handle:
 
     def __repr__(self) -> str:
         name = f"feishu_feed_card.{type(self).__name__}"
-        return f"<{name}, {self._bound.progress()[0]} done{', left' if self._is_over else ''}>"
+        try:
+            done = f"{self._bound.progress()[0]} done"
+        except RuntimeError:
+            done = "of another process"
+        return f"<{name}, {done}{', left' if self._is_over else ''}>"
 
 
 class Many(_Handle):
@@ -235,7 +239,7 @@ class Many(_Handle):
             self._next_batch()
         return self._batch.pop()
 
-    def _next_batch(self) -> list[Item]:
+    def _next_batch(self) -> None:
         if self._is_over or self._iterator is None:
             raise StopIteration
         try:
@@ -248,8 +252,13 @@ class Many(_Handle):
             self._tell()
             raise StopIteration
         self._batch = batch
-        self._tell()
-        return batch
+        try:
+            self._tell()
+        except BaseException:
+            # As with a generator: where an error comes through, that is the end.
+            self._is_over = True
+            self._bound.stop()
+            raise
 
     def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
