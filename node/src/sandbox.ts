@@ -223,6 +223,10 @@ export class Sandbox {
     return this.#ask('faults_left')
   }
 
+  script(): Fault[] {
+    return this.#ask('script')
+  }
+
   switches(): Required<Switches> {
     return this.#ask('switches')
   }

@@ -95,6 +95,15 @@ def test_every_control_has_a_method():
     assert [name for name in known if not hasattr(sandbox, name)] == []
 
 
+def test_what_is_left_of_the_script():
+    with Sandbox() as sandbox, sandbox.client(max_retries=0) as client:
+        sandbox.faults([{"on": "call", "times": 2, "code": 230001}])
+        with pytest.raises(RejectedError):
+            client.set_bot_time_sensitive([sandbox.USER], True)
+        assert [(step["times"], step["code"]) for step in sandbox.script()] == [(1, 230001)]
+        assert sandbox.state()["over_limit"] == 0
+
+
 def test_what_is_wrong_with_a_world_or_a_fault():
     with pytest.raises(ValueError, match="not a world: unknown field `chat`"):
         Sandbox({"chat": []})  # type: ignore[typeddict-unknown-key]

@@ -161,6 +161,8 @@ class State(TypedDict):
     now_ms: float
     request_count: int
     token_fetches: int
+    over_limit: int
+    """Calls that the platform itself, not the fault script, refused for their frequency."""
     faults_left: int
     pinned: dict[str, list[str]]
     bot_pinned: dict[str, list[str]]
@@ -335,6 +337,11 @@ class Sandbox:
     def faults_left(self) -> int:
         """How many steps of the fault script have not been taken."""
         return int(self.control("faults_left"))
+
+    def script(self) -> list[Fault]:
+        """The steps of the fault script that are left, with the `times` that are left of them."""
+        script: list[Fault] = self.control("script")
+        return script
 
     def switches(self) -> Switches:
         """All switches."""
