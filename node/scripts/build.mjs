@@ -1,9 +1,10 @@
 // Builds the native module with cargo and the facade with tsc:
 //
-//   node scripts/build.mjs [--debug] [--check] [--target TRIPLE]
+//   node scripts/build.mjs [--debug] [--check] [--target TRIPLE] [--zig]
 //
 // `src/binding.ts`, the native module's types, is written from what the build says of them; with
-// `--check` it is an error if that changes the committed file.
+// `--check` it is an error if that changes the committed file. With `--zig` cargo-zigbuild links, and the triple of
+// a target may end with a version of glibc.
 import { spawnSync } from 'node:child_process'
 import {
   copyFileSync,
@@ -20,7 +21,12 @@ import { declarations } from './declarations.mjs'
 import { nativeFile, platformOf } from './platforms.mjs'
 
 const { values: options } = parseArgs({
-  options: { debug: { type: 'boolean' }, check: { type: 'boolean' }, target: { type: 'string' } },
+  options: {
+    debug: { type: 'boolean' },
+    check: { type: 'boolean' },
+    target: { type: 'string' },
+    zig: { type: 'boolean' },
+  },
 })
 const root = path.join(import.meta.dirname, '..')
 
@@ -37,7 +43,7 @@ function buildNative() {
   const said = run(
     'cargo',
     [
-      'build',
+      options.zig ? 'zigbuild' : 'build',
       '--package=feishu-feed-card-node',
       '--message-format=json-render-diagnostics',
       ...(options.debug ? [] : ['--release']),
@@ -57,7 +63,7 @@ function buildNative() {
     throw new Error('cargo made no native module')
   }
   // Moved into place in one step: a process that has the old one loaded keeps it whole.
-  const file = path.join(root, nativeFile(platformOf(options.target)))
+  const file = path.join(root, nativeFile(platformOf(options.target?.replace(/\.[\d.]+$/, ''))))
   copyFileSync(library, `${file}.new`)
   renameSync(`${file}.new`, file)
 

@@ -2,8 +2,10 @@
 
 mod bench;
 mod demo;
+mod musl;
 mod node;
 mod options;
+mod package;
 mod python;
 mod run;
 mod test;
@@ -22,7 +24,7 @@ struct Command {
     run: fn(&mut Run, &Options) -> Result<(), String>,
 }
 
-const COMMANDS: [Command; 4] = [
+const COMMANDS: [Command; 5] = [
     Command {
         name: "bench",
         what: "measures ours beside everyone else, and writes docs/benchmarks",
@@ -34,6 +36,12 @@ const COMMANDS: [Command; 4] = [
         what: "pins and unpins the platform page's example group from Rust, Python and Node",
         options: &[],
         run: |run, _| demo::demo(run),
+    },
+    Command {
+        name: "package",
+        what: "builds what is published, for glibc and musl, and looks at it",
+        options: &[],
+        run: |run, _| package::package(run),
     },
     Command {
         name: "test",

