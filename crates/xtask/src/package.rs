@@ -102,7 +102,7 @@ pub(crate) fn wheel(run: &mut Run, venv: &Venv, target: &Target) -> Result<PathB
         ])
         .args(["--compatibility", target.tag, "--out", "dist"])
         .current_dir(run.root.join("python"));
-    target.lets_build(&mut maturin);
+    target.lets_build(run, &mut maturin)?;
     run.step("wheel", maturin)?;
 
     let wheel = built_wheel(run, target.tag)?;
@@ -126,15 +126,28 @@ pub(crate) fn node_module(run: &mut Run, venv: &Venv, target: &Target) -> Result
     let mut build = node::npm(run, arguments);
     // For cargo-zigbuild and zig.
     venv.activate(&mut build);
-    target.lets_build(&mut build);
+    target.lets_build(run, &mut build)?;
     run.step("Node module", build)
 }
 
 impl Target {
-    fn lets_build(&self, command: &mut Command) {
+    fn lets_build(&self, run: &Run, command: &mut Command) -> Result<(), String> {
         if let Some(std) = &self.std {
             std.apply(command);
+            return Ok(());
         }
+        // Zig would put an unwinder of its own into the library. glibc ends a thread with libgcc's, as CPython
+        // does with daemon threads at exit, and one that meets the other's frames is a segmentation fault.
+        let mut gcc = run.command("gcc");
+        gcc.arg("-print-file-name=libgcc_s.so.1");
+        let libgcc = output(gcc)
+            .filter(|path| Path::new(path).is_absolute())
+            .ok_or("gcc is needed, for its libgcc_s.so.1")?;
+        command.env(
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+            format!("-C link-arg={libgcc}"),
+        );
+        Ok(())
     }
 }
 
