@@ -2,6 +2,8 @@
 
 mod bench;
 mod demo;
+mod free_threaded;
+mod matrix;
 mod musl;
 mod node;
 mod options;
@@ -24,7 +26,7 @@ struct Command {
     run: fn(&mut Run, &Options) -> Result<(), String>,
 }
 
-const COMMANDS: [Command; 5] = [
+const COMMANDS: [Command; 6] = [
     Command {
         name: "bench",
         what: "measures ours beside everyone else, and writes docs/benchmarks",
@@ -36,6 +38,12 @@ const COMMANDS: [Command; 5] = [
         what: "pins and unpins the platform page's example group from Rust, Python and Node",
         options: &[],
         run: |run, _| demo::demo(run),
+    },
+    Command {
+        name: "matrix",
+        what: "tests what is published on every Python, Node, Bun and Deno there is",
+        options: &[],
+        run: |run, _| matrix::matrix(run),
     },
     Command {
         name: "package",
