@@ -61,6 +61,12 @@ pub(crate) fn package(run: &mut Run) -> Result<(), String> {
     let venv = tools(run)?;
     node::install(run)?;
     remove(&run.root.join(WHEELS))?;
+    // What lies there from an earlier run would be packed too.
+    for module in files(run, "node")? {
+        if module.extension().is_some_and(|extension| extension == "node") {
+            fs::remove_file(&module).map_err(|error| format!("{}: {error}", module.display()))?;
+        }
+    }
 
     let mut targets = vec![GNU];
     let left_out = musl::Std::find(run).map(|std| targets.push(musl(std))).err();
