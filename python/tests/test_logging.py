@@ -371,3 +371,33 @@ fail(client)
     assert code == "0"
     assert lines.count(f"{own} WARNING failed") == 2, ended
     assert lines.count(f"{child} WARNING failed") == 1, ended
+
+
+def test_a_handler_that_fails_where_nobody_can_be_told_is_asked_again():
+    ended = run(
+        SCRIPT
+        + """
+import logging, time
+
+seen = []
+
+class Failing(logging.Handler):
+    def emit(self, record):
+        seen.append(record)
+        raise ValueError("a bug of the handler's")
+
+logging.basicConfig(level=logging.DEBUG, handlers=[Failing()])
+client = sandbox.client()
+sys.stderr.close()
+for _ in range(2):
+    before = len(seen)
+    call(client)
+    end = time.monotonic() + 10
+    while len(seen) == before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(seen) > before
+    time.sleep(0.1)
+print("told")
+"""
+    )
+    assert (ended.code, ended.out.strip()) == (0, "told"), ended

@@ -910,3 +910,17 @@ def test_a_failure_that_is_never_raised_does_not_keep_the_client(sandbox: Sandbo
     client = asyncio.run(leave())
     gc.collect()
     assert client() is None
+
+
+def test_a_second_thread_does_not_end_the_loop_of_the_first(sandbox: Sandbox):
+    sandbox.faults([{"on": "call", "delay_after_ms": 1500}])
+    with sandbox.client() as client:
+        many = client.set_time_sensitive_many([PIN] * 20, concurrency=1)
+        handed_out: list[Item] = []
+        first = threading.Thread(target=lambda: handed_out.extend(many))
+        first.start()
+        eventually(lambda: many._is_waiting)
+        with pytest.raises(RuntimeError, match="another thread waits"):
+            next(many)
+        first.join(10)
+        assert [item.index for item in handed_out] == list(range(20))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
+import sys
 import threading
 import traceback
 
@@ -56,5 +58,7 @@ def _handle(level: int, created: float | None, message: str, fields: dict[str, o
     except BaseException:
         # As `logging` does with a handler that fails; the next record may fare better, and a SystemExit would
         # end this thread alone.
-        if logging.raiseExceptions:
-            traceback.print_exc()
+        if logging.raiseExceptions and sys.stderr is not None:
+            # It may be closed.
+            with contextlib.suppress(OSError, ValueError):
+                traceback.print_exc()

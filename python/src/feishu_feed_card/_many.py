@@ -174,6 +174,8 @@ class Report(Record):
 class _Handle:
     """What both handles have in common: the results on hand, the progress, the report."""
 
+    _is_waiting = False
+
     def __init__(
         self,
         bound: _native.Many,
@@ -240,13 +242,18 @@ class Many(_Handle):
         return self._batch.pop()
 
     def _next_batch(self) -> None:
+        if self._is_waiting:
+            raise RuntimeError("another thread waits for the next result")
         if self._is_over or self._iterator is None:
             raise StopIteration
+        self._is_waiting = True
         try:
             batch = self._bound.next_batch(self._iterator)
         except BaseException:
             self._is_over = True
             raise
+        finally:
+            self._is_waiting = False
         if batch is None:
             self._is_over = True
             self._tell()
@@ -305,7 +312,6 @@ class AsyncMany(_Handle):
     """
 
     _feeder: _Feeder | None = None
-    _is_waiting = False
 
     def __init__(
         self,
