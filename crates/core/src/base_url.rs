@@ -11,11 +11,9 @@ use crate::input::shown;
 /// A checked `base_url`.
 #[derive(Clone)]
 pub(crate) struct BaseUrl {
-    /// Without a trailing slash.
-    text: String,
-    /// Scheme and authority, which cost nothing to clone.
+    url: Url,
+    /// Scheme and authority, which cost nothing to clone, and the path.
     origin: Uri,
-    is_loopback: bool,
 }
 
 impl BaseUrl {
@@ -35,30 +33,29 @@ impl BaseUrl {
         {
             return Err(invalid(shown(without_query(text)), expected));
         }
-        let is_loopback = is_loopback(&url);
-        if url.scheme() == "http" && !allow_http && !is_loopback {
+        if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
             return Err(invalid(
                 shown(text),
                 "https: over http the token travels readable to everyone; allow_http permits it",
             ));
         }
-        let text = url.as_str().trim_end_matches('/').to_owned();
-        let Ok(origin) = Uri::try_from(&text) else {
-            return Err(invalid(shown(&text), expected));
+        let Ok(origin) = Uri::try_from(url.as_str()) else {
+            return Err(invalid(shown(text), expected));
         };
-        Ok(Self {
-            text,
-            origin,
-            is_loopback,
-        })
+        Ok(Self { url, origin })
     }
 
+    /// Without a trailing slash.
     pub(crate) fn as_str(&self) -> &str {
-        &self.text
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
     }
 
     pub(crate) fn is_loopback(&self) -> bool {
-        self.is_loopback
+        is_loopback(&self.url)
     }
 
     /// What lies there under a path, given in pieces.
@@ -95,6 +92,6 @@ fn is_loopback(url: &Url) -> bool {
 
 impl fmt::Debug for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("BaseUrl").field(&self.text).finish()
+        f.debug_tuple("BaseUrl").field(&self.as_str()).finish()
     }
 }
