@@ -256,7 +256,8 @@ class Client(_BaseClient):
                 have.
             total_timeout: How many seconds all of it may take; without bound unless said. After that no
                 request is read, and those that were read and have no answer come back with an error. A
-                request's own `timeout` counts from its first slot of the quota, without the wait for further ones.
+                request's own `timeout` counts from its first slot of the quota, without the
+                wait for further ones.
 
         Returns:
             An iterator of `Item`s, one for each request, in the order they finish; its `report()` tells what
@@ -431,7 +432,8 @@ class AsyncClient(_BaseClient):
                 have.
             total_timeout: How many seconds all of it may take; without bound unless said. After that no
                 request is read, and those that were read and have no answer come back with an error. A
-                request's own `timeout` counts from its first slot of the quota, without the wait for further ones.
+                request's own `timeout` counts from its first slot of the quota, without the
+                wait for further ones.
 
         Returns:
             An async iterator of `Item`s, one for each request, in the order they finish; awaiting its
