@@ -13,8 +13,8 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Sleep, sleep_until};
 use tracing::instrument::WithSubscriber;
 
-use crate::call::{End, TimeLimit, after};
 use crate::client::Client;
+use crate::deadline::{End, TimeLimit, after};
 use crate::error::{Error, ErrorKind, Station};
 use crate::input::{Request, without_repeats};
 use crate::outcome::{Outcome, UserIds};
