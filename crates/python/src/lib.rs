@@ -35,6 +35,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<loops::Calls>()?;
     module.add_class::<many::Many>()?;
     module.add_class::<provider::Answer>()?;
+    module.add_class::<provider::Attendant>()?;
     module.add_class::<quota::Quota>()?;
     module.add_class::<sandbox::Sandbox>()?;
     module.add_function(wrap_pyfunction!(logs::close_log, module)?)?;

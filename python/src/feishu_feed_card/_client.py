@@ -62,7 +62,7 @@ class _BaseClient:
                 needs a token; any other function runs in a thread of its own, so that it may block. It is
                 called once however many calls wait, when the token nears its end, and when the platform
                 refuses the token: then it should return a different one. (`Client` runs an `async def`
-                with `asyncio.run` in that thread.)
+                with `asyncio.run` in that thread, also while nobody waits for the next of many results.)
             tenant_key: Makes the app a store app, acting for this tenant.
             app_ticket: The ticket that the platform pushed to the store app last; later ones go to
                 `set_app_ticket`.
@@ -252,8 +252,8 @@ class Client(_BaseClient):
             concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
                 said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
                 are ever read ahead.
-            progress: Called with a `Progress` on the calling thread, as results come, the last time when all
-                have.
+            progress: A function, not an async one. Called with a `Progress` on the calling thread, where
+                there is something new: as results come, about once a second while none does, and at the end.
             total_timeout: How many seconds all of it may take; without bound unless said. After that no
                 request is read, and those that were read and have no answer come back with an error. A
                 request's own `timeout` counts from its first slot of the quota, without the
@@ -424,12 +424,13 @@ class AsyncClient(_BaseClient):
 
         Args:
             requests: Any iterable or async iterable of mappings with the parameters of
-                `set_time_sensitive`, of any length. It is read on the event loop.
+                `set_time_sensitive`, of any length. It is read on the event loop on which the first result is
+                asked for; an iterable for some milliseconds at a time, so that other tasks have their turns.
             concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
                 said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
                 are ever read ahead.
-            progress: Called with a `Progress` on the event loop, as results come, the last time when all
-                have.
+            progress: A function, not an async one. Called with a `Progress` on the event loop, where there is
+                something new: as results come, about once a second while none does, and at the end.
             total_timeout: How many seconds all of it may take; without bound unless said. After that no
                 request is read, and those that were read and have no answer come back with an error. A
                 request's own `timeout` counts from its first slot of the quota, without the

@@ -237,6 +237,7 @@ class Many(_Handle):
         return self
 
     def __next__(self) -> Item:
+        self._bound.check_process()
         while not self._batch:
             self._next_batch()
         return self._batch.pop()
@@ -327,6 +328,7 @@ class AsyncMany(_Handle):
         return self
 
     async def __anext__(self) -> Item:
+        self._bound.check_process()
         while not self._batch:
             await self._next_batch()
         return self._batch.pop()
@@ -359,14 +361,11 @@ class AsyncMany(_Handle):
         if self._source is not None and self._feeder is None:
             self._feeder = _Feeder(bound, self._source)
             self._source = None
-        has_waited = False
-        while True:
-            if self._iterator is not None:
-                bound.read(self._iterator)
-            waiting = bound.ready()
-            if waiting is None:
-                break
-            has_waited = True
+        if self._feeder is not None:
+            self._feeder.check_loop()
+        has_more = self._iterator is not None and bound.read(self._iterator)
+        waiting = None if has_more else bound.ready()
+        if waiting is not None:
             await _end_of(waiting)
         batch = bound.take()
         if batch is None:
@@ -375,17 +374,18 @@ class AsyncMany(_Handle):
         if self._feeder is not None:
             self._feeder.wake()
         self._tell()
-        if not has_waited:
+        if waiting is None:
             from asyncio import sleep
 
-            # Results that come as fast as they are taken must not keep the loop's other tasks waiting.
+            # Neither results that come as fast as they are taken nor an iterable that is slow may keep the
+            # loop's other tasks waiting.
             await sleep(0)
         return batch
 
     def _stop(self) -> None:
         self._bound.stop()
         if self._feeder is not None:
-            self._feeder.task.cancel()
+            self._feeder.cancel()
 
     async def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
@@ -418,9 +418,7 @@ class AsyncMany(_Handle):
         """Stops what is still on its way. The report can still be asked for."""
         self._stop()
         if self._feeder is not None:
-            from asyncio import wait
-
-            await wait([self._feeder.task])
+            await self._feeder.end()
         # Results that were on their way to the end wake this too.
         while (waiting := self._bound.ended()) is not None:
             await _end_of(waiting)
@@ -460,6 +458,7 @@ class _Feeder:
         self._bound = bound
         self._source = source
         self._room: Future[None] | None = None
+        self._is_cancelled = False
         self._loop = get_running_loop()
         self.task = self._loop.create_task(self._feed())
 
@@ -468,12 +467,40 @@ class _Feeder:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
+    def check_loop(self) -> None:
+        """Raises on another loop than the one that reads the requests."""
+        if not self._is_on_its_loop():
+            raise RuntimeError(
+                "the requests are read on another event loop, where the first result was asked for"
+            )
+
+    def cancel(self) -> None:
+        """From the loop itself, or from any other."""
+        self._is_cancelled = True
+        if self._is_on_its_loop():
+            self.task.cancel()
+        else:
+            self.cancel_soon()
+
     def cancel_soon(self) -> None:
         """From any thread, also when the loop is gone."""
+        self._is_cancelled = True
         try:  # noqa: SIM105 -- contextlib would have to be loaded
             self._loop.call_soon_threadsafe(self.task.cancel)
         except RuntimeError:
             pass  # closed
+
+    async def end(self) -> None:
+        """Waits for the task's end, where its loop is the one that runs."""
+        if self._is_on_its_loop():
+            from asyncio import wait
+
+            await wait([self.task])
+
+    def _is_on_its_loop(self) -> bool:
+        from asyncio import get_running_loop
+
+        return get_running_loop() is self._loop
 
     async def _feed(self) -> None:
         iterator: AsyncIterator[Request] | None = None
@@ -485,8 +512,12 @@ class _Feeder:
             self._bound.end_reading()
         except Exception as error:
             self._bound.fail(error)
-        except BaseException:
-            self._bound.stop()
+        except BaseException as error:
+            if self._is_cancelled:
+                self._bound.stop()
+            else:
+                # The source's own: what it waits for was cancelled.
+                self._bound.fail(error)
             raise
         finally:
             if hasattr(iterator, "athrow"):
