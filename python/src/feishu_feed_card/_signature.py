@@ -18,16 +18,17 @@ def checked(function: _F) -> _F:
     """Makes a call that does not fit the signature an InvalidInputError that names the argument."""
     if function.__code__.co_flags & _CO_COROUTINE:
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
             try:
                 coroutine = function(*args, **kwargs)
             except TypeError:
                 raise _mismatch(function, args, kwargs) from None
             return await coroutine
 
+        call: Callable[..., Any] = call_async
     else:
 
-        def call(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+        def call_blocking(*args: Any, **kwargs: Any) -> Any:
             try:
                 return function(*args, **kwargs)
             except TypeError as error:
@@ -35,6 +36,8 @@ def checked(function: _F) -> _F:
                 if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                     raise
                 raise _mismatch(function, args, kwargs) from None
+
+        call = call_blocking
 
     for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
         setattr(call, name, getattr(function, name))
