@@ -820,6 +820,13 @@ def test_what_cancels_an_async_iterable_from_inside_comes_through(runner: Any, a
     runner(main())
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["iterable", "async iterable"])
+def test_without_a_loop(async_client: AsyncClient, is_async: bool):
+    many = async_client.set_time_sensitive_many(asynchronously([PIN]) if is_async else [PIN])
+    with pytest.raises(RuntimeError, match="under trio"):
+        many.__anext__().send(None)
+
+
 @RUNS
 def test_a_loop_that_goes_on_in_another_event_loop(runner: Any, async_client: AsyncClient):
     async def requests() -> AsyncIterator[Request]:

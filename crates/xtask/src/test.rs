@@ -91,7 +91,10 @@ fn typescript(run: &mut Run) -> Result<(), String> {
 
 /// The other type checker that people use for Python. It comes from npm.
 fn pyright(run: &mut Run, venv: &Venv) -> Result<(), String> {
-    let mut pyright = node::npm(run, ["exec", "--offline", "--", "pyright", "--project", "../python"]);
+    let mut pyright = node::npm(
+        run,
+        ["exec", "--offline", "--", "pyright", "--project", "../python"],
+    );
     pyright.arg("--pythonpath").arg(venv.program("python"));
     run.step("pyright", pyright)
 }

@@ -305,7 +305,8 @@ class AsyncClient(_BaseClient):
     """Pins group chats to the top of people's message lists, and unpins them again; for asyncio.
 
     Its options are `Client`'s. May be used from many tasks at once, and from several event loops; they
-    share its token, connections and quota. Cancelling a task stops its request.
+    share its token, connections and quota. Cancelling a task stops its request. The loop may be uvloop's;
+    under trio use a `Client` in threads.
 
     Example:
         >>> import asyncio

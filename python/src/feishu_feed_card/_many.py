@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from feishu_feed_card._native import running_loop
 from feishu_feed_card._record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Future
+    from asyncio import AbstractEventLoop, Future
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
     from types import TracebackType
 
@@ -357,12 +358,13 @@ class AsyncMany(_Handle):
 
     async def _found(self) -> list[Item] | None:
         bound = self._bound
+        loop = running_loop()
         bound.may_read()  # begins
         if self._source is not None and self._feeder is None:
-            self._feeder = _Feeder(bound, self._source)
+            self._feeder = _Feeder(bound, self._source, loop)
             self._source = None
-        if self._feeder is not None:
-            self._feeder.check_loop()
+        if self._feeder is not None and self._feeder.loop is not loop:
+            raise RuntimeError("the requests are read on another event loop: that of the first result")
         has_more = self._iterator is not None and bound.read(self._iterator)
         waiting = None if has_more else bound.ready()
         if waiting is not None:
@@ -452,32 +454,23 @@ async def _end_of(waiting: tuple[Future[None], _native.Call]) -> None:
 class _Feeder:
     """Reads an async iterable in a task of its own. It does not know the handle, which may be dropped."""
 
-    def __init__(self, bound: _native.Many, source: AsyncIterable[Request]) -> None:
-        from asyncio import get_running_loop
-
+    def __init__(self, bound: _native.Many, source: AsyncIterable[Request], loop: AbstractEventLoop) -> None:
         self._bound = bound
         self._source = source
         self._room: Future[None] | None = None
         self._is_cancelled = False
-        self._loop = get_running_loop()
-        self.task = self._loop.create_task(self._feed())
+        self.loop = loop
+        self.task = loop.create_task(self._feed())
 
     def wake(self) -> None:
         """Says that results were taken: there is room again."""
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
-    def check_loop(self) -> None:
-        """Raises on another loop than the one that reads the requests."""
-        if not self._is_on_its_loop():
-            raise RuntimeError(
-                "the requests are read on another event loop, where the first result was asked for"
-            )
-
     def cancel(self) -> None:
         """From the loop itself, or from any other."""
         self._is_cancelled = True
-        if self._is_on_its_loop():
+        if running_loop() is self.loop:
             self.task.cancel()
         else:
             self.cancel_soon()
@@ -486,21 +479,16 @@ class _Feeder:
         """From any thread, also when the loop is gone."""
         self._is_cancelled = True
         try:  # noqa: SIM105 -- contextlib would have to be loaded
-            self._loop.call_soon_threadsafe(self.task.cancel)
+            self.loop.call_soon_threadsafe(self.task.cancel)
         except RuntimeError:
             pass  # closed
 
     async def end(self) -> None:
         """Waits for the task's end, where its loop is the one that runs."""
-        if self._is_on_its_loop():
+        if running_loop() is self.loop:
             from asyncio import wait
 
             await wait([self.task])
-
-    def _is_on_its_loop(self) -> bool:
-        from asyncio import get_running_loop
-
-        return get_running_loop() is self._loop
 
     async def _feed(self) -> None:
         iterator: AsyncIterator[Request] | None = None
@@ -528,6 +516,6 @@ class _Feeder:
         while self._bound.is_reading():
             if self._bound.may_read():
                 return True
-            self._room = self._loop.create_future()
+            self._room = self.loop.create_future()
             await self._room
         return False

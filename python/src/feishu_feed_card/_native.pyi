@@ -1,6 +1,6 @@
 """The extension module. Only the package itself uses it, but for `Quota`."""
 
-from asyncio import Future
+from asyncio import AbstractEventLoop, Future
 from collections.abc import Iterator, Mapping
 from typing import final
 
@@ -25,6 +25,7 @@ __all__ = [
     "invalid_input",
     "next_log_records",
     "raise_for_failed",
+    "running_loop",
 ]
 
 __version__: str
@@ -122,3 +123,4 @@ def next_log_records() -> tuple[list[tuple[int, float, str, dict[str, object]]],
 def example_world() -> str: ...
 def invalid_input(field: str, value: str, expected: str) -> Exception: ...
 def raise_for_failed(outcome: Outcome) -> None: ...
+def running_loop() -> AbstractEventLoop: ...
