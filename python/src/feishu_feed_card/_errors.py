@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feishu_feed_card._record import Record
+from feishu_feed_card._outcome import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
