@@ -57,6 +57,10 @@ class FailedUserReason(Record):
         error_code: The platform's code for this user; 0 in its own example.
         error_message: The reason in the platform's words, such as "The user is not in the chat".
         user_id: The user, where the app has the field permission for that kind of id; else None.
+
+    Example:
+        >>> FailedUserReason(0, "The user is not in the chat", "ou_1").user_id
+        'ou_1'
     """
 
     __slots__ = ("error_code", "error_message", "user_id")
