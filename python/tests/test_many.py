@@ -1043,6 +1043,29 @@ print("leaving")
     assert (ended.code, ended.out, ended.err) == (0, "leaving\n", ""), ended
 
 
+def test_exit_in_the_middle_with_a_token_provider():
+    ended = run(
+        SCRIPT
+        + """
+from feishu_feed_card import Client
+import json, urllib.request
+
+def provider():
+    app = json.dumps({"app_id": sandbox.APP_ID, "app_secret": sandbox.APP_SECRET}).encode()
+    url = sandbox.base_url + "/open-apis/auth/v3/tenant_access_token/internal"
+    with urllib.request.urlopen(urllib.request.Request(url, app), timeout=10) as answer:
+        return json.load(answer)["tenant_access_token"]
+
+client = sandbox.client(token_provider=provider, rate_limit=None)
+finished = client.set_time_sensitive_many([PIN] * 5)
+print(len(list(finished)))
+many = client.set_time_sensitive_many(PIN for _ in range(300))
+print(next(many).error, "token provider" in str(threading.enumerate()))
+"""
+    )
+    assert (ended.code, ended.out, ended.err) == (0, "5\nNone True\n", ""), ended
+
+
 def test_a_fork_while_it_runs():
     ended = run(
         SCRIPT

@@ -509,7 +509,12 @@ impl Many {
 
     /// Raises in a fork's child, which has its parent's results in its memory, too.
     fn check_process(&self) -> PyResult<()> {
-        self.shared().map(drop)
+        if lock(&self.state).is_of_this_process() {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err(
+            "these calls are made by the process that began them, from which this one was forked",
+        ))
     }
 
     /// How far it has come: done, total, failed, waiting for the quota, and the least seconds it takes yet.
@@ -674,13 +679,8 @@ impl Many {
     }
 
     fn shared(&self) -> PyResult<Option<Arc<Shared>>> {
-        let state = lock(&self.state);
-        if !state.is_of_this_process() {
-            return Err(PyRuntimeError::new_err(
-                "these calls are made by the process that began them, from which this one was forked",
-            ));
-        }
-        Ok(state.shared().cloned())
+        self.check_process()?;
+        Ok(lock(&self.state).shared().cloned())
     }
 
     fn board(&self, py: Python<'_>) -> PyResult<Option<Arc<crate::provider::Board>>> {
