@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from feishu_feed_card._native import running_loop
 from feishu_feed_card._outcome import Record
 
@@ -19,6 +21,17 @@ if TYPE_CHECKING:
     from feishu_feed_card._types import Request
 
 _put = object.__setattr__
+
+_forks = 0
+"""How often this process is a fork of another: asking for its id would cost a system call a result."""
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 class Item(Record):
@@ -191,6 +204,7 @@ class _Handle:
         self._unread: list[Item] = []
         self._report: Report | None = None
         self._is_over = False
+        self._forks = _forks
 
     def _tell(self) -> None:
         if self._progress is not None:
@@ -238,7 +252,8 @@ class Many(_Handle):
         return self
 
     def __next__(self) -> Item:
-        self._bound.check_process()
+        if self._forks != _forks:
+            self._bound.check_process()
         while not self._batch:
             self._next_batch()
         return self._batch.pop()
@@ -329,7 +344,8 @@ class AsyncMany(_Handle):
         return self
 
     async def __anext__(self) -> Item:
-        self._bound.check_process()
+        if self._forks != _forks:
+            self._bound.check_process()
         while not self._batch:
             await self._next_batch()
         return self._batch.pop()
