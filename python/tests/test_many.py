@@ -12,6 +12,7 @@ import time
 import weakref
 from collections import UserDict
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 import uvloop
@@ -650,12 +651,14 @@ def test_progress_may_not_be_async(client: Client, async_client: AsyncClient):
 
         async def show(self, _: Progress) -> None: ...
 
-    for progress in (coroutine, generator, Bar(), Bar().show, functools.partial(coroutine)):
+    for progress in (coroutine, generator, Bar(), Bar().show, functools.partial(coroutine), AsyncMock()):
         for one in (client, async_client):
             with pytest.raises(InvalidInputError, match="async") as caught:
                 one.set_time_sensitive_many([PIN], progress=progress)
             assert caught.value.field == "progress"
-    for fine in (print, str, functools.partial(print), [].append, Progress):
+    bridge = Mock()
+    bridge.func = coroutine  # which it may well await
+    for fine in (print, str, functools.partial(print), [].append, Progress, Mock(), MagicMock(), bridge):
         client.set_time_sensitive_many([PIN], progress=fine)
 
 

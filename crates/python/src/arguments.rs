@@ -210,24 +210,22 @@ pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> PyResu
     }
 }
 
-/// Whether calling it gives a coroutine or an async generator, as far as can be seen before; asking
-/// `inspect` would import it.
+/// Whether calling it gives a coroutine or an async generator, as far as can be seen before. As `inspect` does,
+/// which takes long to import.
 pub(crate) fn is_async(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
     const CO_COROUTINE: u32 = 0x80;
     const CO_ASYNC_GENERATOR: u32 = 0x200;
     let py = callable.py();
-    // What a `functools.partial` calls.
     let mut callable = callable.clone();
-    while let Some(function) = callable.getattr_opt(intern!(py, "func"))? {
-        callable = function;
+    if callable.is_instance(&py.import("functools")?.getattr("partial")?)? {
+        callable = callable.getattr("func")?;
     }
-    let mut code = callable.getattr_opt(intern!(py, "__code__"))?;
+    let mut code = callable.getattr_opt("__code__")?;
     if code.is_none() {
-        let call = callable.get_type().getattr(intern!(py, "__call__"))?;
-        code = call.getattr_opt(intern!(py, "__code__"))?;
+        code = callable.get_type().getattr("__call__")?.getattr_opt("__code__")?;
     }
-    let flags = code.map(|code| code.getattr(intern!(py, "co_flags"))?.extract::<u32>());
-    Ok(flags.transpose()?.unwrap_or(0) & (CO_COROUTINE | CO_ASYNC_GENERATOR) != 0)
+    let flags = code.and_then(|code| code.getattr("co_flags").ok()?.extract::<u32>().ok());
+    Ok(flags.unwrap_or(0) & (CO_COROUTINE | CO_ASYNC_GENERATOR) != 0)
 }
 
 fn missing(py: Python<'_>, name: &'static str) -> PyErr {
