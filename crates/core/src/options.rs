@@ -69,6 +69,15 @@ pub struct ClientBuilder {
     late_arrival: Option<Duration>,
     max_users_per_request: Option<usize>,
     transport: Option<Arc<dyn Transport>>,
+    environment: Option<Environment>,
+}
+
+/// What the environment said, for options that are not given.
+#[derive(Clone)]
+struct Environment {
+    app_id: Option<String>,
+    app_secret: Option<SecretString>,
+    base_url: Option<String>,
 }
 
 /// How many calls the caller wants at most.
@@ -147,11 +156,11 @@ impl ClientBuilder {
     /// they are set and the option is not.
     pub fn from_env(mut self) -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        self.app_id = self.app_id.or_else(|| variable("FEISHU_APP_ID"));
-        self.app_secret = self
-            .app_secret
-            .or_else(|| variable("FEISHU_APP_SECRET").map(Into::into));
-        self.base_url = self.base_url.or_else(|| variable("FEISHU_BASE_URL"));
+        self.environment = Some(Environment {
+            app_id: variable("FEISHU_APP_ID"),
+            app_secret: variable("FEISHU_APP_SECRET").map(Into::into),
+            base_url: variable("FEISHU_BASE_URL"),
+        });
         self
     }
 
@@ -244,7 +253,35 @@ impl ClientBuilder {
     }
 
     /// Checks the options and makes the client. Nothing is sent yet.
-    pub fn build(self) -> Result<Client, Error> {
+    pub fn build(mut self) -> Result<Client, Error> {
+        let Some(environment) = self.environment.take() else {
+            return self.checked();
+        };
+        let mut variables = Vec::new();
+        if self.app_id.is_none() {
+            self.app_id = environment.app_id;
+            variables.push(("app_id", "FEISHU_APP_ID"));
+        }
+        if self.app_secret.is_none() {
+            self.app_secret = environment.app_secret;
+            variables.push(("app_secret", "FEISHU_APP_SECRET"));
+        }
+        if self.base_url.is_none() {
+            self.base_url = environment.base_url;
+            variables.push(("base_url", "FEISHU_BASE_URL"));
+        }
+        self.checked().map_err(|error| {
+            let variable = variables.iter().find(|(field, _)| error.field() == Some(field));
+            match variable {
+                Some((_, name)) => {
+                    error.with_hint(format!("It is taken from the environment variable {name}"))
+                }
+                None => error,
+            }
+        })
+    }
+
+    fn checked(self) -> Result<Client, Error> {
         let positive = |field: &'static str, value: Option<Duration>| match value {
             Some(Duration::ZERO) => Err(Error::invalid_input(field, 0, "a positive duration")),
             other => Ok(other),
