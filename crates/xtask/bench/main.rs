@@ -83,6 +83,12 @@ fn bench(pace: &Pace, root: &Path, sandbox: &Path, alone: &str) -> Result<()> {
 
     let about = about(pace, &places, busy, began.elapsed())?;
     report::write(&root.join("docs/benchmarks"), &about, &bars, &questions)?;
+    for (language, folder, many) in [
+        ("Python", "python/bench", "python bench/many.py"),
+        ("Node", "node/bench", "node bench/many.mjs"),
+    ] {
+        report::write_bars(&root.join(folder), language, &about, &bars, many)?;
+    }
     for question in &questions {
         println!("\n## {}\n\n{}", question.title, question.table());
     }

@@ -177,7 +177,7 @@ impl Bar {
     }
 }
 
-pub(crate) fn table_of(bars: &[Bar]) -> String {
+pub(crate) fn table_of<'a>(bars: impl IntoIterator<Item = &'a Bar>) -> String {
     let mut table = String::from("| of | bar | bound | figure | met |\n|---|---|--:|--:|---|\n");
     for bar in bars {
         let figure = bar.figure.map_or_else(|| "not measured".to_owned(), shown);
@@ -213,6 +213,20 @@ pub(crate) fn write(folder: &Path, about: &str, bars: &[Bar], questions: &[Quest
             question.table()
         );
     }
+    std::fs::write(folder.join("README.md"), page)?;
+    Ok(())
+}
+
+/// Writes the bars of one language into its own folder, beside the benchmark of many calls there.
+pub(crate) fn write_bars(folder: &Path, language: &str, about: &str, bars: &[Bar], many: &str) -> Result<()> {
+    let bars: Vec<_> = bars.iter().filter(|bar| bar.of == language).collect();
+    let page = format!(
+        "# {language}: what was promised and what was found\n\n\
+         By `cargo xtask bench`, which also writes [everyone's figures](../../docs/benchmarks/README.md). A million \
+         requests through one loop are measured by `{many}`.\n\n{about}\n{}",
+        table_of(bars)
+    );
+    std::fs::create_dir_all(folder)?;
     std::fs::write(folder.join("README.md"), page)?;
     Ok(())
 }
