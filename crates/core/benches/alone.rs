@@ -53,8 +53,16 @@ fn compare() {
     let mut criterion = Criterion::default().configure_from_args();
     criterion.bench_function("a call, without the network", |bencher| {
         bencher.iter_custom(|calls| {
-            let calls = u32::try_from(calls).unwrap_or(u32::MAX);
-            batch(calls, calls).map_or(Duration::MAX, |batch| batch.took)
+            match u32::try_from(calls)
+                .map_err(Into::into)
+                .and_then(|calls| batch(calls, calls))
+            {
+                Ok(batch) => batch.took,
+                Err(error) => {
+                    eprintln!("{error}");
+                    std::process::exit(1)
+                }
+            }
         });
     });
     criterion.bench_function("making a client", |bencher| {
@@ -124,7 +132,7 @@ fn batch(calls: u32, prepared: u32) -> Result<Batch> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let transport = Arc::new(AtOnce::new(2 * prepared + 1));
+    let transport = Arc::new(AtOnce::new(prepared.saturating_mul(2).saturating_add(1)));
     let client = Client::builder()
         .app("cli_example", "example-secret")
         .rate_limit(RateLimit::new(1_000_000, 60_000_000))

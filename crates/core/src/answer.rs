@@ -154,6 +154,9 @@ fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quote: bool
     let body = &response.body()[..];
     let fault = if nests_deeper_than(body, DEEPEST) {
         "the answer nests too deep".to_owned()
+    } else if !body.trim_ascii_start().starts_with(b"{") {
+        // serde would read a list as well, its elements as fields in their order.
+        "not an answer of the platform: no JSON object".to_owned()
     } else {
         let data = serde_json::from_slice::<T>(body);
         // Only a success has to carry what was asked for.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::lazy;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use http::{Method, Request, header};
@@ -72,14 +73,18 @@ impl Core {
         self: Arc<Self>,
         begun: Begun,
     ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'static {
-        let call = &begun.call;
-        let span = tracing::debug_span!(
-            "call",
-            feed_card_id = call.target.segment(),
-            users = call.user_ids.len(),
-            time_sensitive = call.time_sensitive,
-        );
-        self.go(begun).inspect(tell).instrument(span)
+        // When it is first polled: until then a subscriber, or a span, may be put around it.
+        lazy(move |_| {
+            let call = &begun.call;
+            let span = tracing::debug_span!(
+                "call",
+                feed_card_id = call.target.segment(),
+                users = call.user_ids.len(),
+                time_sensitive = call.time_sensitive,
+            );
+            self.go(begun).inspect(tell).instrument(span)
+        })
+        .flatten()
     }
 
     fn go(self: Arc<Self>, begun: Begun) -> impl Future<Output = Result<Outcome, Error>> + Send + 'static {
@@ -111,7 +116,7 @@ impl Core {
                 time_sensitive: begun.call.time_sensitive,
                 user_id_type: begun.call.user_id_type,
                 pass: &pass,
-                limit,
+                time: Time::new(limit),
             };
             let user_ids = begun.call.user_ids;
             if user_ids.len() <= most {
@@ -193,7 +198,7 @@ struct Way<'a> {
     time_sensitive: bool,
     user_id_type: UserIdType,
     pass: &'a Pass,
-    limit: &'a TimeLimit,
+    time: Time<'a>,
 }
 
 impl Way<'_> {
@@ -208,7 +213,7 @@ impl Way<'_> {
             };
             let ended = {
                 let attempts = pin!(self.attempts(&user_ids, &mut trace));
-                self.limit.unless_stopped(attempts).await
+                self.time.limit.unless_stopped(attempts).await
             };
             let result = ended.unwrap_or_else(|| Err(self.timed_out(&mut trace)));
             match result {
@@ -230,15 +235,14 @@ impl Way<'_> {
     ) -> impl Future<Output = Result<(CallData, Option<String>), Error>> + Send + 'a {
         async move {
             let Core { tokens, limits, .. } = self.core;
-            let mut time = Time::new(self.limit);
-            let mut replays = Replays::new(limits.max_retries);
+            let mut replays = Replays::new(limits.max_retries, self.time.limit.counts_pauses());
             let mut healings = 0;
             let mut refused: Option<(Arc<Token>, Error)> = None;
             let mut last: Option<Error> = None;
             loop {
                 trace.station = Station::Quota;
-                let asked = time.asked_for_a_slot();
-                let slot = match in_time(time.for_a_slot(), self.slot(time.for_a_slot())).await {
+                let until = self.time.limit.for_a_turn();
+                let slot = match self.time.for_a_slot(self.slot(until)).await {
                     Some(Ok(slot)) => slot,
                     Some(Err(NoSlot::TooLate(wait))) if last.is_some() => {
                         return Err(last.unwrap_or_else(unsendable).with_retry_after(Some(wait)));
@@ -246,11 +250,11 @@ impl Way<'_> {
                     Some(Err(reason)) => return Err(reason.into()),
                     None => return Err(self.timed_out(trace)),
                 };
-                time.has_slot(asked);
                 let taken_at = slot.as_ref().map(Slot::taken_at);
 
                 trace.station = Station::Token;
-                let token = match in_time(time.deadline, tokens.get(time.deadline)).await {
+                let deadline = self.time.deadline();
+                let token = match in_time(deadline, tokens.get(deadline)).await {
                     Some(token) => token?,
                     None => return Err(self.timed_out(trace)),
                 };
@@ -265,7 +269,7 @@ impl Way<'_> {
                 let request = self.request(user_ids, &token)?;
                 let attempt = tracing::debug_span!("attempt", attempt = trace.attempts);
                 let sending = self.send(request, &token, slot, trace).instrument(attempt);
-                let failure = match in_time(time.deadline, sending).await {
+                let failure = match in_time(deadline, sending).await {
                     Some(Reading::Success { data, log_id }) => {
                         token.accept();
                         return Ok((data, log_id));
@@ -303,11 +307,7 @@ impl Way<'_> {
                     return Err(failure.error);
                 };
                 let waits_in_line = failure.replay == Replay::Pause && self.lane.is_some();
-                let until = if waits_in_line {
-                    time.for_a_slot()
-                } else {
-                    time.deadline
-                };
+                let until = if waits_in_line { until } else { deadline };
                 if until.is_some_and(|until| Instant::now() + wait >= until) {
                     return Err(failure.error.with_retry_after(Some(wait)));
                 }
@@ -443,7 +443,7 @@ impl Way<'_> {
     async fn go_in_parts(&self, user_ids: Vec<String>, most: usize) -> Result<Outcome, Error> {
         let count = user_ids.len().div_ceil(most);
         if let Some(lane) = &self.lane
-            && let Err(reason) = lane.check(count, self.limit.for_a_turn())
+            && let Err(reason) = lane.check(count, self.time.limit.for_a_turn())
         {
             return Err(Error::from(reason).with_users(UserIds::not_attempted(user_ids)));
         }

@@ -1,6 +1,7 @@
 //! How long a call may take, and what bounds its waits.
 
 use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -42,6 +43,12 @@ impl TimeLimit {
         }
     }
 
+    /// Whether the platform's pauses cost replays: where only their end bounds the waits for slots, a refusal
+    /// that is repeated for ever would be asked for as long.
+    pub(crate) fn counts_pauses(&self) -> bool {
+        matches!(self, Self::OfMany { .. })
+    }
+
     /// What a future gives, unless the caller wants no more.
     pub(crate) async fn unless_stopped<F: Future + Unpin>(&self, future: F) -> Option<F::Output> {
         let Self::OfMany { end, .. } = self else {
@@ -57,39 +64,44 @@ impl TimeLimit {
     }
 }
 
-/// One part's time.
+/// One call's time, which its parts share.
 pub(crate) struct Time<'a> {
-    limit: &'a TimeLimit,
-    /// None before the first slot of one of many.
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) limit: &'a TimeLimit,
+    /// Of one of many; none before its first slot.
+    own: Mutex<Option<Instant>>,
 }
 
 impl<'a> Time<'a> {
     pub(crate) fn new(limit: &'a TimeLimit) -> Self {
-        let deadline = match limit {
+        let own = Mutex::new(None);
+        Self { limit, own }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.limit {
             TimeLimit::At(deadline) => Some(*deadline),
-            TimeLimit::OfMany { .. } => None,
-        };
-        Self { limit, deadline }
-    }
-
-    pub(crate) fn for_a_slot(&self) -> Option<Instant> {
-        self.limit.for_a_turn()
-    }
-
-    /// When it was asked for, where waiting for it does not count.
-    pub(crate) fn asked_for_a_slot(&self) -> Option<Instant> {
-        matches!(self.limit, TimeLimit::OfMany { .. }).then(Instant::now)
-    }
-
-    pub(crate) fn has_slot(&mut self, asked: Option<Instant>) {
-        if let (TimeLimit::OfMany { timeout, end }, Some(asked)) = (self.limit, asked) {
-            let own = match self.deadline {
-                None => after(*timeout),
-                Some(deadline) => deadline + asked.elapsed(),
-            };
-            self.deadline = Some(end.at.map_or(own, |end| end.min(own)));
+            TimeLimit::OfMany { .. } => *self.own(),
         }
+    }
+
+    /// Waits for a slot; where that does not count, the deadline moves by as much.
+    pub(crate) async fn for_a_slot<F: Future>(&self, slot: F) -> Option<F::Output> {
+        let until = self.limit.for_a_turn();
+        let TimeLimit::OfMany { timeout, end } = self.limit else {
+            return in_time(until, slot).await;
+        };
+        let (asked, deadline) = (Instant::now(), self.deadline());
+        let slot = in_time(until, slot).await?;
+        let moved = deadline.map_or_else(|| after(*timeout), |deadline| deadline + asked.elapsed());
+        let moved = end.at.map_or(moved, |end| end.min(moved));
+        // Parts that wait at the same time wait once.
+        let own = &mut *self.own();
+        *own = Some(own.map_or(moved, |other| other.max(moved)));
+        Some(slot)
+    }
+
+    fn own(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

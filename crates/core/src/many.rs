@@ -131,8 +131,8 @@ type OnProgress = Box<dyn FnMut(Progress) + Send>;
 /// Made by [`Client::set_time_sensitive_many`].
 ///
 /// A request is read when there is room for it, never far ahead. Its own deadline starts with its first slot
-/// of the quota, and waiting for further ones, of replays and of a split call, does not count. Dropping this stops everything; [`report`](Self::report) also tells what was
-/// left undone.
+/// of the quota, and waiting for further ones, of replays and of a split call, does not count. Dropping this
+/// stops everything; [`report`](Self::report) also tells what was left undone.
 #[must_use = "nothing is sent until this is polled"]
 pub struct Many {
     client: Client,
@@ -390,7 +390,7 @@ impl Many {
             }
         };
         self.count(&item.result);
-        if item.result.as_ref().is_err_and(has_no_slot) {
+        if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
             // Nor would those after it: without end they would be read only to fail.
             self.source = None;
         }
@@ -401,6 +401,14 @@ impl Many {
             }
         }
         Poll::Ready(Some(item))
+    }
+
+    /// A split call may be too long for what is left where others are not.
+    fn has_no_slot_before_the_end(&self) -> bool {
+        let (Some(end), Some(lane)) = (&self.end, self.client.core.lane(Lane::Chat)) else {
+            return false;
+        };
+        after(lane.estimate(lane.waiting())) >= end.deadline()
     }
 
     fn stop_reading_in_time(&mut self, context: &mut Context<'_>) {
@@ -465,7 +473,7 @@ fn is_by_the_stop(error: &Error) -> bool {
     error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error)
 }
 
-/// Before the `total_timeout`.
+/// Before the `total_timeout`, for itself or for all of its parts.
 fn has_no_slot(error: &Error) -> bool {
     error.kind() == ErrorKind::RateLimited && error.station() == Some(Station::Quota)
 }

@@ -28,22 +28,29 @@ const LEAST_PACING: Duration = Duration::from_secs(1);
 pub(crate) struct Replays {
     most: u32,
     used: u32,
+    counts_pauses: bool,
 }
 
 impl Replays {
-    pub(crate) fn new(most: u32) -> Self {
-        Self { most, used: 0 }
+    pub(crate) fn new(most: u32, counts_pauses: bool) -> Self {
+        Self {
+            most,
+            used: 0,
+            counts_pauses,
+        }
     }
 
     /// The wait before the next replay; `None` to give up.
     ///
     /// A frequency limit that says when it ends is the platform's own pacing and not a failure: it
-    /// costs no replay, and only the deadline bounds it. Otherwise two processes that share an app's
+    /// costs no replay where the deadline bounds it. Otherwise two processes that share an app's
     /// quota would fail each other's calls.
     pub(crate) fn next(&mut self, replay: Replay, told: Option<Duration>) -> Option<Duration> {
         match (replay, told) {
             (Replay::No | Replay::NewToken, _) => None,
-            (Replay::Pause, Some(wait)) if self.most > 0 && wait >= LEAST_PACING => Some(wait),
+            (Replay::Pause, Some(wait)) if self.most > 0 && wait >= LEAST_PACING && !self.counts_pauses => {
+                Some(wait)
+            }
             _ if self.used >= self.most => None,
             (_, told) => {
                 // "0" says nothing: the platform rounds down.
@@ -90,7 +97,7 @@ mod tests {
 
     #[test]
     fn replays_are_counted() {
-        let mut replays = Replays::new(2);
+        let mut replays = Replays::new(2, false);
         assert!(replays.next(Replay::Backoff, None).is_some());
         assert_eq!(
             replays.next(Replay::Backoff, Some(Duration::from_secs(3))),
@@ -102,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_told_pause_costs_none() {
-        let mut replays = Replays::new(1);
+        let mut replays = Replays::new(1, false);
         for _ in 0..10 {
             assert_eq!(
                 replays.next(Replay::Pause, Some(Duration::from_secs(1))),
@@ -114,10 +121,18 @@ mod tests {
     }
 
     #[test]
+    fn unless_nothing_else_bounds_them() {
+        let mut replays = Replays::new(1, true);
+        let told = Some(Duration::from_secs(1));
+        assert_eq!(replays.next(Replay::Pause, told), told);
+        assert_eq!(replays.next(Replay::Pause, told), None);
+    }
+
+    #[test]
     fn a_told_wait_of_nothing_is_backed_off_and_counted() {
         fastrand::seed(3);
         for replay in [Replay::Pause, Replay::Backoff] {
-            let mut replays = Replays::new(2);
+            let mut replays = Replays::new(2, false);
             assert!(replays.next(replay, Some(Duration::ZERO)).unwrap() > Duration::ZERO);
             assert!(replays.next(replay, Some(Duration::from_millis(1))).is_some());
             assert_eq!(replays.next(replay, Some(Duration::ZERO)), None);
@@ -126,7 +141,7 @@ mod tests {
 
     #[test]
     fn no_replays_means_none() {
-        let mut replays = Replays::new(0);
+        let mut replays = Replays::new(0, false);
         assert_eq!(replays.next(Replay::Pause, Some(Duration::from_secs(1))), None);
         assert_eq!(replays.next(Replay::Backoff, None), None);
         assert_eq!(replays.next(Replay::No, None), None);

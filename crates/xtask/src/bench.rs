@@ -107,7 +107,7 @@ fn builds(run: &Run) -> Result<(), String> {
             cargo
         };
         quietly("cargo fetch", cargo(&["fetch"]))?;
-        let tree = output(cargo(&["tree", "--edges=normal", "--prefix=none"])).unwrap_or_default();
+        let tree = output(cargo(&["tree", "--edges=normal", "--prefix=none"])).ok_or("cargo tree failed")?;
         let crates: BTreeSet<_> = tree.lines().map(|line| line.trim_end_matches(" (*)")).collect();
         let began = Instant::now();
         quietly("cargo build", cargo(&["build", "--release"]))?;

@@ -448,6 +448,71 @@ async fn a_request_that_runs_out_of_its_own_time_does_not_end_the_others() {
     assert_eq!((items.len(), &failed[..]), (10, &[1][..]));
 }
 
+/// Where nothing but the platform's resets would end a request, it is not asked for as long as they last.
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_never_ends_is_not_waited_for_for_ever() {
+    let stage = stage(0, Switches::unlimited());
+    stage.fault(Fault {
+        code: Some(99_991_400),
+        headers: http::HeaderMap::from_iter([(
+            "x-ogw-ratelimit-reset".parse().unwrap(),
+            "60".parse().unwrap(),
+        )]),
+        times: 0,
+        ..Fault::on_call()
+    });
+    let client = client(&stage, round_trip(Duration::from_millis(50)))
+        .build()
+        .unwrap();
+    let began = Instant::now();
+    let mut many = client.set_time_sensitive_many([Request::new(CHAT, [USER], true)]);
+    let error = many.next().await.unwrap().result.unwrap_err();
+    assert_eq!((error.kind(), error.attempts()), (ErrorKind::RateLimited, 4));
+    assert!(began.elapsed() < Duration::from_secs(200));
+}
+
+/// A call that is itself too long for the `total_timeout` says nothing of the others.
+#[tokio::test(start_paused = true)]
+async fn a_split_call_too_long_for_the_total_timeout_does_not_end_the_others() {
+    let stage = stage(10, Switches::unlimited());
+    let users = fill_chat(&stage, 30);
+    let client = client(&stage, round_trip(Duration::from_millis(50)))
+        .rate_limit(RateLimit::new(2, 1000))
+        .max_users_per_request(1)
+        .build()
+        .unwrap();
+    let mut requests: Vec<_> = (0..10)
+        .map(|chat| Request::new(format!("oc_{chat}"), [USER], true))
+        .collect();
+    requests[1] = Request::new("oc_full", users, true);
+    let many = client
+        .set_time_sensitive_many(requests)
+        .concurrency(2)
+        .total_timeout(Duration::from_secs(10));
+    let items: Vec<_> = many.collect().await;
+    let failed = items.iter().filter(|item| item.result.is_err());
+    let failed: Vec<_> = failed.map(|item| item.index).collect();
+    assert_eq!((items.len(), &failed[..]), (10, &[1][..]));
+}
+
+/// Only waiting for the quota is free: all parts together have the request's own timeout.
+#[tokio::test(start_paused = true)]
+async fn the_timeout_of_a_split_call_among_many_is_one_for_all_parts() {
+    let stage = stage(0, Switches::unlimited());
+    let users = fill_chat(&stage, 100);
+    let client = client(&stage, round_trip(Duration::from_millis(900)))
+        .rate_limit(None)
+        .max_users_per_request(1)
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap();
+    let began = Instant::now();
+    let mut many = client.set_time_sensitive_many([Request::new("oc_full", users, true)]);
+    let error = many.next().await.unwrap().result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+}
+
 /// Its parts wait their turn as the requests before and after it do.
 #[tokio::test(start_paused = true)]
 async fn a_split_call_among_many_waits_its_turn() {

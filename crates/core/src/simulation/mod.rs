@@ -19,6 +19,7 @@ mod many;
 mod order;
 mod quota;
 mod secrets;
+mod spans;
 mod store_app;
 mod token;
 

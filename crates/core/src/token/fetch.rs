@@ -364,7 +364,7 @@ impl Endpoints {
         mask: Mask<'_>,
     ) -> Result<TokenData, Failure> {
         let body = secret_json(body).map_err(Failure::from)?;
-        let mut replays = Replays::new(self.max_retries);
+        let mut replays = Replays::new(self.max_retries, false);
         let mut attempts = 0;
         loop {
             attempts += 1;

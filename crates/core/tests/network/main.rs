@@ -157,6 +157,29 @@ async fn a_handshake_that_never_ends_is_bounded_by_the_connect_timeout() {
     assert!(std::error::Error::source(&error).is_some());
 }
 
+/// As a reference, `//host` names another host: the token must not go there.
+#[tokio::test]
+async fn a_path_prefix_names_no_host() {
+    let elsewhere = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let other = elsewhere.local_addr().unwrap();
+    let sandbox = Sandbox::builder().start().unwrap();
+    for prefix in [
+        format!("//{other}"),
+        format!("/\\{other}"),
+        format!("/.//{other}"),
+        format!("/a/..//{other}"),
+    ] {
+        let client = app()
+            .base_url(format!("{}{prefix}", sandbox.base_url()))
+            .timeout(Duration::from_secs(5));
+        // The sandbox knows no such path.
+        let error = pin(&client.build().unwrap()).await.unwrap_err();
+        assert_eq!(error.http_status(), Some(404), "{prefix}: {error}");
+    }
+    let reached = tokio::time::timeout(Duration::from_millis(50), elsewhere.accept()).await;
+    assert!(reached.is_err());
+}
+
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let elsewhere = Sandbox::builder().start().unwrap();
