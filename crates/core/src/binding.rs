@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::error::Error;
-use crate::input;
+use crate::error::{Error, ErrorKind, Station};
+use crate::input::{self, Request};
 use crate::many;
 use crate::outcome::UserIds;
 use crate::quota::{QuotaHandle, RateLimit};
@@ -23,6 +23,17 @@ pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: im
 /// The error of a call that did not come as far as the core's own checks, with the user ids handed in.
 pub fn refused(error: Error, user_ids: Vec<String>) -> Error {
     error.with_users(UserIds::not_attempted(input::without_repeats(user_ids)))
+}
+
+/// The error of one of many requests that was read as `total_timeout` passed, too late for the core to take it.
+pub fn total_timeout_passed(request: &Request) -> Error {
+    let error = Error::new(
+        ErrorKind::DeadlineExceeded,
+        "the total_timeout passed before the request was begun",
+    )
+    .with_station(Station::Quota)
+    .with_hint("Give the requests a longer total_timeout, or hand this one in again");
+    refused(error, request.user_ids.clone())
 }
 
 /// How many of many requests the core has under way at a time where it is told this, or nothing.
