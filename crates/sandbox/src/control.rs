@@ -4,10 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::fault::Fault;
-use crate::model::{App, Chat, Interface, Switches, User};
+use crate::model::{App, Chat, Interface, User};
 use crate::record::in_milliseconds;
 use crate::stage::Stage;
 
@@ -86,12 +86,12 @@ pub enum Control {
     FaultsLeft {},
     /// A list of [`Fault`]s: the steps that are left, with the `times` that are left of them.
     Script {},
-    /// The [`Switches`].
+    /// The [`Switches`](crate::Switches).
     Switches {},
-    /// null.
+    /// null. Those that are not named stay as they are.
     SetSwitches {
-        /// All of them; what is left out goes back to its default.
-        switches: Switches,
+        /// The [`Switches`](crate::Switches) to change, by name.
+        switches: Map<String, Value>,
     },
     /// null.
     PutApp {
@@ -161,7 +161,7 @@ impl Stage {
             Control::Script {} => Ok(json!(self.script())),
             Control::FaultsLeft {} => Ok(json!(self.faults_left())),
             Control::Switches {} => Ok(json!(self.switches())),
-            Control::SetSwitches { switches } => Ok(json!(self.set_switches(switches))),
+            Control::SetSwitches { switches } => Ok(json!(self.change_switches(switches)?)),
             Control::PutApp { app } => Ok(json!(self.put_app(app))),
             Control::PutUser { user } => Ok(json!(self.put_user(user))),
             Control::PutChat { chat } => Ok(json!(self.put_chat(chat))),
@@ -177,6 +177,18 @@ impl Stage {
         value
             .map(|value| value.to_string())
             .map_err(|error| error.to_string())
+    }
+
+    fn change_switches(&self, changes: Map<String, Value>) -> Result<(), ControlError> {
+        let model = &mut self.lock().model;
+        let mut switches = json!(model.switches());
+        if let Value::Object(switches) = &mut switches {
+            switches.extend(changes);
+        }
+        let switches = serde_json::from_value(switches)
+            .map_err(|error| ControlError(format!("not a control: {error}")))?;
+        model.set_switches(switches);
+        Ok(())
     }
 
     fn state(&self) -> Value {

@@ -45,7 +45,8 @@ fn every_control_answers() {
         json!({"do": "advance", "ms": 7_200_000}),
         json!({"do": "revoke_tokens"}),
         json!({"do": "faults", "faults": [{"on": "call", "times": 3, "status": 503}, {"delay_after_ms": 5}]}),
-        json!({"do": "set_switches", "switches": {"success_msg": "ok", "per_second": null}}),
+        json!({"do": "set_switches", "switches": {"success_msg": "ok", "per_second": 7}}),
+        json!({"do": "set_switches", "switches": {"per_second": null}}),
         json!({"do": "put_app", "app": {"app_id": "cli_new", "app_secret": "s"}}),
         json!({"do": "put_user", "user": {"open_id": "ou_new", "user_id": "7"}}),
         json!({"do": "put_chat", "chat": {"feed_card_id": "oc_new", "members": ["ou_new"]}}),
@@ -118,6 +119,10 @@ fn a_control_with_a_slip_is_refused_with_the_names_that_exist() {
         (
             r#"{"do": "set_switches", "switches": {"success_shape": "list"}}"#,
             "empty_list",
+        ),
+        (
+            r#"{"do": "set_switches", "switches": {"per_hour": 5}}"#,
+            "unknown field `per_hour`, expected",
         ),
         (r#"{"do": "put_chat", "chat": {"members": []}}"#, "feed_card_id"),
         (r#"{"do": "pause_listening"}"#, "needs the Sandbox"),

@@ -349,8 +349,8 @@ class Sandbox:
         return switches
 
     def set_switches(self, **switches: Unpack[Switches]) -> None:
-        """Changes these switches."""
-        self.control("set_switches", switches={**self.switches(), **switches})
+        """Changes these switches; the others stay."""
+        self.control("set_switches", switches=switches)
 
     def put_app(self, app: App) -> None:
         """Adds an app, or replaces the one of this id."""
