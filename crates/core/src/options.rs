@@ -68,6 +68,15 @@ pub struct ClientBuilder {
     late_arrival: Option<Duration>,
     max_users_per_request: Option<usize>,
     transport: Option<Arc<dyn Transport>>,
+    from_env: FromEnv,
+}
+
+/// Where values came from the environment, so that an error about one can say so.
+#[derive(Clone, Copy, Default)]
+struct FromEnv {
+    app_id: bool,
+    app_secret: bool,
+    base_url: bool,
 }
 
 /// How many calls the caller wants at most.
@@ -149,6 +158,11 @@ impl ClientBuilder {
     /// they are set and the option is not.
     pub fn from_env(mut self) -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        self.from_env = FromEnv {
+            app_id: self.app_id.is_none(),
+            app_secret: self.app_secret.is_none(),
+            base_url: self.base_url.is_none(),
+        };
         self.app_id = self.app_id.or_else(|| variable("FEISHU_APP_ID"));
         self.app_secret = self
             .app_secret
@@ -247,6 +261,11 @@ impl ClientBuilder {
 
     /// Checks the options and makes the client. Nothing is sent yet.
     pub fn build(self) -> Result<Client, Error> {
+        let from_env = self.from_env;
+        self.checked().map_err(|error| from_env.named_in(error))
+    }
+
+    fn checked(self) -> Result<Client, Error> {
         let positive = |field: &'static str, value: Option<Duration>| match value {
             Some(Duration::ZERO) => Err(Error::invalid_input(field, 0, "a positive duration")),
             other => Ok(other),
@@ -316,6 +335,18 @@ impl ClientBuilder {
             limits,
             base_url,
         }))
+    }
+}
+
+impl FromEnv {
+    fn named_in(self, error: Error) -> Error {
+        let variable = match error.field() {
+            Some("app_id") if self.app_id => "FEISHU_APP_ID",
+            Some("app_secret") if self.app_secret => "FEISHU_APP_SECRET",
+            Some("base_url") if self.base_url => "FEISHU_BASE_URL",
+            _ => return error,
+        };
+        error.with_hint(format!("It is taken from the environment variable {variable}"))
     }
 }
 
