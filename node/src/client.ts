@@ -20,7 +20,7 @@ import {
 import { FeedCardError, InvalidInputError, errorOf, invalidInput } from './errors.js'
 import { native } from './load.js'
 import { Many, type ManyOptions, type ManyRequest, type Owner, checkMany } from './many.js'
-import { Outcome } from './outcome.js'
+import { type Outcome, outcomeOf } from './outcome.js'
 
 /**
  * Who the client is: `appId` with `appSecret`, or `tenantAccessToken`, or `tokenProvider`. All else has a
@@ -225,17 +225,18 @@ export class Client {
   ): Promise<Outcome> {
     this.#inFlight += 1
     try {
-      const { call, signal } = checkCall(method.name, given, names)
+      const call = checkCall(method.name, given, names)
+      const { signal } = call
       if (signal?.aborted) {
         throw reasonOf(signal)
       }
-      const { outcome: data, error, panic } = await send(this.#native, call, signal)
-      if (panic !== undefined) {
-        throw bugOf(panic)
+      const answer = await send(this.#native, call, signal)
+      if (answer.panic !== undefined) {
+        throw bugOf(answer.panic)
       }
-      const outcome = data && new Outcome(data)
-      if (error !== undefined) {
-        throw this.#errorOf(error, outcome)
+      const outcome = outcomeOf(answer, call.userIds)
+      if (answer.error !== undefined) {
+        throw this.#errorOf(answer.error, outcome)
       }
       return outcome as Outcome
     } catch (error) {

@@ -103,6 +103,7 @@ impl NativeClient {
     #[napi(catch_unwind)]
     pub fn start(&self, env: &Env, environment: &Environment, id: i64, arguments: Arguments) -> Result<()> {
         let _within = runtime()?.enter();
+        let users = arguments.user_ids.len();
         let mut call: Call = match self.call(arguments) {
             // Now and not when first polled: a call takes its place in the order when it is made.
             Ok(call) => call.into_future(),
@@ -111,7 +112,7 @@ impl NativeClient {
         if let Some(events) = &self.events {
             call = Box::pin(call.with_subscriber(events.clone()));
         }
-        environment.start(env, id, call)
+        environment.start(env, id, call, users)
     }
 
     /// Makes a handle of many calls; nothing is sent until it is asked.
