@@ -123,8 +123,6 @@ export declare class NativeMany {
   feed(requests: string): void
   /** There are no more requests. */
   end(): void
-  /** The error of a request that was read as the total timeout passed, and that nobody took. */
-  totalTimeoutPassed(userIds: Array<string>): ErrorData
   /** Wants the next results; they come to the environment's `deliver`, under this id. */
   ask(environment: Environment, id: number): void
   /** Stops what is on its way and wants to know what became of everything, under this id. */
@@ -272,3 +270,10 @@ export declare function shown(text: string): string
  * @internal
  */
 export declare function startSandbox(world: string, port: number, https: boolean, httpsPort: number): NativeSandbox | Refusal
+
+/**
+ * The error of a request that was read as the total timeout passed, and that nobody took.
+ *
+ * @internal
+ */
+export declare function totalTimeoutPassed(userIds: Array<string>): ErrorData

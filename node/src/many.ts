@@ -3,6 +3,7 @@ import { type SetTimeSensitive, checkCall, requestNames } from './call.js'
 import * as check from './checks.js'
 import { type Message, ask, bugOf, environment, onAbort, reasonOf } from './environment.js'
 import { type FeedCardError, InvalidInputError, invalidInput, nothing } from './errors.js'
+import { native } from './load.js'
 import { type Answer, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
 
@@ -309,7 +310,7 @@ export class Many {
   #keepLate(): void {
     this.#late = this.#open.size
     for (const [index, { userIds }] of this.#open) {
-      this.#keep([{ index, error: this.#native.totalTimeoutPassed(userIds) }])
+      this.#keep([{ index, error: native.totalTimeoutPassed(userIds) }])
     }
   }
 

@@ -125,9 +125,9 @@ pub(crate) struct Answer {
     log_ids: Option<Vec<String>>,
     /// Beside an `error`: what those requests of a split call that succeeded came back with.
     #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<OutcomeData>,
+    outcome: Option<Box<OutcomeData>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ErrorData>,
+    error: Option<Box<ErrorData>>,
 }
 
 impl Answer {
@@ -140,12 +140,12 @@ impl Answer {
                 ..Self::default()
             },
             Ok(outcome) => Self {
-                outcome: Some(outcome.into()),
+                outcome: Some(Box::new(outcome.into())),
                 ..Self::default()
             },
             Err(error) => Self {
-                outcome: error.outcome().cloned().map(Into::into),
-                error: Some((&error).into()),
+                outcome: error.outcome().map(|outcome| Box::new(outcome.clone().into())),
+                error: Some(Box::new((&error).into())),
                 ..Self::default()
             },
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use feishu_feed_card::binding::{self, invalid_input};
+use feishu_feed_card::binding;
 use feishu_feed_card::{Client, Error, Item, Many, Progress, Report, Request, Unfinished};
 use futures_util::Stream;
 use napi::Env;
@@ -148,6 +148,12 @@ struct UnfinishedData {
     users: Users,
 }
 
+/// The error of a request that was read as the total timeout passed, and that nobody took.
+#[napi(catch_unwind)]
+pub(crate) fn total_timeout_passed(user_ids: Vec<String>) -> ErrorData {
+    (&binding::total_timeout_passed(&Request::new("", user_ids, false))).into()
+}
+
 #[napi]
 impl NativeMany {
     /// Takes the next requests, a JSON array.
@@ -170,12 +176,6 @@ impl NativeMany {
     #[napi(catch_unwind)]
     pub fn end(&self) {
         self.feed.take();
-    }
-
-    /// The error of a request that was read as the total timeout passed, and that nobody took.
-    #[napi(catch_unwind)]
-    pub fn total_timeout_passed(&self, user_ids: Vec<String>) -> ErrorData {
-        (&binding::total_timeout_passed(&Request::new("", user_ids, false))).into()
     }
 
     /// Wants the next results; they come to the environment's `deliver`, under this id.
@@ -213,10 +213,7 @@ impl NativeMany {
         let concurrency = concurrency
             .map(|number| whole("concurrency", number))
             .transpose()?;
-        if concurrency == Some(0) {
-            return Err(invalid_input("concurrency", 0, "at least 1"));
-        }
-        let concurrency = binding::concurrency(concurrency.map(|most| most as usize));
+        let concurrency = binding::concurrency(concurrency.map(|most| most as usize))?;
         let (feed, from_facade) = mpsc::channel(concurrency);
         let refused = Refused::default();
         let source = Source {

@@ -174,7 +174,7 @@ impl Client {
         let concurrency = if concurrency.is_none() {
             None
         } else {
-            Some(arguments::at_least_one("concurrency", concurrency)?)
+            Some(arguments::count("concurrency", concurrency)?)
         };
         let total_timeout = if total_timeout.is_none() {
             None
@@ -188,7 +188,7 @@ impl Client {
         if !progress.is_none() && !progress.is_callable() {
             return Err(arguments::wrong("progress", progress, "a function"));
         }
-        let concurrency = binding::concurrency(concurrency);
+        let concurrency = binding::concurrency(concurrency).map_err(|error| raised(slf.py(), &error))?;
         let many = Many::new(
             slf.clone().unbind(),
             concurrency,
