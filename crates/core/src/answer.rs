@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,6 +18,10 @@ use crate::transport::TransportError;
 
 /// The content type of every request (the platform's page).
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+// Made once: looking a header up by a text parses that first.
+const TT_LOGID: HeaderName = HeaderName::from_static("x-tt-logid");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// No answer of the platform is near this size; one that is comes from something else.
 pub(crate) const MOST_BYTES: usize = 1024 * 1024;
@@ -54,6 +58,12 @@ pub(crate) struct Failure {
     pub(crate) from_platform: bool,
 }
 
+/// What an answer carries where it is a success.
+pub(crate) trait Data: DeserializeOwned {
+    /// Success is 0, whatever the status (FACTS: the gateway).
+    fn code(&self) -> i64;
+}
+
 #[derive(Deserialize)]
 struct Envelope {
     code: i64,
@@ -62,8 +72,15 @@ struct Envelope {
 /// `data` of both calls; absent, null and `{}` all mean that nobody failed (FACTS: the call).
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct CallData {
+    code: i64,
     #[serde(default)]
     data: Option<FailedUsers>,
+}
+
+impl Data for CallData {
+    fn code(&self) -> i64 {
+        self.code
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -121,35 +138,39 @@ impl CallData {
     }
 }
 
-/// Reads an answer whose success carries a `T` beside its `code`. A server or a proxy may echo what it
+/// Reads an answer whose success carries a `T`. A server or a proxy may echo what it
 /// was sent, so `mask` takes the secrets out of every text an error keeps.
-pub(crate) fn read<T: DeserializeOwned>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
+pub(crate) fn read<T: Data>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
     read_quoting(response, mask, true)
 }
 
 /// Like [`read`], for an answer that may carry a secret nobody knows yet: a 2xx that cannot be read is not
 /// quoted.
-pub(crate) fn read_secret<T: DeserializeOwned>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
+pub(crate) fn read_secret<T: Data>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
     read_quoting(response, mask, !response.status().is_success())
 }
 
-fn read_quoting<T: DeserializeOwned>(response: &Response<Bytes>, mask: Mask<'_>, quote: bool) -> Reading<T> {
+fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quote: bool) -> Reading<T> {
     let body = &response.body()[..];
     let fault = if nests_deeper_than(body, DEEPEST) {
         "the answer nests too deep".to_owned()
     } else {
-        match serde_json::from_slice::<Envelope>(body) {
-            Ok(Envelope { code: 0 }) => match serde_json::from_slice(body) {
-                Ok(data) => {
-                    return Reading::Success {
-                        data,
-                        log_id: log_id(response, None),
-                    };
-                }
-                Err(error) => format!("the answer's data cannot be read: {error}"),
-            },
-            Ok(Envelope { code }) => return Reading::Failure(refusal(response, code, mask)),
-            Err(error) => format!("not an answer of the platform: {error}"),
+        let data = serde_json::from_slice::<T>(body);
+        // Only a success has to carry what was asked for.
+        let code = match &data {
+            Ok(data) => Ok(data.code()),
+            Err(_) => serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.code),
+        };
+        match (code, data) {
+            (Ok(0), Ok(data)) => {
+                return Reading::Success {
+                    data,
+                    log_id: log_id(response, None),
+                };
+            }
+            (Ok(0), Err(error)) => format!("the answer's data cannot be read: {error}"),
+            (Ok(code), _) => return Reading::Failure(refusal(response, code, mask)),
+            (Err(error), _) => format!("not an answer of the platform: {error}"),
         }
     };
     let shown = if quote {
@@ -295,16 +316,16 @@ fn nests_deeper_than(body: &[u8], most: usize) -> bool {
 
 /// `X-Tt-Logid` first, then the body's own, then `X-Request-Id` (FACTS: the gateway).
 fn log_id(response: &Response<Bytes>, body: Option<&Value>) -> Option<String> {
-    let header = |name: &str| plausible(response.headers().get(name)?.to_str().ok()?);
+    let header = |name: &HeaderName| plausible(response.headers().get(name)?.to_str().ok()?);
     let in_body = |value: &Value| {
         value.as_object()?.iter().find_map(|(key, value)| {
             let is_log_id = key.eq_ignore_ascii_case("log_id") || key.eq_ignore_ascii_case("logid");
             value.as_str().filter(|_| is_log_id).and_then(plausible)
         })
     };
-    header("x-tt-logid")
+    header(&TT_LOGID)
         .or_else(|| body.and_then(|body| in_body(&body["error"]).or_else(|| in_body(body))))
-        .or_else(|| header("x-request-id"))
+        .or_else(|| header(&REQUEST_ID))
 }
 
 /// A log id goes into every log, so what cannot be one stays out.

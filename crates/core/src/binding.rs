@@ -66,7 +66,7 @@ pub fn seconds_or_zero(field: &'static str, value: f64) -> Result<Duration, Erro
 
 /// Where a client's platform is, for a client's `repr`.
 pub fn base_url(client: &Client) -> &str {
-    &client.core.base_url
+    client.core.base_url.as_str()
 }
 
 /// A quota of the same limit with nothing used of it: after a fork the old one's locks may be held by a

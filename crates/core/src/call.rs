@@ -1,22 +1,30 @@
 //! One call's way: order, quota, token, send, read, decide. Read from top to bottom.
 
+#![expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` holds its arguments twice: so written, a call fits into what malloc has at hand"
+)]
+
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
-use http::{Method, Request, Uri, header};
+use futures_util::{FutureExt, StreamExt};
+use http::{Method, Request, header};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::Instrument;
 
 use crate::answer::{self, CallData, Failure, Reading};
+use crate::base_url::BaseUrl;
 use crate::codes::{QUOTA_USED_UP, Replay};
 use crate::error::{Error, ErrorKind, Station};
 use crate::flight::Flight;
-use crate::input::{Call, Target};
+use crate::input::{Call, Target, UserIdType};
 use crate::options::{Limits, MOST_USERS};
 use crate::order::{Order, Pass, Place};
 use crate::outcome::{Outcome, UserIds};
@@ -32,8 +40,7 @@ pub(crate) struct Core {
     pub(crate) quota: Option<QuotaHandle>,
     pub(crate) order: Order,
     pub(crate) limits: Limits,
-    /// Without a trailing slash.
-    pub(crate) base_url: String,
+    pub(crate) base_url: BaseUrl,
 }
 
 /// A call on its way: checked, and with its place among the calls on its chat.
@@ -49,8 +56,9 @@ pub(crate) struct Begun {
 pub(crate) enum TimeLimit {
     /// Until then.
     At(Instant),
-    /// From its first slot of the quota on, as one of many that wait their turn.
-    FirstSlot { timeout: Duration, end: End },
+    /// As one of many that wait their turn: from its first slot of the quota on, and without the wait for
+    /// further ones, as those before it in line may take a minute.
+    OfMany { timeout: Duration, end: End },
 }
 
 /// What ends many calls before their own time.
@@ -59,13 +67,6 @@ pub(crate) struct End {
     pub(crate) at: Option<Instant>,
     /// Raised when the caller wants no more.
     pub(crate) stop: watch::Receiver<bool>,
-}
-
-/// A call's bound as its stations see it.
-#[derive(Debug)]
-struct Bound {
-    deadline: Option<Instant>,
-    stop: Option<watch::Receiver<bool>>,
 }
 
 /// A token that was accepted before may be revoked again while the call is replayed; more than this
@@ -84,7 +85,12 @@ impl Core {
     }
 
     /// Makes the call: in one request, or in several where it has more users than one may carry.
-    pub(crate) async fn run(&self, begun: Begun) -> Result<Outcome, Error> {
+    ///
+    /// Put together without a further `async` block, each of which would hold the whole call once more.
+    pub(crate) fn run(
+        self: Arc<Self>,
+        begun: Begun,
+    ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'static {
         let call = &begun.call;
         let span = tracing::debug_span!(
             "call",
@@ -92,129 +98,71 @@ impl Core {
             users = call.user_ids.len(),
             time_sensitive = call.time_sensitive,
         );
-        async {
-            let result = self.go(begun).await;
-            match &result {
-                Ok(outcome) => tracing::debug!(
-                    requests = outcome.requests,
-                    failed_users = outcome.failed_user_reasons.len(),
-                    log_id = outcome.log_id(),
-                    "done"
-                ),
-                Err(error) => tracing::warn!(
-                    kind = %error.kind(),
-                    code = error.platform_code(),
-                    status = error.http_status(),
-                    attempts = error.attempts(),
-                    log_id = error.log_id(),
-                    "failed"
-                ),
-            }
-            result
-        }
-        .instrument(span)
-        .await
+        self.go(begun).inspect(tell).instrument(span)
     }
 
-    async fn go(&self, begun: Begun) -> Result<Outcome, Error> {
-        let Begun { call, place, limit } = begun;
-        let mut bound = limit.bound();
-        let pass = match bound.within(place.enter(bound.deadline)).await {
-            Some(Ok(pass)) => pass,
-            Some(Err(error)) => return Err(error.with_users(UserIds::not_attempted(call.user_ids))),
-            None => return Err(timed_out(Station::Order).with_users(UserIds::not_attempted(call.user_ids))),
-        };
-        let lane = self.lane(&call.target);
-        let mut first_slot = None;
-        if let TimeLimit::FirstSlot { timeout, .. } = limit {
-            match bound.within(self.slot(lane.as_ref(), bound.deadline)).await {
-                Some(Ok(slot)) => first_slot = slot,
-                Some(Err(reason)) => {
-                    return Err(Error::from(reason).with_users(UserIds::not_attempted(call.user_ids)));
+    fn go(self: Arc<Self>, begun: Begun) -> impl Future<Output = Result<Outcome, Error>> + Send + 'static {
+        async move {
+            let limit = &begun.limit;
+            let until = limit.for_a_turn();
+            let pass = match begun.place {
+                Place::Running(pass) => pass,
+                Place::Waiting(waiting) => {
+                    let entering = Box::pin(in_time(until, waiting.enter(until)));
+                    match limit.unless_stopped(entering).await.flatten() {
+                        Some(Ok(pass)) => pass,
+                        failed => {
+                            let error = failed.and_then(Result::err);
+                            let error = error.unwrap_or_else(|| timed_out(Station::Order));
+                            return Err(error.with_users(UserIds::not_attempted(begun.call.user_ids)));
+                        }
+                    }
                 }
-                None => {
-                    return Err(timed_out(Station::Quota).with_users(UserIds::not_attempted(call.user_ids)));
-                }
-            }
-            let own = after(timeout);
-            bound.deadline = Some(bound.deadline.map_or(own, |end| end.min(own)));
-        }
-        let way = Way {
-            core: self,
-            lane,
-            pass: &pass,
-            bound,
-        };
-        let mut parts = self.parts(call)?;
-        if parts.len() == 1
-            && let Some(part) = parts.pop()
-        {
-            return way.go(part, first_slot).await;
-        }
-        way.go_in_parts(parts, first_slot).await
-    }
-
-    fn lane(&self, target: &Target) -> Option<LaneHandle> {
-        let lane = match target {
-            Target::Chat(_) => Lane::Chat,
-            Target::Bot => Lane::Bot,
-        };
-        self.quota.as_ref().map(|quota| quota.lane(lane))
-    }
-
-    /// The lane of the group call, which many calls share.
-    pub(crate) fn group_lane(&self) -> Option<LaneHandle> {
-        self.quota.as_ref().map(|quota| quota.lane(Lane::Chat))
-    }
-
-    async fn slot(
-        &self,
-        lane: Option<&LaneHandle>,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Slot>, NoSlot> {
-        match lane {
-            Some(lane) => lane.take(deadline).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// The requests that make up a call.
-    fn parts(&self, call: Call) -> Result<Vec<Part>, Error> {
-        let segment = call.target.segment();
-        let kind = call.user_id_type;
-        let uri = format!(
-            "{}/open-apis/im/v2/feed_cards/{segment}?user_id_type={kind}",
-            self.base_url
-        );
-        let uri = Uri::try_from(uri).map_err(|_| unsendable())?;
-        let most = match call.target {
-            Target::Chat(_) => self.limits.max_users_per_request,
-            Target::Bot => self.limits.max_users_per_request.min(MOST_USERS),
-        };
-        let mut parts = Vec::with_capacity(call.user_ids.len().div_ceil(most));
-        let mut rest = call.user_ids.into_iter();
-        while rest.len() > 0 {
-            let user_ids: Vec<String> = rest.by_ref().take(most).collect();
-            let body = Body {
-                time_sensitive: call.time_sensitive,
-                user_ids: &user_ids,
             };
-            let body = serde_json::to_vec(&body).map_err(|_| unsendable())?;
-            parts.push(Part {
-                uri: uri.clone(),
-                body: body.into(),
-                user_ids,
-            });
+            let (lane, most) = match begun.call.target {
+                Target::Chat(_) => (Lane::Chat, self.limits.max_users_per_request),
+                Target::Bot => (Lane::Bot, self.limits.max_users_per_request.min(MOST_USERS)),
+            };
+            let way = Way {
+                core: &self,
+                lane: self.lane(lane),
+                target: &begun.call.target,
+                time_sensitive: begun.call.time_sensitive,
+                user_id_type: begun.call.user_id_type,
+                pass: &pass,
+                limit,
+            };
+            let user_ids = begun.call.user_ids;
+            if user_ids.len() <= most {
+                way.go(user_ids).await
+            } else {
+                Box::pin(way.go_in_parts(user_ids, most)).await
+            }
         }
-        Ok(parts)
+    }
+
+    pub(crate) fn lane(&self, lane: Lane) -> Option<LaneHandle> {
+        self.quota.as_ref().map(|quota| quota.lane(lane))
     }
 }
 
-/// One request, to be sent once or more.
-struct Part {
-    uri: Uri,
-    body: Bytes,
-    user_ids: Vec<String>,
+fn tell(result: &Result<Outcome, Error>) {
+    match result {
+        Ok(outcome) => tracing::debug!(
+            requests = outcome.requests,
+            failed_users = outcome.failed_user_reasons.len(),
+            log_id = outcome.log_id(),
+            "done"
+        ),
+        Err(error) => tracing::warn!(
+            kind = %error.kind(),
+            code = error.platform_code(),
+            status = error.http_status(),
+            attempts = error.attempts(),
+            log_id = error.log_id(),
+            "failed"
+        ),
+    }
 }
 
 #[derive(Serialize)]
@@ -256,135 +204,182 @@ impl Fate {
     }
 }
 
-/// What the parts of one call have in common.
+/// What the parts of one call, a request each, have in common.
 struct Way<'a> {
     core: &'a Core,
     lane: Option<LaneHandle>,
+    target: &'a Target,
+    time_sensitive: bool,
+    user_id_type: UserIdType,
     pass: &'a Pass,
-    bound: Bound,
+    limit: &'a TimeLimit,
 }
 
 impl Way<'_> {
     /// Sends one part until it has an answer, its deadline passes, or nothing more is to be hoped for.
-    async fn go(&self, part: Part, first_slot: Option<Slot>) -> Result<Outcome, Error> {
-        let mut trace = Trace {
-            station: Station::Quota,
-            attempts: 0,
-            fate: Fate::Unsent,
-            sent: Sent::default(),
-        };
-        let result = self
-            .bound
-            .within(self.attempts(&part, first_slot, &mut trace))
-            .await;
-        match result {
-            Some(Ok((data, log_id))) => Ok(Outcome::of_answer(
-                part.user_ids,
-                data.into_reasons(),
-                log_id,
-                trace.attempts,
-            )),
-            Some(Err(error)) => Err(trace.end(error, part.user_ids)),
-            None => {
-                let error = self.timed_out(&mut trace);
-                Err(trace.end(error, part.user_ids))
+    fn go(&self, user_ids: Vec<String>) -> impl Future<Output = Result<Outcome, Error>> + Send {
+        async move {
+            let mut trace = Trace {
+                station: Station::Quota,
+                attempts: 0,
+                fate: Fate::Unsent,
+                sent: Sent::default(),
+            };
+            let ended = {
+                let attempts = pin!(self.attempts(&user_ids, &mut trace));
+                self.limit.unless_stopped(attempts).await
+            };
+            let result = ended.unwrap_or_else(|| Err(self.timed_out(&mut trace)));
+            match result {
+                Ok((data, log_id)) => Ok(Outcome::of_answer(
+                    user_ids,
+                    data.into_reasons(),
+                    log_id,
+                    trace.attempts,
+                )),
+                Err(error) => Err(trace.end(error, user_ids)),
             }
         }
     }
 
-    async fn attempts(
-        &self,
-        part: &Part,
-        mut first_slot: Option<Slot>,
-        trace: &mut Trace,
-    ) -> Result<(CallData, Option<String>), Error> {
-        let Core { tokens, limits, .. } = self.core;
-        let mut replays = Replays::new(limits.max_retries);
-        let mut healings = 0;
-        let mut refused: Option<(Arc<Token>, Error)> = None;
-        let mut last: Option<Error> = None;
-        loop {
-            trace.station = Station::Quota;
-            let slot = match first_slot.take() {
-                Some(slot) => Some(slot),
-                None => match self.core.slot(self.lane.as_ref(), self.bound.deadline).await {
-                    Ok(slot) => slot,
-                    Err(NoSlot::TooLate(wait)) if last.is_some() => {
+    fn attempts<'a>(
+        &'a self,
+        user_ids: &'a [String],
+        trace: &'a mut Trace,
+    ) -> impl Future<Output = Result<(CallData, Option<String>), Error>> + Send + 'a {
+        async move {
+            let Core { tokens, limits, .. } = self.core;
+            let mut time = Time::new(self.limit);
+            let mut replays = Replays::new(limits.max_retries);
+            let mut healings = 0;
+            let mut refused: Option<(Arc<Token>, Error)> = None;
+            let mut last: Option<Error> = None;
+            loop {
+                trace.station = Station::Quota;
+                let asked = time.asked_for_a_slot();
+                let slot = match in_time(time.for_a_slot(), self.slot(time.for_a_slot())).await {
+                    Some(Ok(slot)) => slot,
+                    Some(Err(NoSlot::TooLate(wait))) if last.is_some() => {
                         return Err(last.unwrap_or_else(unsendable).with_retry_after(Some(wait)));
                     }
-                    Err(reason) => return Err(reason.into()),
-                },
-            };
-            let taken_at = slot.as_ref().map(Slot::taken_at);
+                    Some(Err(reason)) => return Err(reason.into()),
+                    None => return Err(self.timed_out(trace)),
+                };
+                time.has_slot(asked);
+                let taken_at = slot.as_ref().map(Slot::taken_at);
 
-            trace.station = Station::Token;
-            let token = tokens.get(self.bound.deadline).await?;
-            if let Some((old, error)) = refused.take()
-                && old.is_same_as(&token)
-            {
-                return Err(error);
-            }
+                trace.station = Station::Token;
+                let token = match in_time(time.deadline, tokens.get(time.deadline)).await {
+                    Some(token) => token?,
+                    None => return Err(self.timed_out(trace)),
+                };
+                if let Some((old, error)) = refused.take()
+                    && old.is_same_as(&token)
+                {
+                    return Err(error);
+                }
 
-            trace.station = Station::Connect;
-            trace.attempts += 1;
-            let attempt = tracing::debug_span!("attempt", attempt = trace.attempts);
-            let failure = match self.send(part, &token, slot, trace).instrument(attempt).await {
-                Reading::Success { data, log_id } => {
+                trace.station = Station::Connect;
+                trace.attempts += 1;
+                let request = self.request(user_ids, &token)?;
+                let attempt = tracing::debug_span!("attempt", attempt = trace.attempts);
+                let sending = self.send(request, &token, slot, trace).instrument(attempt);
+                let failure = match in_time(time.deadline, sending).await {
+                    Some(Reading::Success { data, log_id }) => {
+                        token.accept();
+                        return Ok((data, log_id));
+                    }
+                    Some(Reading::Failure(failure)) => failure,
+                    None => return Err(self.timed_out(trace)),
+                };
+                trace.note(&failure);
+
+                if failure.replay == Replay::NewToken {
+                    if !tokens.source().can_replace() {
+                        return Err(failure.error.with_hint(CANNOT_REPLACE));
+                    }
+                    tokens.refuse(&token);
+                    if healings >= MOST_HEALINGS || (healings > 0 && !token.was_accepted()) {
+                        return Err(failure.error);
+                    }
+                    healings += 1;
+                    tracing::info!(
+                        code = failure.error.platform_code(),
+                        status = failure.error.http_status(),
+                        log_id = failure.error.log_id(),
+                        attempt = trace.attempts,
+                        "the token was refused: taking another"
+                    );
+                    refused = Some((token, failure.error));
+                    continue;
+                }
+                if failure.from_platform {
                     token.accept();
-                    return Ok((data, log_id));
                 }
-                Reading::Failure(failure) => failure,
-            };
-            trace.note(&failure);
-
-            if failure.replay == Replay::NewToken {
-                if !tokens.source().can_replace() {
-                    return Err(failure.error.with_hint(CANNOT_REPLACE));
-                }
-                tokens.refuse(&token);
-                if healings >= MOST_HEALINGS || (healings > 0 && !token.was_accepted()) {
+                let wait = replays.next(failure.replay, failure.wait);
+                self.tell_everyone(&failure, wait.or(failure.wait), taken_at);
+                let Some(wait) = wait else {
                     return Err(failure.error);
+                };
+                let waits_in_line = failure.replay == Replay::Pause && self.lane.is_some();
+                let until = if waits_in_line {
+                    time.for_a_slot()
+                } else {
+                    time.deadline
+                };
+                if until.is_some_and(|until| Instant::now() + wait >= until) {
+                    return Err(failure.error.with_retry_after(Some(wait)));
                 }
-                healings += 1;
                 tracing::info!(
+                    kind = %failure.error.kind(),
                     code = failure.error.platform_code(),
                     status = failure.error.http_status(),
                     log_id = failure.error.log_id(),
                     attempt = trace.attempts,
-                    "the token was refused: taking another"
+                    wait_s = wait.as_secs_f64(),
+                    "replaying"
                 );
-                refused = Some((token, failure.error));
-                continue;
-            }
-            if failure.from_platform {
-                token.accept();
-            }
-            let wait = replays.next(failure.replay, failure.wait);
-            self.tell_everyone(&failure, wait.or(failure.wait), taken_at);
-            let Some(wait) = wait else {
-                return Err(failure.error);
-            };
-            if self
-                .bound
-                .deadline
-                .is_some_and(|deadline| Instant::now() + wait >= deadline)
-            {
-                return Err(failure.error.with_retry_after(Some(wait)));
-            }
-            tracing::info!(
-                kind = %failure.error.kind(),
-                code = failure.error.platform_code(),
-                status = failure.error.http_status(),
-                log_id = failure.error.log_id(),
-                attempt = trace.attempts,
-                wait_s = wait.as_secs_f64(),
-                "replaying"
-            );
-            last = Some(failure.error);
-            if failure.replay != Replay::Pause || self.lane.is_none() {
-                sleep(wait).await;
+                last = Some(failure.error);
+                if !waits_in_line {
+                    sleep(wait).await;
+                }
             }
         }
+    }
+
+    async fn slot(&self, until: Option<Instant>) -> Result<Option<Slot>, NoSlot> {
+        match &self.lane {
+            Some(lane) => lane.take(until).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The request of one part. Made anew for each attempt, as a replay is rare and a clone of all of it costs
+    /// every call.
+    fn request(&self, user_ids: &[String], token: &Token) -> Result<Request<Bytes>, Error> {
+        let (segment, kind) = (self.target.segment(), self.user_id_type.as_str());
+        let path = ["/open-apis/im/v2/feed_cards/", segment, "?user_id_type=", kind];
+        let mut request = Request::new(self.body(user_ids).map_err(|_| unsendable())?);
+        *request.method_mut() = Method::PATCH;
+        *request.uri_mut() = self.core.base_url.join(path).map_err(|_| unsendable())?;
+        let headers = request.headers_mut();
+        headers.insert(header::CONTENT_TYPE, answer::JSON);
+        headers.insert(header::AUTHORIZATION, token.header());
+        Ok(request)
+    }
+
+    fn body(&self, user_ids: &[String]) -> serde_json::Result<Bytes> {
+        // What it comes to where no id has to be escaped: filled to its end it becomes `Bytes` as it is.
+        let quotes_and_comma = 3;
+        let size = r#"{"time_sensitive":true,"user_ids":[]"#.len() + usize::from(!self.time_sensitive);
+        let ids: usize = user_ids.iter().map(|id| id.len() + quotes_and_comma).sum();
+        let mut bytes = Vec::with_capacity(size + ids);
+        let body = Body {
+            time_sensitive: self.time_sensitive,
+            user_ids,
+        };
+        serde_json::to_writer(&mut bytes, &body)?;
+        Ok(bytes.into())
     }
 
     /// What one call's refusal means for all calls of the client.
@@ -400,54 +395,47 @@ impl Way<'_> {
         }
     }
 
-    async fn send(
-        &self,
-        part: &Part,
-        token: &Token,
+    fn send<'a>(
+        &'a self,
+        request: Request<Bytes>,
+        token: &'a Token,
         slot: Option<Slot>,
-        trace: &mut Trace,
-    ) -> Reading<CallData> {
-        let mut request = Request::new(part.body.clone());
-        *request.method_mut() = Method::PATCH;
-        *request.uri_mut() = part.uri.clone();
-        request.headers_mut().insert(header::CONTENT_TYPE, answer::JSON);
-        request
-            .headers_mut()
-            .insert(header::AUTHORIZATION, token.header());
-
+        trace: &'a mut Trace,
+    ) -> impl Future<Output = Reading<CallData>> + Send + 'a {
         let Core {
             transport,
             tokens,
             limits,
             ..
         } = self.core;
-        let sent = Sent::default();
-        trace.sent = sent.clone();
+        let sent = &trace.sent;
         let flight = Flight::new(slot, self.pass, limits.late_arrival, sent.clone());
-        let sending = transport.send(request, sent);
-        let answered = match limits.attempt_timeout {
-            None => sending.await,
-            Some(most) => match timeout(most, sending).await {
-                Ok(answered) => answered,
-                Err(_) => return Reading::Failure(trace.attempt_timed_out()),
-            },
-        };
-        let mask = |text: &mut String| {
-            token.mask(text);
-            tokens.source().mask(text);
-        };
-        let reading = match answered {
-            Ok(response) => answer::read::<CallData>(&response, &mask).masked(&mask),
-            Err(error) => Reading::Failure(answer::no_answer(error, trace.sent.is_raised())),
-        };
-        match &reading {
-            Reading::Success { .. } => flight.landed(true),
-            Reading::Failure(failure) if failure.from_platform => {
-                flight.landed(failure.error.kind() != ErrorKind::RateLimited);
+        let sending = transport.send(request, sent.clone());
+        async move {
+            let answered = match limits.attempt_timeout {
+                None => sending.await,
+                Some(most) => match timeout(most, sending).await {
+                    Ok(answered) => answered,
+                    Err(_) => return Reading::Failure(trace.attempt_timed_out()),
+                },
+            };
+            let mask = |text: &mut String| {
+                token.mask(text);
+                tokens.source().mask(text);
+            };
+            let reading = match answered {
+                Ok(response) => answer::read::<CallData>(&response, &mask).masked(&mask),
+                Err(error) => Reading::Failure(answer::no_answer(error, trace.sent.is_raised())),
+            };
+            match &reading {
+                Reading::Success { .. } => flight.landed(true),
+                Reading::Failure(failure) if failure.from_platform => {
+                    flight.landed(failure.error.kind() != ErrorKind::RateLimited);
+                }
+                Reading::Failure(_) => drop(flight),
             }
-            Reading::Failure(_) => drop(flight),
+            reading
         }
-        reading
     }
 
     fn timed_out(&self, trace: &mut Trace) -> Error {
@@ -471,26 +459,28 @@ impl Way<'_> {
     }
 
     /// Sends the parts within the quota, a few at a time. When one fails, those not yet begun are left.
-    async fn go_in_parts(&self, parts: Vec<Part>, mut first_slot: Option<Slot>) -> Result<Outcome, Error> {
-        let count = parts.len();
+    async fn go_in_parts(&self, user_ids: Vec<String>, most: usize) -> Result<Outcome, Error> {
+        let count = user_ids.len().div_ceil(most);
         if let Some(lane) = &self.lane
-            && let Err(reason) = lane.check(count - usize::from(first_slot.is_some()), self.bound.deadline)
+            && let Err(reason) = lane.check(count, self.limit.for_a_turn())
         {
-            let user_ids = parts.into_iter().flat_map(|part| part.user_ids).collect();
             return Err(Error::from(reason).with_users(UserIds::not_attempted(user_ids)));
         }
-        let mut waiting = parts.into_iter().enumerate();
+        let mut user_ids = user_ids.into_iter();
+        let mut waiting = (0..count).map(|_| user_ids.by_ref().take(most).collect::<Vec<_>>());
         let mut running = FuturesUnordered::new();
         let mut ended: Vec<Option<Result<Outcome, Error>>> = Vec::new();
         ended.resize_with(count, || None);
+        let mut begun = 0;
         let mut failed = None;
         loop {
             while failed.is_none() && running.len() < PARTS_AT_ONCE {
-                let Some((index, part)) = waiting.next() else {
+                let Some(part) = waiting.next() else {
                     break;
                 };
-                let slot = first_slot.take();
-                running.push(async move { (index, self.go(part, slot).await) });
+                let index = begun;
+                begun += 1;
+                running.push(async move { (index, self.go(part).await) });
             }
             let Some((index, result)) = running.next().await else {
                 break;
@@ -500,8 +490,7 @@ impl Way<'_> {
             }
             ended[index] = Some(result);
         }
-        let left = waiting.flat_map(|(_, part)| part.user_ids).collect();
-        sum_up(ended, failed, left)
+        sum_up(ended, failed, user_ids.collect())
     }
 }
 
@@ -617,38 +606,68 @@ pub(crate) fn after(wait: Duration) -> Instant {
 }
 
 impl TimeLimit {
-    fn bound(&self) -> Bound {
+    /// Until when a call may wait for its turn on its chat, or for its first slot.
+    fn for_a_turn(&self) -> Option<Instant> {
         match self {
-            Self::At(deadline) => Bound {
-                deadline: Some(*deadline),
-                stop: None,
-            },
-            Self::FirstSlot { end, .. } => Bound {
-                deadline: end.at,
-                stop: Some(end.stop.clone()),
-            },
+            Self::At(deadline) => Some(*deadline),
+            Self::OfMany { end, .. } => end.at,
         }
     }
-}
 
-impl Bound {
-    /// What a future gives in time; it is dropped when the time is over.
-    async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let Some(stop) = &self.stop else {
-            return in_time(self.deadline, future).await;
+    /// What a future gives, unless the caller wants no more.
+    async fn unless_stopped<F: Future + Unpin>(&self, future: F) -> Option<F::Output> {
+        let Self::OfMany { end, .. } = self else {
+            return Some(future.await);
         };
-        let mut stop = stop.clone();
-        tokio::select! {
-            biased;
-            result = in_time(self.deadline, future) => result,
-            _ = stop.wait_for(|stopped| *stopped) => None,
+        let mut stop = end.stop.clone();
+        // Boxed, as every call would have to hold it, and few are of many.
+        let stopped = Box::pin(async move { drop(stop.wait_for(|stopped| *stopped).await) });
+        match select(future, stopped).await {
+            Either::Left((result, _)) => Some(result),
+            Either::Right(_) => None,
         }
     }
 }
 
-async fn in_time<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
-    match deadline {
-        Some(deadline) => timeout_at(deadline, future).await.ok(),
-        None => Some(future.await),
+/// One part's time.
+struct Time<'a> {
+    limit: &'a TimeLimit,
+    /// None before the first slot of one of many.
+    deadline: Option<Instant>,
+}
+
+impl<'a> Time<'a> {
+    fn new(limit: &'a TimeLimit) -> Self {
+        let deadline = match limit {
+            TimeLimit::At(deadline) => Some(*deadline),
+            TimeLimit::OfMany { .. } => None,
+        };
+        Self { limit, deadline }
     }
+
+    fn for_a_slot(&self) -> Option<Instant> {
+        self.limit.for_a_turn()
+    }
+
+    /// When it was asked for, where waiting for it does not count.
+    fn asked_for_a_slot(&self) -> Option<Instant> {
+        matches!(self.limit, TimeLimit::OfMany { .. }).then(Instant::now)
+    }
+
+    fn has_slot(&mut self, asked: Option<Instant>) {
+        if let (TimeLimit::OfMany { timeout, end }, Some(asked)) = (self.limit, asked) {
+            let own = match self.deadline {
+                None => after(*timeout),
+                Some(deadline) => deadline + asked.elapsed(),
+            };
+            self.deadline = Some(end.at.map_or(own, |end| end.min(own)));
+        }
+    }
+}
+
+/// What a future gives in time; it is dropped when the time is over. No `async fn`, which would hold the future
+/// twice: what every call allocates grows with it.
+fn in_time<F: Future>(deadline: Option<Instant>, future: F) -> impl Future<Output = Option<F::Output>> {
+    let deadline = deadline.unwrap_or_else(|| after(Duration::MAX));
+    timeout_at(deadline, future).map(Result::ok)
 }

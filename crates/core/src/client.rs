@@ -1,7 +1,7 @@
 //! The client: what a caller holds, and the two calls.
 
 use std::fmt;
-use std::future::{Future, IntoFuture};
+use std::future::{Future, IntoFuture, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,7 +152,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("base_url", &self.core.base_url)
+            .field("base_url", &self.core.base_url.as_str())
             .field("tokens", self.core.tokens.source())
             .finish_non_exhaustive()
     }
@@ -201,10 +201,9 @@ impl IntoFuture for SetTimeSensitive {
     /// Makes the call: its place in the order of calls and its deadline count from here. Poll the future
     /// or drop it: opposite calls on the same chat wait for it.
     fn into_future(self) -> Self::IntoFuture {
-        let begun = self.begin();
-        Box::pin(async move {
-            let (client, begun) = begun?;
-            client.core.run(begun).await
-        })
+        match self.begin() {
+            Ok((client, begun)) => Box::pin(client.core.run(begun)),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
     }
 }

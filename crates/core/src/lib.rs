@@ -23,6 +23,7 @@
 //! [`Error`] says what happened, where, and what to do.
 
 mod answer;
+mod base_url;
 #[doc(hidden)]
 pub mod binding;
 mod call;

@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Station};
 use crate::input::{Request, without_repeats};
 use crate::outcome::{Outcome, UserIds};
-use crate::quota::LaneHandle;
+use crate::quota::{Lane, LaneHandle};
 
 /// The platform takes 50 calls a second, so this many under way keep it busy at up to 2 s of latency,
 /// and leave room for those that wait before a replay.
@@ -271,7 +271,7 @@ impl Many {
     /// How far it has come.
     pub fn progress(&self) -> Progress {
         let done = self.report.succeeded + self.report.failed;
-        let lane = self.client.core.group_lane();
+        let lane = self.client.core.lane(Lane::Chat);
         let waiting_for_quota = lane.as_ref().map_or(0, LaneHandle::waiting);
         let sent = self.running.len().saturating_sub(waiting_for_quota);
         let eta = self.total.map(|total| {
@@ -390,7 +390,7 @@ impl Many {
             }
         };
         self.count(&item.result);
-        if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
+        if item.result.as_ref().is_err_and(has_no_slot) {
             // Nor would those after it: without end they would be read only to fail.
             self.source = None;
         }
@@ -401,13 +401,6 @@ impl Many {
             }
         }
         Poll::Ready(Some(item))
-    }
-
-    fn has_no_slot_before_the_end(&self) -> bool {
-        let (Some(end), Some(lane)) = (&self.end, self.client.core.group_lane()) else {
-            return false;
-        };
-        after(lane.estimate(lane.waiting())) >= end.deadline()
     }
 
     fn stop_reading_in_time(&mut self, context: &mut Context<'_>) {
@@ -454,9 +447,8 @@ impl Many {
                     at: self.end.as_ref().map(|end| end.deadline()),
                     stop: self.stop.subscribe(),
                 };
-                let begun = core.begin(call, TimeLimit::FirstSlot { timeout, end });
-                let run = async move { core.run(begun).await };
-                let task = self.running.spawn(run.with_current_subscriber());
+                let begun = core.begin(call, TimeLimit::OfMany { timeout, end });
+                let task = self.running.spawn(core.run(begun).with_current_subscriber());
                 self.requests.insert(task.id(), (index, request));
             }
         }
@@ -473,7 +465,7 @@ fn is_by_the_stop(error: &Error) -> bool {
     error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error)
 }
 
-/// Before the `total_timeout` for its first slot, before its own deadline for a further one.
+/// Before the `total_timeout`.
 fn has_no_slot(error: &Error) -> bool {
     error.kind() == ErrorKind::RateLimited && error.station() == Some(Station::Quota)
 }

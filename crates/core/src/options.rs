@@ -9,6 +9,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
+use crate::base_url::BaseUrl;
 use crate::call::Core;
 use crate::client::Client;
 use crate::error::Error;
@@ -107,9 +108,6 @@ pub(crate) struct Network {
     pub(crate) user_agent: String,
     pub(crate) connect_timeout: Duration,
 }
-
-/// Where the platform is, without a trailing slash.
-pub(crate) struct BaseUrl(Url);
 
 impl ClientBuilder {
     /// A self-built app's id and secret; with a [`tenant_key`](Self::tenant_key), a store app's.
@@ -316,7 +314,7 @@ impl ClientBuilder {
             Some(transport) => transport,
             None => Arc::new(Reqwest::new(&network)?),
         };
-        let base_url = network.base_url.as_str().to_owned();
+        let Network { base_url, .. } = network;
         let endpoints = Endpoints {
             transport: transport.clone(),
             base_url: base_url.clone(),
@@ -483,57 +481,6 @@ fn user_agent(suffix: Option<&str>) -> Result<String, Error> {
             shown(suffix),
             "printable ASCII, such as `my-bot/1.0`",
         )),
-    }
-}
-
-impl BaseUrl {
-    fn parse(text: &str, allow_http: bool) -> Result<Self, Error> {
-        let invalid = |value: String, expected: &str| Error::invalid_input("base_url", value, expected);
-        let expected = "a URL like https://open.feishu.cn, without a query";
-        if text.contains('@') {
-            return Err(invalid("has a user name or password in it".to_owned(), expected));
-        }
-        let Ok(mut url) = Url::parse(text) else {
-            return Err(invalid(shown(text), expected));
-        };
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(invalid("has a user name or password in it".to_owned(), expected));
-        }
-        if !matches!(url.scheme(), "http" | "https")
-            || !url.has_host()
-            || url.query().is_some()
-            || url.fragment().is_some()
-        {
-            return Err(invalid(shown(text), expected));
-        }
-        let path = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&path);
-        let base_url = Self(url);
-        if base_url.0.scheme() == "http" && !allow_http && !base_url.is_loopback() {
-            return Err(invalid(
-                shown(text),
-                "https: over http the token travels readable to everyone; allow_http permits it",
-            ));
-        }
-        Ok(base_url)
-    }
-
-    fn as_str(&self) -> &str {
-        self.0.as_str().trim_end_matches('/')
-    }
-
-    pub(crate) fn is_loopback(&self) -> bool {
-        let Some(host) = self.0.host_str() else {
-            return false;
-        };
-        let address = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<std::net::IpAddr>();
-        match address {
-            Ok(address) => address.is_loopback(),
-            Err(_) => host == "localhost" || host.ends_with(".localhost"),
-        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -26,9 +26,27 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Chats {
     /// By the target's hash: two targets with one hash wait for each other, which does no harm.
-    by_target: HashMap<u64, Chat>,
+    by_target: HashMap<u64, Chat, BuildHasherDefault<Hashed>>,
     /// When a chat may be forgotten although a request without an answer was last seen on it.
     late: VecDeque<(Instant, u64)>,
+}
+
+/// The keys are hashes already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        debug_assert!(false, "a key that is no u64: {bytes:?}");
+    }
 }
 
 /// One chat, while calls run on it or a request of theirs may still arrive.
@@ -49,21 +67,26 @@ struct Waiter {
 
 impl Chat {
     /// Whether a call of this state may start, or until when a late request keeps it from that.
-    fn admits(&self, state: bool, now: Instant) -> Result<(), Option<Instant>> {
+    fn admits(&self, state: bool) -> Result<(), Option<Instant>> {
         let opposite = usize::from(!state);
         if self.running[opposite] > 0 {
             return Err(None);
         }
         match self.late_until[opposite] {
-            Some(until) if until > now => Err(Some(until)),
+            Some(until) if until > Instant::now() => Err(Some(until)),
             _ => Ok(()),
         }
     }
 
-    fn is_idle(&self, now: Instant) -> bool {
+    /// The clock is asked last: it costs more than all the rest, and hardly any chat has a late request.
+    fn is_idle(&self) -> bool {
         self.running == [0, 0]
             && self.line.is_empty()
-            && self.late_until.iter().flatten().all(|until| *until <= now)
+            && self
+                .late_until
+                .iter()
+                .flatten()
+                .all(|until| *until <= Instant::now())
     }
 
     fn wake_head(&self) {
@@ -89,10 +112,9 @@ impl Order {
     pub(crate) fn line_up(&self, target: &Target, state: bool) -> Place {
         let key = self.0.hasher.hash_one(target);
         let chats = &mut *self.chats();
-        let now = Instant::now();
-        chats.forget(now);
+        chats.forget();
         let chat = chats.by_target.entry(key).or_default();
-        if chat.line.is_empty() && chat.admits(state, now).is_ok() {
+        if chat.line.is_empty() && chat.admits(state).is_ok() {
             chat.running[usize::from(state)] += 1;
             return Place::Running(Pass {
                 order: self.clone(),
@@ -120,37 +142,6 @@ pub(crate) enum Place {
     Waiting(Waiting),
 }
 
-impl Place {
-    /// Waits until no call of the opposite state runs on the chat, nor a request of one may still
-    /// arrive. Fails at once where that is known to last longer than the deadline.
-    pub(crate) async fn enter(self, deadline: Option<Instant>) -> Result<Pass, Error> {
-        let waiting = match self {
-            Self::Running(pass) => return Ok(pass),
-            Self::Waiting(waiting) => waiting,
-        };
-        loop {
-            match waiting.try_enter() {
-                Turn::Mine => {
-                    let order = waiting.order.clone();
-                    return Ok(Pass {
-                        order,
-                        key: waiting.key,
-                        state: waiting.waiter.state,
-                    });
-                }
-                Turn::NotYet(Some(until)) if deadline.is_some_and(|deadline| until >= deadline) => {
-                    return Err(too_late(until));
-                }
-                Turn::NotYet(Some(until)) => tokio::select! {
-                    () = waiting.waiter.wake.notified() => {}
-                    () = sleep_until(until) => {}
-                },
-                Turn::NotYet(None) => waiting.waiter.wake.notified().await,
-            }
-        }
-    }
-}
-
 fn too_late(until: Instant) -> Error {
     let wait = until.duration_since(Instant::now());
     Error::new(
@@ -164,17 +155,17 @@ fn too_late(until: Instant) -> Error {
 
 impl Chats {
     /// Drops chats that were kept only for a request that may arrive late.
-    fn forget(&mut self, now: Instant) {
+    fn forget(&mut self) {
         while let Some((until, key)) = self.late.front().copied()
-            && until <= now
+            && until <= Instant::now()
         {
             self.late.pop_front();
-            self.drop_if_idle(key, now);
+            self.drop_if_idle(key);
         }
     }
 
-    fn drop_if_idle(&mut self, key: u64, now: Instant) {
-        if self.by_target.get(&key).is_some_and(|chat| chat.is_idle(now)) {
+    fn drop_if_idle(&mut self, key: u64) {
+        if self.by_target.get(&key).is_some_and(Chat::is_idle) {
             self.by_target.remove(&key);
         }
     }
@@ -195,6 +186,30 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// Waits until no call of the opposite state runs on the chat, nor a request of one may still
+    /// arrive. Fails at once where that is known to last longer than the deadline.
+    pub(crate) async fn enter(self, deadline: Option<Instant>) -> Result<Pass, Error> {
+        loop {
+            match self.try_enter() {
+                Turn::Mine => {
+                    return Ok(Pass {
+                        order: self.order.clone(),
+                        key: self.key,
+                        state: self.waiter.state,
+                    });
+                }
+                Turn::NotYet(Some(until)) if deadline.is_some_and(|deadline| until >= deadline) => {
+                    return Err(too_late(until));
+                }
+                Turn::NotYet(Some(until)) => tokio::select! {
+                    () = self.waiter.wake.notified() => {}
+                    () = sleep_until(until) => {}
+                },
+                Turn::NotYet(None) => self.waiter.wake.notified().await,
+            }
+        }
+    }
+
     fn try_enter(&self) -> Turn {
         let chats = &mut *self.order.chats();
         let Some(chat) = chats.by_target.get_mut(&self.key) else {
@@ -207,7 +222,7 @@ impl Waiting {
         {
             return Turn::NotYet(None);
         }
-        match chat.admits(self.waiter.state, Instant::now()) {
+        match chat.admits(self.waiter.state) {
             Ok(()) => {
                 chat.line.pop_front();
                 chat.running[usize::from(self.waiter.state)] += 1;
@@ -230,7 +245,7 @@ impl Drop for Waiting {
                 chat.wake_head();
             }
         }
-        chats.drop_if_idle(self.key, Instant::now());
+        chats.drop_if_idle(self.key);
     }
 }
 
@@ -264,6 +279,6 @@ impl Drop for Pass {
             chat.running[usize::from(self.state)] -= 1;
             chat.wake_head();
         }
-        chats.drop_if_idle(self.key, Instant::now());
+        chats.drop_if_idle(self.key);
     }
 }

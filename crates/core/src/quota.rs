@@ -397,6 +397,12 @@ impl LaneHandle {
             return Ok(slot);
         }
         tracing::debug!(ahead, "waiting for a slot of the quota");
+        // Boxed, for what a wait needs is half as large as a call, and most calls do not wait.
+        Box::pin(self.wait_in_line(ahead, deadline)).await
+    }
+
+    async fn wait_in_line(&self, ahead: usize, deadline: Option<Instant>) -> Result<Slot, NoSlot> {
+        let line = self.line();
         let mut turn = pin!(line.turn.acquire());
         let mut ahead = ahead;
         let _turn = loop {
@@ -538,9 +544,14 @@ impl Slot {
         for window in &mut state.windows[self.lane.lane as usize] {
             window.given = window.given.saturating_sub(1);
             let frees_at = latest + window.span;
-            // Nearly always the last: only requests without an answer free their slots later.
-            let place = window.freeing.partition_point(|other| *other <= frees_at);
-            window.freeing.insert(place, frees_at);
+            let is_last = window.freeing.back().is_none_or(|last| *last <= frees_at);
+            if is_last {
+                window.freeing.push_back(frees_at);
+            } else {
+                // Requests without an answer free their slots later than those sent after them.
+                let place = window.freeing.partition_point(|other| *other <= frees_at);
+                window.freeing.insert(place, frees_at);
+            }
         }
     }
 

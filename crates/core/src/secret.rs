@@ -34,6 +34,9 @@ const MASK: &str = "[secret]";
 /// proxy only the HTTP library has them.
 pub(crate) fn mask_basic(text: &mut String) {
     const SCHEME: &str = "basic ";
+    if !text.contains(' ') {
+        return;
+    }
     let mut masked = String::new();
     let mut kept = 0;
     for (place, _) in text.to_ascii_lowercase().match_indices(SCHEME) {

@@ -154,6 +154,61 @@ async fn the_last_one_simply_waits_its_turn() {
     assert!(began.elapsed() > Duration::from_secs(120));
 }
 
+/// A token that is revoked just as a minute's calls are used up: the replay's slot is one of the next minute,
+/// beyond the request's own time.
+#[tokio::test(start_paused = true)]
+async fn nor_does_waiting_for_a_replays_slot_count() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(10)));
+    let client = client
+        .rate_limit(RateLimit::new(10, 10))
+        .timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
+    let requests = (0..12).map(|_| Request::new(CHAT, [USER], true));
+    let mut many = client.set_time_sensitive_many(requests).concurrency(1);
+    let mut sent = 0;
+    while let Some(item) = many.next().await {
+        sent += item.result.unwrap().requests;
+        if item.index == 8 {
+            stage.fault(Fault {
+                revoke_tokens: true,
+                ..Fault::on_call()
+            });
+        }
+    }
+    assert_eq!(sent, 13);
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_own_timeout_still_bounds_each() {
+    let stage = stage(0, Switches::unlimited());
+    let mut calls = 0;
+    let wire = move |request: &http::Request<bytes::Bytes>| {
+        calls += u32::from(request.method() == http::Method::PATCH);
+        // The first answer breaks, and the replay's takes too long.
+        let back = Duration::from_secs(if calls == 2 { 60 } else { 0 });
+        Trip {
+            back,
+            breaks: calls == 1,
+            ..Trip::default()
+        }
+    };
+    let client = client(&stage, wire)
+        .rate_limit(RateLimit::new(1, 1))
+        .timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
+    let began = Instant::now();
+    let mut many = client.set_time_sensitive_many([Request::new(CHAT, [USER], true)]);
+    let error = many.next().await.unwrap().result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+    assert_eq!(error.users().unknown, [USER]);
+    // The slot of a request without an answer is held for late_arrival and a minute.
+    let waited = Duration::from_secs(65);
+    assert!(began.elapsed() > waited && began.elapsed() < waited + Duration::from_secs(3));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_total_timeout_ends_those_without_a_slot() {
     let stage = stage(0, Switches::unlimited());
@@ -361,21 +416,25 @@ async fn progress_is_told_after_each_result() {
     assert_eq!(told[39].eta, Some(Duration::ZERO));
 }
 
-/// A split call, and a replay after a revocation, may find no slot in their own time: that ends them, not those
-/// after them.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_runs_out_of_its_own_time_does_not_end_the_others() {
     let stage = stage(10, Switches::unlimited());
-    let client = client(&stage, round_trip(Duration::from_millis(50)))
+    let wire = |request: &http::Request<bytes::Bytes>| Trip {
+        back: Duration::from_secs(if request.uri().path().ends_with("/oc_1") {
+            60
+        } else {
+            0
+        }),
+        ..Trip::default()
+    };
+    let client = client(&stage, wire)
         .rate_limit(RateLimit::new(2, 1000))
-        .max_users_per_request(1)
         .build()
         .unwrap();
     let mut requests: Vec<_> = (0..10)
         .map(|chat| Request::new(format!("oc_{chat}"), [USER], true))
         .collect();
-    requests[1] =
-        Request::new("oc_1", (0..30).map(|user| format!("ou_{user}")), true).timeout(Duration::from_secs(1));
+    requests[1].timeout = Some(Duration::from_secs(1));
     let items: Vec<_> = client
         .set_time_sensitive_many(requests)
         .concurrency(2)
@@ -387,6 +446,21 @@ async fn a_request_that_runs_out_of_its_own_time_does_not_end_the_others() {
         .map(|item| item.index)
         .collect();
     assert_eq!((items.len(), &failed[..]), (10, &[1][..]));
+}
+
+/// Its parts wait their turn as the requests before and after it do.
+#[tokio::test(start_paused = true)]
+async fn a_split_call_among_many_waits_its_turn() {
+    let stage = stage(0, Switches::unlimited());
+    let users = fill_chat(&stage, 30);
+    let client = client(&stage, round_trip(Duration::from_millis(50)))
+        .rate_limit(RateLimit::new(2, 1000))
+        .max_users_per_request(1)
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap();
+    let mut many = client.set_time_sensitive_many([Request::new("oc_full", users, true)]);
+    assert!(many.next().await.unwrap().result.unwrap().ok());
 }
 
 #[tokio::test(start_paused = true)]

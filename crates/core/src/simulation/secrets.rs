@@ -324,6 +324,11 @@ async fn invalid(stage: &Stage) -> Vec<Error> {
             .base_url(format!("https://me:{SECRET}@example.invalid"))
             .build()
             .unwrap_err(),
+        Client::builder()
+            .app("cli_example", SECRET)
+            .base_url(format!("https://example.invalid?key={SECRET}"))
+            .build()
+            .unwrap_err(),
         slow.set_app_ticket(TICKET).unwrap_err(),
         slow.set_time_sensitive(CHAT, [USER], true).await.unwrap_err(),
         outcome.into_result().unwrap_err(),

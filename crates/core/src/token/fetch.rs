@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Uri, header};
+use http::{Method, Request, Response, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use zeroize::Zeroizing;
 
 use super::{Abandoned, BoxError, Token, TokenProvider, provider};
-use crate::answer::{self, Failure, Reading};
+use crate::answer::{self, Data, Failure, Reading};
+use crate::base_url::BaseUrl;
 use crate::codes::{APP_TICKET_INVALID, Replay};
 use crate::error::{Error, ErrorKind, Station};
 use crate::retry::Replays;
@@ -62,8 +62,7 @@ pub(crate) struct StoreApp {
 /// How the token endpoints are reached.
 pub(crate) struct Endpoints {
     pub(crate) transport: Arc<dyn Transport>,
-    /// Without a trailing slash.
-    pub(crate) base_url: String,
+    pub(crate) base_url: BaseUrl,
     pub(crate) timeout: Duration,
     pub(crate) max_retries: u32,
 }
@@ -162,12 +161,19 @@ pub(super) fn was_abandoned(error: &Error) -> bool {
 
 #[derive(Deserialize)]
 struct TokenData {
+    code: i64,
     #[serde(default)]
     tenant_access_token: Option<String>,
     #[serde(default)]
     app_access_token: Option<String>,
     #[serde(default)]
     expire: Option<Value>,
+}
+
+impl Data for TokenData {
+    fn code(&self) -> i64 {
+        self.code
+    }
 }
 
 impl TokenData {
@@ -312,7 +318,7 @@ impl StoreApp {
             secret::mask(text, ticket);
             self.mask(text);
         };
-        let data: TokenData = endpoints.post(APP_ACCESS_TOKEN, &body, until, &mask).await?;
+        let data = endpoints.post(APP_ACCESS_TOKEN, &body, until, &mask).await?;
         let life = data.life();
         let token = data.app_access_token.filter(|token| !token.is_empty());
         let Some(token) = token else {
@@ -331,7 +337,7 @@ impl StoreApp {
             ("app_secret", self.app_secret.expose_secret()),
         ];
         let mask = |text: &mut String| self.mask(text);
-        let data: Result<Value, Failure> = endpoints.post(RESEND, &body, until, &mask).await;
+        let data = endpoints.post(RESEND, &body, until, &mask).await;
         data.map(drop).map_err(|failure| failure.error)
     }
 }
@@ -350,13 +356,13 @@ impl From<Error> for Failure {
 }
 
 impl Endpoints {
-    async fn post<T: DeserializeOwned>(
+    async fn post(
         &self,
         path: &str,
         body: &[(&str, &str)],
         until: Instant,
         mask: Mask<'_>,
-    ) -> Result<T, Failure> {
+    ) -> Result<TokenData, Failure> {
         let body = secret_json(body).map_err(Failure::from)?;
         let mut replays = Replays::new(self.max_retries);
         let mut attempts = 0;
@@ -387,8 +393,8 @@ impl Endpoints {
     }
 
     async fn post_once(&self, path: &str, body: Bytes) -> Result<Response<Bytes>, TransportError> {
-        let uri = Uri::try_from(format!("{}{path}", self.base_url))
-            .map_err(|error| TransportError::Connect(Box::new(error)))?;
+        let uri = self.base_url.join([path]);
+        let uri = uri.map_err(|error| TransportError::Connect(Box::new(error)))?;
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;

@@ -1,0 +1,97 @@
+//! Where the platform is, and what is found there.
+
+use std::fmt;
+
+use http::Uri;
+use reqwest::Url;
+
+use crate::error::Error;
+use crate::input::shown;
+
+/// A checked `base_url`.
+#[derive(Clone)]
+pub(crate) struct BaseUrl {
+    url: Url,
+    /// Scheme and authority, which cost nothing to clone, and the path.
+    origin: Uri,
+}
+
+impl BaseUrl {
+    pub(crate) fn parse(text: &str, allow_http: bool) -> Result<Self, Error> {
+        let invalid = |value: String, expected: &str| Error::invalid_input("base_url", value, expected);
+        let expected = "a URL like https://open.feishu.cn, without a query";
+        if text.contains('@') {
+            return Err(invalid("has a user name or password in it".to_owned(), expected));
+        }
+        let Ok(url) = Url::parse(text) else {
+            return Err(invalid(shown(without_query(text)), expected));
+        };
+        if !matches!(url.scheme(), "http" | "https")
+            || !url.has_host()
+            || url.query().is_some()
+            || url.fragment().is_some()
+        {
+            return Err(invalid(shown(without_query(text)), expected));
+        }
+        if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
+            return Err(invalid(
+                shown(text),
+                "https: over http the token travels readable to everyone; allow_http permits it",
+            ));
+        }
+        let Ok(origin) = Uri::try_from(url.as_str()) else {
+            return Err(invalid(shown(text), expected));
+        };
+        Ok(Self { url, origin })
+    }
+
+    /// Without a trailing slash.
+    pub(crate) fn as_str(&self) -> &str {
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    pub(crate) fn is_loopback(&self) -> bool {
+        is_loopback(&self.url)
+    }
+
+    /// What lies there under a path, given in pieces.
+    pub(crate) fn join<const N: usize>(&self, path: [&str; N]) -> Result<Uri, http::Error> {
+        let prefix = self.origin.path().trim_end_matches('/');
+        // Of just the size: then it becomes the URI's own bytes without a copy.
+        let mut text = String::with_capacity(prefix.len() + path.map(str::len).iter().sum::<usize>());
+        text.push_str(prefix);
+        text.extend(path);
+        let mut parts = self.origin.clone().into_parts();
+        parts.path_and_query = Some(text.try_into()?);
+        Ok(parts.try_into()?)
+    }
+}
+
+/// A query may hold a key, and an error goes into logs.
+fn without_query(text: &str) -> &str {
+    text.split_once(['?', '#']).map_or(text, |(before, _)| before)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let Some(host) = url.host_str() else {
+        return false;
+    };
+    let address = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<std::net::IpAddr>();
+    match address {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+impl fmt::Debug for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BaseUrl").field(&self.as_str()).finish()
+    }
+}
