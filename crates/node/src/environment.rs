@@ -19,7 +19,7 @@ use napi_derive::napi;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 
 use crate::data::Answer;
 use crate::many::ManyData;
@@ -86,7 +86,7 @@ impl Queue {
 
     fn push(self: &Arc<Self>, message: &Message) {
         let json = written(message);
-        let is_first = {
+        let (is_first, is_last) = {
             let state = &mut *self.state();
             let is_first = state.told.is_empty();
             state.told.push(if is_first { '[' } else { ',' });
@@ -94,18 +94,28 @@ impl Queue {
             if matches!(message.told, Told::Call(_) | Told::Many(_) | Told::Panic(_)) {
                 state.ended.push(message.id);
             }
-            is_first
+            (is_first, state.ended.len() == state.in_flight.len())
         };
-        if is_first && let Ok(runtime) = runtime() {
-            let queue = self.clone();
-            runtime.spawn(async move {
-                // After what else is ready now: to wake the other thread costs both as much as some calls do.
-                tokio::task::yield_now().await;
-                if let Some(wake) = &*queue.wake() {
-                    // Refused only where the environment is ending, and its calls with it.
-                    wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
-                }
-            });
+        if !is_first {
+            return;
+        }
+        match runtime() {
+            // After what else is ready now: to wake the other thread costs both as much as some calls do.
+            Ok(runtime) if !is_last => {
+                let queue = self.clone();
+                runtime.spawn(async move {
+                    yield_now().await;
+                    queue.wake_up();
+                });
+            }
+            _ => self.wake_up(),
+        }
+    }
+
+    fn wake_up(&self) {
+        if let Some(wake) = &*self.wake() {
+            // Refused only where the environment is ending, and its calls with it.
+            wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         }
     }
 
