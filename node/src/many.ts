@@ -130,12 +130,12 @@ export class Many {
 
   /** @internal */
   constructor(
-    native: NativeMany,
+    many: NativeMany,
     owner: Owner,
     requests: Iterable<ManyRequest> | AsyncIterable<ManyRequest>,
     { progress, signal }: ManyOptions,
   ) {
-    this.#native = native
+    this.#native = many
     this.#owner = owner
     this.#requests = requests
     this.#progress = progress
