@@ -15,9 +15,10 @@ from feishu_feed_card import AsyncClient, Progress, Request
 
 
 async def requests(on_call: tuple[str, ...]) -> AsyncIterator[Request]:
-    """One for each line."""
-    while chat := (await asyncio.to_thread(sys.stdin.readline)).strip():
-        yield {"feed_card_id": chat, "user_ids": on_call, "time_sensitive": True}
+    """One for each line that is not blank."""
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        if chat := line.strip():
+            yield {"feed_card_id": chat, "user_ids": on_call, "time_sensitive": True}
 
 
 async def main(*on_call: str) -> int:
@@ -33,8 +34,14 @@ async def main(*on_call: str) -> int:
             client.set_time_sensitive_many(requests(on_call), progress=show) as many,
         ):
             async for item in many:
+                chat = item.request["feed_card_id"]
                 if item.error is not None:
-                    bar.write(f"{item.request['feed_card_id']}: {item.error}", file=sys.stderr)
+                    bar.write(f"{chat}: {item.error}", file=sys.stderr)
+                elif item.outcome is not None:
+                    for reason in item.outcome.failed_user_reasons:
+                        bar.write(
+                            f"{chat}: {reason.user_id or 'a user'}: {reason.error_message}", file=sys.stderr
+                        )
     return 1 if (await many.report()).failed else 0
 
 

@@ -27,8 +27,14 @@ def main(file: str, *on_call: str) -> int:
 
         with client.set_time_sensitive_many(requests, progress=show) as many:
             for item in many:
+                chat = item.request["feed_card_id"]
                 if item.error is not None:
-                    bar.write(f"{item.request['feed_card_id']}: {item.error}", file=sys.stderr)
+                    bar.write(f"{chat}: {item.error}", file=sys.stderr)
+                elif item.outcome is not None:
+                    for reason in item.outcome.failed_user_reasons:
+                        bar.write(
+                            f"{chat}: {reason.user_id or 'a user'}: {reason.error_message}", file=sys.stderr
+                        )
     return 1 if many.report().failed else 0
 
 

@@ -59,6 +59,9 @@ def test_without_a_loop(feishu_sandbox: Sandbox):
     coroutine = feishu_sandbox.async_client().set_bot_time_sensitive([feishu_sandbox.USER], True)
     with pytest.raises(RuntimeError, match="no running event loop"):
         coroutine.send(None)
+    coroutine = feishu_sandbox.async_client().set_bot_time_sensitive([feishu_sandbox.USER], True)
+    with pytest.raises(RuntimeError, match="under trio"):
+        coroutine.send(None)
 
 
 def test_many_tasks(run: Run, feishu_sandbox: Sandbox):

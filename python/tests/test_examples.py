@@ -18,15 +18,17 @@ CHATS = [f"oc_{number}" for number in range(30)]
 
 
 @pytest.mark.parametrize("name", ["pin_many", "pin_as_they_come"])
+@pytest.mark.parametrize("outsiders", [0, 1], ids=["", "one is not in the chats"])
 @pytest.mark.parametrize("chats", [CHATS, [*CHATS, "oc_nowhere"]], ids=["well", "one fails"])
-def test_example(name: str, chats: list[str], feishu_sandbox: Sandbox, tmp_path: Path):
+def test_example(name: str, chats: list[str], outsiders: int, feishu_sandbox: Sandbox, tmp_path: Path):
     for chat in CHATS:
         feishu_sandbox.put_chat({"feed_card_id": chat, "members": [feishu_sandbox.USER]})
     file = tmp_path / "chats.txt"
-    file.write_text("\n".join(chats) + "\n")
+    file.write_text("\n\n".join(chats) + "\n")
     arguments = [str(file)] if name == "pin_many" else []
+    on_call = [feishu_sandbox.USER, feishu_sandbox.OUTSIDER][: 1 + outsiders]
     ended = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments, feishu_sandbox.USER],
+        [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments, *on_call],
         input=file.read_text(),
         env={
             **os.environ,
@@ -40,7 +42,8 @@ def test_example(name: str, chats: list[str], feishu_sandbox: Sandbox, tmp_path:
         check=False,
     )
     failures = len(chats) - len(CHATS)
-    assert ended.returncode == failures, ended.stderr
+    assert ended.returncode == max(failures, outsiders), ended.stderr
     assert f"{len(chats)}chat" in ended.stderr or f"{len(chats)}/{len(chats)}" in ended.stderr, ended.stderr
     assert ("oc_nowhere: " in ended.stderr) == bool(failures)
+    assert ended.stderr.count(f": {feishu_sandbox.OUTSIDER}: ") == outsiders * len(CHATS)
     assert sorted(feishu_sandbox.pinned(feishu_sandbox.USER)) == sorted(CHATS)

@@ -171,6 +171,39 @@ def test_a_disabled_logger(kept: Kept, feishu_sandbox: Sandbox, monkeypatch: pyt
     kept.wait_for("failed")
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [("", 0), ("disable_existing_loggers=False", 1), ("loggers={'feishu_feed_card': {}}", 1)],
+    ids=["", "not disabled", "named"],
+)
+def test_a_configuration_silences_the_loggers_it_does_not_name(config: str, told: int):
+    prints(
+        f"""
+import logging, logging.config
+from feishu_feed_card import RejectedError
+from feishu_feed_card.sandbox import Sandbox
+
+class Kept(logging.Handler):
+    def emit(self, record):
+        kept.append(record.threadName)
+
+kept = []
+with Sandbox() as sandbox, sandbox.client() as client:
+    root = dict(level="WARNING", handlers=["kept"])
+    logging.config.dictConfig(dict(version=1, handlers=dict(kept={{"()": Kept}}), root=root, {config}))
+    sandbox.faults([{{"on": "call", "code": 230001}}])
+    try:
+        client.set_time_sensitive(sandbox.CHAT, [sandbox.USER], True)
+    except RejectedError:
+        pass
+import atexit
+atexit._run_exitfuncs()
+print(sorted(set(kept)))
+""",
+        str(["feishu-feed-card logging"] * told),
+    )
+
+
 def test_calls_of_many_threads_and_loops_are_told_apart(kept: Kept, feishu_sandbox: Sandbox):
     feishu_sandbox.set_switches(per_second=None, per_minute=None)
     client = feishu_sandbox.client(rate_limit=None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import gc
 import pickle
 import threading
@@ -10,6 +12,7 @@ import time
 import weakref
 from collections import UserDict
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 import uvloop
@@ -30,7 +33,7 @@ from feishu_feed_card import (
 )
 from feishu_feed_card.sandbox import Sandbox
 from scripts import run
-from test_provider import Vault
+from test_provider import Vault, token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -279,6 +282,36 @@ def test_user_ids_that_raise_are_the_iterable_raising(player: Callable[..., Any]
         player([{**PIN, "user_ids": users()}])
 
 
+@pytest.mark.parametrize("read", [0, 2])
+def test_a_request_whose_user_ids_raise_is_accounted_for(client: Client, read: int):
+    def users() -> Iterator[str]:
+        yield from ("ou_1", "ou_2", "ou_1")[:read]
+        raise OSError("the list is gone")
+
+    request: Request = {**PIN, "user_ids": users()}
+    many = client.set_time_sensitive_many([PIN, request, PIN])
+    with pytest.raises(OSError, match="the list is gone"):
+        list(many)
+    report = many.report()
+    assert report.taken == 2
+    assert_adds_up(report)
+    assert report.unfinished[-1].index == 1
+    assert report.unfinished[-1].request is request
+    assert report.unfinished[-1].not_attempted == ("ou_1", "ou_2")[:read]
+
+
+def test_a_mapping_that_raises_is_accounted_for(client: Client):
+    class Gone(UserDict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            raise LookupError("no more")
+
+    many = client.set_time_sensitive_many([Gone(PIN)])  # type: ignore[list-item]
+    with pytest.raises(LookupError, match="no more"):
+        next(many)
+    report = many.report()
+    assert (report.taken, len(report.unfinished)) == (1, 1)
+
+
 def test_it_does_not_read_far_ahead(player: Callable[..., Any]):
     read = most = done = 0
 
@@ -479,6 +512,36 @@ def test_total_timeout(player: Callable[..., Any], sandbox: Sandbox):
     assert_adds_up(report)
 
 
+def test_what_is_read_as_the_total_timeout_passes_comes_back(player: Callable[..., Any]):
+    def requests() -> Iterator[Any]:
+        yield PIN
+        time.sleep(0.5)
+        yield {**PIN, "user_ids": [Sandbox.USER, Sandbox.USER]}
+        yield PIN
+
+    told: list[Progress] = []
+    items, report = player(requests(), total_timeout=0.2, progress=told.append)
+    assert [(item.index, item.error is None) for item in items] == [(0, True), (1, False)]
+    error = items[1].error
+    assert isinstance(error, DeadlineExceededError)
+    assert "total_timeout" in str(error)
+    assert error.station == "quota"
+    assert error.not_attempted == (Sandbox.USER,)
+    assert report == Report(taken=2, succeeded=1, failed=1)
+    assert (told[-1].done, told[-1].failed) == (2, 1)
+
+
+def test_what_is_no_request_comes_back_as_such_though_the_total_timeout_passed(player: Callable[..., Any]):
+    def requests() -> Iterator[Any]:
+        yield PIN
+        time.sleep(0.5)
+        yield 7
+
+    items, report = player(requests(), total_timeout=0.2)
+    assert isinstance(items[1].error, InvalidInputError)
+    assert report == Report(taken=2, succeeded=1, failed=1)
+
+
 @RUNS
 def test_results_come_while_an_async_iterable_waits(runner: Any, async_client: AsyncClient):
     async def main() -> None:
@@ -552,6 +615,51 @@ def test_progress_tells_what_waits_for_the_quota(sandbox: Sandbox):
     assert len(items) == 8
     assert any(progress.waiting_for_quota > 0 and (progress.eta or 0) > 0 for progress in told)
     assert (told[-1].done, told[-1].waiting_for_quota, told[-1].eta) == (8, 0, 0)
+
+
+@pytest.mark.parametrize("way", ["Client", "AsyncClient"])
+def test_progress_is_told_while_the_quota_makes_wait(sandbox: Sandbox, way: str):
+    class EnoughError(Exception):
+        pass
+
+    def progress(progress: Progress) -> None:
+        told.append(progress)
+        if [progress.done for progress in told].count(2) == 3:
+            raise EnoughError
+
+    told: list[Progress] = []
+    requests = [PIN] * 3
+    with pytest.raises(EnoughError):
+        if way == "Client":
+            play(sandbox.client(rate_limit=(1000, 2)), requests, progress=progress)
+        else:
+            play_async(sandbox.async_client(rate_limit=(1000, 2)), requests, progress=progress)
+    waiting = [progress for progress in told if progress.done == 2]
+    assert [progress.waiting_for_quota for progress in waiting] == [1, 1, 1]
+    etas = [progress.eta or 0 for progress in waiting]
+    assert etas[0] - 1.5 > etas[2] > 50
+
+
+def test_progress_may_not_be_async(client: Client, async_client: AsyncClient):
+    async def coroutine(_: Progress) -> None: ...
+
+    async def generator(_: Progress) -> AsyncIterator[int]:
+        yield 1
+
+    class Bar:
+        async def __call__(self, _: Progress) -> None: ...
+
+        async def show(self, _: Progress) -> None: ...
+
+    for progress in (coroutine, generator, Bar(), Bar().show, functools.partial(coroutine), AsyncMock()):
+        for one in (client, async_client):
+            with pytest.raises(InvalidInputError, match="async") as caught:
+                one.set_time_sensitive_many([PIN], progress=progress)
+            assert caught.value.field == "progress"
+    bridge = Mock()
+    bridge.func = coroutine  # which it may well await
+    for fine in (print, str, functools.partial(print), [].append, Progress, Mock(), MagicMock(), bridge):
+        client.set_time_sensitive_many([PIN], progress=fine)
 
 
 def test_progress_that_raises_loses_nothing(client: Client):
@@ -663,6 +771,92 @@ def test_closing_the_client(client: Client, sandbox: Sandbox):
         list(client.set_time_sensitive_many([]))
 
 
+@RUNS
+def test_a_slow_iterable_leaves_the_loop_its_turns(runner: Any, async_client: AsyncClient, sandbox: Sandbox):
+    turns = 0
+    seen = []
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def requests() -> Iterator[Request]:
+        for _ in range(20):
+            seen.append(turns)
+            time.sleep(0.01)
+            yield PIN
+
+    async def main() -> None:
+        # No result comes while it is read.
+        sandbox.faults([{"on": "any", "delay_before_ms": 1000}])
+        task = asyncio.create_task(tick())
+        async with async_client.set_time_sensitive_many(requests()) as many:
+            assert len([item async for item in many]) == 20
+        task.cancel()
+
+    runner(main())
+    assert len(set(seen)) == 20, seen
+
+
+@RUNS
+def test_what_cancels_an_async_iterable_from_inside_comes_through(runner: Any, async_client: AsyncClient):
+    async def requests() -> AsyncIterator[Request]:
+        yield PIN
+        await had_one.wait()
+        task = asyncio.create_task(asyncio.sleep(3600))
+        task.cancel()
+        await task
+
+    async def main() -> None:
+        nonlocal had_one
+        had_one = asyncio.Event()
+        many = async_client.set_time_sensitive_many(requests())
+        assert (await many.__anext__()).error is None
+        had_one.set()
+        with pytest.raises(asyncio.CancelledError):
+            await many.__anext__()
+        assert await many.report() == Report(1, 1, 0)
+
+    had_one: asyncio.Event
+    runner(main())
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["iterable", "async iterable"])
+def test_without_a_loop(async_client: AsyncClient, is_async: bool):
+    many = async_client.set_time_sensitive_many(asynchronously([PIN]) if is_async else [PIN])
+    with pytest.raises(RuntimeError, match="under trio"):
+        many.__anext__().send(None)
+
+
+@RUNS
+def test_a_loop_that_goes_on_in_another_event_loop(runner: Any, async_client: AsyncClient):
+    async def requests() -> AsyncIterator[Request]:
+        yield PIN
+        await asyncio.sleep(3600)
+
+    async def begin() -> None:
+        assert (await many.__anext__()).error is None
+
+    async def go_on() -> None:
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await many.__anext__()
+        with pytest.raises(StopAsyncIteration):
+            await many.__anext__()
+        assert await many.report() == Report(1, 1, 0)
+
+    many = async_client.set_time_sensitive_many(requests())
+    runner(begin())
+    runner(go_on())
+    from_a_list = async_client.set_time_sensitive_many([PIN] * 2, concurrency=1)
+
+    async def one() -> Item:
+        return await from_a_list.__anext__()
+
+    assert [runner(one()).index for _ in range(2)] == [0, 1], "which any loop reads"
+
+
 @pytest.mark.parametrize("is_async", [False, True], ids=["iterable", "async iterable"])
 def test_closing_the_async_client(async_client: AsyncClient, is_async: bool):
     async def main() -> None:
@@ -743,6 +937,31 @@ def test_token_providers(sandbox: Sandbox):
         items, _ = play_async(sandbox.async_client(token_provider=provider), asynchronously([PIN] * 20))
         assert [item.error for item in items] == [None] * 20
     assert len(vault.threads) == 3
+
+
+def test_a_token_is_provided_while_nobody_waits_for_a_result(sandbox: Sandbox):
+    tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
+    asked: list[str] = []
+
+    def provider() -> str:
+        asked.append(tenant.get())
+        return token(sandbox)
+
+    before = threading.active_count()
+    tenant.set("one")
+    with sandbox.client(token_provider=provider, rate_limit=None) as client:
+        assert client.set_bot_time_sensitive([sandbox.USER], True).ok
+        calls = sandbox.request_count()
+        sandbox.faults([{"on": "call", "delay_before_ms": 300}])
+        many = client.set_time_sensitive_many([PIN, {**PIN, "feed_card_id": "nowhere"}])
+        assert next(many).index == 1
+        eventually(lambda: sandbox.request_count() > calls)
+        sandbox.revoke_tokens()
+        eventually(lambda: len(asked) == 2)
+        assert next(many).error is None
+        eventually(lambda: threading.active_count() == before)
+        assert next(many, None) is None
+    assert asked == ["one", "one"], "in the caller's context"
 
 
 def test_the_records(client: Client):
@@ -827,6 +1046,29 @@ print("leaving")
     assert (ended.code, ended.out, ended.err) == (0, "leaving\n", ""), ended
 
 
+def test_exit_in_the_middle_with_a_token_provider():
+    ended = run(
+        SCRIPT
+        + """
+from feishu_feed_card import Client
+import json, urllib.request
+
+def provider():
+    app = json.dumps({"app_id": sandbox.APP_ID, "app_secret": sandbox.APP_SECRET}).encode()
+    url = sandbox.base_url + "/open-apis/auth/v3/tenant_access_token/internal"
+    with urllib.request.urlopen(urllib.request.Request(url, app), timeout=10) as answer:
+        return json.load(answer)["tenant_access_token"]
+
+client = sandbox.client(token_provider=provider, rate_limit=None)
+finished = client.set_time_sensitive_many([PIN] * 5)
+print(len(list(finished)))
+many = client.set_time_sensitive_many(PIN for _ in range(300))
+print(next(many).error, "token provider" in str(threading.enumerate()))
+"""
+    )
+    assert (ended.code, ended.out, ended.err) == (0, "5\nNone True\n", ""), ended
+
+
 def test_a_fork_while_it_runs():
     ended = run(
         SCRIPT
@@ -861,6 +1103,39 @@ print(len(list(many)), many.report().succeeded)
     refused = "began them, from which this one was forked"[-40:]
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.out.splitlines() == [refused] * 3 + ["3 True", "0", "299 300"], ended
+
+
+def test_a_forks_child_hands_out_nothing_of_its_parents():
+    ended = run(
+        SCRIPT
+        + """
+many = sandbox.client(rate_limit=None).set_time_sensitive_many((PIN for _ in range(300)), concurrency=200)
+async_many = sandbox.async_client(rate_limit=None).set_time_sensitive_many([PIN] * 300, concurrency=200)
+
+async def fill():
+    while not async_many._batch:
+        await async_many.__anext__()
+
+asyncio.run(fill())
+while not many._batch:
+    next(many)
+sys.stdout.flush()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    for work in (lambda: next(many), lambda: asyncio.run(async_many.__anext__())):
+        try:
+            print("handed out", work().index, flush=True)
+        except RuntimeError as error:
+            print(str(error)[-40:], flush=True)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(next(many).error)
+"""
+    )
+    refused = "began them, from which this one was forked"[-40:]
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.splitlines() == [refused] * 2 + ["0", "None"], ended
 
 
 def test_closing_from_the_progress_callback_hands_nothing_out_twice(sandbox: Sandbox):

@@ -291,6 +291,10 @@ fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
 /// Whether brackets nest deeper than `most`. Without building anything: serde skips unknown fields
 /// however deep they are.
 fn nests_deeper_than(body: &[u8], most: usize) -> bool {
+    let openings = body.iter().filter(|byte| matches!(byte, b'[' | b'{'));
+    if openings.count() <= most {
+        return false;
+    }
     let mut depth = 0_usize;
     let mut in_string = false;
     let mut bytes = body.iter();

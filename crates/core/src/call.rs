@@ -10,18 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use http::{Method, Request, header};
 use serde::Serialize;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use crate::answer::{self, CallData, Failure, Reading};
 use crate::base_url::BaseUrl;
 use crate::codes::{QUOTA_USED_UP, Replay};
+use crate::deadline::{Time, TimeLimit, in_time};
 use crate::error::{Error, ErrorKind, Station};
 use crate::flight::Flight;
 use crate::input::{Call, Target, UserIdType};
@@ -49,24 +48,6 @@ pub(crate) struct Begun {
     pub(crate) call: Call,
     place: Place,
     limit: TimeLimit,
-}
-
-/// How long a call may take.
-#[derive(Debug)]
-pub(crate) enum TimeLimit {
-    /// Until then.
-    At(Instant),
-    /// As one of many that wait their turn: from its first slot of the quota on, and without the wait for
-    /// further ones, as those before it in line may take a minute.
-    OfMany { timeout: Duration, end: End },
-}
-
-/// What ends many calls before their own time.
-#[derive(Clone, Debug)]
-pub(crate) struct End {
-    pub(crate) at: Option<Instant>,
-    /// Raised when the caller wants no more.
-    pub(crate) stop: watch::Receiver<bool>,
 }
 
 /// A token that was accepted before may be revoked again while the call is replayed; more than this
@@ -597,77 +578,4 @@ fn timed_out(station: Station) -> Error {
 /// No checked input leads here: the message of a mistake of ours.
 fn unsendable() -> Error {
     Error::new(ErrorKind::InvalidInput, "no request can be made of this call")
-}
-
-/// The time after a wait, or one that never comes where the clock cannot say.
-pub(crate) fn after(wait: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    Instant::now() + wait.min(FAR)
-}
-
-impl TimeLimit {
-    /// Until when a call may wait for its turn on its chat, or for its first slot.
-    fn for_a_turn(&self) -> Option<Instant> {
-        match self {
-            Self::At(deadline) => Some(*deadline),
-            Self::OfMany { end, .. } => end.at,
-        }
-    }
-
-    /// What a future gives, unless the caller wants no more.
-    async fn unless_stopped<F: Future + Unpin>(&self, future: F) -> Option<F::Output> {
-        let Self::OfMany { end, .. } = self else {
-            return Some(future.await);
-        };
-        let mut stop = end.stop.clone();
-        // Boxed, as every call would have to hold it, and few are of many.
-        let stopped = Box::pin(async move { drop(stop.wait_for(|stopped| *stopped).await) });
-        match select(future, stopped).await {
-            Either::Left((result, _)) => Some(result),
-            Either::Right(_) => None,
-        }
-    }
-}
-
-/// One part's time.
-struct Time<'a> {
-    limit: &'a TimeLimit,
-    /// None before the first slot of one of many.
-    deadline: Option<Instant>,
-}
-
-impl<'a> Time<'a> {
-    fn new(limit: &'a TimeLimit) -> Self {
-        let deadline = match limit {
-            TimeLimit::At(deadline) => Some(*deadline),
-            TimeLimit::OfMany { .. } => None,
-        };
-        Self { limit, deadline }
-    }
-
-    fn for_a_slot(&self) -> Option<Instant> {
-        self.limit.for_a_turn()
-    }
-
-    /// When it was asked for, where waiting for it does not count.
-    fn asked_for_a_slot(&self) -> Option<Instant> {
-        matches!(self.limit, TimeLimit::OfMany { .. }).then(Instant::now)
-    }
-
-    fn has_slot(&mut self, asked: Option<Instant>) {
-        if let (TimeLimit::OfMany { timeout, end }, Some(asked)) = (self.limit, asked) {
-            let own = match self.deadline {
-                None => after(*timeout),
-                Some(deadline) => deadline + asked.elapsed(),
-            };
-            self.deadline = Some(end.at.map_or(own, |end| end.min(own)));
-        }
-    }
-}
-
-/// What a future gives in time; it is dropped when the time is over. No `async fn`, which would hold the future
-/// twice: what every call allocates grows with it.
-fn in_time<F: Future>(deadline: Option<Instant>, future: F) -> impl Future<Output = Option<F::Output>> {
-    let deadline = deadline.unwrap_or_else(|| after(Duration::MAX));
-    timeout_at(deadline, future).map(Result::ok)
 }

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::{Begun, Core, TimeLimit, after};
+use crate::call::{Begun, Core};
+use crate::deadline::{TimeLimit, after};
 use crate::error::Error;
 use crate::input::{Call, Request, Target, UserIdType, check_user_ids, without_repeats};
 use crate::options::ClientBuilder;

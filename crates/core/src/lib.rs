@@ -29,6 +29,7 @@ pub mod binding;
 mod call;
 mod client;
 mod codes;
+mod deadline;
 mod error;
 mod flight;
 mod input;

@@ -13,8 +13,8 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Sleep, sleep_until};
 use tracing::instrument::WithSubscriber;
 
-use crate::call::{End, TimeLimit, after};
 use crate::client::Client;
+use crate::deadline::{End, TimeLimit, after};
 use crate::error::{Error, ErrorKind, Station};
 use crate::input::{Request, without_repeats};
 use crate::outcome::{Outcome, UserIds};
@@ -130,8 +130,8 @@ type OnProgress = Box<dyn FnMut(Progress) + Send>;
 /// Many calls: a [`Stream`] of [`Item`]s, exactly one for each request, in the order they finish.
 /// Made by [`Client::set_time_sensitive_many`].
 ///
-/// A request is read when there is room for it, never far ahead, and its own deadline starts with its
-/// first slot of the quota. Dropping this stops everything; [`report`](Self::report) also tells what was
+/// A request is read when there is room for it, never far ahead. Its own deadline starts with its first slot
+/// of the quota, and waiting for further ones, of replays and of a split call, does not count. Dropping this stops everything; [`report`](Self::report) also tells what was
 /// left undone.
 #[must_use = "nothing is sent until this is polled"]
 pub struct Many {

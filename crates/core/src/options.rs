@@ -69,15 +69,15 @@ pub struct ClientBuilder {
     late_arrival: Option<Duration>,
     max_users_per_request: Option<usize>,
     transport: Option<Arc<dyn Transport>>,
-    from_env: FromEnv,
+    environment: Option<Environment>,
 }
 
-/// Where values came from the environment, so that an error about one can say so.
-#[derive(Clone, Copy, Default)]
-struct FromEnv {
-    app_id: bool,
-    app_secret: bool,
-    base_url: bool,
+/// What the environment said, for options that are not given.
+#[derive(Clone)]
+struct Environment {
+    app_id: Option<String>,
+    app_secret: Option<SecretString>,
+    base_url: Option<String>,
 }
 
 /// How many calls the caller wants at most.
@@ -156,16 +156,11 @@ impl ClientBuilder {
     /// they are set and the option is not.
     pub fn from_env(mut self) -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        self.from_env = FromEnv {
-            app_id: self.app_id.is_none(),
-            app_secret: self.app_secret.is_none(),
-            base_url: self.base_url.is_none(),
-        };
-        self.app_id = self.app_id.or_else(|| variable("FEISHU_APP_ID"));
-        self.app_secret = self
-            .app_secret
-            .or_else(|| variable("FEISHU_APP_SECRET").map(Into::into));
-        self.base_url = self.base_url.or_else(|| variable("FEISHU_BASE_URL"));
+        self.environment = Some(Environment {
+            app_id: variable("FEISHU_APP_ID"),
+            app_secret: variable("FEISHU_APP_SECRET").map(Into::into),
+            base_url: variable("FEISHU_BASE_URL"),
+        });
         self
     }
 
@@ -258,9 +253,32 @@ impl ClientBuilder {
     }
 
     /// Checks the options and makes the client. Nothing is sent yet.
-    pub fn build(self) -> Result<Client, Error> {
-        let from_env = self.from_env;
-        self.checked().map_err(|error| from_env.named_in(error))
+    pub fn build(mut self) -> Result<Client, Error> {
+        let Some(environment) = self.environment.take() else {
+            return self.checked();
+        };
+        let mut variables = Vec::new();
+        if self.app_id.is_none() {
+            self.app_id = environment.app_id;
+            variables.push(("app_id", "FEISHU_APP_ID"));
+        }
+        if self.app_secret.is_none() {
+            self.app_secret = environment.app_secret;
+            variables.push(("app_secret", "FEISHU_APP_SECRET"));
+        }
+        if self.base_url.is_none() {
+            self.base_url = environment.base_url;
+            variables.push(("base_url", "FEISHU_BASE_URL"));
+        }
+        self.checked().map_err(|error| {
+            let variable = variables.iter().find(|(field, _)| error.field() == Some(field));
+            match variable {
+                Some((_, name)) => {
+                    error.with_hint(format!("It is taken from the environment variable {name}"))
+                }
+                None => error,
+            }
+        })
     }
 
     fn checked(self) -> Result<Client, Error> {
@@ -333,18 +351,6 @@ impl ClientBuilder {
             limits,
             base_url,
         }))
-    }
-}
-
-impl FromEnv {
-    fn named_in(self, error: Error) -> Error {
-        let variable = match error.field() {
-            Some("app_id") if self.app_id => "FEISHU_APP_ID",
-            Some("app_secret") if self.app_secret => "FEISHU_APP_SECRET",
-            Some("base_url") if self.base_url => "FEISHU_BASE_URL",
-            _ => return error,
-        };
-        error.with_hint(format!("It is taken from the environment variable {variable}"))
     }
 }
 

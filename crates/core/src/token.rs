@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::instrument::WithSubscriber;
 
-use crate::call::after;
+use crate::deadline::after;
 use crate::error::{Error, ErrorKind, Station};
 use crate::secret;
 

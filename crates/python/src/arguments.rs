@@ -89,6 +89,12 @@ pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
 /// The elements of any iterable but those that are one value: a `str` is not a list of letters, nor a
 /// mapping a list of its keys.
 pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    let mut user_ids = Vec::new();
+    read_user_ids(value, &mut user_ids)?;
+    Ok(user_ids)
+}
+
+fn read_user_ids(value: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> PyResult<()> {
     const FIELD: &str = "user_ids";
     const EXPECTED: &str = "a list of user ids";
     let is_plain = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
@@ -98,7 +104,7 @@ pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     let Ok(items) = value.try_iter() else {
         return Err(wrong(FIELD, value, EXPECTED));
     };
-    let mut user_ids = Vec::with_capacity(value.len().unwrap_or(0).min(1024));
+    user_ids.reserve(value.len().unwrap_or(0).min(1024));
     for item in items {
         let item = item?;
         let id = item.cast::<PyString>().ok();
@@ -108,7 +114,7 @@ pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
             None => text(&format!("{FIELD}[{}]", user_ids.len()), &item)?,
         });
     }
-    Ok(user_ids)
+    Ok(())
 }
 
 /// The requests of many calls: any iterable but one value, or one request.
@@ -123,8 +129,9 @@ pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
     })
 }
 
-/// One of many requests: a mapping with the call's parameters.
-pub(crate) fn request(value: &Bound<'_, PyAny>) -> PyResult<Request> {
+/// One of many requests: a mapping with the call's parameters. Where reading it fails, `ids` has the user ids
+/// that were read.
+pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> PyResult<Request> {
     const NAMES: [&str; 5] = [
         "feed_card_id",
         "user_ids",
@@ -151,11 +158,11 @@ pub(crate) fn request(value: &Bound<'_, PyAny>) -> PyResult<Request> {
         of(intern!(py, "timeout"))?,
     ];
     let has_unknown = found.iter().flatten().count() < mapping.len();
-    let [feed_card_id, ids, time_sensitive, user_id_type, timeout] = found;
-    let ids = match ids {
-        Some(ids) => user_ids(&ids)?,
+    let [feed_card_id, user_ids, time_sensitive, user_id_type, timeout] = found;
+    match user_ids {
+        Some(user_ids) => read_user_ids(&user_ids, ids)?,
         None => return Err(missing(py, NAMES[1])),
-    };
+    }
     let rest = || {
         if has_unknown {
             for key in mapping.keys() {
@@ -184,7 +191,9 @@ pub(crate) fn request(value: &Bound<'_, PyAny>) -> PyResult<Request> {
             },
         ))
     };
-    match rest() {
+    let rest = rest();
+    let ids = std::mem::take(ids);
+    match rest {
         Ok((feed_card_id, time_sensitive, user_id_type, timeout)) => {
             let mut request = Request::new(feed_card_id, ids, time_sensitive).user_id_type(user_id_type);
             request.timeout = timeout;
@@ -192,6 +201,24 @@ pub(crate) fn request(value: &Bound<'_, PyAny>) -> PyResult<Request> {
         }
         Err(error) => Err(refused(py, error, ids)),
     }
+}
+
+/// Whether calling it gives a coroutine or an async generator, as far as can be seen before. As `inspect` does,
+/// which takes long to import.
+pub(crate) fn is_async(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
+    const CO_COROUTINE: u32 = 0x80;
+    const CO_ASYNC_GENERATOR: u32 = 0x200;
+    let py = callable.py();
+    let mut callable = callable.clone();
+    if callable.is_instance(&py.import("functools")?.getattr("partial")?)? {
+        callable = callable.getattr("func")?;
+    }
+    let mut code = callable.getattr_opt("__code__")?;
+    if code.is_none() {
+        code = callable.get_type().getattr("__call__")?.getattr_opt("__code__")?;
+    }
+    let flags = code.and_then(|code| code.getattr("co_flags").ok()?.extract::<u32>().ok());
+    Ok(flags.unwrap_or(0) & (CO_COROUTINE | CO_ASYNC_GENERATOR) != 0)
 }
 
 fn missing(py: Python<'_>, name: &'static str) -> PyErr {

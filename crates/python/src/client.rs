@@ -185,8 +185,13 @@ impl Client {
                 binding::seconds,
             )?)
         };
-        if !progress.is_none() && !progress.is_callable() {
+        let tells = !progress.is_none();
+        if tells && !progress.is_callable() {
             return Err(arguments::wrong("progress", progress, "a function"));
+        }
+        if tells && arguments::is_async(progress)? {
+            let expected = "a function that is not async: nobody would await it";
+            return Err(arguments::wrong("progress", progress, expected));
         }
         let concurrency = binding::concurrency(concurrency).map_err(|error| raised(slf.py(), &error))?;
         let many = Many::new(
@@ -194,6 +199,7 @@ impl Client {
             concurrency,
             total_timeout,
             requests.len().ok(),
+            tells,
         );
         Ok((many, iterator))
     }
@@ -262,11 +268,11 @@ impl Client {
         self.core(py, self.live(py)?)
     }
 
-    /// Where the questions for a token lie, if there is a provider to answer them.
+    /// Where the questions for a token lie, if there is a provider that no event loop runs.
     pub(crate) fn board(&self, py: Python<'_>) -> PyResult<Option<Arc<Board>>> {
         match self.provider {
-            Some(_) => Ok(Some(self.live(py)?.board.clone())),
-            None => Ok(None),
+            Some(_) if !self.is_async => Ok(Some(self.live(py)?.board.clone())),
+            _ => Ok(None),
         }
     }
 

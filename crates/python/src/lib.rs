@@ -35,10 +35,12 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<loops::Calls>()?;
     module.add_class::<many::Many>()?;
     module.add_class::<provider::Answer>()?;
+    module.add_class::<provider::Attendant>()?;
     module.add_class::<quota::Quota>()?;
     module.add_class::<sandbox::Sandbox>()?;
     module.add_function(wrap_pyfunction!(logs::close_log, module)?)?;
     module.add_function(wrap_pyfunction!(logs::next_log_records, module)?)?;
+    module.add_function(wrap_pyfunction!(loops::running_loop, module)?)?;
     module.add_function(wrap_pyfunction!(errors::invalid_input, module)?)?;
     module.add_function(wrap_pyfunction!(outcome::raise_for_failed, module)?)?;
     module.add_function(wrap_pyfunction!(sandbox::example_world, module)?)?;

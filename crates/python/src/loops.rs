@@ -294,9 +294,21 @@ pub(crate) fn wait(py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Call, Arc<Mail
     begin(py, None)
 }
 
-fn begin(py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<(Bound<'_, PyAny>, Call, Arc<Mailbox>)> {
+/// The event loop that runs this thread's coroutines.
+#[pyfunction]
+pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let event_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0()?;
+    let running_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0();
+    running_loop.map_err(|_| {
+        PyRuntimeError::new_err(
+            "no running event loop: an AsyncClient needs asyncio's or uvloop's; under trio, and without a loop, make \
+             the calls with a Client, in threads",
+        )
+    })
+}
+
+fn begin(py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<(Bound<'_, PyAny>, Call, Arc<Mailbox>)> {
+    let event_loop = running_loop(py)?;
     let calls = Calls::of(&event_loop)?;
     let future = event_loop.call_method0(intern!(py, "create_future"))?;
     let this = calls.get();

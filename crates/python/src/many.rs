@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use feishu_feed_card::{Item, Progress, Report, Request, UserIds};
+use feishu_feed_card::{Item, Progress, Report, Request, UserIds, binding};
 use futures_core::Stream;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
@@ -23,7 +23,7 @@ use pyo3::{IntoPyObjectExt, PyTraverseError, intern};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::arguments;
 use crate::client::{Client, wait};
@@ -40,9 +40,12 @@ const BATCH: usize = 64;
 /// How long a result waits for others to cross with, where others are on their way.
 const LINGERS_FOR: Duration = Duration::from_millis(2);
 
-/// How long reading goes on while there are results to hand back: an iterable that is slow must not hold
-/// them up.
+/// How long reading goes on at a stretch: an iterable that is slow must hold up neither the results that
+/// are there nor an event loop's other tasks.
 const READS_FOR: Duration = Duration::from_millis(5);
+
+/// How often progress is told while no result comes: the quota's minute is long.
+const TELLS_EVERY: Duration = Duration::from_secs(1);
 
 /// Many calls of one client, not begun until the first result is asked for.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
@@ -51,6 +54,8 @@ pub(crate) struct Many {
     concurrency: usize,
     total_timeout: Option<Duration>,
     total: Option<usize>,
+    /// Somebody wants to hear of progress.
+    tells: bool,
     state: Mutex<State>,
     /// Somebody waits for the next result.
     is_busy: AtomicBool,
@@ -68,8 +73,14 @@ struct State {
     /// How much was read.
     read: usize,
     is_all_read: bool,
+    /// The request whose user ids raised, and those of them that were read.
+    half_read: Option<(usize, Vec<String>)>,
     /// Why reading ended early; to be raised after what had finished.
     failure: Option<Py<PyAny>>,
+    /// What is on its way was stopped.
+    is_stopped: bool,
+    /// How many were handed back that the core had not taken when `total_timeout` passed.
+    out_of_time: usize,
     is_left: bool,
 }
 
@@ -116,6 +127,8 @@ struct Shared {
 struct Found {
     items: Vec<Item>,
     progress: Option<Progress>,
+    /// Progress is to be told though there are no results.
+    is_to_tell: bool,
     /// What was read from the iterable, and not by the core.
     not_taken: Vec<Request>,
     end: Option<Result<Report, Panicked>>,
@@ -144,7 +157,7 @@ impl Shared {
         self.ready.notify_waiters();
     }
 
-    /// Waits until there are results, or the end.
+    /// Waits until there are results, or progress to tell, or the end.
     async fn ready(self: Arc<Self>) {
         loop {
             let mut ready = std::pin::pin!(self.ready.notified());
@@ -171,7 +184,7 @@ impl Shared {
 
 impl Found {
     fn is_ready(&self) -> bool {
-        !self.items.is_empty() || self.end.is_some()
+        !self.items.is_empty() || self.is_to_tell || self.end.is_some()
     }
 }
 
@@ -217,13 +230,21 @@ impl Drop for End {
 }
 
 /// Makes the calls.
-async fn run(mut many: feishu_feed_card::Many, end: End, enough: usize) {
+async fn run(mut many: feishu_feed_card::Many, end: End, enough: usize, tells: bool) {
     let shared = &end.0;
     loop {
         let mut items = tokio::select! {
             biased;
             () = shared.stop.notified() => break,
             items = many.next_batch(BATCH) => items,
+            () = sleep(TELLS_EVERY), if tells => {
+                let progress = many.progress();
+                shared.put(|found| {
+                    found.progress = Some(progress);
+                    found.is_to_tell = true;
+                });
+                continue;
+            }
         };
         if items.is_empty() {
             break;
@@ -257,29 +278,15 @@ async fn run(mut many: feishu_feed_card::Many, end: End, enough: usize) {
 
 #[pymethods]
 impl Many {
-    /// The next results, the first one last, as soon as there are some; `None` at the end. Reads the
-    /// iterator on this thread meanwhile.
+    /// The next results, the first one last, as soon as there are some; none where there is only progress
+    /// to tell, `None` at the end. Reads the iterator on this thread meanwhile.
     fn next_batch<'py>(
         &self,
         py: Python<'py>,
         iterator: &Bound<'py, PyIterator>,
     ) -> PyResult<Option<Bound<'py, PyList>>> {
         let _busy = self.busy()?;
-        let result = self.read(iterator).and_then(|()| {
-            let Some(shared) = self.shared()? else {
-                return Ok(());
-            };
-            if shared.found().is_ready() {
-                return Ok(());
-            }
-            wait(
-                py,
-                engine()?,
-                Box::pin(shared.ready()),
-                self.board(py)?.as_deref(),
-            )
-        });
-        match result {
+        match self.read_until_ready(iterator) {
             Ok(()) => self.take(py),
             // A signal's handler raised: as with a generator, that is the end.
             Err(error) => {
@@ -289,25 +296,26 @@ impl Many {
         }
     }
 
-    /// Reads a synchronous iterator as far as there is room.
-    fn read(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<()> {
+    /// Reads a synchronous iterator for a moment, as far as there is room, and says whether there is more.
+    fn read(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<bool> {
         let py = iterator.py();
         if !self.may_read(py)? {
-            return Ok(());
+            return Ok(false);
         }
         let began = Instant::now();
         loop {
             let Some(request) = iterator.clone().next() else {
                 self.end_reading();
-                return Ok(());
+                return Ok(false);
             };
-            let has_room = match request.and_then(|request| self.push(&request)) {
-                Ok(has_room) => has_room,
-                Err(error) => return self.end_with(py, error),
-            };
-            let is_slow = || began.elapsed() > READS_FOR;
-            if !has_room || (is_slow() && self.shared()?.is_some_and(|shared| shared.found().is_ready())) {
-                return Ok(());
+            match request.and_then(|request| self.push(&request)) {
+                Ok(true) if began.elapsed() > READS_FOR => return Ok(true),
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    self.end_with(py, error)?;
+                    return Ok(false);
+                }
             }
         }
     }
@@ -338,19 +346,22 @@ impl Many {
     /// result, like a request that fails.
     fn push(&self, request: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = request.py();
-        let (core, error) = match arguments::request(request) {
+        let mut user_ids = Vec::new();
+        let (core, error) = match arguments::request(request, &mut user_ids) {
             Ok(core) => (core, None),
             Err(error) if errors::is_invalid_input(py, &error)? => {
                 let stands_in = Request::new("", [""; 0], false);
                 (stands_in, Some(error.into_value(py).into_any()))
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                let mut state = lock(&self.state);
+                let index = state.read(request, None);
+                state.half_read = Some((index, user_ids));
+                return Err(error);
+            }
         };
         let mut state = lock(&self.state);
-        let index = state.read;
-        state.read += 1;
-        let request = request.clone().unbind();
-        state.handed_in.insert(index, HandedIn { request, error });
+        state.read(request, error);
         let has_room = state.handed_in.len() < self.concurrency;
         let Some(running) = &state.running else {
             return Ok(false);
@@ -375,12 +386,13 @@ impl Many {
     }
 
     /// Says that the iterable raised: nothing more is sent, and what had finished comes first.
-    fn fail(&self, exception: Bound<'_, PyAny>) -> PyResult<()> {
+    fn fail(&self, exception: Bound<'_, PyAny>) {
         let py = exception.py();
-        self.end_with(py, PyErr::from_value(exception))
+        self.end_reading_with(py, PyErr::from_value(exception));
+        lock(&self.state).stop();
     }
 
-    /// The results that are there, the first one last; `None` at the end.
+    /// The results that are there, the first one last, if any; `None` at the end.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
         logs::look(py);
         let shared = self.shared()?;
@@ -390,6 +402,7 @@ impl Many {
         };
         let (mut items, end) = {
             let mut found = shared.found();
+            found.is_to_tell = false;
             let count = found.items.len().min(BATCH);
             let items: Vec<Item> = found.items.drain(..count).collect();
             (items, found.end.as_ref().map(Result::is_ok))
@@ -397,6 +410,11 @@ impl Many {
         if items.is_empty()
             && let Some(is_told) = end
         {
+            let mut out_of_time = self.out_of_time(py, &shared)?;
+            if !out_of_time.is_empty() {
+                out_of_time.reverse();
+                return PyList::new(py, out_of_time).map(Some);
+            }
             let failure = lock(&self.state).failure.take();
             return match failure {
                 Some(failure) => Err(PyErr::from_value(failure.into_bound(py))),
@@ -424,11 +442,7 @@ impl Many {
     fn stop(&self) {
         let mut state = lock(&self.state);
         state.end_reading();
-        if state.is_of_this_process()
-            && let Some(shared) = state.shared()
-        {
-            shared.stop.notify_one();
-        }
+        state.stop();
     }
 
     /// Stops what is on its way, and waits until it has stopped.
@@ -445,7 +459,11 @@ impl Many {
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let nothing = || (0_usize, 0_usize, 0_usize, PyList::empty(py), PyList::empty(py)).into_pyobject(py);
         let shared = self.shared()?;
-        lock(&self.state).is_left = true;
+        let (half_read, out_of_time) = {
+            let mut state = lock(&self.state);
+            state.is_left = true;
+            (state.half_read.take(), state.out_of_time)
+        };
         let Some(shared) = shared else {
             return nothing();
         };
@@ -466,24 +484,37 @@ impl Many {
         for stopped in report.unfinished {
             unfinished.append(self.unfinished(py, stopped.index, &stopped.users)?)?;
         }
-        let mut failed = report.failed;
-        let taken = report.taken + not_taken.len();
-        for (index, request) in (report.taken..).zip(not_taken) {
+        let mut failed = report.failed + out_of_time;
+        let mut taken = report.taken + out_of_time;
+        for request in not_taken {
             let error = lock(&self.state)
                 .handed_in
-                .get(&index)
+                .get(&taken)
                 .and_then(|handed_in| Some(handed_in.error.as_ref()?.clone_ref(py)));
             if let Some(error) = error {
                 failed += 1;
-                let request = self.handed_in(py, index).request;
-                unread.append(item(py, index, request, None, Some(error.into_bound(py)))?)?;
+                let request = self.handed_in(py, taken).request;
+                unread.append(item(py, taken, request, None, Some(error.into_bound(py)))?)?;
             } else {
-                let mut users = UserIds::default();
-                users.not_attempted = request.user_ids;
-                unfinished.append(self.unfinished(py, index, &users)?)?;
+                unfinished.append(self.unfinished(py, taken, &not_attempted(request.user_ids))?)?;
             }
+            taken += 1;
+        }
+        if let Some((index, user_ids)) = half_read {
+            unfinished.append(self.unfinished(py, index, &not_attempted(user_ids))?)?;
+            taken += 1;
         }
         (taken, report.succeeded, failed, unread, unfinished).into_pyobject(py)
+    }
+
+    /// Raises in a fork's child, which has its parent's results in its memory, too.
+    fn check_process(&self) -> PyResult<()> {
+        if lock(&self.state).is_of_this_process() {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err(
+            "these calls are made by the process that began them, from which this one was forked",
+        ))
     }
 
     /// How far it has come: done, total, failed, waiting for the quota, and the least seconds it takes yet.
@@ -528,12 +559,14 @@ impl Many {
         concurrency: usize,
         total_timeout: Option<Duration>,
         total: Option<usize>,
+        tells: bool,
     ) -> Self {
         Self {
             client,
             concurrency,
             total_timeout,
             total,
+            tells,
             state: Mutex::default(),
             is_busy: AtomicBool::new(false),
         }
@@ -561,7 +594,12 @@ impl Many {
         }
         // With a quarter there the others keep the connections busy while these cross.
         let enough = (self.concurrency / 4).clamp(1, BATCH);
-        let task = engine()?.spawn(run(many, End(shared.clone()), enough));
+        let attendance = self.board(py)?.map(|board| board.attend(py)).transpose()?;
+        let run = run(many, End(shared.clone()), enough, self.tells);
+        let task = engine()?.spawn(async move {
+            let _attendance = attendance;
+            run.await;
+        });
         lock(&self.state).running = Some(Running {
             process: process::id(),
             own: ManuallyDrop::new(Own {
@@ -577,11 +615,56 @@ impl Many {
         if !error.is_instance_of::<PyException>(py) {
             return Err(error);
         }
-        self.end_reading_with(py, error);
-        if let Some(shared) = lock(&self.state).shared() {
-            shared.stop.notify_one();
-        }
+        self.fail(error.into_value(py).into_bound(py).into_any());
         Ok(())
+    }
+
+    /// Reads until there is something to hand back, and waits for it where there is no more to read.
+    fn read_until_ready(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<()> {
+        let py = iterator.py();
+        loop {
+            let has_more = self.read(iterator)?;
+            let Some(shared) = self.shared()? else {
+                return Ok(());
+            };
+            if shared.found().is_ready() {
+                return Ok(());
+            }
+            if !has_more {
+                let board = self.board(py)?;
+                return wait(py, engine()?, Box::pin(shared.ready()), board.as_deref());
+            }
+        }
+    }
+
+    /// Results for what was read as `total_timeout` passed, too late for the core to take it.
+    fn out_of_time<'py>(&self, py: Python<'py>, shared: &Shared) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        if lock(&self.state).is_stopped {
+            return Ok(Vec::new());
+        }
+        let (taken, not_taken) = {
+            let mut found = shared.found();
+            let Some(Ok(report)) = &found.end else {
+                return Ok(Vec::new());
+            };
+            let taken = report.taken;
+            let not_taken = mem::take(&mut found.not_taken);
+            if let Some(progress) = &mut found.progress {
+                progress.done += not_taken.len();
+                progress.failed += not_taken.len();
+            }
+            (taken, not_taken)
+        };
+        lock(&self.state).out_of_time += not_taken.len();
+        let to_python = |(index, request)| {
+            let HandedIn { request: own, error } = self.handed_in(py, index);
+            let error = match error {
+                Some(error) => error.into_bound(py),
+                None => errors::to_python(py, &binding::total_timeout_passed(&request))?,
+            };
+            item(py, index, own, None, Some(error))
+        };
+        (taken..).zip(not_taken).map(to_python).collect()
     }
 
     /// Neither making nor dropping an exception may happen under the lock: both may run Python's code.
@@ -596,13 +679,8 @@ impl Many {
     }
 
     fn shared(&self) -> PyResult<Option<Arc<Shared>>> {
-        let state = lock(&self.state);
-        if !state.is_of_this_process() {
-            return Err(PyRuntimeError::new_err(
-                "these calls are made by the process that began them, from which this one was forked",
-            ));
-        }
-        Ok(state.shared().cloned())
+        self.check_process()?;
+        Ok(lock(&self.state).shared().cloned())
     }
 
     fn board(&self, py: Python<'_>) -> PyResult<Option<Arc<crate::provider::Board>>> {
@@ -677,6 +755,24 @@ impl Many {
 }
 
 impl State {
+    /// Keeps what was read; returns its index.
+    fn read(&mut self, request: &Bound<'_, PyAny>, error: Option<Py<PyAny>>) -> usize {
+        let index = self.read;
+        self.read += 1;
+        let request = request.clone().unbind();
+        self.handed_in.insert(index, HandedIn { request, error });
+        index
+    }
+
+    fn stop(&mut self) {
+        self.is_stopped = true;
+        if self.is_of_this_process()
+            && let Some(shared) = self.shared()
+        {
+            shared.stop.notify_one();
+        }
+    }
+
     fn shared(&self) -> Option<&Arc<Shared>> {
         self.running.as_ref().map(|running| &running.own.shared)
     }
@@ -732,6 +828,12 @@ fn item<'py>(
             (intern!(py, "error"), error.unwrap_or_else(none)),
         ],
     )
+}
+
+/// Each id once.
+fn not_attempted(user_ids: Vec<String>) -> UserIds {
+    let refused = binding::refused(binding::invalid_input("", "", ""), user_ids);
+    refused.users().clone()
 }
 
 fn broken() -> PyErr {

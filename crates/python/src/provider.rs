@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider, binding};
 use pyo3::PyTraverseError;
@@ -139,17 +139,34 @@ impl TokenProvider for Asking {
     }
 }
 
-/// Questions for whichever blocking call looks next.
+/// Questions for whichever blocking call looks next, or for an [`Attendant`].
 #[derive(Default)]
 pub(crate) struct Board {
     questions: Mutex<VecDeque<Question>>,
     posted: Notify,
+    changed: Condvar,
 }
 
 impl Board {
     fn post(&self, question: Question) {
         lock(&self.questions).push_back(question);
         self.posted.notify_one();
+        self.changed.notify_all();
+    }
+
+    /// Has a thread of Python's look until the attendance is dropped: many calls go on while their caller is
+    /// busy with a result.
+    pub(crate) fn attend(self: Arc<Self>, py: Python<'_>) -> PyResult<Attendance> {
+        static ATTEND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let is_over = Arc::<AtomicBool>::default();
+        let attendant = Attendant {
+            board: self.clone(),
+            is_over: is_over.clone(),
+        };
+        ATTEND
+            .import(py, "feishu_feed_card._provider", "attend")?
+            .call1((attendant,))?;
+        Ok(Attendance { board: self, is_over })
     }
 
     pub(crate) fn take(&self) -> Option<Question> {
@@ -158,6 +175,56 @@ impl Board {
 
     pub(crate) async fn posted(&self) {
         self.posted.notified().await;
+    }
+}
+
+/// Who looks at a board.
+#[pyclass(module = "feishu_feed_card._native", frozen)]
+pub(crate) struct Attendant {
+    board: Arc<Board>,
+    is_over: Arc<AtomicBool>,
+}
+
+#[pymethods]
+impl Attendant {
+    /// Has questions answered until the attendance is over.
+    fn attend(&self, py: Python<'_>) {
+        while let Some(question) = py.detach(|| self.next()) {
+            if let Err(error) = question.answer_in_thread(py) {
+                error.write_unraisable(py, None);
+            }
+        }
+    }
+}
+
+impl Attendant {
+    fn next(&self) -> Option<Question> {
+        let mut questions = lock(&self.board.questions);
+        loop {
+            if self.is_over.load(Ordering::Relaxed) {
+                return None;
+            }
+            if let Some(question) = questions.pop_front() {
+                return Some(question);
+            }
+            let changed = self.board.changed.wait(questions);
+            questions = changed.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// For as long as a board is looked at.
+pub(crate) struct Attendance {
+    board: Arc<Board>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        let questions = lock(&self.board.questions);
+        self.is_over.store(true, Ordering::Relaxed);
+        drop(questions);
+        self.board.changed.notify_all();
     }
 }
 

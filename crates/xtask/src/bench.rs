@@ -1,19 +1,28 @@
 //! `cargo xtask bench`: installs everyone who is measured, builds the language packages as they are released
 //! and the callers in Rust as programs are, and becomes the benchmark (`bench/main.rs`).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::node;
 use crate::options::{Opt, Options};
 use crate::python::Venv;
 use crate::run::{Run, WITHOUT_BINDINGS, become_it, output, quietly};
 
-pub(crate) const OPTIONS: &[Opt] = &[Opt {
-    name: "--quick",
-    value: None,
-    what: "two minutes instead of a quarter of an hour, and rough figures",
-}];
+pub(crate) const OPTIONS: &[Opt] = &[
+    Opt {
+        name: "--quick",
+        value: None,
+        what: "two minutes instead of a quarter of an hour, and rough figures",
+    },
+    Opt {
+        name: "--builds",
+        value: None,
+        what: "only how long a small program with the crate takes to build, beside openlark's",
+    },
+];
 
 const SCRATCH: &str = ".scratch/bench";
 
@@ -29,6 +38,9 @@ const NODE_PEERS: [(&str, &str); 2] = [("undici", "undici@7"), ("sdk", "@larksui
 pub(crate) fn bench(run: &mut Run, options: &Options) -> Result<(), String> {
     if !cfg!(target_os = "linux") {
         return Err("it reads what processes use from /proc, which only Linux has".to_owned());
+    }
+    if options.has("--builds") {
+        return builds(run);
     }
     node::check(run)?;
     let tools = Venv::of_project(run)?;
@@ -60,6 +72,50 @@ pub(crate) fn bench(run: &mut Run, options: &Options) -> Result<(), String> {
         .arg(built.join("feishu-feed-card-sandbox"))
         .arg(alone);
     become_it(bench)
+}
+
+/// A clean release build of a program of three lines with each; sources are downloaded before.
+fn builds(run: &Run) -> Result<(), String> {
+    // A literal string: no path needs escapes in it.
+    let ours = format!("{{ path = '{}' }}", run.root.join("crates/core").display());
+    let programs = [
+        ("feishu-feed-card", &*ours),
+        // With the feature that has this call.
+        (
+            "openlark",
+            "{ version = \"=0.21.0\", features = [\"communication\"] }",
+        ),
+    ];
+    println!("{:<20}{:>8}{:>9}", "a program with", "crates", "seconds");
+    for (name, source) in programs {
+        let folder = run.root.join(SCRATCH).join("builds").join(name);
+        clear(&folder)?;
+        let told = |error| format!("{}: {error}", folder.display());
+        let manifest = format!(
+            "[package]\nname = \"program\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
+             [dependencies]\n{name} = {source}\ntokio = {{ version = \"1\", features = [\"full\"] }}\n"
+        );
+        fs::write(folder.join("Cargo.toml"), manifest).map_err(told)?;
+        fs::create_dir(folder.join("src")).map_err(told)?;
+        let main = "#[tokio::main]\nasync fn main() {\n}\n";
+        fs::write(folder.join("src/main.rs"), main).map_err(told)?;
+        let cargo = |words: &[&str]| {
+            let mut cargo = run.cargo(words.iter().copied());
+            cargo
+                .current_dir(&folder)
+                .env("CARGO_TARGET_DIR", folder.join("target"));
+            cargo
+        };
+        quietly("cargo fetch", cargo(&["fetch"]))?;
+        let tree = output(cargo(&["tree", "--edges=normal", "--prefix=none"])).unwrap_or_default();
+        let crates: BTreeSet<_> = tree.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+        let began = Instant::now();
+        quietly("cargo build", cargo(&["build", "--release"]))?;
+        // The program itself is none of them.
+        let others = crates.len() - 1;
+        println!("{name:<20}{others:>8}{:>9.1}", began.elapsed().as_secs_f64());
+    }
+    Ok(())
 }
 
 fn python(run: &Run, tools: &Venv) -> Result<(), String> {

@@ -225,6 +225,7 @@ fn python_tests(
     pytest
         .args(["-m", "pytest", "-q", "--junit-xml"])
         .arg(report)
+        .env("LEAK_TEST_CALLS", "100000")
         .current_dir(run.root.join("python"));
     Ok(pytest)
 }

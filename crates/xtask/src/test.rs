@@ -14,6 +14,7 @@ pub(crate) fn test(run: &mut Run) -> Result<(), String> {
     rust(run, &venv)?;
     python(run, &venv)?;
     typescript(run)?;
+    pyright(run, &venv)?;
     official_clients(run)?;
     run.sum_up();
     Ok(())
@@ -86,6 +87,16 @@ fn typescript(run: &mut Run) -> Result<(), String> {
     run.step("TypeScript", node::npm(run, ["run", "typecheck"]))?;
     run.step("Node linter", node::npm(run, ["run", "lint"]))?;
     run.tests("npm package", readable(node::npm(run, ["run", "test:package"])))
+}
+
+/// The other type checker that people use for Python. It comes from npm.
+fn pyright(run: &mut Run, venv: &Venv) -> Result<(), String> {
+    let mut pyright = node::npm(
+        run,
+        ["exec", "--offline", "--", "pyright", "--project", "../python"],
+    );
+    pyright.arg("--pythonpath").arg(venv.program("python"));
+    run.step("pyright", pyright)
 }
 
 /// Node's test runner speaks TAP where it does not write to a terminal: five lines and more for a test.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feishu_feed_card._record import Record
+from feishu_feed_card._outcome import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ class PermissionViolation(Record):
     Attributes:
         type: What kind of permission, in the platform's words.
         subject: The scope's name, such as "im:datasync.feed_card.time_sensitive:write".
+
+    Example:
+        >>> PermissionViolation("action_scope_required", "im:datasync.feed_card.time_sensitive:write").subject
+        'im:datasync.feed_card.time_sensitive:write'
     """
 
     __slots__ = ("type", "subject")
@@ -40,6 +44,10 @@ class FieldViolation(Record):
         field: The field's name.
         value: The value that was refused, as text.
         description: What is wrong with it, in the platform's words.
+
+    Example:
+        >>> FieldViolation("user_ids", "", "user_ids is required").field
+        'user_ids'
     """
 
     __slots__ = ("field", "value", "description")
@@ -79,6 +87,16 @@ class FeedCardError(Exception):
         not_attempted: User ids that were never sent.
         outcome: What those requests of a split call that succeeded came back with; of a
             PartialFailureError, the outcome it was made of.
+
+    Example:
+        >>> from feishu_feed_card import FeedCardError
+        >>> from feishu_feed_card.sandbox import Sandbox
+        >>> with Sandbox() as sandbox, sandbox.client() as client:
+        ...     try:
+        ...         client.set_time_sensitive("oc_nowhere", [sandbox.USER], True)
+        ...     except FeedCardError as error:
+        ...         print(error.kind, error.platform_code, error.not_attempted)
+        REJECTED 232006 ()
     """
 
     kind: ClassVar[str] = ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from feishu_feed_card._record import Record
+import os
+
+from feishu_feed_card._native import running_loop
+from feishu_feed_card._outcome import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Future
+    from asyncio import AbstractEventLoop, Future
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
     from types import TracebackType
 
@@ -18,6 +21,17 @@ if TYPE_CHECKING:
     from feishu_feed_card._types import Request
 
 _put = object.__setattr__
+
+_forks = 0
+"""How often this process is a fork of another: asking for its id would cost a system call a result."""
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 class Item(Record):
@@ -190,6 +204,7 @@ class _Handle:
         self._unread: list[Item] = []
         self._report: Report | None = None
         self._is_over = False
+        self._forks = _forks
 
     def _tell(self) -> None:
         if self._progress is not None:
@@ -237,6 +252,8 @@ class Many(_Handle):
         return self
 
     def __next__(self) -> Item:
+        if self._forks != _forks:
+            self._bound.check_process()
         while not self._batch:
             self._next_batch()
         return self._batch.pop()
@@ -327,6 +344,8 @@ class AsyncMany(_Handle):
         return self
 
     async def __anext__(self) -> Item:
+        if self._forks != _forks:
+            self._bound.check_process()
         while not self._batch:
             await self._next_batch()
         return self._batch.pop()
@@ -355,18 +374,16 @@ class AsyncMany(_Handle):
 
     async def _found(self) -> list[Item] | None:
         bound = self._bound
+        loop = running_loop()
         bound.may_read()  # begins
         if self._source is not None and self._feeder is None:
-            self._feeder = _Feeder(bound, self._source)
+            self._feeder = _Feeder(bound, self._source, loop)
             self._source = None
-        has_waited = False
-        while True:
-            if self._iterator is not None:
-                bound.read(self._iterator)
-            waiting = bound.ready()
-            if waiting is None:
-                break
-            has_waited = True
+        if self._feeder is not None and self._feeder.loop is not loop:
+            raise RuntimeError("the requests are read on another event loop: that of the first result")
+        has_more = self._iterator is not None and bound.read(self._iterator)
+        waiting = None if has_more else bound.ready()
+        if waiting is not None:
             await _end_of(waiting)
         batch = bound.take()
         if batch is None:
@@ -375,17 +392,18 @@ class AsyncMany(_Handle):
         if self._feeder is not None:
             self._feeder.wake()
         self._tell()
-        if not has_waited:
+        if waiting is None:
             from asyncio import sleep
 
-            # Results that come as fast as they are taken must not keep the loop's other tasks waiting.
+            # Neither results that come as fast as they are taken nor an iterable that is slow may keep the
+            # loop's other tasks waiting.
             await sleep(0)
         return batch
 
     def _stop(self) -> None:
         self._bound.stop()
         if self._feeder is not None:
-            self._feeder.task.cancel()
+            self._feeder.cancel()
 
     async def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
@@ -418,9 +436,7 @@ class AsyncMany(_Handle):
         """Stops what is still on its way. The report can still be asked for."""
         self._stop()
         if self._feeder is not None:
-            from asyncio import wait
-
-            await wait([self._feeder.task])
+            await self._feeder.end()
         # Results that were on their way to the end wake this too.
         while (waiting := self._bound.ended()) is not None:
             await _end_of(waiting)
@@ -454,26 +470,41 @@ async def _end_of(waiting: tuple[Future[None], _native.Call]) -> None:
 class _Feeder:
     """Reads an async iterable in a task of its own. It does not know the handle, which may be dropped."""
 
-    def __init__(self, bound: _native.Many, source: AsyncIterable[Request]) -> None:
-        from asyncio import get_running_loop
-
+    def __init__(self, bound: _native.Many, source: AsyncIterable[Request], loop: AbstractEventLoop) -> None:
         self._bound = bound
         self._source = source
         self._room: Future[None] | None = None
-        self._loop = get_running_loop()
-        self.task = self._loop.create_task(self._feed())
+        self._is_cancelled = False
+        self.loop = loop
+        self.task = loop.create_task(self._feed())
 
     def wake(self) -> None:
         """Says that results were taken: there is room again."""
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
+    def cancel(self) -> None:
+        """From the loop itself, or from any other."""
+        self._is_cancelled = True
+        if running_loop() is self.loop:
+            self.task.cancel()
+        else:
+            self.cancel_soon()
+
     def cancel_soon(self) -> None:
         """From any thread, also when the loop is gone."""
+        self._is_cancelled = True
         try:  # noqa: SIM105 -- contextlib would have to be loaded
-            self._loop.call_soon_threadsafe(self.task.cancel)
+            self.loop.call_soon_threadsafe(self.task.cancel)
         except RuntimeError:
             pass  # closed
+
+    async def end(self) -> None:
+        """Waits for the task's end, where its loop is the one that runs."""
+        if running_loop() is self.loop:
+            from asyncio import wait
+
+            await wait([self.task])
 
     async def _feed(self) -> None:
         iterator: AsyncIterator[Request] | None = None
@@ -485,8 +516,12 @@ class _Feeder:
             self._bound.end_reading()
         except Exception as error:
             self._bound.fail(error)
-        except BaseException:
-            self._bound.stop()
+        except BaseException as error:
+            if self._is_cancelled:
+                self._bound.stop()
+            else:
+                # The source's own: what it waits for was cancelled.
+                self._bound.fail(error)
             raise
         finally:
             if hasattr(iterator, "athrow"):
@@ -497,6 +532,6 @@ class _Feeder:
         while self._bound.is_reading():
             if self._bound.may_read():
                 return True
-            self._room = self._loop.create_future()
+            self._room = self.loop.create_future()
             await self._room
         return False

@@ -1,15 +1,51 @@
-"""What a call that the platform accepted came back with."""
+"""What a call that the platform accepted came back with, as objects that do not change."""
 
 from __future__ import annotations
 
 from feishu_feed_card._native import raise_for_failed
-from feishu_feed_card._record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import NoReturn
 
-    from typing_extensions import Self
+    from typing_extensions import Self, dataclass_transform
+else:
+
+    def dataclass_transform(**_: object) -> object:
+        return lambda cls: cls
+
+
+@dataclass_transform(frozen_default=True)
+class Record:
+    """Compares, hashes, pickles and shows itself by its slots."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} cannot be changed: {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} cannot be changed: {name!r}")
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple([getattr(self, name) for name in self.__slots__])
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), self._values()
+
+    def __repr__(self) -> str:
+        shown = ", ".join([f"{name}={getattr(self, name)!r}" for name in self.__slots__])
+        return f"{type(self).__name__}({shown})"
+
 
 _put = object.__setattr__
 
@@ -21,6 +57,10 @@ class FailedUserReason(Record):
         error_code: The platform's code for this user; 0 in its own example.
         error_message: The reason in the platform's words, such as "The user is not in the chat".
         user_id: The user, where the app has the field permission for that kind of id; else None.
+
+    Example:
+        >>> FailedUserReason(0, "The user is not in the chat", "ou_1").user_id
+        'ou_1'
     """
 
     __slots__ = ("error_code", "error_message", "user_id")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
     from collections.abc import Awaitable, Callable
 
-    from feishu_feed_card._native import Answer
+    from feishu_feed_card._native import Answer, Attendant
 
 _tasks: set[Task[None]] = set()
 """An event loop keeps only weak references to its tasks."""
@@ -20,6 +20,11 @@ _tasks: set[Task[None]] = set()
 def ask_in_thread(provider: Callable[[], Any], answer: Answer) -> None:
     """Calls a provider in a thread of its own, where it may block without keeping a call past its end."""
     _in_thread(_ask, provider, answer)
+
+
+def attend(attendant: Attendant) -> None:
+    """Has questions for a token answered while many calls run, also when nobody waits for a result."""
+    _in_thread(attendant.attend)
 
 
 def ask_on_loop(provider: Callable[[], Any], answer: Answer, context: contextvars.Context | None) -> None:

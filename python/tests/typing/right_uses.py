@@ -145,11 +145,11 @@ def errors() -> None:
         print(wait)
     except PartialFailureError as error:
         print(error.outcome, error.failed, error.permission_violations[0].subject)
+    except feishu_feed_card.ServerError as error:
+        print(error.platform_code)
     except FeedCardError as error:
         if error.station == "token":
             raise
-    except feishu_feed_card.ServerError as error:
-        print(error.platform_code)
 
 
 def test_bot(feishu_sandbox: Sandbox) -> None:

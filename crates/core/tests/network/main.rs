@@ -670,4 +670,6 @@ fn in_env_values_are_wrong() {
     let builder = || Client::builder().base_url("https://open.feishu.cn");
     assert_eq!(named(builder()), "FEISHU_APP_ID");
     assert_eq!(named(builder().app_id("")), "", "it was given");
+    let error = builder().from_env().app_id("").build().unwrap_err();
+    assert_eq!(error.hint(), None, "it was given later");
 }
