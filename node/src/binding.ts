@@ -20,8 +20,8 @@ export interface Arguments {
  * @internal
  */
 export declare class Environment {
-  /** `deliver` is called with the ends of calls, and must not throw. */
-  constructor(deliver: (arg0: Array<Message>) => unknown)
+  /** `deliver` is called with messages, a JSON array, and must not throw. */
+  constructor(deliver: (arg0: string) => unknown)
   /** Drops a call in flight: its promise is the caller's business from here. */
   abort(id: number): void
   /** A token provider's answer: a token, or why there is none. */
@@ -85,31 +85,8 @@ export interface ManyArguments {
   totalTimeoutMs?: number
   /** How many requests there will be, where that is known. */
   total?: number
-}
-
-/**
- * Data back for what TypeScript asked: a call's end, a question of a token provider's client, an event.
- *
- * @internal
- */
-export interface Message {
-  /** Of the call, of the question, or of the client whose event it is. */
-  id: number
-  /** Whose token provider is asked; the answer goes to `Environment.answerToken`. */
-  tokenWantedBy?: number
-  /**
-   * How the call ended. Beside an `error`: what those requests of a split call that succeeded came
-   * back with.
-   */
-  outcome?: OutcomeData
-  /** Why the call failed. */
-  error?: ErrorData
-  /** What many calls were asked for, as JSON. */
-  many?: string
-  /** An event for `onEvent`, as JSON. */
-  event?: string
-  /** A bug of this package ended the call: what the panic said. */
-  panic?: string
+  /** Somebody wants to know of progress also where nothing comes back for a while. */
+  tellsProgress: boolean
 }
 
 /**
@@ -293,3 +270,10 @@ export declare function shown(text: string): string
  * @internal
  */
 export declare function startSandbox(world: string, port: number, https: boolean, httpsPort: number): NativeSandbox | Refusal
+
+/**
+ * The error of a request that was read as the total timeout passed, and that nobody took.
+ *
+ * @internal
+ */
+export declare function totalTimeoutPassed(userIds: Array<string>): ErrorData

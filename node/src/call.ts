@@ -41,19 +41,24 @@ export const groupCallNames: readonly Name[] = ['feedCardId', ...botCallNames]
 export const requestNames: readonly Name[] = groupCallNames.filter((name) => name !== 'signal')
 
 /** @internal */
-export interface Checked {
-  readonly call: Arguments
-  readonly signal: AbortSignal | undefined
+export interface Checked extends Arguments {
+  signal?: AbortSignal
 }
 
 /**
- * The types of what was handed in; values are the core's to check.
+ * The types of what was handed in; values are the core's to check. The ids are put into `userIds` as they are
+ * read, and stay there when the caller's own code throws.
  *
  * @internal
  */
-export function checkCall(what: string, given: unknown, names: readonly Name[]): Checked {
+export function checkCall(
+  what: string,
+  given: unknown,
+  names: readonly Name[],
+  userIds: string[] = [],
+): Checked {
   try {
-    return checked(what, given, names)
+    return checked(what, given, names, userIds)
   } catch (error) {
     if (error instanceof InvalidInputError) {
       const handedIn = idsIn(given)
@@ -63,16 +68,11 @@ export function checkCall(what: string, given: unknown, names: readonly Name[]):
   }
 }
 
-function checked(what: string, given: unknown, names: readonly Name[]): Checked {
-  const { feedCardId, userIds, timeSensitive, userIdType, signal, timeoutMs } = check.fields(
-    what,
-    given,
-    names,
-  )
-  const call: Arguments = {
-    userIds: check.strings('userIds', userIds, 'an array of user ids'),
-    timeSensitive: check.boolean('timeSensitive', timeSensitive),
-  }
+function checked(what: string, given: unknown, names: readonly Name[], userIds: string[]): Checked {
+  const fields = check.fields(what, given, names)
+  const { feedCardId, timeSensitive, userIdType, signal, timeoutMs } = fields
+  check.strings('userIds', fields.userIds, 'an array of user ids', userIds)
+  const call: Checked = { userIds, timeSensitive: check.boolean('timeSensitive', timeSensitive) }
   if (names !== botCallNames) {
     call.feedCardId = check.string('feedCardId', feedCardId, "a group chat's id, `oc_…`")
   }
@@ -82,7 +82,10 @@ function checked(what: string, given: unknown, names: readonly Name[]): Checked 
   if (timeoutMs !== undefined) {
     call.timeoutMs = check.number('timeoutMs', timeoutMs, 'a number of milliseconds')
   }
-  return { call, signal: signal === undefined ? undefined : check.signal(signal) }
+  if (signal !== undefined) {
+    call.signal = check.signal(signal)
+  }
+  return call
 }
 
 /** The ids among what was handed in as such: also one by itself, and beside what is none. */

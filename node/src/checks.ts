@@ -22,11 +22,15 @@ export function string(field: string, value: unknown, expected: string): string 
   if (typeof value !== 'string') {
     throw invalidInput(field, kindOf(value), expected)
   }
-  // Half of a surrogate pair has no UTF-8, and would arrive as another id.
-  if (!value.isWellFormed()) {
+  if (!isText(value)) {
     throw invalidInput(field, 'a string with half of a surrogate pair', expected)
   }
   return value
+}
+
+/** Half of a surrogate pair has no UTF-8, and would arrive as another id. */
+function isText(value: unknown): value is string {
+  return typeof value === 'string' && value.isWellFormed()
 }
 
 /** @internal */
@@ -45,13 +49,18 @@ export function number(field: string, value: unknown, expected: string): number 
   return value
 }
 
-/** @internal */
-export function strings(field: string, value: unknown, expected: string): string[] {
+/**
+ * Puts them into `read` one by one, where they stay when the caller's own code throws.
+ *
+ * @internal
+ */
+export function strings(field: string, value: unknown, expected: string, read: string[]): void {
   if (!Array.isArray(value)) {
     throw invalidInput(field, shown(value), expected)
   }
-  // Not `map`: it skips holes.
-  return Array.from(value, (item, index) => string(`${field}[${index}]`, item, 'a string'))
+  for (const item of value) {
+    read.push(isText(item) ? item : string(`${field}[${read.length}]`, item, 'a string'))
+  }
 }
 
 /**

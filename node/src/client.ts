@@ -17,10 +17,10 @@ import {
   reasonOf,
   send,
 } from './environment.js'
-import { FeedCardError, errorOf, invalidInput } from './errors.js'
+import { FeedCardError, InvalidInputError, errorOf, invalidInput } from './errors.js'
 import { native } from './load.js'
 import { Many, type ManyOptions, type ManyRequest, type Owner, checkMany } from './many.js'
-import { Outcome } from './outcome.js'
+import { type Outcome, outcomeOf } from './outcome.js'
 
 /**
  * Who the client is: `appId` with `appSecret`, or `tenantAccessToken`, or `tokenProvider`. All else has a
@@ -113,14 +113,17 @@ export class Client {
 
   /** Takes `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL` where the options do not say. */
   static fromEnv(options: ClientOptions = {}): Client {
-    const { FEISHU_APP_ID, FEISHU_APP_SECRET, FEISHU_BASE_URL } = process.env
-    const { appId, appSecret, baseUrl } = check.fields('options', options, optionNames) as ClientOptions
-    return new Client({
-      ...options,
-      appId: appId === undefined ? FEISHU_APP_ID || undefined : appId,
-      appSecret: appSecret === undefined ? FEISHU_APP_SECRET || undefined : appSecret,
-      baseUrl: baseUrl === undefined ? FEISHU_BASE_URL || undefined : baseUrl,
-    })
+    const given = check.fields('options', options, optionNames)
+    const taken = Object.entries(variables).filter(
+      ([name]) => given[name as keyof ClientOptions] === undefined,
+    )
+    const found = taken.map(([name, variable]) => [name, process.env[variable] || undefined])
+    try {
+      return new Client({ ...options, ...Object.fromEntries(found) })
+    } catch (error) {
+      const [, variable] = taken.find(([name]) => (error as FeedCardError).field === name) ?? []
+      throw above(variable === undefined ? error : takenFrom(variable, error as FeedCardError), this.fromEnv)
+    }
   }
 
   /**
@@ -222,17 +225,18 @@ export class Client {
   ): Promise<Outcome> {
     this.#inFlight += 1
     try {
-      const { call, signal } = checkCall(method.name, given, names)
+      const call = checkCall(method.name, given, names)
+      const { signal } = call
       if (signal?.aborted) {
         throw reasonOf(signal)
       }
-      const { outcome: data, error, panic } = await send(this.#native, call, signal)
-      if (panic !== undefined) {
-        throw bugOf(panic)
+      const answer = await send(this.#native, call, signal)
+      if (answer.panic !== undefined) {
+        throw bugOf(answer.panic)
       }
-      const outcome = data && new Outcome(data)
-      if (error !== undefined) {
-        throw this.#errorOf(error, outcome)
+      const outcome = outcomeOf(answer, call.userIds)
+      if (answer.error !== undefined) {
+        throw this.#errorOf(answer.error, outcome)
       }
       return outcome as Outcome
     } catch (error) {
@@ -262,6 +266,14 @@ export class Client {
     const isKnown = data.question !== undefined && failure?.question === data.question
     return errorOf(data, { ...(isKnown && { cause: failure.thrown }), ...(outcome && { outcome }) })
   }
+}
+
+const variables = { appId: 'FEISHU_APP_ID', appSecret: 'FEISHU_APP_SECRET', baseUrl: 'FEISHU_BASE_URL' }
+
+/** Not by the core: a worker thread's environment is not the process's. */
+function takenFrom(variable: string, { message, field }: FeedCardError): InvalidInputError {
+  const hint = `It is taken from the environment variable ${variable}`
+  return new InvalidInputError(`${message}. ${hint}`, { hint, ...(field !== undefined && { field }) })
 }
 
 const optionNames = [

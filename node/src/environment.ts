@@ -1,8 +1,9 @@
 // Calls in flight in this environment of Node (the main thread, or a worker thread).
 
-import type { Arguments, Message, NativeClient } from './binding.js'
+import type { Arguments, NativeClient } from './binding.js'
 import { native } from './load.js'
 import { kindOf } from './checks.js'
+import type { Answer } from './outcome.js'
 
 export type ProvidedToken = string | { token: string; expiresInMs?: number }
 
@@ -38,6 +39,23 @@ export class Callbacks {
     callbacks.set(this.id, new WeakRef(this))
     forgotten.register(this, this.id)
   }
+}
+
+/**
+ * What the native module tells: a call's end, what many calls were asked for, a question of a token provider's
+ * client, an event.
+ *
+ * @internal
+ */
+export interface Message extends Answer {
+  /** Of the call, of the question, or of the client whose event it is. */
+  id: number
+  /** Whose token provider is asked; the answer goes to `Environment.answerToken`. */
+  tokenWantedBy?: number
+  many?: unknown
+  event?: ClientEvent
+  /** A bug of this package ended the call: what the panic said. */
+  panic?: string
 }
 
 let lastId = 0
@@ -138,9 +156,9 @@ export function reasonOf(signal: AbortSignal): unknown {
   return signal.reason ?? new DOMException('This operation was aborted', 'AbortError')
 }
 
-/** Called from the event loop with all ends that are ready; what it throws would end the process. */
-function deliver(messages: Message[]): void {
-  for (const message of messages) {
+/** Called from the event loop with all that is ready; what it throws would end the process. */
+function deliver(messages: string): void {
+  for (const message of JSON.parse(messages) as Message[]) {
     const { id, tokenWantedBy, event } = message
     if (event !== undefined) {
       tell(event, callbacks.get(id)?.deref())
@@ -153,10 +171,10 @@ function deliver(messages: Message[]): void {
   }
 }
 
-function tell(event: string, client: Callbacks | undefined): void {
+function tell(event: ClientEvent, client: Callbacks | undefined): void {
   const onEvent = client?.onEvent
   try {
-    onEvent?.(JSON.parse(event) as ClientEvent)
+    onEvent?.(event)
   } catch (thrown) {
     // No call of its own to fail: an uncaught exception, as what an event listener throws is.
     process.nextTick(() => {

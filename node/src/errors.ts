@@ -76,8 +76,10 @@ export interface FeedCardError extends Readonly<ErrorFacts> {
   readonly code: ErrorCode
 }
 
+/** @internal */
+export const nothing: never[] = []
+Object.freeze(nothing)
 // What is not known, or empty, stays out of a printed error.
-const nothing = Object.freeze([])
 Object.defineProperty(FeedCardError.prototype, 'name', { value: 'FeedCardError' })
 Object.assign(FeedCardError.prototype, {
   retryable: false,

@@ -1,9 +1,10 @@
-import type { ErrorData, Message, NativeMany, OutcomeData, Users } from './binding.js'
+import type { ErrorData, NativeMany, Users } from './binding.js'
 import { type SetTimeSensitive, checkCall, requestNames } from './call.js'
 import * as check from './checks.js'
-import { ask, bugOf, environment, onAbort, reasonOf } from './environment.js'
-import { type FeedCardError, InvalidInputError, invalidInput } from './errors.js'
-import { Outcome } from './outcome.js'
+import { type Message, ask, bugOf, environment, onAbort, reasonOf } from './environment.js'
+import { type FeedCardError, InvalidInputError, invalidInput, nothing } from './errors.js'
+import { native } from './load.js'
+import { type Answer, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
 
 export type ManyRequest = Omit<SetTimeSensitive, 'signal'>
@@ -18,7 +19,7 @@ export type ManyItem = {
 export interface ManyOptions {
   /** Requests on their way, or waiting for the quota, at a time; 100 unless said. */
   concurrency?: number | undefined
-  /** Called as results come back. What it throws stops the calls. */
+  /** Called as results come back, every 2 s at least. What it throws stops the calls. */
   progress?: ((progress: Progress) => void) | undefined
   /** For all; no bound unless said. Then nothing more is read, and what is late fails. */
   totalTimeoutMs?: number | undefined
@@ -69,7 +70,7 @@ export interface Owner {
 /** A request that was read and is not back. */
 interface Open {
   readonly request: ManyRequest
-  readonly userIds: readonly string[]
+  readonly userIds: string[]
   /** What this side found wrong with it. */
   readonly error: InvalidInputError | undefined
 }
@@ -81,15 +82,22 @@ interface Waiter {
 
 interface Batch {
   items: ItemData[]
+  /** Every request has come back. */
+  isLast: boolean
   progress: Progress
   /** The total timeout has passed. */
   readsNoMore: boolean
 }
 
-interface ItemData {
+interface ItemData extends Answer {
   index: number
-  outcome?: OutcomeData
-  error?: ErrorData
+}
+
+interface ReportData {
+  succeeded: number
+  failed: number
+  unread: ItemData[]
+  unfinished: { index: number; users: Users }[]
 }
 
 /** Reads requests as there is room, while results are asked for. Leaving the loop stops it. */
@@ -103,6 +111,8 @@ export class Many {
   #source: Source<ManyRequest> | undefined
   #sourceLeft: Promise<void> | undefined
   #taken = 0
+  /** Requests that came back with no more than that it was too late for them. */
+  #late = 0
   readonly #open = new Map<number, Open>()
   /** Read, and to be handed over. */
   #toFeed: unknown[] = []
@@ -120,12 +130,12 @@ export class Many {
 
   /** @internal */
   constructor(
-    native: NativeMany,
+    many: NativeMany,
     owner: Owner,
     requests: Iterable<ManyRequest> | AsyncIterable<ManyRequest>,
     { progress, signal }: ManyOptions,
   ) {
-    this.#native = native
+    this.#native = many
     this.#owner = owner
     this.#requests = requests
     this.#progress = progress
@@ -247,18 +257,17 @@ export class Many {
   #read(request: ManyRequest): void {
     const index = this.#taken
     this.#taken += 1
+    const userIds: string[] = []
     try {
-      const { call } = checkCall(`requests[${index}]`, request, requestNames)
-      this.#toFeed.push(call)
-      this.#open.set(index, { request, userIds: call.userIds, error: undefined })
+      this.#toFeed.push(checkCall(`requests[${index}]`, request, requestNames, userIds))
+      this.#open.set(index, { request, userIds, error: undefined })
     } catch (error) {
-      const isWrong = error instanceof InvalidInputError
-      const userIds = isWrong ? error.notAttempted : []
-      this.#open.set(index, { request, userIds, error: isWrong ? error : undefined })
-      if (!isWrong) {
+      if (!(error instanceof InvalidInputError)) {
         // Its own code threw.
+        this.#open.set(index, { request, userIds, error: undefined })
         throw error
       }
+      this.#open.set(index, { request, userIds: [...error.notAttempted], error })
       this.#toFeed.push(null)
     }
   }
@@ -277,21 +286,44 @@ export class Many {
       this.#fail(bugOf(panic))
       return
     }
-    const { items, progress, readsNoMore } = JSON.parse(many) as Batch
+    const { items, isLast, progress, readsNoMore } = many as Batch
     this.#keep(items)
     if (readsNoMore) {
       this.#leaveSource()
     }
-    if (items.length === 0) {
+    if (this.#stopping !== undefined) {
+      this.#serve()
+      return
+    }
+    if (isLast) {
+      this.#keepLate()
       void this.#stop()
-    } else if (this.#stopping === undefined) {
-      try {
-        this.#progress?.(progress)
-      } catch (thrown) {
-        this.#fail(thrown)
-      }
+    }
+    if (!isLast || this.#late > 0) {
+      const { done, failed } = progress
+      this.#tell({ ...progress, done: done + this.#late, failed: failed + this.#late })
     }
     this.#serve()
+  }
+
+  /** What was read as the total timeout passed is known to nobody else. */
+  #keepLate(): void {
+    this.#late = this.#open.size
+    for (const [index, { userIds }] of this.#open) {
+      this.#keep([{ index, error: native.totalTimeoutPassed(userIds) }])
+    }
+  }
+
+  #tell(progress: Progress): void {
+    try {
+      const returned: unknown = this.#progress?.(progress)
+      if (returned instanceof Promise) {
+        // An unhandled rejection where no loop is there any more to throw it to.
+        returned.catch((thrown: unknown) => (this.#isOver ? Promise.reject(thrown) : this.#fail(thrown)))
+      }
+    } catch (thrown) {
+      this.#fail(thrown)
+    }
   }
 
   #keep(items: ItemData[]): void {
@@ -301,10 +333,11 @@ export class Many {
     }
   }
 
-  #itemOf({ index, outcome: data, error }: ItemData): ManyItem {
-    const { request, error: found } = this.#open.get(index) as Open
+  #itemOf(answer: ItemData): ManyItem {
+    const { index, error } = answer
+    const { request, userIds, error: found } = this.#open.get(index) as Open
     this.#open.delete(index)
-    const outcome = data && new Outcome(data)
+    const outcome = outcomeOf(answer, userIds)
     return error === undefined
       ? { index, request, outcome: outcome as Outcome }
       : { index, request, error: found ?? this.#owner.errorOf(error, outcome) }
@@ -358,17 +391,15 @@ export class Many {
     if (many === undefined) {
       this.#failure = { thrown: bugOf(panic) }
     } else {
-      const report = JSON.parse(many)
-      counts = { succeeded: report.succeeded, failed: report.failed }
+      const report = many as ReportData
+      counts = { succeeded: report.succeeded, failed: report.failed + this.#late }
       this.#keep(report.unread)
-      unfinished = report.unfinished.map(({ index, users }: { index: number; users: Users }) =>
-        this.#unfinished(index, users),
-      )
+      unfinished = report.unfinished.map(({ index, users }) => this.#unfinished(index, users))
     }
     // Read here, and never by the core.
-    const nothing = { reached: [], failed: [], unknown: [] }
+    const none = { reached: nothing, failed: nothing, unknown: nothing }
     for (const [index, { userIds }] of this.#open) {
-      unfinished.push(this.#unfinished(index, { ...nothing, notAttempted: [...new Set(userIds)] }))
+      unfinished.push(this.#unfinished(index, { ...none, notAttempted: [...new Set(userIds)] }))
     }
     const unread = this.#unread
     this.#report = { taken: this.#taken, ...counts, unread, unfinished }
@@ -410,6 +441,7 @@ export function checkMany(requests: unknown, given: unknown) {
       signal: signal === undefined ? undefined : check.signal(signal),
     },
     arguments: {
+      tellsProgress: progress !== undefined,
       ...(concurrency !== undefined && {
         concurrency: check.number('concurrency', concurrency, 'a whole number, at least 1'),
       }),

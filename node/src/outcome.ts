@@ -1,5 +1,5 @@
 import type { ErrorData, FailedUserReason, OutcomeData, Users } from './binding.js'
-import { errorOf } from './errors.js'
+import { errorOf, nothing } from './errors.js'
 
 /**
  * What a call that the platform accepted came back with. Users may still have failed one by one.
@@ -30,7 +30,7 @@ export class Outcome {
     this.logId = data.logIds[0]
     this.logIds = data.logIds
     this.requests = data.requests
-    Object.assign(this, data.users)
+    setUsers(this, data.users)
     this.#failure = data.failure
   }
 
@@ -46,3 +46,36 @@ export class Outcome {
 }
 
 export interface Outcome extends Readonly<Users> {}
+
+/** One by one: `Object.assign` is several times as slow. */
+function setUsers(outcome: Users, users: Users): void {
+  outcome.reached = users.reached
+  outcome.failed = users.failed
+  outcome.unknown = users.unknown
+  outcome.notAttempted = users.notAttempted
+}
+
+/**
+ * What a call came back with, as the native module tells it.
+ *
+ * @internal
+ */
+export interface Answer {
+  /** With `logIds`, in place of an outcome: every user handed in was reached, and none was there twice. */
+  requests?: number
+  logIds?: string[]
+  outcome?: OutcomeData
+  error?: ErrorData
+}
+
+/**
+ * @internal
+ * @param userIds A copy of what the caller handed in.
+ */
+export function outcomeOf({ requests, logIds, outcome }: Answer, userIds: string[]): Outcome | undefined {
+  if (requests === undefined || logIds === undefined) {
+    return outcome && new Outcome(outcome)
+  }
+  const users = { reached: userIds, failed: nothing, unknown: nothing, notAttempted: nothing }
+  return new Outcome({ ok: true, failedUserReasons: nothing, logIds, requests, users })
+}

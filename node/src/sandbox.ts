@@ -231,7 +231,7 @@ export class Sandbox {
     return this.#ask('switches')
   }
 
-  /** What is left out goes back to its default. */
+  /** What is left out stays as it is. */
   setSwitches(switches: Switches): void {
     this.#ask('set_switches', { switches })
   }

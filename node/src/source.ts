@@ -1,5 +1,8 @@
 // Reads what a caller handed in, one element after the other, as far as there is room for them.
 
+/** How long a source is read at a stretch: one that is slow must not hold up results, nor the event loop. */
+const readsForMs = 5
+
 /** @internal */
 export interface Reader<Element> {
   hasRoom(): boolean
@@ -20,6 +23,7 @@ export class Source<Element> {
   /** It was asked for an element and has not answered yet. */
   #isAsked = false
   #isFlushing = false
+  #readsOnSoon = false
   /** It ended, threw, or was left. */
   #isOver = false
 
@@ -56,7 +60,12 @@ export class Source<Element> {
 
   #readSync(): void {
     const iterator = this.#iterator as Iterator<Element>
+    const until = performance.now() + readsForMs
     while (this.#wantsMore()) {
+      if (performance.now() > until) {
+        this.#readOnSoon()
+        break
+      }
       try {
         this.#isAsked = true
         const step = iterator.next()
@@ -70,6 +79,16 @@ export class Source<Element> {
       }
     }
     this.#reader.flush()
+  }
+
+  #readOnSoon(): void {
+    if (!this.#readsOnSoon) {
+      this.#readsOnSoon = true
+      setImmediate(() => {
+        this.#readsOnSoon = false
+        this.#readSync()
+      })
+    }
   }
 
   async #readAsync(): Promise<void> {

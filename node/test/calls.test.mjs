@@ -125,6 +125,15 @@ describe('fromEnv', () => {
     const sandbox = sandboxFor(t)
     set(['', 'wrong', deadUrl()])
     assert.throws(() => Client.fromEnv(), { code: 'INVALID_INPUT', field: 'appId', message: /fromEnv/ })
+    assert.throws(() => Client.fromEnv(), {
+      message: /FEISHU_APP_ID/,
+      hint: /FEISHU_APP_ID/,
+      stack: /calls\.test/,
+    })
+    assert.throws(
+      () => Client.fromEnv({ appId: ' ' }),
+      (error) => !/variable/.test(error.message),
+    )
     const client = Client.fromEnv({ appId: 'cli_example', appSecret: secret, baseUrl: sandbox.baseUrl })
     assert.ok((await client.setTimeSensitive(pin)).ok)
   })

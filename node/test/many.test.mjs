@@ -2,7 +2,14 @@ import assert from 'node:assert/strict'
 import { getEventListeners } from 'node:events'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Client, InvalidInputError, Many, Outcome, RejectedError } from 'feishu-feed-card'
+import {
+  Client,
+  DeadlineExceededError,
+  InvalidInputError,
+  Many,
+  Outcome,
+  RejectedError,
+} from 'feishu-feed-card'
 import { chat, clientOf, member, outsider, pin, run, sandboxFor, unpin, until } from './stage.mjs'
 
 const fast = { rateLimit: false, lateArrivalMs: 1 }
@@ -17,6 +24,12 @@ async function all(many) {
     items.push(item)
   }
   return items
+}
+
+/** As a source that computes, or reads a file, does. */
+function block(ms) {
+  const end = performance.now() + ms
+  while (performance.now() < end);
 }
 
 const byIndex = (items) => items.toSorted((one, other) => one.index - other.index)
@@ -225,6 +238,8 @@ describe('reading', () => {
     const [requests, seen] = counted(20_000)
     const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests, { concurrency: 1e9 })
     const next = many.next()
+    await until(() => seen.read >= 10_000)
+    await sleep(50)
     assert.equal(seen.read, 10_000)
     await many.return()
     assert.deepEqual(await next, { done: true, value: undefined })
@@ -273,6 +288,36 @@ describe('reading', () => {
       assert.ok(items.length > 0)
       assert.deepEqual(await many.next(), { done: true, value: undefined })
     }
+  })
+
+  test('a source that is slow does not hold up results', async (t) => {
+    const [requests, seen] = counted(40)
+    function* slowly() {
+      for (const request of requests) {
+        block(20)
+        yield request
+      }
+    }
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(slowly())
+    await many.next()
+    assert.ok(seen.read < 20, `${seen.read}`)
+    assert.equal((await all(many)).length, 39)
+  })
+
+  test('the ids that were read before a request threw are in the report', async (t) => {
+    const mine = new RangeError('mine')
+    const userIds = [member, '']
+    Object.defineProperty(userIds, 1, {
+      get() {
+        throw mine
+      },
+    })
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany([pin, { ...pin, userIds }, pin])
+    await assert.rejects(all(many), (error) => error === mine)
+    const { taken, succeeded, unfinished } = await many.report()
+    assert.equal(taken, succeeded + unfinished.length)
+    const last = unfinished.at(-1)
+    assert.deepEqual([taken, last.index, last.notAttempted], [2, 1, [member]])
   })
 
   test('so does what is no iterator, and a getter that throws', async (t) => {
@@ -453,6 +498,28 @@ test('totalTimeoutMs: what is late comes back with an error', async (t) => {
   assert.deepEqual([report.taken, report.failed], [5, 5])
 })
 
+test('totalTimeoutMs: what was read as it passed comes back with an error, too', async (t) => {
+  const seen = []
+  function* generate() {
+    yield pin
+    block(300)
+    yield unpin
+  }
+  const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(generate(), {
+    concurrency: 1,
+    totalTimeoutMs: 200,
+    progress: (progress) => seen.push(progress),
+  })
+  const [first, second] = await all(many)
+  assert.ok(first.outcome.ok)
+  assert.deepEqual([second.index, second.request], [1, unpin])
+  assert.ok(second.error instanceof DeadlineExceededError)
+  assert.deepEqual(second.error.notAttempted, [member])
+  assert.match(second.error.message, /totalTimeoutMs/)
+  assert.deepEqual(await many.report(), { taken: 2, succeeded: 1, failed: 1, unread: [], unfinished: [] })
+  assert.deepEqual(seen.at(-1), { done: 2, failed: 1, waitingForQuota: 0 })
+})
+
 describe('a signal', () => {
   test('ends the loop with its reason, and the report is exact', async (t) => {
     const sandbox = sandboxFor(t)
@@ -532,16 +599,33 @@ describe('progress', () => {
     assert.ok(seen.every(({ done }, index) => index === 0 || done > seen[index - 1].done))
   })
 
-  test('what it throws stops everything', async (t) => {
-    const mine = new RangeError('mine')
-    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(counted(1000)[0], {
-      progress() {
-        throw mine
-      },
-    })
-    await assert.rejects(all(many), (error) => error === mine)
-    isExact(await many.report())
+  test('is told while everything waits for the quota', async (t) => {
+    const client = clientOf(sandboxFor(t), { rateLimit: { perSecond: 1, perMinute: 1 } })
+    const seen = []
+    const many = client.setTimeSensitiveMany(pins(2), { progress: (progress) => seen.push(progress) })
+    await many.next()
+    const next = many.next()
+    await until(() => seen.length === 2)
+    const [first, second] = seen
+    assert.deepEqual([first.done, second.done, second.waitingForQuota], [1, 1, 1])
+    assert.ok(second.etaMs < first.etaMs)
+    await many.return()
+    assert.deepEqual(await next, { done: true, value: undefined })
   })
+
+  for (const way of ['throws', 'rejects with']) {
+    test(`what it ${way} stops everything`, async (t) => {
+      const mine = new RangeError('mine')
+      const fail = () => {
+        throw mine
+      }
+      const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(counted(10_000)[0], {
+        progress: way === 'throws' ? fail : async () => fail(),
+      })
+      await assert.rejects(all(many), (error) => error === mine)
+      isExact(await many.report())
+    })
+  }
 })
 
 test('two handles at once, and calls beside them', async (t) => {

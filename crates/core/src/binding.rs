@@ -36,9 +36,14 @@ pub fn total_timeout_passed(request: &Request) -> Error {
     refused(error, request.user_ids.clone())
 }
 
-/// How many of many requests the core has under way at a time where it is told this, or nothing.
-pub fn concurrency(wanted: Option<usize>) -> usize {
-    wanted.map_or(many::CONCURRENCY, many::concurrency)
+/// How many of many requests the core has under way at a time where it is told this, or nothing; an error for
+/// none.
+pub fn concurrency(wanted: Option<usize>) -> Result<usize, Error> {
+    match wanted {
+        Some(0) => Err(invalid_input("concurrency", 0, "at least 1")),
+        Some(most) => Ok(many::concurrency(most)),
+        None => Ok(many::CONCURRENCY),
+    }
 }
 
 /// A value as an error shows it.

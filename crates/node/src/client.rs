@@ -10,6 +10,7 @@ use napi::Env;
 use napi::bindgen_prelude::{Either, ObjectFinalize, Result};
 use napi_derive::napi;
 use tracing::Dispatch;
+use tracing::dispatcher::with_default;
 use tracing::instrument::WithSubscriber;
 
 use crate::data::ErrorData;
@@ -103,15 +104,22 @@ impl NativeClient {
     #[napi(catch_unwind)]
     pub fn start(&self, env: &Env, environment: &Environment, id: i64, arguments: Arguments) -> Result<()> {
         let _within = runtime()?.enter();
-        let mut call: Call = match self.call(arguments) {
-            // Now and not when first polled: a call takes its place in the order when it is made.
-            Ok(call) => call.into_future(),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
+        let users = arguments.user_ids.len();
+        let begin = || -> Call {
+            match self.call(arguments) {
+                // Now and not when first polled: a call takes its place in the order when it is made.
+                Ok(call) => call.into_future(),
+                Err(error) => Box::pin(std::future::ready(Err(error))),
+            }
         };
-        if let Some(events) = &self.events {
-            call = Box::pin(call.with_subscriber(events.clone()));
-        }
-        environment.start(env, id, call)
+        let call = match &self.events {
+            Some(events) => {
+                let call = with_default(events, begin);
+                Box::pin(call.with_subscriber(events.clone()))
+            }
+            None => begin(),
+        };
+        environment.start(env, id, call, users)
     }
 
     /// Makes a handle of many calls; nothing is sent until it is asked.

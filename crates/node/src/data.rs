@@ -30,7 +30,7 @@ pub struct Users {
 #[napi(object, object_from_js = false, js_name = "FailedUserReason")]
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Reason {
+pub(crate) struct Reason {
     pub error_code: i64,
     /// Such as `The user is not in the chat`.
     pub error_message: String,
@@ -66,7 +66,7 @@ pub struct RefusedField {
 #[napi(object, object_from_js = false)]
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct OutcomeData {
+pub(crate) struct OutcomeData {
     pub ok: bool,
     pub failed_user_reasons: Vec<Reason>,
     pub log_ids: Vec<String>,
@@ -113,24 +113,43 @@ pub struct ErrorData {
     pub question: Option<i64>,
 }
 
-/// Data back for what TypeScript asked: a call's end, a question of a token provider's client, an event.
-#[napi(object, object_from_js = false)]
-pub struct Message {
-    /// Of the call, of the question, or of the client whose event it is.
-    pub id: i64,
-    /// Whose token provider is asked; the answer goes to `Environment.answerToken`.
-    pub token_wanted_by: Option<i64>,
-    /// How the call ended. Beside an `error`: what those requests of a split call that succeeded came
-    /// back with.
-    pub outcome: Option<OutcomeData>,
-    /// Why the call failed.
-    pub error: Option<ErrorData>,
-    /// What many calls were asked for, as JSON.
-    pub many: Option<String>,
-    /// An event for `onEvent`, as JSON.
-    pub event: Option<String>,
-    /// A bug of this package ended the call: what the panic said.
-    pub panic: Option<String>,
+/// What a call came back with.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Answer {
+    /// With `log_ids`, in place of an outcome: every user handed in was reached, and none was there twice, so
+    /// that the facade's own list of them will do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_ids: Option<Vec<String>>,
+    /// Beside an `error`: what those requests of a split call that succeeded came back with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Box<OutcomeData>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Box<ErrorData>>,
+}
+
+impl Answer {
+    /// For a call with this many users, repeats included.
+    pub(crate) fn new(result: Result<Outcome, Error>, users: usize) -> Self {
+        match result {
+            Ok(outcome) if outcome.ok() && outcome.users.reached.len() == users => Self {
+                requests: Some(outcome.requests),
+                log_ids: Some(outcome.log_ids),
+                ..Self::default()
+            },
+            Ok(outcome) => Self {
+                outcome: Some(Box::new(outcome.into())),
+                ..Self::default()
+            },
+            Err(error) => Self {
+                outcome: error.outcome().map(|outcome| Box::new(outcome.clone().into())),
+                error: Some(Box::new((&error).into())),
+                ..Self::default()
+            },
+        }
+    }
 }
 
 impl From<&UserIds> for Users {

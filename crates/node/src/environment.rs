@@ -16,10 +16,13 @@ use napi::Env;
 use napi::bindgen_prelude::{FnArgs, Function, Result, Unknown};
 use napi::threadsafe_function::{ThreadsafeCallContext, ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
+use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 
-use crate::data::Message;
+use crate::data::Answer;
+use crate::many::ManyData;
 use crate::runtime::runtime;
 
 /// A core's call under way.
@@ -29,28 +32,30 @@ pub(crate) type Call = Pin<Box<dyn Future<Output = std::result::Result<Outcome, 
 pub(crate) type Provided = std::result::Result<(String, Option<f64>), String>;
 
 /// Weak: an idle environment ends.
-type Wake = ThreadsafeFunction<(), Unknown<'static>, FnArgs<(Vec<Message>,)>, napi::Status, false, true>;
+type Wake = ThreadsafeFunction<(), Unknown<'static>, FnArgs<(String,)>, napi::Status, false, true>;
 
-/// What a runtime thread left for the JavaScript thread.
-enum End {
-    Call {
-        id: i64,
-        result: std::thread::Result<std::result::Result<Outcome, Error>>,
-    },
-    /// What a handle of many calls was asked for, as JSON.
-    Many {
-        id: i64,
-        told: std::thread::Result<String>,
-    },
-    TokenWanted {
-        id: i64,
-        client: i64,
-    },
-    /// What a client asked to be told of, as JSON.
-    Event {
-        client: i64,
-        json: String,
-    },
+/// What TypeScript is told, of which the facade's `Message` is the other side.
+#[derive(Serialize)]
+struct Message {
+    /// Of the call, of the question, or of the client whose event it is.
+    id: i64,
+    #[serde(flatten)]
+    told: Told,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Told {
+    /// What a handle of many calls was asked for.
+    Many(ManyData),
+    /// The client whose token provider is asked.
+    TokenWantedBy(i64),
+    /// What a client asked to be told of.
+    Event(Value),
+    /// A bug of this package ended the call: what the panic said.
+    Panic(String),
+    #[serde(untagged)]
+    Call(Answer),
 }
 
 /// What both sides hold.
@@ -62,7 +67,11 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
-    ends: Vec<End>,
+    /// Messages, a JSON array that is not closed yet: the JavaScript thread's own parser is several times as
+    /// fast as making each object and each of its fields across the border.
+    told: String,
+    /// The calls whose end is among them.
+    ended: Vec<i64>,
     /// Calls and questions of many calls whose promise is open. Ids are TypeScript's own.
     in_flight: HashMap<i64, AbortHandle>,
     /// Questions to token providers that are not answered yet.
@@ -75,13 +84,36 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, end: End) {
-        let is_first = {
-            let ends = &mut self.state().ends;
-            ends.push(end);
-            ends.len() == 1
+    fn push(self: &Arc<Self>, message: &Message) {
+        let json = written(message);
+        let (is_first, is_last) = {
+            let state = &mut *self.state();
+            let is_first = state.told.is_empty();
+            state.told.push(if is_first { '[' } else { ',' });
+            state.told.push_str(&json);
+            if matches!(message.told, Told::Call(_) | Told::Many(_) | Told::Panic(_)) {
+                state.ended.push(message.id);
+            }
+            (is_first, state.ended.len() == state.in_flight.len())
         };
-        if is_first && let Some(wake) = &*self.wake() {
+        if !is_first {
+            return;
+        }
+        match runtime() {
+            // After what else is ready now: to wake the other thread costs both as much as some calls do.
+            Ok(runtime) if !is_last => {
+                let queue = self.clone();
+                runtime.spawn(async move {
+                    yield_now().await;
+                    queue.wake_up();
+                });
+            }
+            _ => self.wake_up(),
+        }
+    }
+
+    fn wake_up(&self) {
+        if let Some(wake) = &*self.wake() {
             // Refused only where the environment is ending, and its calls with it.
             wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         }
@@ -105,8 +137,8 @@ impl Queue {
     }
 
     /// Asks the client's token provider; an error where the environment ends before the answer.
-    pub(crate) fn ask(&self, client: i64) -> (i64, oneshot::Receiver<Provided>) {
-        let (tell, told) = oneshot::channel();
+    pub(crate) fn ask(self: &Arc<Self>, client: i64) -> (i64, oneshot::Receiver<Provided>) {
+        let (tell, answer) = oneshot::channel();
         let id = {
             let state = &mut *self.state();
             state.last_question += 1;
@@ -114,85 +146,42 @@ impl Queue {
             state.questions.insert(state.last_question, tell);
             state.last_question
         };
-        self.push(End::TokenWanted { id, client });
-        (id, told)
+        let told = Told::TokenWantedBy(client);
+        self.push(&Message { id, told });
+        (id, answer)
     }
 
     /// Tells a client's `onEvent`.
-    pub(crate) fn tell(&self, client: i64, json: String) {
-        self.push(End::Event { client, json });
+    pub(crate) fn tell(self: &Arc<Self>, client: i64, event: Value) {
+        let told = Told::Event(event);
+        self.push(&Message { id: client, told });
     }
 
-    /// On the JavaScript thread: what came since the last time, without what nobody waits for any more.
-    fn drain(&self) -> (Vec<Message>, bool) {
-        let (ends, is_idle) = {
-            let state = &mut *self.state();
-            let mut ends = std::mem::take(&mut state.ends);
-            ends.retain(|end| match end {
-                End::Call { id, .. } | End::Many { id, .. } => state.in_flight.remove(id).is_some(),
-                End::TokenWanted { .. } | End::Event { .. } => true,
-            });
-            (ends, state.in_flight.is_empty())
-        };
-        (ends.into_iter().map(Message::from).collect(), is_idle)
+    /// On the JavaScript thread: what came since the last time, a JSON array, and whether nothing is in flight
+    /// any more.
+    fn drain(&self) -> (String, bool) {
+        let State {
+            told,
+            ended,
+            in_flight,
+            ..
+        } = &mut *self.state();
+        for id in ended.drain(..) {
+            in_flight.remove(&id);
+        }
+        (std::mem::take(told) + "]", in_flight.is_empty())
     }
+}
+
+/// Only maps with keys that are no text, and writers that fail, cannot be written.
+fn written(message: &Message) -> String {
+    serde_json::to_string(message).unwrap_or_default()
 }
 
 /// A panic ends the call it happened in, not the process.
-async fn end_of(id: i64, call: Call) -> End {
-    let result = AssertUnwindSafe(call).catch_unwind().await;
-    End::Call { id, result }
-}
-
-impl From<End> for Message {
-    fn from(end: End) -> Self {
-        let message = |id| Self {
-            id,
-            token_wanted_by: None,
-            outcome: None,
-            error: None,
-            many: None,
-            event: None,
-            panic: None,
-        };
-        match end {
-            End::TokenWanted { id, client } => Self {
-                token_wanted_by: Some(client),
-                ..message(id)
-            },
-            End::Call {
-                id,
-                result: Ok(Ok(outcome)),
-            } => Self {
-                outcome: Some(outcome.into()),
-                ..message(id)
-            },
-            End::Call {
-                id,
-                result: Ok(Err(error)),
-            } => Self {
-                error: Some((&error).into()),
-                outcome: error.outcome().cloned().map(Into::into),
-                ..message(id)
-            },
-            End::Event { client, json } => Self {
-                event: Some(json),
-                ..message(client)
-            },
-            End::Many { id, told: Ok(json) } => Self {
-                many: Some(json),
-                ..message(id)
-            },
-            End::Call {
-                id,
-                result: Err(panic),
-            }
-            | End::Many { id, told: Err(panic) } => Self {
-                panic: Some(said(&*panic)),
-                ..message(id)
-            },
-        }
-    }
+async fn end_of(told: impl Future<Output = Told>) -> Told {
+    let told = AssertUnwindSafe(told).catch_unwind().await;
+    told.unwrap_or_else(|panic| Told::Panic(said(&*panic)))
 }
 
 /// What a panic said.
@@ -210,9 +199,9 @@ pub struct Environment {
 
 #[napi]
 impl Environment {
-    /// `deliver` is called with the ends of calls, and must not throw.
+    /// `deliver` is called with messages, a JSON array, and must not throw.
     #[napi(constructor, catch_unwind)]
-    pub fn new(deliver: Function<'_, FnArgs<(Vec<Message>,)>, Unknown<'static>>) -> Result<Self> {
+    pub fn new(deliver: Function<'_, FnArgs<(String,)>, Unknown<'static>>) -> Result<Self> {
         let queue = Arc::new(Queue::default());
         let drained = queue.clone();
         let wake = deliver
@@ -267,9 +256,9 @@ impl Environment {
 }
 
 impl Environment {
-    /// Puts a call on the runtime; its end comes back under this id.
-    pub(crate) fn start(&self, env: &Env, id: i64, call: Call) -> Result<()> {
-        self.put(env, id, end_of(id, call))
+    /// Puts a call with this many users on the runtime; its end comes back under this id.
+    pub(crate) fn start(&self, env: &Env, id: i64, call: Call, users: usize) -> Result<()> {
+        self.put(env, id, async move { Told::Call(Answer::new(call.await, users)) })
     }
 
     /// Puts what many calls were asked for on the runtime; the answer comes back under this id.
@@ -277,17 +266,17 @@ impl Environment {
         &self,
         env: &Env,
         id: i64,
-        asked: impl Future<Output = String> + Send + 'static,
+        asked: impl Future<Output = ManyData> + Send + 'static,
     ) -> Result<()> {
-        self.put(env, id, async move {
-            let told = AssertUnwindSafe(asked).catch_unwind().await;
-            End::Many { id, told }
-        })
+        self.put(env, id, async move { Told::Many(asked.await) })
     }
 
-    fn put(&self, env: &Env, id: i64, end: impl Future<Output = End> + Send + 'static) -> Result<()> {
+    fn put(&self, env: &Env, id: i64, told: impl Future<Output = Told> + Send + 'static) -> Result<()> {
         let queue = self.queue.clone();
-        let task = runtime()?.spawn(async move { queue.push(end.await) });
+        let task = runtime()?.spawn(async move {
+            let told = end_of(told).await;
+            queue.push(&Message { id, told });
+        });
         let was_idle = {
             let in_flight = &mut self.queue.state().in_flight;
             in_flight.insert(id, task.abort_handle());
@@ -323,22 +312,20 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    use super::{Call, Message, end_of};
+    use super::{Message, Told, end_of, written};
 
-    fn told(call: Call) -> Message {
-        end_of(7, call).now_or_never().unwrap().into()
+    fn told(call: impl Future<Output = Told>) -> String {
+        let told = end_of(call).now_or_never().unwrap();
+        written(&Message { id: 7, told })
     }
 
     #[test]
     fn a_panic_comes_back_as_the_end_of_its_call() {
-        let message = told(Box::pin(async { panic!("left = {}", 1) }));
-        assert_eq!((message.id, message.panic.as_deref()), (7, Some("left = 1")));
-        assert!(message.outcome.is_none() && message.error.is_none());
-
-        let message = told(Box::pin(async { panic!("right") }));
-        assert_eq!(message.panic.as_deref(), Some("right"));
-
-        let message = told(Box::pin(async { panic_any(5) }));
-        assert_eq!(message.panic.as_deref(), Some("panicked"));
+        let message = told(async { panic!("left = {}", 1) });
+        assert_eq!(message, r#"{"id":7,"panic":"left = 1"}"#);
+        let message = told(async { panic!("right") });
+        assert_eq!(message, r#"{"id":7,"panic":"right"}"#);
+        let message = told(async { panic_any(5) });
+        assert_eq!(message, r#"{"id":7,"panic":"panicked"}"#);
     }
 }

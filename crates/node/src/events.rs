@@ -44,7 +44,7 @@ impl Listener for Events {
         &self.spans
     }
 
-    /// As JSON: a span is told when it has ended, with how long it took.
+    /// A span is told when it has ended, with how long it took.
     fn hear(&self, report: Report<'_>) {
         let mut told = Map::new();
         match report.what {
@@ -69,8 +69,7 @@ impl Listener for Events {
             };
             told.insert(in_javascript(name), value);
         }
-        self.queue
-            .tell(self.client, serde_json::Value::Object(told).to_string());
+        self.queue.tell(self.client, told.into());
     }
 }
 

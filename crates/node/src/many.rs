@@ -1,6 +1,5 @@
-//! Many calls. Requests come in and results go back in batches, as JSON: the runtime's thread reads and
-//! writes it, and the JavaScript thread's own parser is several times as fast as making each object and
-//! each of its fields across the border.
+//! Many calls. Requests come in and results go back in batches, as JSON, which the runtime's thread reads and
+//! writes.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -9,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use feishu_feed_card::binding::{self, invalid_input};
+use feishu_feed_card::binding;
 use feishu_feed_card::{Client, Error, Item, Many, Progress, Report, Request, Unfinished};
 use futures_util::Stream;
 use napi::Env;
@@ -17,12 +16,12 @@ use napi::bindgen_prelude::Result;
 use napi_derive::napi;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
-use crate::client::{kind, timeout};
-use crate::data::{ErrorData, OutcomeData, Users};
+use crate::client;
+use crate::data::{Answer, ErrorData, Users};
 use crate::environment::Environment;
 use crate::options::{milliseconds, whole};
 
@@ -32,6 +31,9 @@ const MOST_AT_ONCE: usize = 64;
 /// How often they do at most: a wake-up of the event loop costs as much as ten results.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// How often progress is told where nothing comes back: the pauses between two seconds of the quota are shorter.
+const STANDSTILL: Duration = Duration::from_secs(2);
+
 /// How many calls are made.
 #[napi(object, object_to_js = false)]
 pub struct ManyArguments {
@@ -39,6 +41,8 @@ pub struct ManyArguments {
     pub total_timeout_ms: Option<f64>,
     /// How many requests there will be, where that is known.
     pub total: Option<u32>,
+    /// Somebody wants to know of progress also where nothing comes back for a while.
+    pub tells_progress: bool,
 }
 
 /// A handle of the core's. The facade reads the requests, and never more than there is room for.
@@ -58,6 +62,7 @@ struct Running {
     feed: mpsc::WeakSender<String>,
     stop: Notify,
     refused: Refused,
+    tells_progress: bool,
 }
 
 struct Paced {
@@ -91,23 +96,29 @@ struct Source {
     refused: Refused,
 }
 
+/// What a handle was asked for.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum ManyData {
+    Batch(Batch),
+    Report(ReportData),
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Batch {
-    /// None when every request has come back.
+pub(crate) struct Batch {
     items: Vec<ItemData>,
+    /// Every request has come back.
+    is_last: bool,
     progress: ProgressData,
     reads_no_more: bool,
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct ItemData {
     index: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<OutcomeData>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ErrorData>,
+    #[serde(flatten)]
+    answer: Answer,
 }
 
 #[derive(Serialize)]
@@ -124,7 +135,7 @@ struct ProgressData {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ReportData {
+pub(crate) struct ReportData {
     succeeded: usize,
     failed: usize,
     unread: Vec<ItemData>,
@@ -135,6 +146,12 @@ struct ReportData {
 struct UnfinishedData {
     index: usize,
     users: Users,
+}
+
+/// The error of a request that was read as the total timeout passed, and that nobody took.
+#[napi(catch_unwind)]
+pub(crate) fn total_timeout_passed(user_ids: Vec<String>) -> ErrorData {
+    (&binding::total_timeout_passed(&Request::new("", user_ids, false))).into()
 }
 
 #[napi]
@@ -191,14 +208,12 @@ impl NativeMany {
             concurrency,
             total_timeout_ms,
             total,
+            tells_progress,
         } = arguments;
         let concurrency = concurrency
             .map(|number| whole("concurrency", number))
             .transpose()?;
-        if concurrency == Some(0) {
-            return Err(invalid_input("concurrency", 0, "at least 1"));
-        }
-        let concurrency = binding::concurrency(concurrency.map(|most| most as usize));
+        let concurrency = binding::concurrency(concurrency.map(|most| most as usize))?;
         let (feed, from_facade) = mpsc::channel(concurrency);
         let refused = Refused::default();
         let source = Source {
@@ -223,6 +238,7 @@ impl NativeMany {
                 feed: feed.downgrade(),
                 stop: Notify::new(),
                 refused,
+                tells_progress,
             }),
             feed: RefCell::new(Some(feed)),
             events,
@@ -231,19 +247,25 @@ impl NativeMany {
 }
 
 impl Running {
-    async fn next_batch(&self) -> String {
+    async fn next_batch(&self) -> ManyData {
         let paced = &mut *self.paced.lock().await;
-        let items = paced.next_batch(&self.stop).await;
-        let items = items.into_iter().map(|item| self.item(item)).collect();
-        let progress = paced.many.progress().into();
-        written(&Batch {
-            items,
-            progress,
+        let next = paced.next_batch(&self.stop);
+        let items = if self.tells_progress {
+            timeout(STANDSTILL, next).await.ok()
+        } else {
+            Some(next.await)
+        };
+        let is_last = items.as_ref().is_some_and(Vec::is_empty);
+        let items = items.unwrap_or_default().into_iter();
+        ManyData::Batch(Batch {
+            items: items.map(|item| self.item(item)).collect(),
+            is_last,
+            progress: paced.many.progress().into(),
             reads_no_more: self.feed.upgrade().is_none_or(|feed| feed.is_closed()),
         })
     }
 
-    async fn report(&self) -> String {
+    async fn report(&self) -> ManyData {
         let paced = &mut *self.paced.lock().await;
         let Report {
             succeeded,
@@ -253,7 +275,7 @@ impl Running {
             ..
         } = paced.many.report().await;
         let unread = std::mem::take(&mut paced.gathered).into_iter().chain(unread);
-        written(&ReportData {
+        ManyData::Report(ReportData {
             succeeded,
             failed,
             unread: unread.map(|item| self.item(item)).collect(),
@@ -261,19 +283,17 @@ impl Running {
         })
     }
 
-    fn item(&self, Item { index, result, .. }: Item) -> ItemData {
+    fn item(&self, item: Item) -> ItemData {
+        let Item {
+            index,
+            request,
+            result,
+            ..
+        } = item;
         let refused = self.refused().remove(&index);
-        match refused.map_or(result, Err) {
-            Ok(outcome) => ItemData {
-                index,
-                outcome: Some(outcome.into()),
-                error: None,
-            },
-            Err(error) => ItemData {
-                index,
-                error: Some((&error).into()),
-                outcome: error.outcome().cloned().map(Into::into),
-            },
+        ItemData {
+            index,
+            answer: Answer::new(refused.map_or(result, Err), request.user_ids.len()),
         }
     }
 
@@ -309,11 +329,6 @@ impl Paced {
         *last = Some(Instant::now());
         std::mem::take(gathered)
     }
-}
-
-/// Only maps with keys that are no text, and writers that fail, cannot be written.
-fn written(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 impl Source {
@@ -361,7 +376,7 @@ impl Fed {
             user_id_type,
             timeout_ms,
         } = self;
-        match kind(user_id_type).and_then(|kind| Ok((kind, timeout(timeout_ms)?))) {
+        match client::kind(user_id_type).and_then(|kind| Ok((kind, client::timeout(timeout_ms)?))) {
             Err(error) => Err(binding::refused(error, user_ids)),
             Ok((kind, timeout)) => {
                 let mut request = Request::new(feed_card_id, user_ids, time_sensitive).user_id_type(kind);

@@ -79,13 +79,6 @@ where
     number.ok_or_else(|| wrong(field, value, "a whole number, not negative"))
 }
 
-pub(crate) fn at_least_one(field: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
-    match count(field, value)? {
-        0 => Err(wrong(field, value, "at least 1")),
-        number => Ok(number),
-    }
-}
-
 /// A path to a file: `str` or `os.PathLike`.
 pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
     value

@@ -174,7 +174,7 @@ impl Client {
         let concurrency = if concurrency.is_none() {
             None
         } else {
-            Some(arguments::at_least_one("concurrency", concurrency)?)
+            Some(arguments::count("concurrency", concurrency)?)
         };
         let total_timeout = if total_timeout.is_none() {
             None
@@ -193,7 +193,7 @@ impl Client {
             let expected = "a function that is not async: nobody would await it";
             return Err(arguments::wrong("progress", progress, expected));
         }
-        let concurrency = binding::concurrency(concurrency);
+        let concurrency = binding::concurrency(concurrency).map_err(|error| raised(slf.py(), &error))?;
         let many = Many::new(
             slf.clone().unbind(),
             concurrency,

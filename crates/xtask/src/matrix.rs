@@ -258,6 +258,7 @@ fn node_tests(run: &Run, program: &Path, arguments: &[&str], report: &Path) -> R
         .args(arguments)
         .arg(report)
         .args(files)
+        .env("LEAK_TEST_CALLS", "100000")
         .current_dir(folder);
     Ok(command)
 }
