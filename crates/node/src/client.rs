@@ -10,7 +10,6 @@ use napi::Env;
 use napi::bindgen_prelude::{Either, ObjectFinalize, Result};
 use napi_derive::napi;
 use tracing::Dispatch;
-use tracing::dispatcher::with_default;
 use tracing::instrument::WithSubscriber;
 
 use crate::data::ErrorData;
@@ -105,20 +104,14 @@ impl NativeClient {
     pub fn start(&self, env: &Env, environment: &Environment, id: i64, arguments: Arguments) -> Result<()> {
         let _within = runtime()?.enter();
         let users = arguments.user_ids.len();
-        let begin = || -> Call {
-            match self.call(arguments) {
-                // Now and not when first polled: a call takes its place in the order when it is made.
-                Ok(call) => call.into_future(),
-                Err(error) => Box::pin(std::future::ready(Err(error))),
-            }
+        let mut call: Call = match self.call(arguments) {
+            // Now and not when first polled: a call takes its place in the order when it is made.
+            Ok(call) => call.into_future(),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
         };
-        let call = match &self.events {
-            Some(events) => {
-                let call = with_default(events, begin);
-                Box::pin(call.with_subscriber(events.clone()))
-            }
-            None => begin(),
-        };
+        if let Some(events) = &self.events {
+            call = Box::pin(call.with_subscriber(events.clone()));
+        }
         environment.start(env, id, call, users)
     }
 
