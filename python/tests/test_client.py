@@ -235,3 +235,36 @@ def test_every_public_name_has_a_docstring():
         for method, value in vars(thing).items():
             if not method.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
                 assert inspect.getdoc(value), f"{name}.{method}"
+
+
+def test_an_error_tells_what_was_being_handled(feishu_sandbox: Sandbox):
+    with feishu_sandbox.client() as client:
+        calls = [
+            lambda: client.set_time_sensitive("nope", [feishu_sandbox.USER], False),
+            lambda: client.set_time_sensitive("nope", [feishu_sandbox.USER], False, timeut=1),
+            lambda: Client("cli_example", ""),
+        ]
+        for call in calls:
+            why = RuntimeError("the alert page is down")
+            with pytest.raises(InvalidInputError) as caught:
+                try:
+                    raise why
+                finally:
+                    call()
+            assert caught.value.__context__ is why
+
+
+def test_a_client_that_was_not_made_can_be_shown():
+    assert repr(Client.__new__(Client)) == "<feishu_feed_card.Client that was not made>"
+
+
+def test_a_wrong_id_does_not_lose_those_before_it(feishu_sandbox: Sandbox):
+    ids = [feishu_sandbox.USER, 5]
+    with feishu_sandbox.client() as client:
+        with pytest.raises(InvalidInputError) as caught:
+            client.set_time_sensitive(feishu_sandbox.CHAT, ids, True)  # type: ignore[arg-type]
+        assert caught.value.not_attempted == (feishu_sandbox.USER,)
+        request = {"feed_card_id": feishu_sandbox.CHAT, "user_ids": ids, "time_sensitive": True}
+        [item] = client.set_time_sensitive_many([request])  # type: ignore[list-item]
+        assert item.error is not None
+        assert item.error.not_attempted == (feishu_sandbox.USER,)

@@ -1199,3 +1199,50 @@ def test_a_second_thread_does_not_end_the_loop_of_the_first(sandbox: Sandbox):
             next(many)
         first.join(10)
         assert [item.index for item in handed_out] == list(range(20))
+
+
+def test_what_is_pushed_after_the_total_timeout_has_an_index_of_its_own(sandbox: Sandbox):
+    async def main() -> None:
+        async def source() -> AsyncIterator[Any]:
+            yield pin(0)
+            await asyncio.sleep(3600)
+
+        async with sandbox.async_client(rate_limit=None) as client:
+            many = client.set_time_sensitive_many(source(), total_timeout=0.3)
+            assert (await anext_of(many)).index == 0
+            await asyncio.sleep(0.6)
+            late = []
+            for number in (1, 2):
+                many._bound.push(pin(number))
+                late += many._bound.take() or []
+            assert [(item.index, item.request["user_ids"]) for item in late] == [(1, ["ou_1"]), (2, ["ou_2"])]
+
+    def pin(number: int) -> Any:
+        return {"feed_card_id": sandbox.CHAT, "user_ids": [f"ou_{number}"], "time_sensitive": True}
+
+    async def anext_of(many: Any) -> Any:
+        return await many.__anext__()
+
+    asyncio.run(main())
+
+
+def test_a_loop_over_results_is_closed_quietly_where_no_event_loop_runs(sandbox: Sandbox):
+    pin: Any = {"feed_card_id": sandbox.CHAT, "user_ids": [sandbox.USER], "time_sensitive": True}
+
+    async def source() -> AsyncIterator[Any]:
+        yield pin
+        await asyncio.sleep(3600)
+
+    async def consume(many: Any) -> None:
+        async for _ in many:
+            pass
+
+    client = sandbox.async_client()
+    event_loop = asyncio.new_event_loop()
+    task = event_loop.create_task(consume(client.set_time_sensitive_many(source())))
+    event_loop.run_until_complete(asyncio.sleep(0.3))
+    # As a task that is destroyed while it is pending.
+    task.get_coro().close()
+    task.cancel()
+    event_loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(event_loop), return_exceptions=True))
+    event_loop.close()

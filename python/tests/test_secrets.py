@@ -297,3 +297,26 @@ def test_what_the_sandbox_shows():
         shown = repr([sandbox.requests(), sandbox.state(), client])
         assert SECRET[2:-4] not in shown
         assert "Bearer t-" not in shown
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Client("cli_example", SECRET, timeut=4),  # type: ignore[call-arg]
+        lambda: Client("cli_example", SECRET, timeout=-1),
+        lambda: Client("cli_example", SECRET, tenant_access_token=TOKEN),
+        lambda: Client("cli_example", SECRET, proxy=f"me:{PASSWORD}@nowhere"),
+        lambda: AsyncClient("cli_example", SECRET, tenant_key="t", app_ticket=TICKET, timeout="x"),  # type: ignore[arg-type]
+        lambda: Client.from_env(app_id="cli_example", app_secret=SECRET, timeout=-1),
+        lambda: Client("cli_example", SECRET).set_app_ticket(TICKET),
+    ],
+)
+def test_no_frame_of_ours_holds_a_secret(call: Callable[[], object]) -> None:
+    # As pytest itself, rich and error trackers show them.
+    with pytest.raises(FeedCardError) as caught:
+        call()
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    ours = [frame for frame in frames if "feishu_feed_card" in frame.f_code.co_filename]
+    assert ours
+    for frame in ours:
+        assert_clean(frame.f_code.co_name, repr(frame.f_locals))

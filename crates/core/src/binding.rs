@@ -46,6 +46,10 @@ pub fn concurrency(wanted: Option<usize>) -> Result<usize, Error> {
     }
 }
 
+/// How often progress is told where a result is awaited and none comes: the quota's pauses within a minute are
+/// shorter.
+pub const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
 /// A value as an error shows it.
 pub fn shown(value: &str) -> String {
     input::shown(value)

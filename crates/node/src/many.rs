@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use feishu_feed_card::binding;
+use feishu_feed_card::binding::{self, PROGRESS_EVERY};
 use feishu_feed_card::{Client, Error, Item, Many, Progress, Report, Request, Unfinished};
 use futures_util::Stream;
 use napi::Env;
@@ -30,9 +30,6 @@ const MOST_AT_ONCE: usize = 64;
 
 /// How often they do at most: a wake-up of the event loop costs as much as ten results.
 const PAUSE: Duration = Duration::from_millis(2);
-
-/// How often progress is told where nothing comes back: the pauses between two seconds of the quota are shorter.
-const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// How many calls are made.
 #[napi(object, object_to_js = false)]
@@ -251,7 +248,7 @@ impl Running {
         let paced = &mut *self.paced.lock().await;
         let next = paced.next_batch(&self.stop);
         let items = if self.tells_progress {
-            timeout(STANDSTILL, next).await.ok()
+            timeout(PROGRESS_EVERY, next).await.ok()
         } else {
             Some(next.await)
         };

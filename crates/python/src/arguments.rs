@@ -12,7 +12,7 @@ use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyMemoryView, PyString, PyTuple,
 };
 
-use crate::errors::{raised, refused};
+use crate::errors::{is_invalid_input, raised, refused};
 
 /// The error for a value of a wrong type.
 pub(crate) fn wrong(field: &str, value: &Bound<'_, PyAny>, expected: impl Display) -> PyErr {
@@ -90,8 +90,10 @@ pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
 /// mapping a list of its keys.
 pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     let mut user_ids = Vec::new();
-    read_user_ids(value, &mut user_ids)?;
-    Ok(user_ids)
+    match read_user_ids(value, &mut user_ids) {
+        Ok(()) => Ok(user_ids),
+        Err(error) => Err(refused(value.py(), error, user_ids)),
+    }
 }
 
 fn read_user_ids(value: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> PyResult<()> {
@@ -160,7 +162,12 @@ pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> PyResu
     let has_unknown = found.iter().flatten().count() < mapping.len();
     let [feed_card_id, user_ids, time_sensitive, user_id_type, timeout] = found;
     match user_ids {
-        Some(user_ids) => read_user_ids(&user_ids, ids)?,
+        Some(user_ids) => match read_user_ids(&user_ids, ids) {
+            Err(error) if is_invalid_input(py, &error)? => {
+                return Err(refused(py, error, std::mem::take(ids)));
+            }
+            read => read?,
+        },
         None => return Err(missing(py, NAMES[1])),
     }
     let rest = || {

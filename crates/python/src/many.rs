@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use feishu_feed_card::binding::PROGRESS_EVERY;
 use feishu_feed_card::{Item, Progress, Report, Request, UserIds, binding};
 use futures_core::Stream;
 use pyo3::exceptions::{PyException, PyRuntimeError};
@@ -43,10 +44,6 @@ const LINGERS_FOR: Duration = Duration::from_millis(2);
 /// How long reading goes on at a stretch: an iterable that is slow must hold up neither the results that
 /// are there nor an event loop's other tasks.
 const READS_FOR: Duration = Duration::from_millis(5);
-
-/// How often progress is told while no result comes: the quota's minute is long.
-const TELLS_EVERY: Duration = Duration::from_secs(1);
-
 /// Many calls of one client, not begun until the first result is asked for.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Many {
@@ -237,7 +234,7 @@ async fn run(mut many: feishu_feed_card::Many, end: End, enough: usize, tells: b
             biased;
             () = shared.stop.notified() => break,
             items = many.next_batch(BATCH) => items,
-            () = sleep(TELLS_EVERY), if tells => {
+            () = sleep(PROGRESS_EVERY), if tells => {
                 let progress = many.progress();
                 shared.put(|found| {
                     found.progress = Some(progress);
@@ -596,11 +593,17 @@ impl Many {
         let enough = (self.concurrency / 4).clamp(1, BATCH);
         let attendance = self.board(py)?.map(|board| board.attend(py)).transpose()?;
         let run = run(many, End(shared.clone()), enough, self.tells);
-        let task = engine()?.spawn(async move {
+        let engine = engine()?;
+        let mut state = lock(&self.state);
+        if state.is_all_read || state.running.is_some() {
+            // Python's code ran above, and another thread's `report` with it.
+            return Ok(());
+        }
+        let task = engine.spawn(async move {
             let _attendance = attendance;
             run.await;
         });
-        lock(&self.state).running = Some(Running {
+        state.running = Some(Running {
             process: process::id(),
             own: ManuallyDrop::new(Own {
                 requests: Some(sender),
@@ -639,15 +642,19 @@ impl Many {
 
     /// Results for what was read as `total_timeout` passed, too late for the core to take it.
     fn out_of_time<'py>(&self, py: Python<'py>, shared: &Shared) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        if lock(&self.state).is_stopped {
-            return Ok(Vec::new());
-        }
+        let before = {
+            let state = lock(&self.state);
+            if state.is_stopped {
+                return Ok(Vec::new());
+            }
+            state.out_of_time
+        };
         let (taken, not_taken) = {
             let mut found = shared.found();
             let Some(Ok(report)) = &found.end else {
                 return Ok(Vec::new());
             };
-            let taken = report.taken;
+            let taken = report.taken + before;
             let not_taken = mem::take(&mut found.not_taken);
             if let Some(progress) = &mut found.progress {
                 progress.done += not_taken.len();

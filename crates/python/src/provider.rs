@@ -163,10 +163,12 @@ impl Board {
             board: self.clone(),
             is_over: is_over.clone(),
         };
+        // Before the thread starts: it ends also where starting it was interrupted.
+        let attendance = Attendance { board: self, is_over };
         ATTEND
             .import(py, "feishu_feed_card._provider", "attend")?
             .call1((attendant,))?;
-        Ok(Attendance { board: self, is_over })
+        Ok(attendance)
     }
 
     pub(crate) fn take(&self) -> Option<Question> {
@@ -187,13 +189,17 @@ pub(crate) struct Attendant {
 
 #[pymethods]
 impl Attendant {
-    /// Has questions answered until the attendance is over.
-    fn attend(&self, py: Python<'_>) {
+    /// Waits for the next question: whom to ask and where the answer goes, or none where the attendance is over.
+    ///
+    /// Python has it answered, not this: before 3.14 a thread that comes back to the interpreter as that ends is
+    /// unwound, and no frame of Rust may lie below.
+    fn asked(&self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<Answer>)>> {
         while let Some(question) = py.detach(|| self.next()) {
-            if let Err(error) = question.answer_in_thread(py) {
-                error.write_unraisable(py, None);
+            if let Some(asked) = question.unpacked(py)? {
+                return Ok(Some(asked));
             }
         }
+        Ok(None)
     }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from feishu_feed_card import _native
+from feishu_feed_card._errors import FeedCardError
 from feishu_feed_card._native import PLATFORM_RATE_LIMIT, invalid_input
 
 TYPE_CHECKING = False
@@ -42,11 +43,20 @@ def checked(function: _F) -> _F:
         def call_blocking(*args: Any, **kwargs: Any) -> Any:
             try:
                 return function(*args, **kwargs)
+            except FeedCardError as error:
+                failure: Exception = error
             except TypeError as error:
                 # Where the function's own frame is in the traceback, the call did fit.
                 if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                     raise
-                raise _mismatch(function, args, kwargs) from None
+                failure = _mismatch(function, args, kwargs)
+            # What shows tracebacks with the frames' variables (pytest does) shall find no secret in ours; and
+            # raised here, the error tells what was being handled when the call was made, as any other.
+            del args, kwargs
+            try:
+                raise failure.with_traceback(None)
+            finally:
+                del failure
 
         call = call_blocking
 
@@ -153,6 +163,7 @@ class _BaseClient:
         self._bound = _native.Client(options, from_env=from_env, is_async=self._is_async)
 
     @classmethod
+    @checked
     def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
         """Makes a client of the app in FEISHU_APP_ID and FEISHU_APP_SECRET, at FEISHU_BASE_URL if set.
 
@@ -192,7 +203,10 @@ class _BaseClient:
         self._bound.set_app_ticket(app_ticket)
 
     def __repr__(self) -> str:
-        where = "closed" if self._bound.closed else f"of {self._bound.base_url}"
+        if not hasattr(self, "_bound"):
+            where = "that was not made"
+        else:
+            where = "closed" if self._bound.closed else f"of {self._bound.base_url}"
         return f"<feishu_feed_card.{type(self).__name__} {where}>"
 
     def __reduce__(self) -> NoReturn:
@@ -309,7 +323,7 @@ class Client(_BaseClient):
                 said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
                 are ever read ahead.
             progress: A function, not an async one. Called with a `Progress` on the calling thread, where
-                there is something new: as results come, about once a second while none does, and at the end.
+                there is something new: as results come, every other second while none does, and at the end.
             total_timeout: How many seconds all of it may take; without bound unless said. After that no
                 request is read, and those that were read and have no answer come back with an error. A
                 request's own `timeout` counts from its first slot of the quota, without the
@@ -487,7 +501,7 @@ class AsyncClient(_BaseClient):
                 said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
                 are ever read ahead.
             progress: A function, not an async one. Called with a `Progress` on the event loop, where there is
-                something new: as results come, about once a second while none does, and at the end.
+                something new: as results come, every other second while none does, and at the end.
             total_timeout: How many seconds all of it may take; without bound unless said. After that no
                 request is read, and those that were read and have no answer come back with an error. A
                 request's own `timeout` counts from its first slot of the quota, without the

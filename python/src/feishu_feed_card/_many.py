@@ -31,7 +31,8 @@ def _count_fork() -> None:
     _forks += 1
 
 
-os.register_at_fork(after_in_child=_count_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 class Item(Record):
@@ -486,7 +487,7 @@ class _Feeder:
     def cancel(self) -> None:
         """From the loop itself, or from any other."""
         self._is_cancelled = True
-        if running_loop() is self.loop:
+        if self._is_running():
             self.task.cancel()
         else:
             self.cancel_soon()
@@ -501,10 +502,16 @@ class _Feeder:
 
     async def end(self) -> None:
         """Waits for the task's end, where its loop is the one that runs."""
-        if running_loop() is self.loop:
+        if self._is_running():
             from asyncio import wait
 
             await wait([self.task])
+
+    def _is_running(self) -> bool:
+        """Whether this is the loop's thread, and the loop runs: a coroutine is also closed after its loop."""
+        from asyncio import _get_running_loop
+
+        return _get_running_loop() is self.loop
 
     async def _feed(self) -> None:
         iterator: AsyncIterator[Request] | None = None

@@ -24,7 +24,12 @@ def ask_in_thread(provider: Callable[[], Any], answer: Answer) -> None:
 
 def attend(attendant: Attendant) -> None:
     """Has questions for a token answered while many calls run, also when nobody waits for a result."""
-    _in_thread(attendant.attend)
+    _in_thread(_attend, attendant)
+
+
+def _attend(attendant: Attendant) -> None:
+    while (asked := attendant.asked()) is not None:
+        ask_in_thread(*asked)
 
 
 def ask_on_loop(provider: Callable[[], Any], answer: Answer, context: contextvars.Context | None) -> None:
