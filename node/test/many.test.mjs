@@ -520,6 +520,23 @@ test('totalTimeoutMs: what was read as it passed comes back with an error, too',
   assert.deepEqual(seen.at(-1), { done: 2, failed: 1, waitingForQuota: 0 })
 })
 
+test('totalTimeoutMs: what progress throws of it ends the loop', async (t) => {
+  function* generate() {
+    yield pin
+    block(300)
+    yield unpin
+  }
+  const thrown = new Error('the bar is gone')
+  const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(generate(), {
+    concurrency: 1,
+    totalTimeoutMs: 200,
+    progress: ({ failed }) => {
+      if (failed > 0) throw thrown
+    },
+  })
+  await assert.rejects(all(many), (error) => error === thrown)
+})
+
 describe('a signal', () => {
   test('ends the loop with its reason, and the report is exact', async (t) => {
     const sandbox = sandboxFor(t)

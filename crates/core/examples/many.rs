@@ -47,7 +47,8 @@ pub(crate) async fn pin_all(
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::from_env()?;
-    let chats = stdin().lines().collect::<Result<Vec<_>, _>>()?;
+    let mut chats = stdin().lines().collect::<Result<Vec<_>, _>>()?;
+    chats.retain(|chat| !chat.trim().is_empty());
     let users = std::env::args().skip(1).collect();
     match pin_all(&client, chats, users).await? {
         0 => Ok(()),

@@ -26,12 +26,11 @@ impl BaseUrl {
         let Ok(url) = Url::parse(text) else {
             return Err(invalid(shown(without_query(text)), expected));
         };
-        if !matches!(url.scheme(), "http" | "https")
-            || !url.has_host()
-            || url.query().is_some()
-            || url.fragment().is_some()
-        {
-            return Err(invalid(shown(without_query(text)), expected));
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(invalid("has a query or a fragment".to_owned(), expected));
+        }
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(invalid(shown(text), expected));
         }
         if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
             return Err(invalid(

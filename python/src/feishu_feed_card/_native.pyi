@@ -1,7 +1,7 @@
 """The extension module. Only the package itself uses it, but for `Quota`."""
 
 from asyncio import AbstractEventLoop, Future
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import final
 
 from feishu_feed_card._many import Item, Unfinished
@@ -104,7 +104,7 @@ class Answer:
 
 @final
 class Attendant:
-    def attend(self) -> None: ...
+    def asked(self) -> tuple[Callable[[], object], Answer] | None: ...
 
 @final
 class Sandbox:
