@@ -19,7 +19,7 @@ export type ManyItem = {
 export interface ManyOptions {
   /** Requests on their way, or waiting for the quota, at a time; 100 unless said. */
   concurrency?: number | undefined
-  /** Called with results, and every 2 s while one is awaited. What it throws stops the calls. */
+  /** Called with results, and every 2 s of waiting. What it throws stops the calls. */
   progress?: ((progress: Progress) => void) | undefined
   /** For all; no bound unless said. Then nothing more is read, and what is late fails. */
   totalTimeoutMs?: number | undefined
