@@ -10,7 +10,10 @@ import { Client } from 'feishu-feed-card'
 
 const userIds = process.argv.slice(2)
 const chats = []
-const lines = createInterface({ input: process.stdin }).on('line', (line) => line.trim() && chats.push(line.trim()))
+const lines = createInterface({ input: process.stdin }).on(
+  'line',
+  (line) => line.trim() && chats.push(line.trim()),
+)
 await once(lines, 'close')
 
 const bar = new cliProgress.SingleBar({ format: '{bar} {value}/{total} {failed} failed, {seconds} s to go' })
