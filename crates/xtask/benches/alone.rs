@@ -2,10 +2,13 @@
 //! `Outcome` runs, the pacing and the token among it, and the answer is there at once. Nothing here waits, so
 //! a regression shows without noise.
 //!
+//! Not a benchmark of the core's own package: its tests need a tokio whose clock can be stopped, and there
+//! each look at the clock takes a lock.
+//!
 //! ```text
-//! cargo bench -p feishu-feed-card --bench alone                      (criterion, against the last run)
-//! cargo bench -p feishu-feed-card --bench alone -- --brief           (against the bars)
-//! cargo bench -p feishu-feed-card --bench alone -- --instructions    (needs valgrind)
+//! cargo bench -p xtask --bench alone                      (criterion, against the last run)
+//! cargo bench -p xtask --bench alone -- --brief           (against the bars)
+//! cargo bench -p xtask --bench alone -- --instructions    (needs valgrind)
 //! ```
 
 use std::alloc::{GlobalAlloc, Layout, System};
