@@ -5,7 +5,6 @@
     reason = "an `async fn` holds its arguments twice: so written, a call fits into what malloc has at hand"
 )]
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::lazy;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use http::{Method, Request, header};
+use http::{Method, header};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
@@ -21,17 +20,17 @@ use tracing::Instrument;
 use crate::answer::{self, CallData, Failure, Reading};
 use crate::base_url::BaseUrl;
 use crate::codes::{QUOTA_USED_UP, Replay};
-use crate::deadline::{Time, TimeLimit, in_time};
+use crate::deadline::{Time, TimeLimit};
 use crate::error::{Error, ErrorKind, Station};
 use crate::flight::Flight;
 use crate::input::{Call, Target, UserIdType};
 use crate::options::{Limits, MOST_USERS};
-use crate::order::{Order, Pass, Place};
+use crate::order::{Order, Pass, Place, Waiting};
 use crate::outcome::{Outcome, UserIds};
-use crate::quota::{Lane, LaneHandle, NoSlot, QuotaHandle, Slot};
+use crate::quota::{Lane, LaneHandle, NoSlot, QuotaHandle};
 use crate::retry::Replays;
 use crate::token::{Token, Tokens};
-use crate::transport::{Sent, Transport};
+use crate::transport::{Outgoing, Sent, Transport};
 
 /// What all calls of a client share.
 pub(crate) struct Core {
@@ -87,23 +86,19 @@ impl Core {
         .flatten()
     }
 
-    fn go(self: Arc<Self>, begun: Begun) -> impl Future<Output = Result<Outcome, Error>> + Send + 'static {
+    fn go(
+        self: Arc<Self>,
+        mut begun: Begun,
+    ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'static {
         async move {
-            let limit = &begun.limit;
-            let until = limit.for_a_turn();
             let pass = match begun.place {
                 Place::Running(pass) => pass,
-                Place::Waiting(waiting) => {
-                    let entering = Box::pin(in_time(until, waiting.enter(until)));
-                    match limit.unless_stopped(entering).await.flatten() {
-                        Some(Ok(pass)) => pass,
-                        failed => {
-                            let error = failed.and_then(Result::err);
-                            let error = error.unwrap_or_else(|| timed_out(Station::Order));
-                            return Err(error.with_users(UserIds::not_attempted(begun.call.user_ids)));
-                        }
+                Place::Waiting(waiting) => match Box::pin(enter(waiting, &begun.limit)).await {
+                    Ok(pass) => pass,
+                    Err(error) => {
+                        return Err(error.with_users(UserIds::not_attempted(begun.call.user_ids)));
                     }
-                }
+                },
             };
             let (lane, most) = match begun.call.target {
                 Target::Chat(_) => (Lane::Chat, self.limits.max_users_per_request),
@@ -116,9 +111,9 @@ impl Core {
                 time_sensitive: begun.call.time_sensitive,
                 user_id_type: begun.call.user_id_type,
                 pass: &pass,
-                time: Time::new(limit),
+                time: Time::new(&begun.limit),
             };
-            let user_ids = begun.call.user_ids;
+            let user_ids = &mut begun.call.user_ids;
             if user_ids.len() <= most {
                 way.go(user_ids).await
             } else {
@@ -130,6 +125,13 @@ impl Core {
     pub(crate) fn lane(&self, lane: Lane) -> Option<LaneHandle> {
         self.quota.as_ref().map(|quota| quota.lane(lane))
     }
+}
+
+/// Waits for the call's turn on its chat.
+async fn enter(waiting: Waiting, limit: &TimeLimit) -> Result<Pass, Error> {
+    let until = limit.for_a_turn();
+    let entered = limit.bound(until, waiting.enter(until)).await;
+    entered.unwrap_or_else(|| Err(timed_out(Station::Order)))
 }
 
 fn tell(result: &Result<Outcome, Error>) {
@@ -202,8 +204,12 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Sends one part until it has an answer, its deadline passes, or nothing more is to be hoped for.
-    fn go(&self, user_ids: Vec<String>) -> impl Future<Output = Result<Outcome, Error>> + Send {
+    /// Sends one part until it has an answer, its deadline passes, or nothing more is to be hoped for. What becomes
+    /// of the users is told in the end, and takes them.
+    fn go<'a>(
+        &'a self,
+        user_ids: &'a mut Vec<String>,
+    ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'a {
         async move {
             let mut trace = Trace {
                 station: Station::Quota,
@@ -211,11 +217,8 @@ impl Way<'_> {
                 fate: Fate::Unsent,
                 sent: Sent::default(),
             };
-            let ended = {
-                let attempts = pin!(self.attempts(&user_ids, &mut trace));
-                self.time.limit.unless_stopped(attempts).await
-            };
-            let result = ended.unwrap_or_else(|| Err(self.timed_out(&mut trace)));
+            let result = self.attempts(user_ids, &mut trace).await;
+            let user_ids = std::mem::take(user_ids);
             match result {
                 Ok((data, log_id)) => Ok(Outcome::of_answer(
                     user_ids,
@@ -234,27 +237,24 @@ impl Way<'_> {
         trace: &'a mut Trace,
     ) -> impl Future<Output = Result<(CallData, Option<String>), Error>> + Send + 'a {
         async move {
-            let Core { tokens, limits, .. } = self.core;
-            let mut replays = Replays::new(limits.max_retries, self.time.limit.counts_pauses());
+            let mut replays = Replays::new(self.core.limits.max_retries, self.time.limit.counts_pauses());
             let mut healings = 0;
             let mut refused: Option<(Arc<Token>, Error)> = None;
             let mut last: Option<Error> = None;
             loop {
                 trace.station = Station::Quota;
-                let until = self.time.limit.for_a_turn();
-                let slot = match self.time.for_a_slot(self.slot(until)).await {
-                    Some(Ok(slot)) => slot,
+                let mut flight = match self.take_off(trace).await {
+                    Some(Ok(flight)) => flight,
                     Some(Err(NoSlot::TooLate(wait))) if last.is_some() => {
                         return Err(last.unwrap_or_else(unsendable).with_retry_after(Some(wait)));
                     }
                     Some(Err(reason)) => return Err(reason.into()),
                     None => return Err(self.timed_out(trace)),
                 };
-                let taken_at = slot.as_ref().map(Slot::taken_at);
+                let taken_at = flight.taken_at();
 
                 trace.station = Station::Token;
-                let deadline = self.time.deadline();
-                let token = match in_time(deadline, tokens.get(deadline)).await {
+                let token = match self.token().await {
                     Some(token) => token?,
                     None => return Err(self.timed_out(trace)),
                 };
@@ -268,8 +268,11 @@ impl Way<'_> {
                 trace.attempts += 1;
                 let request = self.request(user_ids, &token)?;
                 let attempt = tracing::debug_span!("attempt", attempt = trace.attempts);
-                let sending = self.send(request, &token, slot, trace).instrument(attempt);
-                let failure = match in_time(deadline, sending).await {
+                let sending = self.send(request, &token, &mut flight, trace).instrument(attempt);
+                let ended = self.time.limit.bound(self.time.deadline(), sending).await;
+                // From here on nothing of the request leaves: whether it did is settled.
+                drop(flight);
+                let failure = match ended {
                     Some(Reading::Success { data, log_id }) => {
                         token.accept();
                         return Ok((data, log_id));
@@ -280,10 +283,10 @@ impl Way<'_> {
                 trace.note(&failure);
 
                 if failure.replay == Replay::NewToken {
-                    if !tokens.source().can_replace() {
+                    if !self.core.tokens.source().can_replace() {
                         return Err(failure.error.with_hint(CANNOT_REPLACE));
                     }
-                    tokens.refuse(&token);
+                    self.core.tokens.refuse(&token);
                     if healings >= MOST_HEALINGS || (healings > 0 && !token.was_accepted()) {
                         return Err(failure.error);
                     }
@@ -307,7 +310,11 @@ impl Way<'_> {
                     return Err(failure.error);
                 };
                 let waits_in_line = failure.replay == Replay::Pause && self.lane.is_some();
-                let until = if waits_in_line { until } else { deadline };
+                let until = if waits_in_line {
+                    self.time.limit.for_a_turn()
+                } else {
+                    self.time.deadline()
+                };
                 if until.is_some_and(|until| Instant::now() + wait >= until) {
                     return Err(failure.error.with_retry_after(Some(wait)));
                 }
@@ -322,30 +329,53 @@ impl Way<'_> {
                 );
                 last = Some(failure.error);
                 if !waits_in_line {
-                    sleep(wait).await;
+                    let pause = Box::pin(self.time.limit.bound(None, sleep(wait)));
+                    if pause.await.is_none() {
+                        return Err(self.timed_out(trace));
+                    }
                 }
             }
         }
     }
 
-    async fn slot(&self, until: Option<Instant>) -> Result<Option<Slot>, NoSlot> {
-        match &self.lane {
-            Some(lane) => lane.take(until).await.map(Some),
-            None => Ok(None),
+    /// Waits for a slot, where there is a quota; `None` when the time is over first. Most calls have one at once:
+    /// what they would need to wait is boxed.
+    async fn take_off(&self, trace: &Trace) -> Option<Result<Flight<'_>, NoSlot>> {
+        let flight = |slot| Flight::new(slot, self.pass, self.core.limits.late_arrival, trace.sent.clone());
+        let Some(lane) = &self.lane else {
+            self.time.has_a_slot();
+            return Some(Ok(flight(None)));
+        };
+        let until = self.time.limit.for_a_turn();
+        let slot = if let Some(slot) = lane.take_at_once(until).transpose() {
+            self.time.has_a_slot();
+            slot
+        } else {
+            let slot = Box::pin(self.time.limit.bound(until, lane.take(until)));
+            self.time.for_a_slot(slot).await?
+        };
+        Some(slot.map(|slot| flight(Some(slot))))
+    }
+
+    /// Waits for the token, boxed as above.
+    async fn token(&self) -> Option<Result<Arc<Token>, Error>> {
+        if let Some(token) = self.core.tokens.at_once() {
+            return Some(Ok(token));
         }
+        let deadline = self.time.deadline();
+        let token = self.core.tokens.get(deadline);
+        Box::pin(self.time.limit.bound(deadline, token)).await
     }
 
     /// The request of one part. Made anew for each attempt, as a replay is rare and a clone of all of it costs
     /// every call.
-    fn request(&self, user_ids: &[String], token: &Token) -> Result<Request<Bytes>, Error> {
-        let (segment, kind) = (self.target.segment(), self.user_id_type.as_str());
-        let path = ["/open-apis/im/v2/feed_cards/", segment, "?user_id_type=", kind];
-        let mut request = Request::new(self.body(user_ids).map_err(|_| unsendable())?);
-        *request.method_mut() = Method::PATCH;
-        *request.uri_mut() = self.core.base_url.join(path).map_err(|_| unsendable())?;
-        let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, answer::JSON);
-        headers.insert(header::AUTHORIZATION, token.header());
+    fn request(&self, user_ids: &[String], token: &Token) -> Result<Outgoing, Error> {
+        let path = ["/open-apis/im/v2/feed_cards/", self.target.segment()];
+        let mut url = self.core.base_url.join(path);
+        url.set_query(Some(self.user_id_type.query()));
+        let body = self.body(user_ids).map_err(|_| unsendable())?;
+        let mut request = Outgoing::json(Method::PATCH, url, body);
+        request.headers.insert(header::AUTHORIZATION, token.header());
         Ok(request)
     }
 
@@ -378,10 +408,10 @@ impl Way<'_> {
 
     fn send<'a>(
         &'a self,
-        request: Request<Bytes>,
+        request: Outgoing,
         token: &'a Token,
-        slot: Option<Slot>,
-        trace: &'a mut Trace,
+        flight: &'a mut Flight<'_>,
+        trace: &'a Trace,
     ) -> impl Future<Output = Reading<CallData>> + Send + 'a {
         let Core {
             transport,
@@ -389,13 +419,11 @@ impl Way<'_> {
             limits,
             ..
         } = self.core;
-        let sent = &trace.sent;
-        let flight = Flight::new(slot, self.pass, limits.late_arrival, sent.clone());
-        let sending = transport.send(request, sent.clone());
+        let sending = transport.send(request, trace.sent.clone());
         async move {
             let answered = match limits.attempt_timeout {
                 None => sending.await,
-                Some(most) => match timeout(most, sending).await {
+                Some(most) => match Box::pin(timeout(most, sending)).await {
                     Ok(answered) => answered,
                     Err(_) => return Reading::Failure(trace.attempt_timed_out()),
                 },
@@ -413,7 +441,7 @@ impl Way<'_> {
                 Reading::Failure(failure) if failure.from_platform => {
                     flight.landed(failure.error.kind() != ErrorKind::RateLimited);
                 }
-                Reading::Failure(_) => drop(flight),
+                Reading::Failure(_) => {}
             }
             reading
         }
@@ -440,7 +468,8 @@ impl Way<'_> {
     }
 
     /// Sends the parts within the quota, a few at a time. When one fails, those not yet begun are left.
-    async fn go_in_parts(&self, user_ids: Vec<String>, most: usize) -> Result<Outcome, Error> {
+    async fn go_in_parts(&self, user_ids: &mut Vec<String>, most: usize) -> Result<Outcome, Error> {
+        let user_ids = std::mem::take(user_ids);
         let count = user_ids.len().div_ceil(most);
         if let Some(lane) = &self.lane
             && let Err(reason) = lane.check(count, self.time.limit.for_a_turn())
@@ -456,12 +485,12 @@ impl Way<'_> {
         let mut failed = None;
         loop {
             while failed.is_none() && running.len() < PARTS_AT_ONCE {
-                let Some(part) = waiting.next() else {
+                let Some(mut part) = waiting.next() else {
                     break;
                 };
                 let index = begun;
                 begun += 1;
-                running.push(async move { (index, self.go(part).await) });
+                running.push(async move { (index, self.go(&mut part).await) });
             }
             let Some((index, result)) = running.next().await else {
                 break;

@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use pin_project_lite::pin_project;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -17,7 +16,7 @@ pub(crate) enum TimeLimit {
     At(Instant),
     /// As one of many that wait their turn: from its first slot of the quota on, and without the wait for
     /// further ones, as those before it in line may take a minute.
-    OfMany { timeout: Duration, end: End },
+    OfMany { timeout: Duration, end: Box<End> },
 }
 
 /// What ends many calls before their own time.
@@ -49,17 +48,18 @@ impl TimeLimit {
         matches!(self, Self::OfMany { .. })
     }
 
-    /// What a future gives, unless the caller wants no more.
-    pub(crate) async fn unless_stopped<F: Future + Unpin>(&self, future: F) -> Option<F::Output> {
-        let Self::OfMany { end, .. } = self else {
-            return Some(future.await);
+    /// What a future gives in time; `None` when the time is over, or the caller wants no more.
+    pub(crate) fn bound<F: Future>(&self, deadline: Option<Instant>, future: F) -> InTime<'_, F> {
+        let stop = match self {
+            Self::At(_) => None,
+            Self::OfMany { end, .. } => Some(&end.stop),
         };
-        let mut stop = end.stop.clone();
-        // Boxed, as every call would have to hold it, and few are of many.
-        let stopped = Box::pin(async move { drop(stop.wait_for(|stopped| *stopped).await) });
-        match select(future, stopped).await {
-            Either::Left((result, _)) => Some(result),
-            Either::Right(_) => None,
+        InTime {
+            future,
+            deadline,
+            sleep: None,
+            stop,
+            stopped: None,
         }
     }
 }
@@ -84,20 +84,32 @@ impl<'a> Time<'a> {
         }
     }
 
+    /// A slot was there at once: the first one begins the time of one of many.
+    pub(crate) fn has_a_slot(&self) {
+        if let TimeLimit::OfMany { timeout, end } = self.limit
+            && self.deadline().is_none()
+        {
+            self.extend(after(*timeout), end);
+        }
+    }
+
     /// Waits for a slot; where that does not count, the deadline moves by as much.
-    pub(crate) async fn for_a_slot<F: Future>(&self, slot: F) -> Option<F::Output> {
-        let until = self.limit.for_a_turn();
+    pub(crate) async fn for_a_slot<T>(&self, slot: impl Future<Output = Option<T>>) -> Option<T> {
         let TimeLimit::OfMany { timeout, end } = self.limit else {
-            return in_time(until, slot).await;
+            return slot.await;
         };
         let (asked, deadline) = (Instant::now(), self.deadline());
-        let slot = in_time(until, slot).await?;
+        let slot = slot.await?;
         let moved = deadline.map_or_else(|| after(*timeout), |deadline| deadline + asked.elapsed());
+        self.extend(moved, end);
+        Some(slot)
+    }
+
+    fn extend(&self, moved: Instant, end: &End) {
         let moved = end.at.map_or(moved, |end| end.min(moved));
         // Parts that wait at the same time wait once.
         let own = &mut *self.own();
         *own = Some(own.map_or(moved, |other| other.max(moved)));
-        Some(slot)
     }
 
     fn own(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -105,33 +117,36 @@ impl<'a> Time<'a> {
     }
 }
 
-/// What a future gives in time; `None` when the time is over.
-pub(crate) fn in_time<F: Future>(deadline: Option<Instant>, future: F) -> InTime<F> {
-    InTime {
-        future,
-        deadline,
-        sleep: None,
-    }
-}
-
 pin_project! {
     /// Unlike tokio's, it has no timer before it has to wait: of a call's waits, most are none.
-    pub(crate) struct InTime<F> {
+    pub(crate) struct InTime<'a, F> {
         #[pin]
         future: F,
         deadline: Option<Instant>,
         #[pin]
         sleep: Option<Sleep>,
+        stop: Option<&'a watch::Receiver<bool>>,
+        // Boxed, as every call would have to hold it, and few are of many.
+        stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     }
 }
 
-impl<F: Future> Future for InTime<F> {
+impl<F: Future> Future for InTime<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Poll::Ready(output) = this.future.poll(context) {
             return Poll::Ready(Some(output));
+        }
+        if let Some(stop) = *this.stop {
+            let stopped = this.stopped.get_or_insert_with(|| {
+                let mut stop = stop.clone();
+                Box::pin(async move { drop(stop.wait_for(|stopped| *stopped).await) })
+            });
+            if stopped.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
         }
         let Some(deadline) = *this.deadline else {
             return Poll::Pending;

@@ -19,6 +19,7 @@ pub(crate) struct Flight<'a> {
 }
 
 impl<'a> Flight<'a> {
+    /// From its slot on, of which it may make no use yet.
     pub(crate) fn new(slot: Option<Slot>, pass: &'a Pass, late_arrival: Duration, sent: Sent) -> Self {
         Self {
             slot,
@@ -29,9 +30,14 @@ impl<'a> Flight<'a> {
         }
     }
 
+    /// When it took its slot, until that is given back.
+    pub(crate) fn taken_at(&self) -> Option<Instant> {
+        self.slot.as_ref().map(Slot::taken_at)
+    }
+
     /// The platform answered, so the request has arrived; `in_time` says that it came within the platform's
     /// frequency limit.
-    pub(crate) fn landed(mut self, in_time: bool) {
+    pub(crate) fn landed(&mut self, in_time: bool) {
         self.is_over = true;
         if let Some(slot) = self.slot.take() {
             slot.answered(in_time);

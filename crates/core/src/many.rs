@@ -451,10 +451,10 @@ impl Many {
                 });
             }
             Ok(call) => {
-                let end = End {
+                let end = Box::new(End {
                     at: self.end.as_ref().map(|end| end.deadline()),
                     stop: self.stop.subscribe(),
-                };
+                });
                 let begun = core.begin(call, TimeLimit::OfMany { timeout, end });
                 let task = self.running.spawn(core.run(begun).with_current_subscriber());
                 self.requests.insert(task.id(), (index, request));

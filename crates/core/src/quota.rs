@@ -269,6 +269,20 @@ impl State {
         Ok(soonest)
     }
 
+    fn soonest_within(
+        &mut self,
+        lane: Lane,
+        now: Instant,
+        ahead: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Instant, NoSlot> {
+        let soonest = self.soonest(lane, now, ahead)?;
+        if deadline.is_some_and(|deadline| soonest >= deadline) {
+            return Err(NoSlot::TooLate(soonest.duration_since(now)));
+        }
+        Ok(soonest)
+    }
+
     fn try_take(&mut self, lane: Lane, now: Instant) -> bool {
         if self.windows[lane as usize]
             .iter()
@@ -377,34 +391,28 @@ impl LaneHandle {
         ahead: usize,
         deadline: Option<Instant>,
     ) -> Result<Instant, NoSlot> {
-        let soonest = self.quota.state().soonest(self.lane, now, ahead)?;
-        if deadline.is_some_and(|deadline| soonest >= deadline) {
-            return Err(NoSlot::TooLate(soonest.duration_since(now)));
+        self.quota.state().soonest_within(self.lane, now, ahead, deadline)
+    }
+
+    /// A slot that is free now, where nobody waits for one. Fails where none can come before the deadline.
+    pub(crate) fn take_at_once(&self, deadline: Option<Instant>) -> Result<Option<Slot>, NoSlot> {
+        if self.waiting() > 0 {
+            return Ok(None);
         }
-        Ok(soonest)
+        let Ok(_turn) = self.line().turn.try_acquire() else {
+            return Ok(None);
+        };
+        Ok(self.take_at_head(deadline)?.ok())
     }
 
     /// Waits in line for a slot. Fails at once where none can come before the deadline. Dropping the
     /// future gives the place in line up.
     pub(crate) async fn take(&self, deadline: Option<Instant>) -> Result<Slot, NoSlot> {
         let line = self.line();
-        let ahead = line.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut ahead = line.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&line.waiting);
-        if ahead == 0
-            && let Ok(_turn) = line.turn.try_acquire()
-            && let Ok(slot) = self.take_at_head(deadline)?
-        {
-            return Ok(slot);
-        }
         tracing::debug!(ahead, "waiting for a slot of the quota");
-        // Boxed, for what a wait needs is half as large as a call, and most calls do not wait.
-        Box::pin(self.wait_in_line(ahead, deadline)).await
-    }
-
-    async fn wait_in_line(&self, ahead: usize, deadline: Option<Instant>) -> Result<Slot, NoSlot> {
-        let line = self.line();
         let mut turn = pin!(line.turn.acquire());
-        let mut ahead = ahead;
         let _turn = loop {
             let mut told = pin!(line.told.notified());
             told.as_mut().enable();
@@ -432,8 +440,9 @@ impl LaneHandle {
 
     fn take_at_head(&self, deadline: Option<Instant>) -> Result<Result<Slot, Instant>, NoSlot> {
         let now = Instant::now();
-        let soonest = self.soonest_within(now, 0, deadline)?;
-        if soonest <= now && self.quota.state().try_take(self.lane, now) {
+        let state = &mut *self.quota.state();
+        let soonest = state.soonest_within(self.lane, now, 0, deadline)?;
+        if soonest <= now && state.try_take(self.lane, now) {
             return Ok(Ok(Slot {
                 lane: self.clone(),
                 taken_at: now,

@@ -146,6 +146,12 @@ impl Tokens {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The token to use now where there is one, and it is not about to expire.
+    pub(crate) fn at_once(&self) -> Option<Arc<Token>> {
+        let (state, now) = (self.state(), Instant::now());
+        state.usable(now).filter(|token| !state.wants_renewal(token, now))
+    }
+
     /// The token to use now. Waits only where there is none, and a fetch that it begins may go on until
     /// this call's deadline.
     pub(crate) async fn get(&self, deadline: Option<Instant>) -> Fetched {

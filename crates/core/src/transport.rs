@@ -7,19 +7,45 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use ::reqwest::Url;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Method, Response, header};
+
+use crate::answer;
 
 pub(crate) mod reqwest;
 
 /// A transport's pending answer.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
 
+/// One request. Not of the crate `http`: its URI would be parsed and checked for nothing, as `reqwest` makes one of
+/// the URL.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Outgoing {
+    pub(crate) fn json(method: Method, url: Url, body: Bytes) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, answer::JSON);
+        Self {
+            method,
+            url,
+            headers,
+            body,
+        }
+    }
+}
+
 /// Carries one request to the platform. Dropping the returned future stops it.
 pub trait Transport: Send + Sync + 'static {
     /// Sends the request once, follows no redirect, and reads the answer whole. `sent` is raised before
     /// the first byte that could be acted on leaves, and none leaves where that says no.
-    fn send(&self, request: Request<Bytes>, sent: Sent) -> Answering<'_>;
+    fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_>;
 }
 
 /// Whether a request may have reached the platform: not yet, perhaps, or certainly not and never will.

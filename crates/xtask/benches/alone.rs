@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::Criterion;
-use feishu_feed_card::transport::{Answering, Sent, Transport, TransportError};
+use feishu_feed_card::transport::{Answering, Outgoing, Sent, Transport, TransportError};
 use feishu_feed_card::{Client, RateLimit};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Response};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -206,13 +206,13 @@ fn answer(body: Bytes) -> Response<Bytes> {
 }
 
 impl Transport for AtOnce {
-    fn send(&self, request: Request<Bytes>, sent: Sent) -> Answering<'_> {
+    fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
         Box::pin(async move {
             const TOKEN: &[u8] = br#"{"code":0,"msg":"ok","tenant_access_token":"t-alone","expire":7200}"#;
             if !sent.raise() {
                 return Err(TransportError::Broken("given up".into()));
             }
-            if request.uri().path().contains("/auth/") {
+            if request.url.path().contains("/auth/") {
                 return Ok(answer(Bytes::from_static(TOKEN)));
             }
             self.take()

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::answer::MOST_BYTES;
-use crate::transport::{Answering, Sent, Transport, TransportError};
+use crate::transport::{Answering, Outgoing, Sent, Transport, TransportError};
 use crate::{Client, ClientBuilder};
 
 mod faults;
@@ -56,7 +56,8 @@ impl OnStage {
 }
 
 impl Transport for OnStage {
-    fn send(&self, request: HttpRequest<Bytes>, sent: Sent) -> Answering<'_> {
+    fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
+        let request = on_the_wire(request);
         let trip = (self.trips.lock().unwrap_or_else(PoisonError::into_inner))(&request);
         let stage = self.stage.clone();
         Box::pin(async move {
@@ -83,6 +84,14 @@ impl Transport for OnStage {
             }
         })
     }
+}
+
+fn on_the_wire(request: Outgoing) -> HttpRequest<Bytes> {
+    let mut on_the_wire = HttpRequest::new(request.body);
+    *on_the_wire.method_mut() = request.method;
+    *on_the_wire.uri_mut() = request.url.as_str().parse().unwrap();
+    *on_the_wire.headers_mut() = request.headers;
+    on_the_wire
 }
 
 /// A round trip of this long, evenly split.

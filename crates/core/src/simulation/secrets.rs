@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use feishu_feed_card_sandbox::{Fault, Stage, Switches, World};
-use http::{Request as HttpRequest, Response, StatusCode};
+use http::{Response, StatusCode};
 use serde_json::json;
 use tracing::field::{Field, Visit};
 use tracing::span;
 
 use super::{USER, round_trip, stage};
-use crate::transport::{Answering, Sent, Transport, TransportError};
+use crate::transport::{Answering, Outgoing, Sent, Transport, TransportError};
 use crate::{Client, Error, ErrorKind, ProvidedToken};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
@@ -67,11 +67,11 @@ struct Echo {
 }
 
 impl Transport for Echo {
-    fn send(&self, request: HttpRequest<Bytes>, sent: Sent) -> Answering<'_> {
+    fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
         assert!(sent.raise());
-        let path = request.uri().path().to_owned();
+        let path = request.url.path().to_owned();
         let sent_headers: String = request
-            .headers()
+            .headers
             .values()
             .map(|value| value.to_str().unwrap_or(""))
             .collect();
@@ -79,7 +79,7 @@ impl Transport for Echo {
         let _ = write!(
             heard,
             "{sent_headers} {} ",
-            String::from_utf8_lossy(request.body())
+            String::from_utf8_lossy(&request.body)
         );
         let all = format!("Basic {PROXY} {heard}");
         Box::pin(async move {
@@ -113,8 +113,8 @@ type Server = Box<dyn Fn() -> Arc<dyn Transport>>;
 struct Broken(fn(String) -> TransportError);
 
 impl Transport for Broken {
-    fn send(&self, request: HttpRequest<Bytes>, _: Sent) -> Answering<'_> {
-        let body = String::from_utf8_lossy(request.body()).into_owned();
+    fn send(&self, request: Outgoing, _: Sent) -> Answering<'_> {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
         Box::pin(async move { Err(self.0(body)) })
     }
 }

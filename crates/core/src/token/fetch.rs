@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{Method, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,7 +23,7 @@ use crate::codes::{APP_TICKET_INVALID, Replay};
 use crate::error::{Error, ErrorKind, Station};
 use crate::retry::Replays;
 use crate::secret::{self, Mask};
-use crate::transport::{Sent, Transport, TransportError};
+use crate::transport::{Outgoing, Sent, Transport, TransportError};
 
 const SELF_BUILT: &str = "/open-apis/auth/v3/tenant_access_token/internal";
 const APP_ACCESS_TOKEN: &str = "/open-apis/auth/v3/app_access_token";
@@ -393,12 +393,7 @@ impl Endpoints {
     }
 
     async fn post_once(&self, path: &str, body: Bytes) -> Result<Response<Bytes>, TransportError> {
-        let uri = self.base_url.join([path]);
-        let uri = uri.map_err(|error| TransportError::Connect(Box::new(error)))?;
-        let mut request = Request::new(body);
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        request.headers_mut().insert(header::CONTENT_TYPE, answer::JSON);
+        let request = Outgoing::json(Method::POST, self.base_url.join([path]), body);
         self.transport.send(request, Sent::default()).await
     }
 }

@@ -5,11 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
-use reqwest::Url;
 
-use super::{Answering, Sent, Transport, TransportError};
+use super::{Answering, Outgoing, Sent, Transport, TransportError};
 use crate::answer::MOST_BYTES;
 use crate::error::Error;
 use crate::options::Network;
@@ -23,12 +22,7 @@ const POOL_IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 /// them all: while a call waits it is pinged this often, and left when no answer comes for as long.
 const PING_AFTER: std::time::Duration = std::time::Duration::from_secs(3);
 
-pub(crate) struct Reqwest {
-    client: reqwest::Client,
-    /// Of every request. To parse its host anew for each, as reqwest does twice more, costs as much as the core's
-    /// share of a call. Never joined with a path, which could name another host: `//host`.
-    base_url: Url,
-}
+pub(crate) struct Reqwest(reqwest::Client);
 
 impl Reqwest {
     pub(crate) fn new(network: &Network) -> Result<Self, Error> {
@@ -53,57 +47,46 @@ impl Reqwest {
             Error::invalid_input("options", "no HTTP client can be made of them", "valid options")
                 .with_source(error)
         })?;
-        Ok(Self {
-            client,
-            base_url: network.base_url.url().clone(),
-        })
+        Ok(Self(client))
     }
 }
 
 impl Transport for Reqwest {
-    fn send(&self, request: Request<Bytes>, sent: Sent) -> Answering<'_> {
+    /// The request is put together before the future, which would hold all of it as long as the answer takes.
+    fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
+        let mut outgoing = reqwest::Request::new(request.method, request.url);
+        *outgoing.headers_mut() = request.headers;
+        *outgoing.body_mut() = Some(reqwest::Body::wrap(Watched {
+            bytes: Some(request.body),
+            sent,
+        }));
+        let answered = self.0.execute(outgoing);
         Box::pin(async move {
-            let (head, bytes) = request.into_parts();
-            let mut url = self.base_url.clone();
-            url.set_path(head.uri.path());
-            url.set_query(head.uri.query());
-            let mut request = reqwest::Request::new(head.method, url);
-            *request.headers_mut() = head.headers;
-            *request.body_mut() = Some(reqwest::Body::wrap(Watched {
-                bytes: Some(bytes),
-                sent,
-            }));
-            let response = self.client.execute(request).await.map_err(failed)?;
-            read_whole(response).await
+            let mut answered = answered.await.map_err(failed)?;
+            // A body in one piece, as nearly all are, is not copied.
+            let mut first = Bytes::new();
+            let mut rest = BytesMut::new();
+            while let Some(chunk) = answered.chunk().await.map_err(failed)? {
+                if first.len() + rest.len() + chunk.len() > MOST_BYTES {
+                    return Err(TransportError::TooLarge(answered.status()));
+                }
+                if first.is_empty() {
+                    first = chunk;
+                } else {
+                    rest.extend_from_slice(&chunk);
+                }
+            }
+            let body = if rest.is_empty() {
+                first
+            } else {
+                [first, rest.freeze()].concat().into()
+            };
+            let mut response = Response::new(body);
+            *response.status_mut() = answered.status();
+            *response.headers_mut() = std::mem::take(answered.headers_mut());
+            Ok(response)
         })
     }
-}
-
-async fn read_whole(mut response: reqwest::Response) -> Result<Response<Bytes>, TransportError> {
-    let status = response.status();
-    let headers = std::mem::take(response.headers_mut());
-    // A body in one piece, as nearly all are, is not copied.
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        if first.len() + rest.len() + chunk.len() > MOST_BYTES {
-            return Err(TransportError::TooLarge(status));
-        }
-        if first.is_empty() {
-            first = chunk;
-        } else {
-            rest.extend_from_slice(&chunk);
-        }
-    }
-    let body = if rest.is_empty() {
-        first
-    } else {
-        [first, rest.freeze()].concat().into()
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    Ok(response)
 }
 
 fn failed(error: reqwest::Error) -> TransportError {
