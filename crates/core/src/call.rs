@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::lazy;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use http::{Method, header};
@@ -66,54 +65,54 @@ impl Core {
     }
 
     /// Makes the call: in one request, or in several where it has more users than one may carry.
-    ///
-    /// Put together without a further `async` block, each of which would hold the whole call once more.
     pub(crate) fn run(
-        self: Arc<Self>,
-        begun: Begun,
-    ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'static {
-        // When it is first polled: until then a subscriber, or a span, may be put around it.
-        lazy(move |_| {
-            let call = &begun.call;
-            let span = tracing::debug_span!(
-                "call",
-                feed_card_id = call.target.segment(),
-                users = call.user_ids.len(),
-                time_sensitive = call.time_sensitive,
-            );
-            self.go(begun).inspect(tell).instrument(span)
-        })
-        .flatten()
-    }
-
-    fn go(
         self: Arc<Self>,
         mut begun: Begun,
     ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'static {
         async move {
-            let pass = match begun.place {
+            // When it is first polled: until then a subscriber, or a span, may be put around it.
+            let span = tracing::debug_span!(
+                "call",
+                feed_card_id = begun.call.target.segment(),
+                users = begun.call.user_ids.len(),
+                time_sensitive = begun.call.time_sensitive,
+            );
+            let going = self.go(&mut begun.call, begun.place, &begun.limit);
+            going.inspect(tell).instrument(span).await
+        }
+    }
+
+    fn go<'a>(
+        &'a self,
+        call: &'a mut Call,
+        place: Place,
+        limit: &'a TimeLimit,
+    ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'a {
+        async move {
+            let pass = match place {
                 Place::Running(pass) => pass,
-                Place::Waiting(waiting) => match Box::pin(enter(waiting, &begun.limit)).await {
+                Place::Waiting(waiting) => match Box::pin(enter(waiting, limit)).await {
                     Ok(pass) => pass,
                     Err(error) => {
-                        return Err(error.with_users(UserIds::not_attempted(begun.call.user_ids)));
+                        let user_ids = std::mem::take(&mut call.user_ids);
+                        return Err(error.with_users(UserIds::not_attempted(user_ids)));
                     }
                 },
             };
-            let (lane, most) = match begun.call.target {
+            let (lane, most) = match call.target {
                 Target::Chat(_) => (Lane::Chat, self.limits.max_users_per_request),
                 Target::Bot => (Lane::Bot, self.limits.max_users_per_request.min(MOST_USERS)),
             };
             let way = Way {
-                core: &self,
+                core: self,
                 lane: self.lane(lane),
-                target: &begun.call.target,
-                time_sensitive: begun.call.time_sensitive,
-                user_id_type: begun.call.user_id_type,
+                target: &call.target,
+                time_sensitive: call.time_sensitive,
+                user_id_type: call.user_id_type,
                 pass: &pass,
-                time: Time::new(&begun.limit),
+                time: Time::new(limit),
             };
-            let user_ids = &mut begun.call.user_ids;
+            let user_ids = &mut call.user_ids;
             if user_ids.len() <= most {
                 way.go(user_ids).await
             } else {
