@@ -28,7 +28,7 @@ test('import and require give the same classes', () => {
 })
 
 test('nothing else of the package can be reached', () => {
-  for (const inner of ['dist/client.js', 'dist/load.js', 'src/index.ts']) {
+  for (const inner of ['dist/facade.js', 'dist/client.js', 'src/index.ts']) {
     assert.throws(() => require(`feishu-feed-card/${inner}`), { code: 'ERR_PACKAGE_PATH_NOT_EXPORTED' })
   }
   assert.equal(require('feishu-feed-card/package.json').name, 'feishu-feed-card')
