@@ -5,18 +5,13 @@ use std::fmt;
 use reqwest::Url;
 
 use crate::error::Error;
-use crate::input::shown;
+use crate::input::{Target, UserIdType, shown};
 
 /// A checked `base_url`.
 #[derive(Clone)]
 pub(crate) struct BaseUrl {
     url: Url,
-    /// With a path that is only there to make room: a clone of it need not grow for ours.
-    roomy: Url,
 }
-
-/// More than that of a chat, with its query.
-const LONGEST_PATH: usize = 128;
 
 impl BaseUrl {
     pub(crate) fn parse(text: &str, allow_http: bool) -> Result<Self, Error> {
@@ -40,9 +35,7 @@ impl BaseUrl {
                 "https: over http the token travels readable to everyone; allow_http permits it",
             ));
         }
-        let mut roomy = url.clone();
-        roomy.set_path(&"-".repeat(url.path().len() + LONGEST_PATH));
-        Ok(Self { url, roomy })
+        Ok(Self { url })
     }
 
     /// Without a trailing slash.
@@ -54,17 +47,37 @@ impl BaseUrl {
         is_loopback(&self.url)
     }
 
-    /// What lies there under a path, given in pieces. The host is not parsed anew, which costs as much as the core's
-    /// share of a call; and a path that is set cannot name another one, as `//host` would when joined.
-    pub(crate) fn join<const N: usize>(&self, path: [&str; N]) -> Url {
+    /// What lies there under a path. Set and not joined, for `//host` would name another one.
+    pub(crate) fn join(&self, path: &str) -> Url {
         let prefix = self.url.path().trim_end_matches('/');
-        let size = prefix.len() + path.map(str::len).iter().sum::<usize>();
-        let mut whole = String::with_capacity(size);
-        whole.push_str(prefix);
-        whole.extend(path);
-        let mut url = self.roomy.clone();
-        url.set_path(&whole);
+        let mut url = self.url.clone();
+        url.set_path(&format!("{prefix}{path}"));
         url
+    }
+}
+
+/// The call's URL for each kind of user id. All but its last segment is made once: to parse a host and to encode a path
+/// costs as much as the core's share of a call.
+pub(crate) struct CallUrls([Url; 3]);
+
+/// The ids of chats are shorter.
+const ROOM: usize = 64;
+
+impl CallUrls {
+    pub(crate) fn new(base_url: &BaseUrl) -> Self {
+        Self(UserIdType::ALL.map(|kind| {
+            // Another last segment fits into what a clone of this has allocated.
+            let mut url = base_url.join(&format!("/open-apis/im/v2/feed_cards/{:0ROOM$}", 0));
+            url.set_query(Some(&format!("user_id_type={kind}")));
+            url
+        }))
+    }
+
+    /// `None` where the URL has no path, which none of http is without.
+    pub(crate) fn of(&self, target: &Target, kind: UserIdType) -> Option<Url> {
+        let mut url = self.0[kind as usize].clone();
+        url.path_segments_mut().ok()?.pop().push(target.segment());
+        Some(url)
     }
 }
 

@@ -11,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use http::{Method, header};
+use http::Method;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use crate::answer::{self, CallData, Failure, Reading};
-use crate::base_url::BaseUrl;
+use crate::base_url::{BaseUrl, CallUrls};
 use crate::codes::{QUOTA_USED_UP, Replay};
 use crate::deadline::{Time, TimeLimit};
 use crate::error::{Error, ErrorKind, Station};
@@ -39,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) order: Order,
     pub(crate) limits: Limits,
     pub(crate) base_url: BaseUrl,
+    pub(crate) urls: CallUrls,
 }
 
 /// A call on its way: checked, and with its place among the calls on its chat.
@@ -369,13 +370,18 @@ impl Way<'_> {
     /// The request of one part. Made anew for each attempt, as a replay is rare and a clone of all of it costs
     /// every call.
     fn request(&self, user_ids: &[String], token: &Token) -> Result<Outgoing, Error> {
-        let path = ["/open-apis/im/v2/feed_cards/", self.target.segment()];
-        let mut url = self.core.base_url.join(path);
-        url.set_query(Some(self.user_id_type.query()));
+        let url = self
+            .core
+            .urls
+            .of(self.target, self.user_id_type)
+            .ok_or_else(unsendable)?;
         let body = self.body(user_ids).map_err(|_| unsendable())?;
-        let mut request = Outgoing::json(Method::PATCH, url, body);
-        request.headers.insert(header::AUTHORIZATION, token.header());
-        Ok(request)
+        Ok(Outgoing {
+            method: Method::PATCH,
+            url,
+            authorization: Some(token.header()),
+            body,
+        })
     }
 
     fn body(&self, user_ids: &[String]) -> serde_json::Result<Bytes> {

@@ -30,21 +30,14 @@ pub enum UserIdType {
 }
 
 impl UserIdType {
+    pub(crate) const ALL: [Self; 3] = [Self::OpenId, Self::UnionId, Self::UserId];
+
     /// The platform's word: `open_id`, `union_id` or `user_id`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OpenId => "open_id",
             Self::UnionId => "union_id",
             Self::UserId => "user_id",
-        }
-    }
-
-    /// The call's query.
-    pub(crate) const fn query(self) -> &'static str {
-        match self {
-            Self::OpenId => "user_id_type=open_id",
-            Self::UnionId => "user_id_type=union_id",
-            Self::UserId => "user_id_type=user_id",
         }
     }
 
@@ -67,7 +60,7 @@ impl FromStr for UserIdType {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        [Self::OpenId, Self::UnionId, Self::UserId]
+        Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| {

@@ -9,7 +9,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
-use crate::base_url::BaseUrl;
+use crate::base_url::{BaseUrl, CallUrls};
 use crate::call::Core;
 use crate::client::Client;
 use crate::error::Error;
@@ -349,6 +349,7 @@ impl ClientBuilder {
             quota,
             order: Order::default(),
             limits,
+            urls: CallUrls::new(&base_url),
             base_url,
         }))
     }

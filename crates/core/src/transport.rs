@@ -9,36 +9,20 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use ::reqwest::Url;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, header};
-
-use crate::answer;
+use http::{HeaderValue, Method, Response};
 
 pub(crate) mod reqwest;
 
 /// A transport's pending answer.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
 
-/// One request. Not of the crate `http`: its URI would be parsed and checked for nothing, as `reqwest` makes one of
-/// the URL.
+/// One request, with a body of JSON. Not of the crate `http`, whose URI would be parsed only to be made of a URL.
 #[derive(Debug)]
 pub struct Outgoing {
     pub method: Method,
     pub url: Url,
-    pub headers: HeaderMap,
+    pub authorization: Option<HeaderValue>,
     pub body: Bytes,
-}
-
-impl Outgoing {
-    pub(crate) fn json(method: Method, url: Url, body: Bytes) -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, answer::JSON);
-        Self {
-            method,
-            url,
-            headers,
-            body,
-        }
-    }
 }
 
 /// Carries one request to the platform. Dropping the returned future stops it.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use feishu_feed_card_sandbox::{Chat, Delivery, Stage, Switches, User, World};
-use http::Request as HttpRequest;
+use http::{Request as HttpRequest, header};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::answer::MOST_BYTES;
+use crate::answer::{self, MOST_BYTES};
 use crate::transport::{Answering, Outgoing, Sent, Transport, TransportError};
 use crate::{Client, ClientBuilder};
 
@@ -90,7 +90,9 @@ fn on_the_wire(request: Outgoing) -> HttpRequest<Bytes> {
     let mut on_the_wire = HttpRequest::new(request.body);
     *on_the_wire.method_mut() = request.method;
     *on_the_wire.uri_mut() = request.url.as_str().parse().unwrap();
-    *on_the_wire.headers_mut() = request.headers;
+    let headers = on_the_wire.headers_mut();
+    headers.insert(header::CONTENT_TYPE, answer::JSON);
+    headers.extend(request.authorization.map(|value| (header::AUTHORIZATION, value)));
     on_the_wire
 }
 

@@ -70,17 +70,10 @@ impl Transport for Echo {
     fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
         assert!(sent.raise());
         let path = request.url.path().to_owned();
-        let sent_headers: String = request
-            .headers
-            .values()
-            .map(|value| value.to_str().unwrap_or(""))
-            .collect();
+        let authorization = request.authorization.as_ref();
+        let sent_header = authorization.map_or("", |value| value.to_str().unwrap_or(""));
         let mut heard = self.heard.lock().unwrap();
-        let _ = write!(
-            heard,
-            "{sent_headers} {} ",
-            String::from_utf8_lossy(&request.body)
-        );
+        let _ = write!(heard, "{sent_header} {} ", String::from_utf8_lossy(&request.body));
         let all = format!("Basic {PROXY} {heard}");
         Box::pin(async move {
             let given = match path.as_str() {

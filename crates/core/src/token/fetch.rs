@@ -393,7 +393,12 @@ impl Endpoints {
     }
 
     async fn post_once(&self, path: &str, body: Bytes) -> Result<Response<Bytes>, TransportError> {
-        let request = Outgoing::json(Method::POST, self.base_url.join([path]), body);
+        let request = Outgoing {
+            method: Method::POST,
+            url: self.base_url.join(path),
+            authorization: None,
+            body,
+        };
         self.transport.send(request, Sent::default()).await
     }
 }

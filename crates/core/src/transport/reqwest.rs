@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::Response;
+use http::{Response, header};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{Answering, Outgoing, Sent, Transport, TransportError};
-use crate::answer::MOST_BYTES;
+use crate::answer::{self, MOST_BYTES};
 use crate::error::Error;
 use crate::options::Network;
 use crate::tls;
@@ -55,7 +55,11 @@ impl Transport for Reqwest {
     /// The request is put together before the future, which would hold all of it as long as the answer takes.
     fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
         let mut outgoing = reqwest::Request::new(request.method, request.url);
-        *outgoing.headers_mut() = request.headers;
+        let headers = outgoing.headers_mut();
+        headers.insert(header::CONTENT_TYPE, answer::JSON);
+        if let Some(authorization) = request.authorization {
+            headers.insert(header::AUTHORIZATION, authorization);
+        }
         *outgoing.body_mut() = Some(reqwest::Body::wrap(Watched {
             bytes: Some(request.body),
             sent,
