@@ -158,7 +158,7 @@ fn starts(pace: &Pace, places: &Places, server: &Server, sandbox: &Path) -> Resu
 /// The sandbox speaks TLS, with a certificate of its own.
 fn secure_sandbox(places: &Places, program: &Path, chats: usize) -> Result<(Process, String, PathBuf)> {
     let world = World {
-        apps: vec![App::new("cli_bench", "bench")],
+        apps: vec![App::new("cli_bench", "benchmarks0000000000000000000000")],
         chats: (0..chats)
             .map(|number| Chat::new(format!("oc_start_{number}"), ["ou_bench"]))
             .collect(),

@@ -12,7 +12,10 @@ const [caller, baseUrl, folder] = process.argv.slice(2)
 const require = createRequire(`${folder}/`)
 const user = 'ou_bench'
 const body = () => JSON.stringify({ time_sensitive: true, user_ids: [user] })
-const headers = { authorization: 'Bearer t-bench', 'content-type': 'application/json; charset=utf-8' }
+const headers = {
+  authorization: 'Bearer t-benchmarks00000000000000000000000000000',
+  'content-type': 'application/json; charset=utf-8',
+}
 const url = (chat) => `${baseUrl}/open-apis/im/v2/feed_cards/${chat}?user_id_type=open_id`
 
 const check = (ok) => {
@@ -24,7 +27,7 @@ const callers = {
     const { Client } = require('feishu-feed-card')
     const client = new Client({
       appId: 'cli_bench',
-      appSecret: 'bench',
+      appSecret: 'benchmarks0000000000000000000000',
       baseUrl,
       rateLimit: { perSecond: 1_000_000, perMinute: 60_000_000 },
     })
@@ -66,7 +69,7 @@ const callers = {
     const lark = require('@larksuiteoapi/node-sdk')
     const client = new lark.Client({
       appId: 'cli_bench',
-      appSecret: 'bench',
+      appSecret: 'benchmarks0000000000000000000000',
       domain: baseUrl,
       loggerLevel: lark.LoggerLevel.fatal,
     })

@@ -13,7 +13,10 @@ import time
 
 USER = "ou_bench"
 BODY = {"time_sensitive": True, "user_ids": [USER]}
-HEADERS = {"Authorization": "Bearer t-bench", "Content-Type": "application/json; charset=utf-8"}
+HEADERS = {
+    "Authorization": "Bearer t-benchmarks00000000000000000000000000000",
+    "Content-Type": "application/json; charset=utf-8",
+}
 caller, base_url = sys.argv[1:]
 
 
@@ -33,7 +36,7 @@ def check(ok):
 def options():
     return {
         "app_id": "cli_bench",
-        "app_secret": "bench",
+        "app_secret": "benchmarks0000000000000000000000",
         "base_url": base_url,
         "rate_limit": (1_000_000, 60_000_000),
     }
@@ -101,7 +104,8 @@ def lark_request(chat):
 def lark_client():
     import lark_oapi
 
-    client = lark_oapi.Client.builder().app_id("cli_bench").app_secret("bench").domain(base_url).build()
+    builder = lark_oapi.Client.builder().app_id("cli_bench").app_secret("benchmarks0000000000000000000000")
+    client = builder.domain(base_url).build()
     return client.im.v2.feed_card
 
 

@@ -76,7 +76,7 @@ impl Caller {
         Ok(match name {
             "core" => Self::Core(
                 Client::builder()
-                    .app("cli_bench", "bench")
+                    .app("cli_bench", "benchmarks0000000000000000000000")
                     .base_url(base_url)
                     .rate_limit(RateLimit::new(1_000_000, 60_000_000))
                     .build()?,
@@ -106,7 +106,7 @@ impl Caller {
             Self::Reqwest(client, base_url) => {
                 let answer: Value = client
                     .patch(url(base_url, &chat))
-                    .bearer_auth("t-bench")
+                    .bearer_auth("t-benchmarks00000000000000000000000000000")
                     .json(&json!({"time_sensitive": true, "user_ids": [USER]}))
                     .send()
                     .await?
@@ -118,7 +118,10 @@ impl Caller {
                 const BODY: &[u8] = br#"{"time_sensitive":true,"user_ids":["ou_bench"]}"#;
                 let request = http::Request::patch(url(base_url, &chat))
                     .header("content-type", "application/json; charset=utf-8")
-                    .header("authorization", "Bearer t-bench")
+                    .header(
+                        "authorization",
+                        "Bearer t-benchmarks00000000000000000000000000000",
+                    )
                     .body(Full::new(Bytes::from_static(BODY)))?;
                 let answer = client.request(request).await?.into_body().collect().await?;
                 check(answer.to_bytes().starts_with(br#"{"code":0"#))

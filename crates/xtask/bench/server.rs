@@ -13,7 +13,7 @@ use crate::Result;
 
 const CARDS: &str = "/open-apis/im/v2/feed_cards/";
 const SUCCESS: &str = r#"{"code":0,"msg":"success","data":{"failed_user_reasons":[]}}"#;
-const TOKEN: &str = r#"{"code":0,"msg":"ok","tenant_access_token":"t-bench","expire":7200}"#;
+const TOKEN: &str = r#"{"code":0,"msg":"ok","tenant_access_token":"t-benchmarks00000000000000000000000000000","expire":7200}"#;
 
 /// What came since the last look.
 #[derive(Default)]

@@ -22,7 +22,7 @@ async def main():
                 sys.exit(answer["msg"])
             return answer
 
-        app = {"app_id": "cli_bench", "app_secret": "bench"}
+        app = {"app_id": "cli_bench", "app_secret": "benchmarks0000000000000000000000"}
         granted = await call("POST", "/open-apis/auth/v3/tenant_access_token/internal", app, {})
         path = f"/open-apis/im/v2/feed_cards/{chat}?user_id_type=open_id"
         headers = {"Authorization": f"Bearer {granted['tenant_access_token']}"}

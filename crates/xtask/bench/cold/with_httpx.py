@@ -18,7 +18,7 @@ def call(method, path, body, headers):
     return answer
 
 
-app = {"app_id": "cli_bench", "app_secret": "bench"}
+app = {"app_id": "cli_bench", "app_secret": "benchmarks0000000000000000000000"}
 token = call("POST", "/open-apis/auth/v3/tenant_access_token/internal", app, {})["tenant_access_token"]
 path = f"/open-apis/im/v2/feed_cards/{chat}?user_id_type=open_id"
 call("PATCH", path, {"time_sensitive": True, "user_ids": ["ou_bench"]}, {"Authorization": f"Bearer {token}"})

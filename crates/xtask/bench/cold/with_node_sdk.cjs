@@ -3,7 +3,7 @@ const lark = require(`${folder}/node_modules/@larksuiteoapi/node-sdk`)
 
 const client = new lark.Client({
   appId: 'cli_bench',
-  appSecret: 'bench',
+  appSecret: 'benchmarks0000000000000000000000',
   domain: baseUrl,
   loggerLevel: lark.LoggerLevel.fatal,
 })

@@ -16,7 +16,7 @@ async function call(method, path, body, headers) {
 }
 
 async function main() {
-  const app = { app_id: 'cli_bench', app_secret: 'bench' }
+  const app = { app_id: 'cli_bench', app_secret: 'benchmarks0000000000000000000000' }
   const granted = await call('POST', '/open-apis/auth/v3/tenant_access_token/internal', app, {})
   const path = `/open-apis/im/v2/feed_cards/${chat}?user_id_type=open_id`
   const headers = { authorization: `Bearer ${granted.tenant_access_token}` }
