@@ -502,12 +502,12 @@ test('totalTimeoutMs: what was read as it passed comes back with an error, too',
   const seen = []
   function* generate() {
     yield pin
-    block(300)
+    block(1300)
     yield unpin
   }
   const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(generate(), {
     concurrency: 1,
-    totalTimeoutMs: 200,
+    totalTimeoutMs: 1000,
     progress: (progress) => seen.push(progress),
   })
   const [first, second] = await all(many)
@@ -523,13 +523,13 @@ test('totalTimeoutMs: what was read as it passed comes back with an error, too',
 test('totalTimeoutMs: what progress throws of it ends the loop', async (t) => {
   function* generate() {
     yield pin
-    block(300)
+    block(1300)
     yield unpin
   }
   const thrown = new Error('the bar is gone')
   const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(generate(), {
     concurrency: 1,
-    totalTimeoutMs: 200,
+    totalTimeoutMs: 1000,
     progress: ({ failed }) => {
       if (failed > 0) throw thrown
     },
