@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use http::Uri;
 use reqwest::Url;
 
 use crate::error::Error;
@@ -12,6 +13,9 @@ use crate::input::{Target, UserIdType, shown};
 pub(crate) struct BaseUrl {
     url: Url,
 }
+
+/// More than any path of ours, with its query.
+const LONGEST_CALL: usize = 256;
 
 impl BaseUrl {
     pub(crate) fn parse(text: &str, allow_http: bool) -> Result<Self, Error> {
@@ -34,6 +38,10 @@ impl BaseUrl {
                 shown(text),
                 "https: over http the token travels readable to everyone; allow_http permits it",
             ));
+        }
+        // What becomes of each URL of a request is stricter, and shorter: a template's braces are no host.
+        if Uri::try_from(format!("{url}{:0LONGEST_CALL$}", 0)).is_err() {
+            return Err(invalid(shown(text), expected));
         }
         Ok(Self { url })
     }
@@ -60,7 +68,7 @@ impl BaseUrl {
 /// costs as much as the core's share of a call.
 pub(crate) struct CallUrls([Url; 3]);
 
-/// The ids of chats are shorter.
+/// The platform's own ids of chats have 35 letters.
 const ROOM: usize = 64;
 
 impl CallUrls {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::call::{Begun, Core};
 use crate::deadline::{TimeLimit, after};
 use crate::error::Error;
-use crate::input::{Call, Request, Target, UserIdType, check_user_ids, without_repeats};
+use crate::input::{Call, Request, Target, UserIdType, check_user_ids, filled, without_repeats};
 use crate::options::ClientBuilder;
 use crate::outcome::{Outcome, UserIds};
 use crate::quota::QuotaHandle;
@@ -104,9 +104,7 @@ impl Client {
                 "a client made with a tenant_key",
             ));
         };
-        if app_ticket.trim().is_empty() {
-            return Err(Error::invalid_input("app_ticket", "empty", "a value"));
-        }
+        filled("app_ticket", Some(&app_ticket))?;
         app.ticket.send_replace(Some(app_ticket.into()));
         self.core.tokens.forget_refusal();
         Ok(())

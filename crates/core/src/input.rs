@@ -69,6 +69,19 @@ impl FromStr for UserIdType {
     }
 }
 
+/// A file's last line break would be sent, and refused as a wrong secret.
+pub(crate) fn filled(field: &'static str, value: Option<&str>) -> Result<(), Error> {
+    match value {
+        Some(value) if value.trim().is_empty() => Err(Error::invalid_input(field, "empty", "a value")),
+        Some(value) if value.trim() != value => Err(Error::invalid_input(
+            field,
+            "begins or ends with a blank or a line break",
+            "the value alone",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// One call for [`Client::set_time_sensitive_many`](crate::Client::set_time_sensitive_many).
 ///
 /// ```

@@ -13,7 +13,7 @@ use crate::base_url::{BaseUrl, CallUrls};
 use crate::call::Core;
 use crate::client::Client;
 use crate::error::Error;
-use crate::input::shown;
+use crate::input::{filled, shown};
 use crate::order::Order;
 use crate::quota::{QuotaHandle, RateLimit};
 use crate::secret;
@@ -365,8 +365,8 @@ struct Credentials {
     token_provider: Option<Arc<dyn TokenProvider>>,
 }
 
-/// Exactly one way to a token. No form is checked but that it is not empty: the platform's ids and
-/// tokens have changed theirs before (FACTS: shapes of ids).
+/// Exactly one way to a token. No form is checked but that it is not empty, nor in blanks: the platform's ids
+/// and tokens have changed theirs before (FACTS: shapes of ids).
 fn identity(given: Credentials) -> Result<Identity, Error> {
     let Credentials {
         app_id,
@@ -376,21 +376,15 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         tenant_access_token,
         token_provider,
     } = given;
-    let filled = |field: &'static str, value: Option<String>| match value {
-        Some(value) if value.trim().is_empty() => Err(Error::invalid_input(field, "empty", "a value")),
-        value => Ok(value),
-    };
-    let filled_secret = |field: &'static str, value: Option<SecretString>| match value {
-        Some(value) if value.expose_secret().trim().is_empty() => {
-            Err(Error::invalid_input(field, "empty", "a value"))
-        }
-        value => Ok(value),
-    };
-    let app_id = filled("app_id", app_id)?;
-    let app_secret = filled_secret("app_secret", app_secret)?;
-    let tenant_key = filled("tenant_key", tenant_key)?;
-    let app_ticket = filled_secret("app_ticket", app_ticket)?;
-    let token = filled_secret("tenant_access_token", tenant_access_token)?;
+    filled("app_id", app_id.as_deref())?;
+    filled("app_secret", app_secret.as_ref().map(SecretString::expose_secret))?;
+    filled("tenant_key", tenant_key.as_deref())?;
+    filled("app_ticket", app_ticket.as_ref().map(SecretString::expose_secret))?;
+    let token = tenant_access_token;
+    filled(
+        "tenant_access_token",
+        token.as_ref().map(SecretString::expose_secret),
+    )?;
 
     let is_app = app_id.is_some() || app_secret.is_some() || tenant_key.is_some() || app_ticket.is_some();
     let ways = [is_app, token.is_some(), token_provider.is_some()];
