@@ -136,6 +136,10 @@ impl<F: Future> Future for InTime<'_, F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        if this.stopped.is_none() && this.stop.is_some_and(|stop| *stop.borrow()) {
+            // What has not begun does not: a request would leave that nobody waits for.
+            return Poll::Ready(None);
+        }
         if let Poll::Ready(output) = this.future.poll(context) {
             return Poll::Ready(Some(output));
         }

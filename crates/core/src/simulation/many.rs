@@ -231,6 +231,24 @@ async fn a_total_timeout_ends_those_without_a_slot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_stop_nothing_more_leaves() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_secs(1)));
+    let client = client.build().unwrap();
+    let warm = client.set_time_sensitive(CHAT, [USER], true).await.unwrap();
+    assert!(warm.ok());
+    let before = stage.request_count();
+    let requests = (0..40).map(|_| Request::new(CHAT, [USER], true));
+    let mut many = client.set_time_sensitive_many(requests).concurrency(20);
+    assert!(many.next().now_or_never().is_none());
+    let report = many.report().await;
+    let left = report.unfinished.iter().map(|left| &left.users.not_attempted);
+    assert_eq!(left.collect::<Vec<_>>(), vec![&[USER]; 20]);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.request_count(), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn stopping_early_tells_what_was_left() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_secs(1)));
