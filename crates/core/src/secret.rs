@@ -20,7 +20,8 @@ pub(crate) fn mask(text: &mut String, secret: &SecretString) {
     if text.contains(secret) {
         *text = text.replace(secret, MASK);
     }
-    if secret.contains(['"', '\\', '/']) {
+    // Each of these forms has one, and few texts do.
+    if text.contains('\\') && secret.contains(['"', '\\', '/']) {
         let escaped = secret.replace('\\', r"\\").replace('"', r#"\""#);
         for form in [escaped.replace('/', r"\/"), escaped] {
             *text = text.replace(&form, MASK);
