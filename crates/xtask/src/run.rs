@@ -33,7 +33,11 @@ struct Step {
 
 impl Run {
     pub(crate) fn new() -> Self {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // What is compiled in is another clone's where the target folder was copied or moved with this one:
+        // cargo does not build again for that.
+        let here =
+            std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let here = Path::new(&here);
         Self {
             root: here.ancestors().nth(2).unwrap_or(here).to_owned(),
             began: Instant::now(),
