@@ -482,6 +482,7 @@ try:
     print("imported")
 except Exception as error:
     print("ImportError" in str(error) or "ImportError" in type(error).__name__)
+interpreters.destroy(one)
 """)
     # A second interpreter in one process is refused or served, and never crashes.
     assert ended.code in (0, 1), ended
