@@ -524,11 +524,11 @@ class AsyncClient(_BaseClient):
             ...         pin = {"feed_card_id": sandbox.CHAT, "user_ids": users, "time_sensitive": True}
             ...         async with client.set_time_sensitive_many([pin, {**pin, "user_ids": []}]) as many:
             ...             async for item in many:
-            ...                 print(item.index, item.error.kind if item.error else item.outcome.ok)
+            ...                 if item.error:
+            ...                     print(item.index, item.error.kind)
             >>> with Sandbox() as sandbox:
             ...     asyncio.run(main(sandbox))
             1 INVALID_INPUT
-            0 True
         """
         from feishu_feed_card._many import AsyncMany
 
