@@ -3,15 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::debian;
 use crate::package;
 use crate::python::Venv;
-use crate::run::{Run, output, quietly};
+use crate::run::{Run, quietly};
 
 /// The oldest that `PyO3` builds for.
 const PYTHON: &str = "python3.14";
-
-/// The Debian suites that may have its source.
-const SUITES: [&str; 2] = ["forky", "sid"];
 
 const FOLDER: &str = ".scratch/free-threaded";
 
@@ -21,7 +19,8 @@ pub(crate) fn interpreter(run: &Run) -> Result<PathBuf, String> {
     let python = folder.join("bin").join(format!("{PYTHON}t"));
     if !python.exists() {
         let sources = folder.join("source");
-        fetch(run, &sources)?;
+        debian::fetch(run, &sources, "deb-src", &["source", "--download-only", PYTHON])
+            .map_err(|error| format!("Debian's source of {PYTHON} cannot be had: {error}"))?;
         build(run, &sources, &folder)?;
     }
     Ok(python)
@@ -43,61 +42,6 @@ pub(crate) fn wheel(run: &Run, venv: &Venv, python: &Path) -> Result<PathBuf, St
         .current_dir(run.root.join("python"));
     quietly("the free-threaded wheel", maturin)?;
     package::built_wheel(run, "cp314t-")
-}
-
-/// Downloads the source package with lists of its own: the machine's sources stay as they are.
-fn fetch(run: &Run, sources: &Path) -> Result<(), String> {
-    for folder in ["lists/partial", "cache/archives/partial"] {
-        let folder = sources.join(folder);
-        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    }
-    let mut targets = run.command("apt-get");
-    targets.args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI)",
-        "Created-By: Packages",
-        "Origin: Debian",
-    ]);
-    let mirror = output(targets)
-        .and_then(|text| {
-            text.lines()
-                .find(|line| line.ends_with("/debian/"))
-                .map(str::to_owned)
-        })
-        .ok_or("apt-get knows no Debian mirror")?;
-    let apt = |words: &[&str]| {
-        let mut apt = run.command("apt-get");
-        let set = |name: &str, path: PathBuf| format!("{name}={}", path.display());
-        apt.args([
-            "-qq",
-            "-o",
-            "Dir::Etc::SourceParts=/dev/null",
-            "-o",
-            "APT::Sandbox::User=",
-        ])
-        .args(["-o", &set("Dir::Etc::SourceList", sources.join("sources.list"))])
-        .args(["-o", &set("Dir::State::Lists", sources.join("lists"))])
-        .args(["-o", &set("Dir::Cache", sources.join("cache"))])
-        .args(words)
-        .current_dir(sources);
-        apt
-    };
-    let mut failure = String::new();
-    for suite in SUITES {
-        let list = format!(
-            "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} {suite} main\n"
-        );
-        let file = sources.join("sources.list");
-        fs::write(&file, list).map_err(|error| format!("{}: {error}", file.display()))?;
-        let fetched = quietly("apt-get update", apt(&["update"]))
-            .and_then(|()| quietly("apt-get source", apt(&["source", "--download-only", PYTHON])));
-        match fetched {
-            Ok(()) => return Ok(()),
-            Err(error) => failure = error,
-        }
-    }
-    Err(format!("Debian's source of {PYTHON} cannot be had: {failure}"))
 }
 
 fn build(run: &Run, sources: &Path, folder: &Path) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask` lists them.
 
 mod bench;
+mod debian;
 mod demo;
 mod free_threaded;
 mod matrix;

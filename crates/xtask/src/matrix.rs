@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::debian;
 use crate::free_threaded;
 use crate::node;
 use crate::package::{self, GNU};
@@ -116,9 +117,9 @@ pub(crate) fn matrix(run: &mut Run) -> Result<(), String> {
     let mut rows = Vec::new();
     for minor in PYTHONS {
         let runtime = format!("Python 3.{minor}");
-        rows.push(match find_python(run, minor) {
-            None => Row::absent(runtime, "no such interpreter on PATH or among pyenv's"),
-            Some(python) => Row::of(run, runtime, &python, |run, report| {
+        rows.push(match find_python(run, &venv, minor) {
+            Err(reason) => Row::absent(runtime, &reason),
+            Ok(python) => Row::of(run, runtime, &python, |run, report| {
                 python_tests(run, &python, &format!("python3.{minor}"), &wheel, report)
             }),
         });
@@ -181,8 +182,8 @@ impl Row {
     }
 }
 
-/// On PATH, or among pyenv's: its own commands find only those that are switched on.
-fn find_python(run: &Run, minor: u32) -> Option<PathBuf> {
+/// On PATH, or among pyenv's, whose own commands find only those that are switched on; or else Debian's.
+fn find_python(run: &Run, tools: &Venv, minor: u32) -> Result<PathBuf, String> {
     let name = format!("python3.{minor}");
     let mut pyenv = run.command("pyenv");
     pyenv.arg("root");
@@ -195,6 +196,7 @@ fn find_python(run: &Run, minor: u32) -> Option<PathBuf> {
     std::iter::once(PathBuf::from(&name))
         .chain(of_pyenv)
         .find(|python| version(run.command(python)) == Some((3, minor)))
+        .map_or_else(|| debian::python(run, tools, minor), Ok)
 }
 
 fn python_tests(
