@@ -51,7 +51,8 @@ export function run(script, args = [], { execArgv = [], env = {}, killAfterMs = 
   return new Promise((resolve, reject) => {
     const file = path.join(import.meta.dirname, 'scripts', script)
     const child = spawn(process.execPath, [...execArgv, file, ...args], {
-      env: { ...process.env, ...env },
+      // Deno writes errors in colours, also to a pipe.
+      env: { ...process.env, NO_COLOR: '1', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: killAfterMs,
       killSignal: 'SIGKILL',
