@@ -1,5 +1,5 @@
 //! `cargo xtask matrix`: the wheel and the native module as they are published, tested on every interpreter and
-//! runtime that is here or that npm has.
+//! runtime that is here, or that Debian or npm has.
 
 use std::fs;
 use std::path::{Path, PathBuf};
