@@ -107,7 +107,7 @@ export class Client {
       }
       this.#native = made
     } catch (error) {
-      throw above(error, Client)
+      throw above(error, new.target)
     }
   }
 
@@ -119,7 +119,7 @@ export class Client {
     )
     const found = taken.map(([name, variable]) => [name, process.env[variable] || undefined])
     try {
-      return new Client({ ...options, ...Object.fromEntries(found) })
+      return new this({ ...options, ...Object.fromEntries(found) })
     } catch (error) {
       const [, variable] = taken.find(([name]) => (error as FeedCardError).field === name) ?? []
       throw above(variable === undefined ? error : takenFrom(variable, error as FeedCardError), this.fromEnv)

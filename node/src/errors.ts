@@ -137,22 +137,23 @@ export class PartialFailureError extends FeedCardError {
   declare readonly code: 'PARTIAL_FAILURE'
 }
 
-const classes: Record<ErrorCode, typeof FeedCardError> = {
-  INVALID_INPUT: InvalidInputError,
-  AUTHENTICATION: AuthenticationError,
-  PERMISSION_DENIED: PermissionDeniedError,
-  REJECTED: RejectedError,
-  RATE_LIMITED: RateLimitedError,
-  QUOTA_EXHAUSTED: QuotaExhaustedError,
-  SERVER: ServerError,
-  UNEXPECTED_RESPONSE: UnexpectedResponseError,
-  CONNECTION: ConnectionFailedError,
-  TIMEOUT: DeadlineExceededError,
-  PARTIAL_FAILURE: PartialFailureError,
+/** With their names, which a program's own bundler may take from the classes. */
+const classes: Record<ErrorCode, [string, typeof FeedCardError]> = {
+  INVALID_INPUT: ['InvalidInputError', InvalidInputError],
+  AUTHENTICATION: ['AuthenticationError', AuthenticationError],
+  PERMISSION_DENIED: ['PermissionDeniedError', PermissionDeniedError],
+  REJECTED: ['RejectedError', RejectedError],
+  RATE_LIMITED: ['RateLimitedError', RateLimitedError],
+  QUOTA_EXHAUSTED: ['QuotaExhaustedError', QuotaExhaustedError],
+  SERVER: ['ServerError', ServerError],
+  UNEXPECTED_RESPONSE: ['UnexpectedResponseError', UnexpectedResponseError],
+  CONNECTION: ['ConnectionFailedError', ConnectionFailedError],
+  TIMEOUT: ['DeadlineExceededError', DeadlineExceededError],
+  PARTIAL_FAILURE: ['PartialFailureError', PartialFailureError],
 }
-for (const [code, kind] of Object.entries(classes)) {
+for (const [code, [name, kind]] of Object.entries(classes)) {
   Object.defineProperties(kind.prototype, {
-    name: { value: kind.name },
+    name: { value: name },
     code: { value: code, writable: true },
   })
 }
@@ -174,7 +175,7 @@ export function errorOf(data: ErrorData, more: { cause?: unknown; outcome?: Outc
     ...namesOf(data),
     ...more,
   }
-  const Kind = classes[data.kind as ErrorCode] ?? FeedCardError
+  const Kind = classes[data.kind as ErrorCode]?.[1] ?? FeedCardError
   return new Kind(said(data), details)
 }
 

@@ -29,6 +29,7 @@ function load(): typeof Binding {
     `feishu-feed-card: the package with its native module, ${packages}, ${why}. ` +
       'It is an optional dependency: install again without --omit=optional or --no-optional, on the machine ' +
       `(and for the libc) it shall run on; or add it yourself: npm install ${packages.split(' ')[0]}. ` +
+      'Of a bundle feishu-feed-card has to stay outside (external). ' +
       'In a clone of the repository: npm run build',
     failures.length > 0
       ? { cause: failures.length > 1 ? new AggregateError(failures) : failures[0] }

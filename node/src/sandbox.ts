@@ -127,8 +127,8 @@ export class Sandbox {
   }
 
   static start(options: SandboxOptions = {}): Sandbox {
-    const { world = Sandbox.exampleWorld(), port = 0, https = false, httpsPort = 0 } = options
-    return new Sandbox(granted(native.startSandbox(JSON.stringify(world), port, https, httpsPort)))
+    const { world = this.exampleWorld(), port = 0, https = false, httpsPort = 0 } = options
+    return new this(granted(native.startSandbox(JSON.stringify(world), port, https, httpsPort)))
   }
 
   /** Two apps, a group, a member, an outsider: the default. */

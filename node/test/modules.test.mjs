@@ -23,6 +23,7 @@ test('import and require give the same classes', () => {
     assert.deepEqual(names(imported), names(required))
     for (const key of names(required)) {
       assert.equal(imported[key], required[key], key)
+      assert.equal(required[key].name ?? key, key)
     }
   }
 })
