@@ -38,10 +38,13 @@ pub(crate) fn python(run: &Run, tools: &Venv, minor: u32) -> Result<PathBuf, Str
     // Else it would take the machine's pip, which may be too old for it.
     let ensurepip = folder.join("usr/lib").join(&name).join("ensurepip/__init__.py");
     let wheels = format!("'{}'", folder.join("usr/share/python-wheels").display());
-    fs::read_to_string(&ensurepip)
-        .map(|text| text.replace("sysconfig.get_config_var('WHEEL_PKG_DIR')", &wheels))
-        .and_then(|text| fs::write(&ensurepip, text))
-        .map_err(|error| format!("{}: {error}", ensurepip.display()))?;
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", ensurepip.display());
+    let text = fs::read_to_string(&ensurepip).map_err(|error| told(&error))?;
+    let place = "sysconfig.get_config_var('WHEEL_PKG_DIR')";
+    if !text.contains(place) {
+        return Err(told(&format!("{place} is not in it")));
+    }
+    fs::write(&ensurepip, text.replace(place, &wheels)).map_err(|error| told(&error))?;
 
     // In the program itself, not in its environment, which the programs of the machine inherit from it. An RPATH,
     // which unlike a RUNPATH also holds for the libraries that its modules need.
@@ -63,13 +66,11 @@ pub(crate) fn python(run: &Run, tools: &Venv, minor: u32) -> Result<PathBuf, Str
 /// Runs apt-get in this folder on the binary (`deb`) or source (`deb-src`) packages of the first suite where
 /// it succeeds. No package counts as installed.
 pub(crate) fn fetch(run: &Run, folder: &Path, kind: &str, words: &[&str]) -> Result<(), String> {
-    for folder in ["lists/partial", "cache/archives/partial"].map(|name| folder.join(name)) {
-        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    }
     let write = |name: &str, text: &str| {
         let file = folder.join(name);
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))
     };
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     write("status", "")?;
     let mut targets = run.command("apt-get");
     targets.args([
@@ -109,6 +110,13 @@ pub(crate) fn fetch(run: &Run, folder: &Path, kind: &str, words: &[&str]) -> Res
     };
     let mut failure = String::new();
     for suite in SUITES {
+        // What another suite, or a run that was ended, left there would be unpacked with it.
+        for name in ["lists", "cache"] {
+            let _ = fs::remove_dir_all(folder.join(name));
+        }
+        for partial in ["lists/partial", "cache/archives/partial"].map(|name| folder.join(name)) {
+            fs::create_dir_all(&partial).map_err(|error| format!("{}: {error}", partial.display()))?;
+        }
         let signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
         write(
             "sources.list",
