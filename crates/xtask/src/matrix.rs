@@ -291,9 +291,11 @@ fn bounded(mut command: Command, log: &Path) -> Result<String, String> {
 fn read(report: &str) -> Report {
     let mut counted = Report::default();
     for case in report.split("<testcase ").skip(1) {
-        let name = case
+        // Without what comes after it, which may be the name of the next suite.
+        let tag = case.split_once('>').map_or(case, |(tag, _)| tag);
+        let name = tag
             .split_once(" name=\"")
-            .or_else(|| case.split_once("name=\""))
+            .or_else(|| tag.split_once("name=\""))
             .and_then(|(_, rest)| rest.split_once('"'))
             .map_or("", |(name, _)| name);
         if case.contains("<failure") || case.contains("<error") {
@@ -385,7 +387,7 @@ mod tests {
                 failed: vec!["two".to_owned()],
             }
         );
-        let deno = r#"<testcase name="a &gt; one"><failure message="no"/></testcase>
+        let deno = r#"<testcase name="a &gt; one"><failure message="no"/></testcase></testsuite><testsuite name="b">
             <testcase name="a"><failure message="1 test step failed."/></testcase><testcase name="b"></testcase>"#;
         assert_eq!(
             read(deno),
