@@ -294,6 +294,10 @@ fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
 /// Whether brackets nest deeper than `most`. Without building anything: serde skips unknown fields
 /// however deep they are.
 fn nests_deeper_than(body: &[u8], most: usize) -> bool {
+    // Each level is opened and closed, or it is no JSON: most answers are too short for so many.
+    if body.len() <= 2 * most {
+        return false;
+    }
     let openings = body.iter().filter(|byte| matches!(byte, b'[' | b'{'));
     if openings.count() <= most {
         return false;

@@ -254,7 +254,7 @@ impl Way<'_> {
                 let taken_at = flight.taken_at();
 
                 trace.station = Station::Token;
-                let token = match self.token().await {
+                let token = match self.token(taken_at).await {
                     Some(token) => token?,
                     None => return Err(self.timed_out(trace)),
                 };
@@ -357,9 +357,14 @@ impl Way<'_> {
         Some(slot.map(|slot| flight(Some(slot))))
     }
 
-    /// Waits for the token, boxed as above.
-    async fn token(&self) -> Option<Result<Arc<Token>, Error>> {
-        if let Some(token) = self.core.tokens.at_once() {
+    /// Waits for the token, boxed as above. It is asked for right after the slot: to look at the clock again costs as
+    /// much as the rest.
+    async fn token(&self, slot_taken_at: Option<Instant>) -> Option<Result<Arc<Token>, Error>> {
+        if let Some(token) = self
+            .core
+            .tokens
+            .at_once(slot_taken_at.unwrap_or_else(Instant::now))
+        {
             return Some(Ok(token));
         }
         let deadline = self.time.deadline();

@@ -283,14 +283,20 @@ impl State {
         Ok(soonest)
     }
 
+    /// Takes a slot where one is free now. Most calls find one, and need not know when.
     fn try_take(&mut self, lane: Lane, now: Instant) -> bool {
-        if self.windows[lane as usize]
-            .iter()
-            .any(|window| window.free() == 0)
-        {
+        let is_held = self.exhausted.is_some() || self.paused_until.is_some_and(|until| now < until);
+        if is_held || self.pace.as_ref().is_some_and(|pace| now < pace.next) {
             return false;
         }
-        for window in &mut self.windows[lane as usize] {
+        let windows = &mut self.windows[lane as usize];
+        for window in &mut *windows {
+            window.purge(now);
+        }
+        if windows.iter().any(|window| window.free() == 0) {
+            return false;
+        }
+        for window in windows {
             window.given += 1;
         }
         if let Some(pace) = &mut self.pace {
@@ -396,12 +402,10 @@ impl LaneHandle {
 
     /// A slot that is free now, where nobody waits for one. Fails where none can come before the deadline.
     pub(crate) fn take_at_once(&self, deadline: Option<Instant>) -> Result<Option<Slot>, NoSlot> {
+        // Whoever stands in line, its head too, is counted until it has its slot.
         if self.waiting() > 0 {
             return Ok(None);
         }
-        let Ok(_turn) = self.line().turn.try_acquire() else {
-            return Ok(None);
-        };
         Ok(self.take_at_head(deadline)?.ok())
     }
 
@@ -441,15 +445,14 @@ impl LaneHandle {
     fn take_at_head(&self, deadline: Option<Instant>) -> Result<Result<Slot, Instant>, NoSlot> {
         let now = Instant::now();
         let state = &mut *self.quota.state();
-        let soonest = state.soonest_within(self.lane, now, 0, deadline)?;
-        if soonest <= now && state.try_take(self.lane, now) {
+        if deadline.is_none_or(|deadline| now < deadline) && state.try_take(self.lane, now) {
             return Ok(Ok(Slot {
                 lane: self.clone(),
                 taken_at: now,
                 given_back: false,
             }));
         }
-        Ok(Err(soonest))
+        state.soonest_within(self.lane, now, 0, deadline).map(Err)
     }
 
     /// The platform said that the frequency limit is passed: everyone waits as long as it says, and

@@ -14,7 +14,7 @@ pub(crate) type Mask<'a> = &'a (dyn Fn(&mut String) + Sync);
 /// Replaces a secret wherever a text repeats it, as it is or as JSON has it.
 pub(crate) fn mask(text: &mut String, secret: &SecretString) {
     let secret = secret.expose_secret();
-    if secret.len() < LEAST_MASKED {
+    if secret.len() < LEAST_MASKED || text.len() < secret.len() {
         return;
     }
     if text.contains(secret) {

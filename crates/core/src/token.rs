@@ -147,8 +147,8 @@ impl Tokens {
     }
 
     /// The token to use now where there is one, and it is not about to expire.
-    pub(crate) fn at_once(&self) -> Option<Arc<Token>> {
-        let (state, now) = (self.state(), Instant::now());
+    pub(crate) fn at_once(&self, now: Instant) -> Option<Arc<Token>> {
+        let state = self.state();
         state.usable(now).filter(|token| !state.wants_renewal(token, now))
     }
 
