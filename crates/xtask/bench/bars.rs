@@ -16,7 +16,10 @@ pub(crate) fn all(questions: &[Question], places: &Places, root: &Path, alone: &
         let question = questions.iter().find(|question| question.slug == slug)?;
         question.median(name)
     };
-    let to = |slug: &str, ours: &str, theirs: &str| Some(of(slug, ours)? / of(slug, theirs)?);
+    let to = |slug: &str, ours: &str, theirs: &str| {
+        let question = questions.iter().find(|question| question.slug == slug)?;
+        question.figures(ours)?.to(question.figures(theirs)?)
+    };
     let less = |slug: &str, ours: &str, theirs: &str| Some(of(slug, ours)? - of(slug, theirs)?);
     let said = |name: &str| {
         let mut words = alone.split_whitespace().filter_map(|word| word.split_once('='));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
+use crate::measure::on;
 
 /// Where things are; made by `cargo xtask bench`.
 pub(crate) struct Places {
@@ -53,6 +54,7 @@ const OURS: &[&str] = &["1", "50", "500", "many"];
 pub(crate) const CALLERS: &[Caller] = &[
     Caller::new("Rust: feishu-feed-card", Language::Rust, "", "core", OURS),
     Caller::new("Rust: reqwest", Language::Rust, "", "reqwest", ALL),
+    Caller::new("Rust: reqwest, bare", Language::Rust, "", "bare-reqwest", ALL),
     Caller::new("Rust: hyper", Language::Rust, "", "hyper", ALL),
     Caller::new(
         "Python: Client",
@@ -148,10 +150,16 @@ impl Caller {
         }
     }
 
-    pub(crate) fn command(&self, places: &Places, base_url: &str) -> std::io::Result<Command> {
+    pub(crate) fn command(
+        &self,
+        places: &Places,
+        base_url: &str,
+        processor: Option<&str>,
+    ) -> std::io::Result<Command> {
         let mut command = match self.language {
             Language::Rust => {
-                let mut command = Command::new(std::env::current_exe()?);
+                let program = std::env::current_exe()?;
+                let mut command = processor.map_or_else(|| Command::new(&program), |one| on(one, &program));
                 command.args(["call", self.word, base_url]);
                 command
             }

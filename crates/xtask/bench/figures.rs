@@ -1,22 +1,32 @@
-//! Numbers taken several times: their median, and how far they lie apart.
+//! Numbers taken several times: their median, how far they lie apart, and what they are to others.
 
-/// What was measured in one place, once for each repetition.
+/// What was measured in one place, once for each repetition, in their order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures(Vec<f64>);
 
 impl Figures {
     pub(crate) fn push(&mut self, figure: f64) {
         self.0.push(figure);
-        self.0.sort_unstable_by(f64::total_cmp);
     }
 
     pub(crate) fn median(&self) -> Option<f64> {
-        let count = self.0.len();
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let count = sorted.len();
         match count {
             0 => None,
-            _ if count % 2 == 1 => Some(self.0[count / 2]),
-            _ => Some(f64::midpoint(self.0[count / 2 - 1], self.0[count / 2])),
+            _ if count % 2 == 1 => Some(sorted[count / 2]),
+            _ => Some(f64::midpoint(sorted[count / 2 - 1], sorted[count / 2])),
         }
+    }
+
+    /// The median of what each is to the other's of the same repetition, which had the same luck with the machine.
+    pub(crate) fn to(&self, others: &Self) -> Option<f64> {
+        let pairs = self.0.iter().zip(&others.0);
+        pairs
+            .map(|(figure, other)| figure / other)
+            .collect::<Self>()
+            .median()
     }
 
     /// The same figures, each changed.
@@ -26,7 +36,8 @@ impl Figures {
 
     /// The least and the greatest.
     pub(crate) fn range(&self) -> Option<(f64, f64)> {
-        Some((*self.0.first()?, *self.0.last()?))
+        let least = self.0.iter().copied().reduce(f64::min)?;
+        Some((least, self.0.iter().copied().reduce(f64::max)?))
     }
 }
 
@@ -77,6 +88,14 @@ mod tests {
         assert_eq!(median(&[4.0, 1.0, 100.0, 2.0]), Some(3.0));
         let figures: Figures = [5.0, 1.0, 3.0].into_iter().collect();
         assert_eq!(figures.range(), Some((1.0, 5.0)));
+    }
+
+    #[test]
+    fn figures_of_one_repetition_are_compared() {
+        let of = |figures: &[f64]| figures.iter().copied().collect::<Figures>();
+        // The machine was slower each time.
+        assert_eq!(of(&[1.0, 10.0, 100.0]).to(&of(&[2.0, 20.0, 400.0])), Some(0.5));
+        assert_eq!(of(&[]).to(&of(&[])), None);
     }
 
     #[test]

@@ -4,21 +4,20 @@
 
 mod bars;
 mod callers;
+mod calls;
 mod figures;
 mod measure;
 mod report;
 mod rust;
 mod server;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use callers::{CALLERS, Language, Places, STARTERS};
+use callers::{Language, Places, STARTERS};
 use feishu_feed_card_sandbox::{App, Chat, Switches, World};
-use figures::Figures;
 use measure::{Process, Server, size, timed};
 use report::{Question, Row};
 
@@ -26,6 +25,7 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + S
 
 /// How long and how often everything is measured.
 struct Pace {
+    /// Of each caller, in every repetition.
     seconds: f64,
     repetitions: usize,
     starts: usize,
@@ -77,7 +77,7 @@ fn bench(pace: &Pace, root: &Path, sandbox: &Path, alone: &str) -> Result<()> {
     let mut amiss = Vec::new();
     let mut questions = starts(pace, &places, &server, sandbox)?;
     questions.extend(looks(pace, &places, &server)?);
-    questions.extend(calls(pace, &places, &server, &mut amiss)?);
+    questions.extend(calls::everyone(pace, &places, &server, &mut amiss)?);
     questions.extend(sizes(&places)?);
     let bars = bars::all(&questions, &places, root, alone)?;
 
@@ -251,116 +251,6 @@ fn looks(pace: &Pace, places: &Places, server: &Server) -> Result<Vec<Question>>
     ])
 }
 
-/// One place where calls are measured.
-#[derive(Default)]
-struct Cell {
-    rate: Figures,
-    cpu: Figures,
-    server: Figures,
-}
-
-fn calls(pace: &Pace, places: &Places, server: &Server, amiss: &mut Vec<String>) -> Result<Vec<Question>> {
-    let mut processes = Vec::new();
-    for caller in CALLERS {
-        processes.push(Process::start(caller.command(places, &server.base_url)?)?);
-    }
-    let mut cells: BTreeMap<(usize, &str), Cell> = BTreeMap::new();
-    for round in 0..=pace.repetitions {
-        progress("calls", round, pace.repetitions + 1);
-        // The first round opens the connections and lets the compilers see the code.
-        let seconds = if round == 0 { 0.3 } else { pace.seconds };
-        for in_flight in ["1", "8", "50", "500", "many"] {
-            for (index, caller) in CALLERS.iter().enumerate() {
-                if !caller.in_flight.contains(&in_flight) {
-                    continue;
-                }
-                let process = &mut processes[index];
-                let cpu = (process.cpu()?, server.process.cpu()?);
-                process.tell(&format!("{in_flight} {seconds} {index}_{round}_{in_flight}"))?;
-                let said = process
-                    .line()
-                    .map_err(|error| format!("{}: {error}", caller.name))?;
-                let (made, took) = said.split_once(' ').ok_or("no figures")?;
-                let (made, took): (u64, f64) = (made.parse()?, took.parse()?);
-                let used = (process.cpu()? - cpu.0, server.process.cpu()? - cpu.1);
-                let counted = server.counts()?;
-                if counted != (made, made) {
-                    amiss.push(format!(
-                        "{} at {in_flight}: {made} calls, {} requests for {} chats",
-                        caller.name, counted.0, counted.1
-                    ));
-                }
-                if round > 0 {
-                    let cell = cells.entry((index, in_flight)).or_default();
-                    #[allow(clippy::cast_precision_loss, reason = "calls of seconds")]
-                    let made = made as f64;
-                    cell.rate.push(made / took);
-                    cell.cpu.push(used.0 * 1e6 / made);
-                    cell.server.push(used.1 * 100.0 / took);
-                }
-            }
-        }
-    }
-    Ok(questions_of(&cells))
-}
-
-fn questions_of(cells: &BTreeMap<(usize, &str), Cell>) -> Vec<Question> {
-    let rows = |in_flight: &str, figures: fn(&Cell) -> Figures| -> Vec<Row> {
-        cells
-            .iter()
-            .filter(|((_, at), _)| *at == in_flight)
-            .map(|((index, _), cell)| Row {
-                name: CALLERS[*index].name.to_owned(),
-                figures: figures(cell),
-                server: Some(cell.server.clone()),
-            })
-            .collect()
-    };
-    let rate = |cell: &Cell| cell.rate.clone();
-    let cpu = |cell: &Cell| cell.cpu.clone();
-    let latency = |cell: &Cell| cell.rate.each(|rate| 1e6 / rate);
-    let mut bulk = rows("many", rate);
-    for row in &mut bulk {
-        row.name += ", many";
-    }
-    bulk.extend(rows("50", rate));
-    let (per_call, per_second) = ("µs of CPU a call", "calls a second");
-    vec![
-        question(
-            "latency-1",
-            "One call at a time",
-            "µs a call",
-            false,
-            rows("1", latency),
-        ),
-        question(
-            "cpu-1",
-            "CPU of one call at a time",
-            per_call,
-            false,
-            rows("1", cpu),
-        ),
-        question("calls-8", "Eight threads", per_second, true, rows("8", rate)),
-        question("calls-50", "50 in flight", per_second, true, rows("50", rate)),
-        question("cpu-50", "CPU at 50 in flight", per_call, false, rows("50", cpu)),
-        question("calls-500", "500 in flight", per_second, true, rows("500", rate)),
-        question(
-            "cpu-500",
-            "CPU at 500 in flight",
-            per_call,
-            false,
-            rows("500", cpu),
-        ),
-        question(
-            "bulk",
-            "Many calls: the bulk call, beside 50 in flight",
-            per_second,
-            true,
-            bulk,
-        ),
-    ]
-}
-
 /// What an installation takes.
 fn sizes(places: &Places) -> Result<Vec<Question>> {
     let (mut bytes, mut packages) = (Vec::new(), Vec::new());
@@ -524,8 +414,9 @@ fn about(pace: &Pace, places: &Places, busy: f64, took: Duration) -> Result<Stri
          {}\
          Each figure is the median of {} repetitions ({} of process starts), in which everyone took turns. Calls go \
          over http to one server on the same machine, which gives one fixed answer; its share of a processor stands \
-         beside each figure, and it counted exactly the calls that were made, each for a chat of its own. The Rust \
-         callers run on one thread. Pacing and the token's handling are on in ours, with limits out of the way; the \
+         beside each figure, and it counted exactly the calls that were made, each for a chat of its own. The callers \
+         in Rust run on one thread, on a processor of their own, in turns of {:.0} ms; the server has the other. What \
+         one is to another is the median of what they are to each other in one repetition. Pacing and the token's handling are on in ours, with limits out of the way; the \
          others send a token that they are given, but for the platform's official clients.\n",
         date.unwrap_or_default(),
         took.as_secs_f64() / 60.0,
@@ -543,6 +434,7 @@ fn about(pace: &Pace, places: &Places, busy: f64, took: Duration) -> Result<Stri
         },
         pace.repetitions,
         pace.starts,
+        pace.seconds * 1000.0 / f64::from(calls::TURNS_IN_RUST),
     ))
 }
 

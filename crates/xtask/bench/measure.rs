@@ -76,7 +76,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        Self::of(Command::new(std::env::current_exe()?))
+    }
+
+    pub(crate) fn start_on(processor: &str) -> Result<Self> {
+        Self::of(on(processor, &std::env::current_exe()?))
+    }
+
+    fn of(mut command: Command) -> Result<Self> {
         command.arg("serve");
         let mut process = Process::start(command)?;
         let base_url = process.line()?;
@@ -96,6 +103,27 @@ impl Server {
         let (calls, chats) = body.split_once(' ').ok_or("no counts")?;
         Ok((calls.parse()?, chats.parse()?))
     }
+}
+
+/// A program that stays on one processor.
+pub(crate) fn on(processor: &str, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", processor]).arg(program);
+    command
+}
+
+/// Of those that this process may use.
+pub(crate) fn first_and_last_processor() -> Result<(String, String)> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let processors = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .ok_or("no list of processors")?
+        .trim();
+    let is_between = |letter: char| !letter.is_ascii_digit();
+    let first = processors.split(is_between).next().unwrap_or(processors);
+    let last = processors.rsplit(is_between).next().unwrap_or(processors);
+    Ok((first.to_owned(), last.to_owned()))
 }
 
 /// The share of all processors that was used in the last two seconds.

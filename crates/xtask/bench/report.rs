@@ -25,8 +25,13 @@ pub(crate) struct Row {
 }
 
 impl Question {
+    pub(crate) fn figures(&self, name: &str) -> Option<&Figures> {
+        let row = self.rows.iter().find(|row| row.name == name)?;
+        Some(&row.figures)
+    }
+
     pub(crate) fn median(&self, name: &str) -> Option<f64> {
-        self.rows.iter().find(|row| row.name == name)?.figures.median()
+        self.figures(name)?.median()
     }
 
     /// Those that are ours, by their names.
@@ -35,7 +40,7 @@ impl Question {
     }
 
     /// The one of ours in the same language that a row is compared with.
-    fn ours(&self, name: &str) -> Option<f64> {
+    fn ours(&self, name: &str) -> Option<&Figures> {
         let language = name.split([':', ' ']).next()?;
         let mut ours = self
             .rows
@@ -53,7 +58,7 @@ impl Question {
         } else {
             first
         };
-        row.figures.median()
+        Some(&row.figures)
     }
 
     pub(crate) fn table(&self) -> String {
@@ -69,7 +74,9 @@ impl Question {
                 continue;
             };
             let to_ours = match self.ours(&row.name) {
-                Some(ours) if ours > 0.0 && !Self::is_ours(&row.name) => shown(median / ours),
+                Some(ours) if !Self::is_ours(&row.name) => {
+                    row.figures.to(ours).map(shown).unwrap_or_default()
+                }
                 _ => String::new(),
             };
             let bold = if Self::is_ours(&row.name) { "**" } else { "" };

@@ -1,5 +1,5 @@
-//! The callers in Rust: the core, a loop as one writes it with `reqwest`, and bare `hyper` as the limit. All on
-//! a runtime of one thread, for the other core belongs to the server.
+//! The callers in Rust: the core, a loop as one writes it with `reqwest`, and as limits the least that one can do
+//! with `reqwest`, and with `hyper`. All on a runtime of one thread, for the other core belongs to the server.
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::rc::Rc;
@@ -7,16 +7,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use feishu_feed_card::{Client, RateLimit, Request};
+use http::HeaderValue;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::task::LocalSet;
 
 use crate::Result;
 
 const USER: &str = "ou_bench";
+
+// What the limits send, made once.
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+const TOKEN: HeaderValue = HeaderValue::from_static("Bearer t-benchmarks00000000000000000000000000000");
+const BODY: &[u8] = br#"{"time_sensitive":true,"user_ids":["ou_bench"]}"#;
 
 /// `bench call CALLER BASE_URL`: for each line `IN_FLIGHT SECONDS TAG` makes calls, and says how many and how
 /// long they took.
@@ -68,6 +76,7 @@ async fn run(caller: &Rc<Caller>, in_flight: &str, end: Instant, tag: &str) -> R
 enum Caller {
     Core(Client),
     Reqwest(reqwest::Client, String),
+    BareReqwest(reqwest::Client, Url),
     Hyper(legacy::Client<HttpConnector, Full<Bytes>>, String),
 }
 
@@ -81,11 +90,14 @@ impl Caller {
                     .rate_limit(RateLimit::new(1_000_000, 60_000_000))
                     .build()?,
             ),
-            "reqwest" => {
-                // Made with the same features as the core's: it looks for a provider also without TLS.
-                let _ = rustls::crypto::ring::default_provider().install_default();
-                let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build()?;
-                Self::Reqwest(client, base_url.to_owned())
+            "reqwest" => Self::Reqwest(reqwest_client().build()?, base_url.to_owned()),
+            "bare-reqwest" => {
+                let client = reqwest_client()
+                    .redirect(reqwest::redirect::Policy::none())
+                    .retry(reqwest::retry::never())
+                    .referer(false)
+                    .build()?;
+                Self::BareReqwest(client, Url::parse(&url(base_url, "oc_0"))?)
             }
             "hyper" => {
                 let mut connector = HttpConnector::new();
@@ -114,14 +126,20 @@ impl Caller {
                     .await?;
                 check(answer["code"] == 0)
             }
+            Self::BareReqwest(client, url) => {
+                let mut url = url.clone();
+                url.path_segments_mut().map_err(|()| "no path")?.pop().push(&chat);
+                let mut request = reqwest::Request::new(http::Method::PATCH, url);
+                request.headers_mut().insert(CONTENT_TYPE, JSON);
+                request.headers_mut().insert(AUTHORIZATION, TOKEN);
+                *request.body_mut() = Some(Bytes::from_static(BODY).into());
+                let answer = client.execute(request).await?.bytes().await?;
+                check(answer.starts_with(br#"{"code":0"#))
+            }
             Self::Hyper(client, base_url) => {
-                const BODY: &[u8] = br#"{"time_sensitive":true,"user_ids":["ou_bench"]}"#;
                 let request = http::Request::patch(url(base_url, &chat))
-                    .header("content-type", "application/json; charset=utf-8")
-                    .header(
-                        "authorization",
-                        "Bearer t-benchmarks00000000000000000000000000000",
-                    )
+                    .header(CONTENT_TYPE, JSON)
+                    .header(AUTHORIZATION, TOKEN)
                     .body(Full::new(Bytes::from_static(BODY)))?;
                 let answer = client.request(request).await?.into_body().collect().await?;
                 check(answer.to_bytes().starts_with(br#"{"code":0"#))
@@ -145,6 +163,12 @@ impl Caller {
         }
         Ok(calls)
     }
+}
+
+fn reqwest_client() -> reqwest::ClientBuilder {
+    // Made with the same features as the core's: it looks for a provider also without TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().tcp_nodelay(true)
 }
 
 fn url(base_url: &str, chat: &str) -> String {
