@@ -46,9 +46,9 @@ pub fn concurrency(wanted: Option<usize>) -> Result<usize, Error> {
     }
 }
 
-/// How often progress is told where a result is awaited and none comes: the quota's pauses within a minute are
-/// shorter.
-pub const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+/// How often a [`Many`](crate::Many) tells progress where a result is awaited and none comes, for one whose callback
+/// is not the core's.
+pub const PROGRESS_EVERY: Duration = many::PROGRESS_EVERY;
 
 /// A value as an error shows it.
 pub fn shown(value: &str) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::instrument::WithSubscriber;
 
 use crate::client::Client;
@@ -26,6 +26,10 @@ pub(crate) const CONCURRENCY: usize = 100;
 
 /// Ten minutes' worth of the platform's quota; an endless iterator must not fill the memory.
 const MOST_CONCURRENT: usize = 10_000;
+
+/// How often progress is told where a result is awaited and none comes: the quota's pauses within a minute are
+/// shorter.
+pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// One request of many, and what it came back with; see [`Client::set_time_sensitive_many`] for an
 /// example.
@@ -142,6 +146,8 @@ pub struct Many {
     end: Option<Pin<Box<Sleep>>>,
     stop: watch::Sender<bool>,
     on_progress: Option<OnProgress>,
+    /// When progress is told next, where no result comes before.
+    tell_at: Option<Pin<Box<Sleep>>>,
     running: JoinSet<Result<Outcome, Error>>,
     /// The requests that run, by the task that does.
     requests: HashMap<task::Id, (usize, Arc<Request>)>,
@@ -216,6 +222,7 @@ impl Client {
             end: None,
             stop: watch::Sender::new(false),
             on_progress: None,
+            tell_at: None,
             running: JoinSet::new(),
             requests: HashMap::new(),
             at_once: None,
@@ -241,7 +248,7 @@ impl Many {
         self
     }
 
-    /// Called after each result.
+    /// Called after each result, and every two seconds while one is awaited and none comes.
     pub fn on_progress(mut self, callback: impl FnMut(Progress) + Send + 'static) -> Self {
         self.on_progress = Some(Box::new(callback));
         self
@@ -369,15 +376,32 @@ impl Many {
     }
 
     fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Item>> {
+        let Poll::Ready(item) = self.poll_ended(context) else {
+            self.tell_now_and_then(context);
+            return Poll::Pending;
+        };
+        let Some(item) = item else {
+            return Poll::Ready(None);
+        };
+        self.count(&item.result);
+        if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
+            // Nor would those after it: without end they would be read only to fail.
+            self.source = None;
+        }
+        self.tell_progress();
+        Poll::Ready(Some(item))
+    }
+
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Item>> {
         self.stop_reading_in_time(context);
         self.start_what_fits(context);
-        let item = loop {
+        loop {
             if let Some(item) = self.at_once.take() {
-                break item;
+                return Poll::Ready(Some(item));
             }
             match ready!(self.running.poll_join_next_with_id(context)) {
                 Some(ended) => match self.item_of(ended) {
-                    Ok(item) => break item,
+                    Ok(item) => return Poll::Ready(Some(item)),
                     Err(Some(error)) => {
                         if let Ok(panic) = error.try_into_panic() {
                             std::panic::resume_unwind(panic);
@@ -388,19 +412,29 @@ impl Many {
                 None if self.source.is_none() => return Poll::Ready(None),
                 None => return Poll::Pending,
             }
-        };
-        self.count(&item.result);
-        if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
-            // Nor would those after it: without end they would be read only to fail.
-            self.source = None;
         }
+    }
+
+    fn tell_progress(&mut self) {
+        self.tell_at = None;
         if self.on_progress.is_some() {
             let progress = self.progress();
             if let Some(callback) = &mut self.on_progress {
                 callback(progress);
             }
         }
-        Poll::Ready(Some(item))
+    }
+
+    fn tell_now_and_then(&mut self, context: &mut Context<'_>) {
+        while self.on_progress.is_some() {
+            let tell_at = self
+                .tell_at
+                .get_or_insert_with(|| Box::pin(sleep(PROGRESS_EVERY)));
+            if tell_at.as_mut().poll(context).is_pending() {
+                return;
+            }
+            self.tell_progress();
+        }
     }
 
     /// A split call may be too long for what is left where others are not.

@@ -435,6 +435,42 @@ async fn progress_is_told_after_each_result() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn progress_is_told_while_the_quotas_minute_passes() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(50)));
+    let client = client.rate_limit(RateLimit::new(1000, 1000)).build().unwrap();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let requests: Vec<_> = (0..1001).map(|_| Request::new(CHAT, [USER], true)).collect();
+    let mut many = {
+        let told = told.clone();
+        client
+            .set_time_sensitive_many(requests)
+            .on_progress(move |progress| told.lock().unwrap().push((Instant::now(), progress)))
+    };
+    while many.next().await.is_some() {}
+    let told = told.lock().unwrap();
+    let waiting: Vec<_> = told
+        .iter()
+        .filter(|(_, progress)| progress.done == 1000)
+        .collect();
+    // After the thousandth result, and every two seconds of those until the minute is over.
+    assert!((28..=31).contains(&waiting.len()), "{}", waiting.len());
+    assert!(
+        waiting
+            .iter()
+            .all(|(_, progress)| progress.waiting_for_quota == 1)
+    );
+    let etas: Vec<_> = waiting.iter().filter_map(|(_, progress)| progress.eta).collect();
+    assert!(etas.windows(2).all(|pair| pair[0] > pair[1]), "{etas:?}");
+    assert!(
+        waiting
+            .windows(2)
+            .all(|pair| pair[1].0 - pair[0].0 == Duration::from_secs(2))
+    );
+    assert_eq!(told.last().unwrap().1.done, 1001);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_runs_out_of_its_own_time_does_not_end_the_others() {
     let stage = stage(10, Switches::unlimited());
     let wire = |request: &http::Request<bytes::Bytes>| Trip {
