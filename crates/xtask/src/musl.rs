@@ -38,11 +38,11 @@ impl Std {
     }
 
     /// Lets a command that runs cargo build for the target.
-    pub(crate) fn apply(&self, command: &mut Command) {
+    pub(crate) fn apply(&self, command: &mut Command, flags: &str) {
         // A library that Python or Node loads shares their libc.
         command.env(
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS",
-            "-C target-feature=-crt-static",
+            format!("-C target-feature=-crt-static {flags}"),
         );
         if let Self::Sources(folder) = self {
             command

@@ -141,8 +141,9 @@ pub(crate) fn node_module(run: &mut Run, venv: &Venv, target: &Target) -> Result
 
 impl Target {
     fn lets_build(&self, run: &Run, command: &mut Command) -> Result<(), String> {
+        let no_paths = without_paths(run)?;
         if let Some(std) = &self.std {
-            std.apply(command);
+            std.apply(command, &no_paths);
             return Ok(());
         }
         // Zig would put an unwinder of its own into the library. glibc ends a thread with libgcc's, as CPython
@@ -154,10 +155,29 @@ impl Target {
             .ok_or("gcc is needed, for its libgcc_s.so.1")?;
         command.env(
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-            format!("-C link-arg={libgcc}"),
+            format!("-C link-arg={libgcc} {no_paths}"),
         );
         Ok(())
     }
+}
+
+/// Where cargo keeps what it downloads.
+fn cargo_home(run: &Run) -> Result<PathBuf, String> {
+    let home = || std::env::home_dir().map(|home| home.join(".cargo"));
+    let folder = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
+    folder
+        .map(|folder| run.root.join(folder))
+        .ok_or_else(|| "there is no home folder".to_owned())
+}
+
+/// Panics and log lines name the source they come from: as `crates/tokio-…/src/…`, and not by where it lay on the
+/// machine that built it.
+fn without_paths(run: &Run) -> Result<String, String> {
+    let registries = files(run, &cargo_home(run)?.join("registry/src").to_string_lossy())?;
+    let flags = registries
+        .iter()
+        .map(|folder| format!("--remap-path-prefix={}=crates", folder.display()));
+    Ok(flags.collect::<Vec<_>>().join(" "))
 }
 
 /// Builds the source distribution, and from it alone, with nothing from a registry but crates, a wheel.
@@ -189,8 +209,13 @@ fn source_distribution(run: &mut Run, venv: &Venv) -> Result<(), String> {
     run.step("a wheel from the source distribution", pip)
 }
 
-/// Prints how large everything is; an error where something is too large.
+fn contains(library: &[u8], text: &str) -> bool {
+    library.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// Prints how large everything is; an error where something is too large, or names a folder of this machine.
 fn sizes(run: &Run, venv: &Venv, targets: &[Target]) -> Result<(), String> {
+    let home = cargo_home(run)?;
     let mut measured = Vec::new();
     for file in [files(run, WHEELS)?, files(run, TARBALLS)?].concat() {
         measured.push((name(&file), size(&file)?, PACKED));
@@ -209,6 +234,10 @@ fn sizes(run: &Run, venv: &Venv, targets: &[Target]) -> Result<(), String> {
     }
     for target in targets {
         let file = run.root.join(target.node_module);
+        let library = fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        if home.to_str().is_some_and(|home| contains(&library, home)) {
+            return Err(format!("{} names folders of this machine", file.display()));
+        }
         measured.push((name(&file), size(&file)?, LIBRARY));
     }
 
