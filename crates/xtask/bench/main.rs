@@ -70,7 +70,7 @@ fn bench(pace: &Pace, root: &Path, sandbox: &Path, alone: &str) -> Result<()> {
     let began = Instant::now();
     let places = Places {
         scratch: root.join(".scratch/bench"),
-        scripts: Path::new(env!("CARGO_MANIFEST_DIR")).join("bench"),
+        scripts: root.join("crates/xtask/bench"),
     };
     let busy = measure::busy()?;
     let server = Server::start()?;

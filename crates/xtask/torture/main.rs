@@ -225,7 +225,8 @@ fn count(counts: &mut BTreeMap<&'static str, u64>, faults: &[Fault], left: &Valu
 }
 
 fn command(options: &Options, driver: &str) -> Result<Command> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("torture");
+    // `cargo xtask torture` starts this in the project's folder.
+    let folder = Path::new("crates/xtask/torture");
     let mut command = match driver {
         "rust" => Command::new(std::env::current_exe()?),
         "node" => Command::new("node"),

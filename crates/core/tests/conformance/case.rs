@@ -1,7 +1,7 @@
 //! A case as it stands in the file; `tests/README.md` says what its parts mean.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use feishu_feed_card_sandbox::{App, Chat, Control, Fault, Switches, User};
 use serde::de::DeserializeOwned;
@@ -309,20 +309,19 @@ pub(crate) struct BrokenCase {
     pub(crate) must_mention: String,
 }
 
-fn folder() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", "..", "tests"].iter().collect()
-}
+/// The project's `tests/`; cargo runs tests in their package's folder.
+const FOLDER: &str = "../../tests";
 
 /// A file of the folder `tests/`.
 pub(crate) fn read_file<T: DeserializeOwned>(name: &str) -> T {
-    let path = folder().join(name);
+    let path = Path::new(FOLDER).join(name);
     let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Every case of every file, each under a name of its own.
 pub(crate) fn all() -> Vec<Case> {
-    let folder = folder().join("cases");
+    let folder = Path::new(FOLDER).join("cases");
     let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut names: Vec<String> = files
         .map(|file| file.unwrap().file_name().into_string().unwrap())

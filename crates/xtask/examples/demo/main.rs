@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use feishu_feed_card::Client;
@@ -24,11 +24,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     rust(&sandbox).await?;
 
-    let script = |name: &str| -> PathBuf {
-        [env!("CARGO_MANIFEST_DIR"), "examples", "demo", name]
-            .iter()
-            .collect()
-    };
+    // `cargo xtask demo` starts this in the project's folder.
+    let script = |name: &str| Path::new("crates/xtask/examples/demo").join(name);
     for (language, program, script, mode) in [
         ("Python", &*python, script("pin.py"), Some("sync")),
         ("Python, asyncio", &*python, script("pin.py"), Some("async")),

@@ -8,7 +8,7 @@
 )]
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use feishu_feed_card_sandbox::{Chat, Sandbox, World};
@@ -50,9 +50,8 @@ fn given(name: &str) -> OsString {
 }
 
 fn script(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests", "official", name]
-        .iter()
-        .collect()
+    // cargo runs tests in their package's folder.
+    Path::new("tests/official").join(name)
 }
 
 /// Pins and unpins with a client, and compares what it says and what the sandbox then holds.
