@@ -46,8 +46,8 @@ pub fn concurrency(wanted: Option<usize>) -> Result<usize, Error> {
     }
 }
 
-/// How often a [`Many`](crate::Many) tells progress where a result is awaited and none comes, for one whose callback
-/// is not the core's.
+/// For the bindings, which call back in their own language: the same interval as that of
+/// [`Many::on_progress`](crate::Many::on_progress).
 pub const PROGRESS_EVERY: Duration = many::PROGRESS_EVERY;
 
 /// A value as an error shows it.

@@ -248,7 +248,8 @@ impl Many {
         self
     }
 
-    /// Called after each result, and every two seconds while one is awaited and none comes.
+    /// Called after each result, and every two seconds while one is awaited and none comes, by the task that
+    /// awaits it.
     pub fn on_progress(mut self, callback: impl FnMut(Progress) + Send + 'static) -> Self {
         self.on_progress = Some(Box::new(callback));
         self

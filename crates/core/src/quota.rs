@@ -285,7 +285,8 @@ impl State {
 
     /// Takes a slot where one is free now. Most calls find one, and need not know when.
     fn try_take(&mut self, lane: Lane, now: Instant) -> bool {
-        let is_held = self.exhausted.is_some() || self.paused_until.is_some_and(|until| now < until);
+        let is_exhausted = self.exhausted.as_ref().is_some_and(|(until, _)| now < *until);
+        let is_held = is_exhausted || self.paused_until.is_some_and(|until| now < until);
         if is_held || self.pace.as_ref().is_some_and(|pace| now < pace.next) {
             return false;
         }

@@ -20,6 +20,9 @@ pub(crate) fn all(questions: &[Question], places: &Places, root: &Path, alone: &
         let question = questions.iter().find(|question| question.slug == slug)?;
         question.figures(ours)?.to(question.figures(theirs)?)
     };
+    // In no repetition did they take turns.
+    let to_another_languages =
+        |slug: &str, ours: &str, theirs: &str| Some(of(slug, ours)? / of(slug, theirs)?);
     let less = |slug: &str, ours: &str, theirs: &str| Some(of(slug, ours)? - of(slug, theirs)?);
     let said = |name: &str| {
         let mut words = alone.split_whitespace().filter_map(|word| word.split_once('='));
@@ -183,7 +186,7 @@ pub(crate) fn all(questions: &[Question], places: &Places, root: &Path, alone: &
             "Python",
             "`AsyncClient`: calls a second at 50, to the core's",
             0.6,
-            to("calls-50", loops, rust),
+            to_another_languages("calls-50", loops, rust),
         ),
         most(
             "Python",
@@ -221,7 +224,7 @@ pub(crate) fn all(questions: &[Question], places: &Places, root: &Path, alone: &
             "Node",
             "calls a second at 50, to the core's",
             0.6,
-            to("calls-50", node, rust),
+            to_another_languages("calls-50", node, rust),
         ),
         most(
             "Node",

@@ -19,12 +19,12 @@ struct Cell {
 /// By caller, and how many calls it makes at a time.
 type Cells = BTreeMap<(usize, &'static str), Cell>;
 
-/// Scripts take a while to get going.
-const TURNS: u32 = 4;
+/// How long one turn lasts, in seconds.
+const TURN: f64 = 0.3;
 
 /// The callers in Rust are so close to each other that what else the machine does decides, unless they take turns
 /// faster than it changes.
-pub(crate) const TURNS_IN_RUST: u32 = 25;
+pub(crate) const TURN_IN_RUST: f64 = 0.05;
 
 /// What one caller did in its turns of one repetition.
 #[derive(Clone, Default)]
@@ -51,18 +51,25 @@ pub(crate) fn everyone(
         // New processes each time: some have luck with where their memory lies.
         let server = Server::start_on(&last)?;
         let mut processes = start(&in_rust, places, &server, Some(&first))?;
-        repetition(&mut processes, &server, 0.15, 1, &format!("warm_{round}"), amiss)?;
+        repetition(
+            &mut processes,
+            &server,
+            0.15,
+            0.15,
+            &format!("warm_{round}"),
+            amiss,
+        )?;
         let tag = format!("rust_{round}");
-        let sums = repetition(&mut processes, &server, pace.seconds, TURNS_IN_RUST, &tag, amiss)?;
+        let sums = repetition(&mut processes, &server, pace.seconds, TURN_IN_RUST, &tag, amiss)?;
         keep(&mut cells, sums);
     }
     let mut processes = start(&others, places, server, None)?;
     // Opens the connections and lets the compilers see the code.
-    repetition(&mut processes, server, 0.3, 1, "warm", amiss)?;
+    repetition(&mut processes, server, 0.3, 0.3, "warm", amiss)?;
     for round in 0..pace.repetitions {
         progress("calls", round, pace.repetitions);
         let tag = format!("{round}");
-        let sums = repetition(&mut processes, server, pace.seconds, TURNS, &tag, amiss)?;
+        let sums = repetition(&mut processes, server, pace.seconds, TURN, &tag, amiss)?;
         keep(&mut cells, sums);
     }
     Ok(questions_of(&cells))
@@ -81,17 +88,21 @@ fn start(
     callers.iter().map(start).collect()
 }
 
-/// Everyone makes calls for so many seconds with each number of calls at a time, in turns, forth and back.
+/// Everyone makes calls for so many seconds with each number of calls at a time, in turns.
 fn repetition(
     processes: &mut [(usize, Process)],
     server: &Server,
     seconds: f64,
-    turns: u32,
+    turn: f64,
     tag: &str,
     amiss: &mut Vec<String>,
 ) -> Result<BTreeMap<(usize, &'static str), Sum>> {
     let mut sums = BTreeMap::<_, Sum>::new();
     for in_flight in ["1", "8", "50", "500", "many"] {
+        // At the end of a turn fewer and fewer are in flight: that must be little beside it.
+        let turn = if in_flight == "500" { 5.0 * turn } else { turn };
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few")]
+        let turns = (seconds / turn).round().max(1.0) as u32;
         for turn in 0..turns {
             let tag = format!("{tag}_{in_flight}_{turn}");
             for (index, process) in processes.iter_mut() {
@@ -101,7 +112,7 @@ fn repetition(
                     sum.add(&CALLERS[*index], process, server, &words, amiss)?;
                 }
             }
-            processes.reverse();
+            processes.rotate_left(1);
         }
     }
     Ok(sums)

@@ -22,7 +22,10 @@ impl Figures {
 
     /// The median of what each is to the other's of the same repetition, which had the same luck with the machine.
     pub(crate) fn to(&self, others: &Self) -> Option<f64> {
-        let pairs = self.0.iter().zip(&others.0);
+        if self.0.len() != others.0.len() {
+            return None;
+        }
+        let pairs = self.0.iter().zip(&others.0).filter(|(_, other)| **other > 0.0);
         pairs
             .map(|(figure, other)| figure / other)
             .collect::<Self>()
@@ -96,6 +99,8 @@ mod tests {
         // The machine was slower each time.
         assert_eq!(of(&[1.0, 10.0, 100.0]).to(&of(&[2.0, 20.0, 400.0])), Some(0.5));
         assert_eq!(of(&[]).to(&of(&[])), None);
+        assert_eq!(of(&[1.0]).to(&of(&[1.0, 2.0])), None);
+        assert_eq!(of(&[1.0]).to(&of(&[0.0])), None);
     }
 
     #[test]

@@ -413,11 +413,12 @@ fn about(pace: &Pace, places: &Places, busy: f64, took: Duration) -> Result<Stri
         "Written by `cargo xtask bench` on {}, in {:.1} minutes. Machine: {}, {cores} cores; {}.\n\n\
          {}\
          Each figure is the median of {} repetitions ({} of process starts), in which everyone took turns. Calls go \
-         over http to one server on the same machine, which gives one fixed answer; its share of a processor stands \
+         over http to a server on the same machine, which gives one fixed answer; its share of a processor stands \
          beside each figure, and it counted exactly the calls that were made, each for a chat of its own. The callers \
-         in Rust run on one thread, on a processor of their own, in turns of {:.0} ms; the server has the other. What \
-         one is to another is the median of what they are to each other in one repetition. Pacing and the token's handling are on in ours, with limits out of the way; the \
-         others send a token that they are given, but for the platform's official clients.\n",
+         in Rust run on one thread, on one processor, in turns of {:.0} ms; their server has another. Ratios are \
+         medians of the single repetitions' ratios, but between languages, which do not take turns. Pacing and the \
+         token's handling are on in ours, with limits out of the way; the others send a token that they are given, \
+         but for the platform's official clients.\n",
         date.unwrap_or_default(),
         took.as_secs_f64() / 60.0,
         cpu.trim_start_matches([' ', '\t', ':']),
@@ -434,7 +435,7 @@ fn about(pace: &Pace, places: &Places, busy: f64, took: Duration) -> Result<Stri
         },
         pace.repetitions,
         pace.starts,
-        pace.seconds * 1000.0 / f64::from(calls::TURNS_IN_RUST),
+        calls::TURN_IN_RUST * 1000.0,
     ))
 }
 

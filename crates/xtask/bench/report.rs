@@ -255,7 +255,7 @@ mod tests {
             more_is_better: false,
             rows: vec![
                 row("Python: Client", &[2.0, 1.0, 3.0]),
-                row("Python: requests", &[10.0]),
+                row("Python: requests", &[10.0, 7.0, 12.0]),
                 row("Python: AsyncClient", &[4.0]),
                 row("Python: aiohttp", &[12.0]),
                 row("Node: fetch", &[1.0]),
@@ -269,7 +269,8 @@ mod tests {
         let table = question().table();
         for line in [
             "| **Python: Client** | 2.00 | 1.00 to 3.00 |  |",
-            "| Python: requests | 10.0 | 10.0 to 10.0 | 5.00 |",
+            // The median of 5, 7 and 4.
+            "| Python: requests | 10.0 | 7.00 to 12.0 | 5.00 |",
             "| Python: aiohttp | 12.0 | 12.0 to 12.0 | 3.00 |",
             "| Node: fetch | 1.00 | 1.00 to 1.00 |  |",
         ] {

@@ -174,6 +174,16 @@ fn cargo_home(run: &Run) -> Result<PathBuf, String> {
 /// machine that built it.
 fn without_paths(run: &Run) -> Result<String, String> {
     let registries = files(run, &cargo_home(run)?.join("registry/src").to_string_lossy())?;
+    // Flags in a variable are parted by blanks.
+    if let Some(folder) = registries
+        .iter()
+        .find(|folder| folder.to_string_lossy().contains(' '))
+    {
+        return Err(format!(
+            "{} has a blank: set CARGO_HOME to another folder",
+            folder.display()
+        ));
+    }
     let flags = registries
         .iter()
         .map(|folder| format!("--remap-path-prefix={}=crates", folder.display()));
@@ -213,7 +223,8 @@ fn contains(library: &[u8], text: &str) -> bool {
     library.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
-/// Prints how large everything is; an error where something is too large, or names a folder of this machine.
+/// Prints how large everything is; an error where something is too large, or names cargo's folder on this
+/// machine.
 fn sizes(run: &Run, venv: &Venv, targets: &[Target]) -> Result<(), String> {
     let home = cargo_home(run)?;
     let mut measured = Vec::new();
@@ -236,7 +247,7 @@ fn sizes(run: &Run, venv: &Venv, targets: &[Target]) -> Result<(), String> {
         let file = run.root.join(target.node_module);
         let library = fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         if home.to_str().is_some_and(|home| contains(&library, home)) {
-            return Err(format!("{} names folders of this machine", file.display()));
+            return Err(format!("{} names cargo's folder on this machine", file.display()));
         }
         measured.push((name(&file), size(&file)?, LIBRARY));
     }

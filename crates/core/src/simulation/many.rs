@@ -453,7 +453,7 @@ async fn progress_is_told_while_the_quotas_minute_passes() {
         .iter()
         .filter(|(_, progress)| progress.done == 1000)
         .collect();
-    // After the thousandth result, and every two seconds of those until the minute is over.
+    // After the thousandth result, and every two seconds until the minute is over.
     assert!((28..=31).contains(&waiting.len()), "{}", waiting.len());
     assert!(
         waiting

@@ -22,9 +22,6 @@ const POOL_IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 /// them all: while a call waits it is pinged this often, and left when no answer comes for as long.
 const PING_AFTER: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// Ours, and what `reqwest` adds: a map that has to grow for the last of them is made twice.
-const HEADERS: usize = 4;
-
 pub(crate) struct Reqwest(reqwest::Client);
 
 impl Reqwest {
@@ -59,7 +56,6 @@ impl Transport for Reqwest {
     fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
         let mut outgoing = reqwest::Request::new(request.method, request.url);
         let headers = outgoing.headers_mut();
-        headers.reserve(HEADERS);
         headers.insert(header::CONTENT_TYPE, answer::JSON);
         if let Some(authorization) = request.authorization {
             headers.insert(header::AUTHORIZATION, authorization);
