@@ -19,8 +19,8 @@ use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyIterator, PyList, PyTuple, PyType};
-use pyo3::{IntoPyObjectExt, PyTraverseError, intern};
+use pyo3::types::{PyIterator, PyList, PyTuple};
+use pyo3::{IntoPyObjectExt, PyTraverseError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -32,7 +32,7 @@ use crate::engine::engine;
 use crate::errors;
 use crate::logs;
 use crate::loops::{self, Call, Mailbox};
-use crate::outcome;
+use crate::outcome::{self, Record};
 
 /// Results that cross to Python at a time, at most: waking a thread or a loop costs as much as ten of
 /// them and more.
@@ -824,15 +824,19 @@ fn item<'py>(
     outcome: Option<Bound<'py, PyAny>>,
     error: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static ITEM: Record<4> = Record::new(
+        "feishu_feed_card._many",
+        "Item",
+        ["index", "request", "outcome", "error"],
+    );
     let none = || py.None().into_bound(py);
-    outcome::record(
-        CLASS.import(py, "feishu_feed_card._many", "Item")?,
-        [
-            (intern!(py, "index"), index.into_bound_py_any(py)?),
-            (intern!(py, "request"), request.into_bound(py)),
-            (intern!(py, "outcome"), outcome.unwrap_or_else(none)),
-            (intern!(py, "error"), error.unwrap_or_else(none)),
+    ITEM.make(
+        py,
+        &[
+            index.into_bound_py_any(py)?,
+            request.into_bound(py),
+            outcome.unwrap_or_else(none),
+            error.unwrap_or_else(none),
         ],
     )
 }
