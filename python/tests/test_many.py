@@ -171,6 +171,39 @@ def test_other_mappings_and_parameters(player: Callable[..., Any], sandbox: Sand
     ]
 
 
+class Id(str):
+    """A text of the caller's own kind."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "user_ids",
+    [
+        lambda: [Sandbox.USER],
+        lambda: (Sandbox.USER,),
+        lambda: [Sandbox.USER, Sandbox.USER],
+        lambda: [Id(Sandbox.USER)],
+        lambda: {Sandbox.USER},
+        lambda: (user for user in [Sandbox.USER]),
+    ],
+    ids=["list", "tuple", "repeated", "subclass", "set", "generator"],
+)
+def test_the_ids_reached_are_those_that_were_sent(player: Callable[..., Any], user_ids: Callable[[], Any]):
+    handed_in = [user_ids() for _ in range(3)]
+
+    def requests() -> Iterator[Any]:
+        for ids in handed_in:
+            yield {**PIN, "user_ids": ids}
+            if isinstance(ids, list):
+                ids[:] = ["ou_changed", "ou_later"]
+
+    items, _ = player(requests())
+    for item in items:
+        assert item.outcome.reached == (Sandbox.USER,)
+        assert type(item.outcome.reached[0]) is str
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [

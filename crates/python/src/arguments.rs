@@ -91,14 +91,32 @@ pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
 pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     let mut user_ids = Vec::new();
     match read_user_ids(value, &mut user_ids) {
-        Ok(()) => Ok(user_ids),
+        Ok(_) => Ok(user_ids),
         Err(error) => Err(refused(value.py(), error, user_ids)),
     }
 }
 
-fn read_user_ids(value: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> PyResult<()> {
+/// Returns Python's own texts too, where they are together and plain. They are read from a tuple, as another
+/// thread may change the list meanwhile.
+fn read_user_ids<'py>(
+    value: &Bound<'py, PyAny>,
+    user_ids: &mut Vec<String>,
+) -> PyResult<Option<Bound<'py, PyTuple>>> {
     const FIELD: &str = "user_ids";
     const EXPECTED: &str = "a list of user ids";
+    let own = match value.cast_exact::<PyList>() {
+        Ok(list) => Some(list.to_tuple()),
+        Err(_) => value.cast_exact::<PyTuple>().ok().cloned(),
+    };
+    if let Some(own) = own {
+        user_ids.reserve(own.len());
+        let mut are_plain = true;
+        for item in own.iter_borrowed() {
+            read_user_id(&item, user_ids)?;
+            are_plain &= item.is_exact_instance_of::<PyString>();
+        }
+        return Ok(are_plain.then_some(own));
+    }
     let is_plain = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
     if !is_plain && is_one_value(value) {
         return Err(wrong(FIELD, value, EXPECTED));
@@ -108,14 +126,18 @@ fn read_user_ids(value: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> PyResu
     };
     user_ids.reserve(value.len().unwrap_or(0).min(1024));
     for item in items {
-        let item = item?;
-        let id = item.cast::<PyString>().ok();
-        let id = id.and_then(|id| id.to_str().ok().map(str::to_owned));
-        user_ids.push(match id {
-            Some(id) => id,
-            None => text(&format!("{FIELD}[{}]", user_ids.len()), &item)?,
-        });
+        read_user_id(&item?, user_ids)?;
     }
+    Ok(None)
+}
+
+fn read_user_id(item: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> PyResult<()> {
+    let id = item.cast::<PyString>().ok();
+    let id = id.and_then(|id| id.to_str().ok().map(str::to_owned));
+    user_ids.push(match id {
+        Some(id) => id,
+        None => text(&format!("user_ids[{}]", user_ids.len()), item)?,
+    });
     Ok(())
 }
 
@@ -131,9 +153,12 @@ pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
     })
 }
 
-/// One of many requests: a mapping with the call's parameters. Where reading it fails, `ids` has the user ids
-/// that were read.
-pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> PyResult<Request> {
+/// One of many requests: a mapping with the call's parameters; and Python's own texts of its user ids. Where
+/// reading it fails, `ids` has the user ids that were read.
+pub(crate) fn request<'py>(
+    value: &Bound<'py, PyAny>,
+    ids: &mut Vec<String>,
+) -> PyResult<(Request, Bound<'py, PyTuple>)> {
     const NAMES: [&str; 5] = [
         "feed_card_id",
         "user_ids",
@@ -161,15 +186,17 @@ pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> PyResu
     ];
     let has_unknown = found.iter().flatten().count() < mapping.len();
     let [feed_card_id, user_ids, time_sensitive, user_id_type, timeout] = found;
-    match user_ids {
+    let own_ids = match user_ids {
         Some(user_ids) => match read_user_ids(&user_ids, ids) {
+            Ok(Some(own_ids)) => own_ids,
+            Ok(None) => PyTuple::new(py, &*ids)?,
             Err(error) if is_invalid_input(py, &error)? => {
                 return Err(refused(py, error, std::mem::take(ids)));
             }
-            read => read?,
+            Err(error) => return Err(error),
         },
         None => return Err(missing(py, NAMES[1])),
-    }
+    };
     let rest = || {
         if has_unknown {
             for key in mapping.keys() {
@@ -204,7 +231,7 @@ pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> PyResu
         Ok((feed_card_id, time_sensitive, user_id_type, timeout)) => {
             let mut request = Request::new(feed_card_id, ids, time_sensitive).user_id_type(user_id_type);
             request.timeout = timeout;
-            Ok(request)
+            Ok((request, own_ids))
         }
         Err(error) => Err(refused(py, error, ids)),
     }

@@ -14,6 +14,15 @@ use crate::errors::raised;
 
 /// The Python object of an outcome.
 pub(crate) fn to_python<'py>(py: Python<'py>, outcome: &Outcome) -> PyResult<Bound<'py, PyAny>> {
+    to_python_with(py, outcome, texts(py, &outcome.users.reached)?)
+}
+
+/// The same with Python's own texts of the ids that were reached.
+pub(crate) fn to_python_with<'py>(
+    py: Python<'py>,
+    outcome: &Outcome,
+    reached: Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
     static OUTCOME: Record<7> = Record::new(
         "feishu_feed_card._outcome",
         "Outcome",
@@ -39,7 +48,7 @@ pub(crate) fn to_python<'py>(py: Python<'py>, outcome: &Outcome) -> PyResult<Bou
             PyTuple::new(py, reasons)?.into_any(),
             texts(py, &outcome.log_ids)?.into_any(),
             outcome.requests.into_bound_py_any(py)?,
-            texts(py, &users.reached)?.into_any(),
+            reached.into_any(),
             texts(py, &users.failed)?.into_any(),
             texts(py, &users.unknown)?.into_any(),
             texts(py, &users.not_attempted)?.into_any(),
