@@ -1,20 +1,6 @@
 // Written by scripts/build.mjs from crates/node/src; do not edit.
 
 /**
- * One call's arguments.
- *
- * @internal
- */
-export interface Arguments {
-  /** Absent for the bot's own chat. */
-  feedCardId?: string
-  userIds: Array<string>
-  timeSensitive: boolean
-  userIdType?: string
-  timeoutMs?: number
-}
-
-/**
  * One for each environment of Node, made when the facade is loaded there.
  *
  * @internal
@@ -97,8 +83,11 @@ export interface ManyArguments {
 export declare class NativeClient {
   private constructor()
   #native
-  /** Begins a call; its end comes to the environment's `deliver`, under this id. */
-  start(environment: Environment, id: number, arguments: Arguments): void
+  /**
+   * Begins a call; its end comes to the environment's `deliver`, under this id. No `feedCardId` is the bot's
+   * own chat.
+   */
+  start(id: number, userIds: Array<string>, timeSensitive: boolean, feedCardId?: string | undefined | null, userIdType?: string | undefined | null, timeoutMs?: number | undefined | null): void
   /** Makes a handle of many calls; nothing is sent until it is asked. */
   many(arguments: ManyArguments): NativeMany | ErrorData
   /** Hands over a store app's new ticket. */
@@ -124,9 +113,9 @@ export declare class NativeMany {
   /** There are no more requests. */
   end(): void
   /** Wants the next results; they come to the environment's `deliver`, under this id. */
-  ask(environment: Environment, id: number): void
+  ask(id: number): void
   /** Stops what is on its way and wants to know what became of everything, under this id. */
-  report(environment: Environment, id: number): void
+  report(id: number): void
 }
 
 /**

@@ -1,4 +1,3 @@
-import type { Arguments } from './binding.js'
 import * as check from './checks.js'
 import { InvalidInputError } from './errors.js'
 
@@ -41,7 +40,13 @@ export const groupCallNames: readonly Name[] = ['feedCardId', ...botCallNames]
 export const requestNames: readonly Name[] = groupCallNames.filter((name) => name !== 'signal')
 
 /** @internal */
-export interface Checked extends Arguments {
+export interface Checked {
+  /** None for the bot's own chat. */
+  feedCardId?: string
+  userIds: string[]
+  timeSensitive: boolean
+  userIdType?: string
+  timeoutMs?: number
   signal?: AbortSignal
 }
 

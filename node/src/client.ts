@@ -140,13 +140,13 @@ export class Client {
    * })
    * ```
    */
-  async setTimeSensitive(call: SetTimeSensitive): Promise<Outcome> {
-    return await this.#make(this.setTimeSensitive, call, groupCallNames)
+  setTimeSensitive(call: SetTimeSensitive): Promise<Outcome> {
+    return this.#make('setTimeSensitive', call, groupCallNames)
   }
 
   /** The same for the bot's own chat. */
-  async setBotTimeSensitive(call: SetBotTimeSensitive): Promise<Outcome> {
-    return await this.#make(this.setBotTimeSensitive, call, botCallNames)
+  setBotTimeSensitive(call: SetBotTimeSensitive): Promise<Outcome> {
+    return this.#make('setBotTimeSensitive', call, botCallNames)
   }
 
   /**
@@ -219,18 +219,23 @@ export class Client {
   }
 
   async #make(
-    method: Function,
+    method: 'setTimeSensitive' | 'setBotTimeSensitive',
     given: CallOptions,
     names: readonly (keyof SetTimeSensitive)[],
   ): Promise<Outcome> {
+    // No second `async` function around this one, at a promise a call: once it has waited, the method is no
+    // longer on the stack.
+    let isWithin = true
     this.#inFlight += 1
     try {
-      const call = checkCall(method.name, given, names)
+      const call = checkCall(method, given, names)
       const { signal } = call
       if (signal?.aborted) {
         throw reasonOf(signal)
       }
-      const answer = await send(this.#native, call, signal)
+      const sent = send(this.#native, call)
+      isWithin = false
+      const answer = await sent
       if (answer.panic !== undefined) {
         throw bugOf(answer.panic)
       }
@@ -240,7 +245,7 @@ export class Client {
       }
       return outcome as Outcome
     } catch (error) {
-      throw above(error, method)
+      throw above(error, isWithin ? this[method] : this.#make)
     } finally {
       this.#inFlight -= 1
       if (this.#inFlight === 0) {

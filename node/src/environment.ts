@@ -1,6 +1,7 @@
 // Calls in flight in this environment of Node (the main thread, or a worker thread).
 
-import type { Arguments, NativeClient } from './binding.js'
+import type { NativeClient } from './binding.js'
+import type { Checked } from './call.js'
 import { native } from './load.js'
 import { kindOf } from './checks.js'
 import type { Answer } from './outcome.js'
@@ -71,14 +72,11 @@ export const environment = new native.Environment(deliver)
  *
  * @internal
  */
-export function send(
-  client: NativeClient,
-  call: Arguments,
-  signal: AbortSignal | undefined,
-): Promise<Message> {
+export function send(client: NativeClient, call: Checked): Promise<Message> {
   return new Promise((resolve, reject) => {
     const id = ++lastId
-    client.start(environment, id, call)
+    const { feedCardId, userIds, timeSensitive, userIdType, timeoutMs, signal } = call
+    client.start(id, userIds, timeSensitive, feedCardId, userIdType, timeoutMs)
     if (signal === undefined) {
       waiting.set(id, resolve)
       return

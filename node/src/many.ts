@@ -1,7 +1,7 @@
 import type { ErrorData, NativeMany, Users } from './binding.js'
 import { type SetTimeSensitive, checkCall, requestNames } from './call.js'
 import * as check from './checks.js'
-import { type Message, ask, bugOf, environment, onAbort, reasonOf } from './environment.js'
+import { type Message, ask, bugOf, onAbort, reasonOf } from './environment.js'
 import { type FeedCardError, InvalidInputError, invalidInput, nothing } from './errors.js'
 import { native } from './load.js'
 import { type Answer, type Outcome, outcomeOf } from './outcome.js'
@@ -214,7 +214,7 @@ export class Many {
     this.#start()
     this.#source?.read()
     if (this.#stopping === undefined) {
-      this.#asked = ask((id) => this.#native.ask(environment, id)).then(
+      this.#asked = ask((id) => this.#native.ask(id)).then(
         (message) => this.#take(message),
         (thrown: unknown) => this.#fail(thrown),
       )
@@ -385,7 +385,7 @@ export class Many {
     await undefined
     this.#forgetSignal()
     this.#leaveSource()
-    const told = ask((id) => this.#native.report(environment, id))
+    const told = ask((id) => this.#native.report(id))
     await this.#asked
     const { many, panic } = await told
     let counts = { succeeded: 0, failed: 0 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use feishu_feed_card::binding::{self, invalid_input};
@@ -13,7 +14,7 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
 use crate::data::ErrorData;
-use crate::environment::{Call, Environment};
+use crate::environment::{Call, Environment, Queue};
 use crate::events::events;
 use crate::many::{ManyArguments, NativeMany};
 use crate::options::{Options, milliseconds};
@@ -28,6 +29,7 @@ const CLIENT_SIZE: i64 = 24 * 1024;
 #[napi(custom_finalize)]
 pub struct NativeClient {
     client: RefCell<Option<Client>>,
+    queue: Arc<Queue>,
     events: Option<Dispatch>,
 }
 
@@ -43,17 +45,6 @@ pub struct Quota {
     pub(crate) handle: QuotaHandle,
 }
 
-/// One call's arguments.
-#[napi(object, object_to_js = false)]
-pub struct Arguments {
-    /// Absent for the bot's own chat.
-    pub feed_card_id: Option<String>,
-    pub user_ids: Vec<String>,
-    pub time_sensitive: bool,
-    pub user_id_type: Option<String>,
-    pub timeout_ms: Option<f64>,
-}
-
 /// Makes a client, or says which option is wrong. With `asks` its tokens come from the facade, which is
 /// asked under this id; with `tells` the facade is told its events.
 #[napi(catch_unwind)]
@@ -65,9 +56,10 @@ pub(crate) fn create_client(
     tells: Option<i64>,
 ) -> Result<Either<NativeClient, ErrorData>> {
     let _within = runtime()?.enter();
+    let queue = environment.queue.clone();
     let built = options.builder().and_then(|mut builder| {
         if let Some(client) = asks {
-            let queue = environment.queue.clone();
+            let queue = queue.clone();
             builder = builder.token_provider(Asked { queue, client });
         }
         builder.build()
@@ -75,9 +67,10 @@ pub(crate) fn create_client(
     Ok(match built {
         Ok(client) => {
             env.adjust_external_memory(CLIENT_SIZE)?;
-            let events = tells.map(|client| events(environment.queue.clone(), client));
+            let events = tells.map(|client| events(queue.clone(), client));
             Either::A(NativeClient {
                 client: RefCell::new(Some(client)),
+                queue,
                 events,
             })
         }
@@ -99,12 +92,27 @@ pub(crate) fn shown(text: String) -> String {
 
 #[napi]
 impl NativeClient {
-    /// Begins a call; its end comes to the environment's `deliver`, under this id.
+    /// Begins a call; its end comes to the environment's `deliver`, under this id. No `feedCardId` is the bot's
+    /// own chat.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "to look up each field of an object across the border takes longer than to read it"
+    )]
     #[napi(catch_unwind)]
-    pub fn start(&self, env: &Env, environment: &Environment, id: i64, arguments: Arguments) -> Result<()> {
+    pub fn start(
+        &self,
+        env: &Env,
+        id: i64,
+        user_ids: Vec<String>,
+        time_sensitive: bool,
+        feed_card_id: Option<String>,
+        user_id_type: Option<String>,
+        timeout_ms: Option<f64>,
+    ) -> Result<()> {
         let _within = runtime()?.enter();
-        let users = arguments.user_ids.len();
-        let mut call: Call = match self.call(arguments) {
+        let users = user_ids.len();
+        let mut call: Call = match self.call(user_ids, time_sensitive, feed_card_id, user_id_type, timeout_ms)
+        {
             // Now and not when first polled: a call takes its place in the order when it is made.
             Ok(call) => call.into_future(),
             Err(error) => Box::pin(std::future::ready(Err(error))),
@@ -112,7 +120,7 @@ impl NativeClient {
         if let Some(events) = &self.events {
             call = Box::pin(call.with_subscriber(events.clone()));
         }
-        environment.start(env, id, call, users)
+        self.queue.start(env, id, call, users)
     }
 
     /// Makes a handle of many calls; nothing is sent until it is asked.
@@ -120,7 +128,7 @@ impl NativeClient {
     pub fn many(&self, arguments: ManyArguments) -> Either<NativeMany, ErrorData> {
         let made = self
             .open()
-            .and_then(|client| NativeMany::new(&client, self.events.clone(), arguments));
+            .and_then(|client| NativeMany::new(&client, self.queue.clone(), self.events.clone(), arguments));
         match made {
             Ok(many) => Either::A(many),
             Err(error) => Either::B((&error).into()),
@@ -152,14 +160,14 @@ impl NativeClient {
         client.ok_or_else(|| invalid_input("client", "closed", "a client that was not closed"))
     }
 
-    fn call(&self, arguments: Arguments) -> std::result::Result<SetTimeSensitive, Error> {
-        let Arguments {
-            feed_card_id,
-            user_ids,
-            time_sensitive,
-            user_id_type,
-            timeout_ms,
-        } = arguments;
+    fn call(
+        &self,
+        user_ids: Vec<String>,
+        time_sensitive: bool,
+        feed_card_id: Option<String>,
+        user_id_type: Option<String>,
+        timeout_ms: Option<f64>,
+    ) -> std::result::Result<SetTimeSensitive, Error> {
         let (client, kind, timeout) = match self
             .open()
             .and_then(|client| Ok((client, kind(user_id_type)?, timeout(timeout_ms)?)))

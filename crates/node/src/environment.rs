@@ -157,6 +157,43 @@ impl Queue {
         self.push(&Message { id: client, told });
     }
 
+    /// Puts a call with this many users on the runtime; its end comes back under this id.
+    pub(crate) fn start(self: &Arc<Self>, env: &Env, id: i64, call: Call, users: usize) -> Result<()> {
+        self.put(env, id, async move { Told::Call(Answer::new(call.await, users)) })
+    }
+
+    /// Puts what many calls were asked for on the runtime; the answer comes back under this id.
+    pub(crate) fn start_many(
+        self: &Arc<Self>,
+        env: &Env,
+        id: i64,
+        asked: impl Future<Output = ManyData> + Send + 'static,
+    ) -> Result<()> {
+        self.put(env, id, async move { Told::Many(asked.await) })
+    }
+
+    fn put(
+        self: &Arc<Self>,
+        env: &Env,
+        id: i64,
+        told: impl Future<Output = Told> + Send + 'static,
+    ) -> Result<()> {
+        let queue = self.clone();
+        let task = runtime()?.spawn(async move {
+            let told = end_of(told).await;
+            queue.push(&Message { id, told });
+        });
+        let was_idle = {
+            let in_flight = &mut self.state().in_flight;
+            in_flight.insert(id, task.abort_handle());
+            in_flight.len() == 1
+        };
+        if was_idle {
+            self.keep_alive(env, true)?;
+        }
+        Ok(())
+    }
+
     /// On the JavaScript thread: what came since the last time, a JSON array, and whether nothing is in flight
     /// any more.
     fn drain(&self) -> (String, bool) {
@@ -252,40 +289,6 @@ impl Environment {
             // Nobody waits any more where the fetch ran into its timeout.
             question.send(answer).ok();
         }
-    }
-}
-
-impl Environment {
-    /// Puts a call with this many users on the runtime; its end comes back under this id.
-    pub(crate) fn start(&self, env: &Env, id: i64, call: Call, users: usize) -> Result<()> {
-        self.put(env, id, async move { Told::Call(Answer::new(call.await, users)) })
-    }
-
-    /// Puts what many calls were asked for on the runtime; the answer comes back under this id.
-    pub(crate) fn start_many(
-        &self,
-        env: &Env,
-        id: i64,
-        asked: impl Future<Output = ManyData> + Send + 'static,
-    ) -> Result<()> {
-        self.put(env, id, async move { Told::Many(asked.await) })
-    }
-
-    fn put(&self, env: &Env, id: i64, told: impl Future<Output = Told> + Send + 'static) -> Result<()> {
-        let queue = self.queue.clone();
-        let task = runtime()?.spawn(async move {
-            let told = end_of(told).await;
-            queue.push(&Message { id, told });
-        });
-        let was_idle = {
-            let in_flight = &mut self.queue.state().in_flight;
-            in_flight.insert(id, task.abort_handle());
-            in_flight.len() == 1
-        };
-        if was_idle {
-            self.queue.keep_alive(env, true)?;
-        }
-        Ok(())
     }
 }
 

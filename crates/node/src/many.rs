@@ -22,7 +22,7 @@ use tracing::instrument::WithSubscriber;
 
 use crate::client;
 use crate::data::{Answer, ErrorData, Users};
-use crate::environment::Environment;
+use crate::environment::Queue;
 use crate::options::{milliseconds, whole};
 
 /// How many results come back at once.
@@ -47,6 +47,7 @@ pub struct ManyArguments {
 pub struct NativeMany {
     feed: RefCell<Option<mpsc::Sender<String>>>,
     running: Arc<Running>,
+    queue: Arc<Queue>,
     events: Option<Dispatch>,
     /// How many requests may be fed and not yet back.
     #[napi(readonly)]
@@ -177,27 +178,31 @@ impl NativeMany {
 
     /// Wants the next results; they come to the environment's `deliver`, under this id.
     #[napi(catch_unwind)]
-    pub fn ask(&self, env: &Env, environment: &Environment, id: i64) -> Result<()> {
+    pub fn ask(&self, env: &Env, id: i64) -> Result<()> {
         let running = self.running.clone();
         let asked = async move { running.next_batch().await };
         match &self.events {
-            Some(events) => environment.start_many(env, id, asked.with_subscriber(events.clone())),
-            None => environment.start_many(env, id, asked),
+            Some(events) => self
+                .queue
+                .start_many(env, id, asked.with_subscriber(events.clone())),
+            None => self.queue.start_many(env, id, asked),
         }
     }
 
     /// Stops what is on its way and wants to know what became of everything, under this id.
     #[napi(catch_unwind)]
-    pub fn report(&self, env: &Env, environment: &Environment, id: i64) -> Result<()> {
+    pub fn report(&self, env: &Env, id: i64) -> Result<()> {
         self.running.stop.notify_one();
         let running = self.running.clone();
-        environment.start_many(env, id, async move { running.report().await })
+        self.queue
+            .start_many(env, id, async move { running.report().await })
     }
 }
 
 impl NativeMany {
     pub(crate) fn new(
         client: &Client,
+        queue: Arc<Queue>,
         events: Option<Dispatch>,
         arguments: ManyArguments,
     ) -> std::result::Result<Self, Error> {
@@ -238,6 +243,7 @@ impl NativeMany {
                 tells_progress,
             }),
             feed: RefCell::new(Some(feed)),
+            queue,
             events,
         })
     }
