@@ -170,9 +170,9 @@ impl Target {
     pub(crate) fn chat(feed_card_id: String) -> Result<Self, Error> {
         let well_formed = feed_card_id.strip_prefix("oc_").is_some_and(|rest| {
             (1..=125).contains(&rest.len())
-                && each(rest, |byte| {
-                    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
-                })
+                && rest
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
         });
         if well_formed {
             return Ok(Self::Chat(feed_card_id));
@@ -239,7 +239,7 @@ fn check_user_id(id: &str, kind: UserIdType) -> Result<(), String> {
     let least = kind.prefix().map_or(1, |prefix| prefix.len() + 1);
     let most = 128;
     // As nearly all are: what follows then holds, and costs a tenth.
-    if (least..=most).contains(&id.len()) && each(id, |byte| byte.is_ascii_graphic()) {
+    if (least..=most).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
     let characters = id.chars().take(most + 1).count();
@@ -253,11 +253,6 @@ fn check_user_id(id: &str, kind: UserIdType) -> Result<(), String> {
         return Err("no blanks around it and no control characters".to_owned());
     }
     Ok(())
-}
-
-/// Whether each byte is so. Unlike `all` it looks at many at a time, as it does not stop at the first that is not.
-fn each(text: &str, is_so: impl Fn(u8) -> bool) -> bool {
-    text.bytes().fold(true, |so_far, byte| so_far & is_so(byte))
 }
 
 /// A value as an error shows it: quoted, escaped, and cut to what fits on a line.
