@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::node;
 use crate::options::{Opt, Options};
+use crate::package::without_modules;
 use crate::python::Venv;
 use crate::run::{Run, become_it, output, quietly};
 
@@ -143,6 +144,7 @@ fn python(run: &Run, tools: &Venv) -> Result<(), String> {
 
 fn npm(run: &Run) -> Result<(), String> {
     println!("building the npm package");
+    without_modules(run)?;
     quietly("npm run build", node::npm(run, ["run", "build"]))?;
     quietly("npm run pack:local", node::npm(run, ["run", "pack:local"]))?;
     let packed = run.root.join("node/packed");

@@ -61,12 +61,7 @@ pub(crate) fn package(run: &mut Run) -> Result<(), String> {
     let venv = tools(run)?;
     node::install(run)?;
     remove(&run.root.join(WHEELS))?;
-    // What lies there from an earlier run would be packed too.
-    for module in files(run, "node")? {
-        if module.extension().is_some_and(|extension| extension == "node") {
-            fs::remove_file(&module).map_err(|error| format!("{}: {error}", module.display()))?;
-        }
-    }
+    without_modules(run)?;
 
     let mut targets = vec![GNU];
     let left_out = musl::Std::find(run).map(|std| targets.push(musl(std))).err();
@@ -87,6 +82,16 @@ pub(crate) fn package(run: &mut Run) -> Result<(), String> {
         println!("left out: the packages for musl: {reason}");
     }
     fit
+}
+
+/// Removes the modules of an earlier build, of whatever platform: they would be packed too.
+pub(crate) fn without_modules(run: &Run) -> Result<(), String> {
+    for module in files(run, "node")? {
+        if module.extension().is_some_and(|extension| extension == "node") {
+            fs::remove_file(&module).map_err(|error| format!("{}: {error}", module.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The environment with the tools.
