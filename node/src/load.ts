@@ -7,15 +7,12 @@ function candidates(): string[] {
   return (libcs[platform] ?? ['']).map((libc) => `${platform}-${arch}${libc}`)
 }
 
-/**
- * Loads the native module: the platform's package, or the one built in the clone. In that order: what is not there
- * takes half a millisecond to say so, and in an installed package there is no clone.
- */
+/** Loads the native module: the one built in the clone, or the platform's package. */
 function load(): typeof Binding {
   const names = candidates()
   const failures: unknown[] = []
   for (const name of names) {
-    for (const module of [`feishu-feed-card-${name}`, `../feishu-feed-card.${name}.node`]) {
+    for (const module of [`../feishu-feed-card.${name}.node`, `feishu-feed-card-${name}`]) {
       try {
         return require(module) as typeof Binding
       } catch (error) {
