@@ -12,11 +12,6 @@
     allow(dead_code, reason = "napi registers what it exports only outside of tests")
 )]
 
-/// A call allocates some seventy times, on one thread for another to free, and a read buffer of hyper's that is too
-/// large for the part of glibc's allocator that needs no lock. Of this module only: Node keeps its own.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 mod client;
 mod data;
 mod environment;
