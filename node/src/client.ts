@@ -71,6 +71,13 @@ export interface ClientOptions {
   onEvent?: ((event: ClientEvent) => void) | undefined
 }
 
+let makeCall: (
+  client: Client,
+  method: 'setTimeSensitive' | 'setBotTimeSensitive',
+  given: CallOptions,
+  names: readonly (keyof SetTimeSensitive)[],
+) => Promise<Outcome>
+
 /**
  * Pins group chats to the top of people's message lists, and unpins them again.
  *
@@ -141,12 +148,12 @@ export class Client {
    * ```
    */
   setTimeSensitive(call: SetTimeSensitive): Promise<Outcome> {
-    return this.#make('setTimeSensitive', call, groupCallNames)
+    return makeCall(this, 'setTimeSensitive', call, groupCallNames)
   }
 
   /** The same for the bot's own chat. */
   setBotTimeSensitive(call: SetBotTimeSensitive): Promise<Outcome> {
-    return this.#make('setBotTimeSensitive', call, botCallNames)
+    return makeCall(this, 'setBotTimeSensitive', call, botCallNames)
   }
 
   /**
@@ -218,38 +225,37 @@ export class Client {
     }
   }
 
-  async #make(
-    method: 'setTimeSensitive' | 'setBotTimeSensitive',
-    given: CallOptions,
-    names: readonly (keyof SetTimeSensitive)[],
-  ): Promise<Outcome> {
-    // No second `async` function around this one, at a promise a call: once it has waited, the method is no
-    // longer on the stack.
-    let isWithin = true
-    this.#inFlight += 1
-    try {
-      const call = checkCall(method, given, names)
-      const { signal } = call
-      if (signal?.aborted) {
-        throw reasonOf(signal)
-      }
-      const sent = send(this.#native, call)
-      isWithin = false
-      const answer = await sent
-      if (answer.panic !== undefined) {
-        throw bugOf(answer.panic)
-      }
-      const outcome = outcomeOf(answer, call.userIds)
-      if (answer.error !== undefined) {
-        throw this.#errorOf(answer.error, outcome)
-      }
-      return outcome as Outcome
-    } catch (error) {
-      throw above(error, isWithin ? this[method] : this.#make)
-    } finally {
-      this.#inFlight -= 1
-      if (this.#inFlight === 0) {
-        this.#idle()
+  static {
+    makeCall = async (client, method, given, names) => {
+      // No second `async` function around this one, at a promise a call: once it has waited, the method is no
+      // longer on the stack. Not a method of its own, so that one taken off its client rejects and does not throw;
+      // and without the class's name, for which the bundle would rename the class.
+      let isWithin = true
+      client.#inFlight += 1
+      try {
+        const call = checkCall(method, given, names)
+        const { signal } = call
+        if (signal?.aborted) {
+          throw reasonOf(signal)
+        }
+        const sent = send(client.#native, call)
+        isWithin = false
+        const answer = await sent
+        if (answer.panic !== undefined) {
+          throw bugOf(answer.panic)
+        }
+        const outcome = outcomeOf(answer, call.userIds)
+        if (answer.error !== undefined) {
+          throw client.#errorOf(answer.error, outcome)
+        }
+        return outcome as Outcome
+      } catch (error) {
+        throw above(error, isWithin ? client[method] : makeCall)
+      } finally {
+        client.#inFlight -= 1
+        if (client.#inFlight === 0) {
+          client.#idle()
+        }
       }
     }
   }

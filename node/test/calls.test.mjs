@@ -77,6 +77,11 @@ test('a store app takes the ticket that was pushed last', async (t) => {
   assert.throws(() => clientOf(sandbox).setAppTicket('g-1'), { code: 'INVALID_INPUT', field: 'appTicket' })
 })
 
+test('a method taken off its client rejects, as any wrong call does', async (t) => {
+  const { setTimeSensitive } = clientOf(sandboxFor(t))
+  await assert.rejects(setTimeSensitive(pin), TypeError)
+})
+
 test('opposite calls on one chat arrive in the order they were made', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox)

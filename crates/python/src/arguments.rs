@@ -109,7 +109,7 @@ fn read_user_ids<'py>(
         Err(_) => value.cast_exact::<PyTuple>().ok().cloned(),
     };
     if let Some(own) = own {
-        user_ids.reserve(own.len());
+        user_ids.reserve(own.len().min(1024));
         let mut are_plain = true;
         for item in own.iter_borrowed() {
             read_user_id(&item, user_ids)?;
