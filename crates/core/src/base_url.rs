@@ -2,16 +2,22 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use http::Uri;
-use reqwest::Url;
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 
 use crate::error::Error;
-use crate::input::{Target, UserIdType, shown};
+use crate::input::{Target, UserIdType, filled, shown};
 
 /// A checked `base_url`.
 #[derive(Clone)]
 pub(crate) struct BaseUrl {
-    url: Url,
+    /// Without a trailing slash.
+    text: String,
+    /// Its host and scheme; the path is that of no call.
+    uri: Uri,
+    /// The path in front of all of the platform's.
+    prefix: String,
 }
 
 /// More than any path of ours, with its query.
@@ -21,72 +27,83 @@ impl BaseUrl {
     pub(crate) fn parse(text: &str, allow_http: bool) -> Result<Self, Error> {
         let invalid = |value: String, expected: &str| Error::invalid_input("base_url", value, expected);
         let expected = "a URL like https://open.feishu.cn, without a query";
+        filled("base_url", Some(text))?;
         if text.contains('@') {
             return Err(invalid("has a user name or password in it".to_owned(), expected));
         }
-        let Ok(url) = Url::parse(text) else {
+        if !text.is_ascii() {
+            let expected = "ASCII: a host of other letters as xn--…, a path of them percent-encoded";
             return Err(invalid(shown(without_query(text)), expected));
-        };
-        if url.query().is_some() || url.fragment().is_some() {
+        }
+        if text.contains(['?', '#']) {
             return Err(invalid("has a query or a fragment".to_owned(), expected));
         }
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        let text = text.trim_end_matches('/');
+        // Each URL of a request is longer.
+        let Ok(uri) = Uri::try_from(format!("{text}/{:0LONGEST_CALL$}", 0)) else {
+            return Err(invalid(shown(text), expected));
+        };
+        let is_http = uri.scheme() == Some(&Scheme::HTTP);
+        if !(is_http || uri.scheme() == Some(&Scheme::HTTPS)) || !uri.authority().is_some_and(is_host) {
             return Err(invalid(shown(text), expected));
         }
-        if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
+        if is_http && !allow_http && !is_loopback(&uri) {
             return Err(invalid(
                 shown(text),
                 "https: over http the token travels readable to everyone; allow_http permits it",
             ));
         }
-        // What becomes of each URL of a request is stricter, and shorter: a template's braces are no host.
-        if Uri::try_from(format!("{url}{:0LONGEST_CALL$}", 0)).is_err() {
-            return Err(invalid(shown(text), expected));
-        }
-        Ok(Self { url })
+        let prefix = uri
+            .path()
+            .rsplit_once('/')
+            .map_or("", |(prefix, _)| prefix)
+            .to_owned();
+        let text = text.to_owned();
+        Ok(Self { text, uri, prefix })
     }
 
-    /// Without a trailing slash.
     pub(crate) fn as_str(&self) -> &str {
-        self.url.as_str().trim_end_matches('/')
+        &self.text
+    }
+
+    /// Of something there: only its scheme and its host are of use.
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     pub(crate) fn is_loopback(&self) -> bool {
-        is_loopback(&self.url)
+        is_loopback(&self.uri)
     }
 
-    /// What lies there under a path. Set and not joined, for `//host` would name another one.
-    pub(crate) fn join(&self, path: &str) -> Url {
-        let prefix = self.url.path().trim_end_matches('/');
-        let mut url = self.url.clone();
-        url.set_path(&format!("{prefix}{path}"));
-        url
+    /// What lies there under a path. `None` where the path is none.
+    pub(crate) fn join(&self, path: &[&str]) -> Option<Uri> {
+        let mut whole =
+            String::with_capacity(self.prefix.len() + path.iter().map(|part| part.len()).sum::<usize>());
+        whole.push_str(&self.prefix);
+        whole.extend(path.iter().copied());
+        let mut parts = Parts::default();
+        parts.scheme = self.uri.scheme().cloned();
+        parts.authority = self.uri.authority().cloned();
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(whole)).ok()?);
+        Uri::from_parts(parts).ok()
+    }
+
+    /// Of the one call that this library is for.
+    pub(crate) fn call(&self, target: &Target, kind: UserIdType) -> Option<Uri> {
+        self.join(&[
+            "/open-apis/im/v2/feed_cards/",
+            target.segment(),
+            "?user_id_type=",
+            kind.as_str(),
+        ])
     }
 }
 
-/// The call's URL for each kind of user id. All but its last segment is made once: to parse a host and to encode a path
-/// costs as much as the core's share of a call.
-pub(crate) struct CallUrls([Url; 3]);
-
-/// The platform's own ids of chats have 35 letters.
-const ROOM: usize = 64;
-
-impl CallUrls {
-    pub(crate) fn new(base_url: &BaseUrl) -> Self {
-        Self(UserIdType::ALL.map(|kind| {
-            // Another last segment fits into what a clone of this has allocated.
-            let mut url = base_url.join(&format!("/open-apis/im/v2/feed_cards/{:0ROOM$}", 0));
-            url.set_query(Some(&format!("user_id_type={kind}")));
-            url
-        }))
-    }
-
-    /// `None` where the URL has no path, which none of http is without.
-    pub(crate) fn of(&self, target: &Target, kind: UserIdType) -> Option<Url> {
-        let mut url = self.0[kind as usize].clone();
-        url.path_segments_mut().ok()?.pop().push(target.segment());
-        Some(url)
-    }
+/// Whether a host is named, and a port that is one, if any: another would be passed over in silence.
+pub(crate) fn is_host(authority: &Authority) -> bool {
+    let host = authority.host();
+    let named = authority.as_str().rsplit('@').next();
+    !host.is_empty() && (named == Some(host) || authority.port_u16().is_some())
 }
 
 /// A query may hold a key, and an error goes into logs.
@@ -94,18 +111,17 @@ fn without_query(text: &str) -> &str {
     text.split_once(['?', '#']).map_or(text, |(before, _)| before)
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let Some(host) = url.host_str() else {
-        return false;
-    };
+fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
     let address = host
         .trim_start_matches('[')
         .trim_end_matches(']')
         .parse::<std::net::IpAddr>();
-    match address {
-        Ok(address) => address.is_loopback(),
-        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    if let Ok(address) = address {
+        return address.is_loopback();
     }
+    let host = host.to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
 }
 
 impl fmt::Debug for BaseUrl {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use crate::answer::{self, CallData, Failure, Reading};
-use crate::base_url::{BaseUrl, CallUrls};
+use crate::base_url::BaseUrl;
 use crate::codes::{QUOTA_USED_UP, Replay};
 use crate::deadline::{Time, TimeLimit};
 use crate::error::{Error, ErrorKind, Station};
@@ -39,7 +39,6 @@ pub(crate) struct Core {
     pub(crate) order: Order,
     pub(crate) limits: Limits,
     pub(crate) base_url: BaseUrl,
-    pub(crate) urls: CallUrls,
 }
 
 /// A call on its way: checked, and with its place among the calls on its chat.
@@ -375,15 +374,15 @@ impl Way<'_> {
     /// The request of one part. Made anew for each attempt, as a replay is rare and a clone of all of it costs
     /// every call.
     fn request(&self, user_ids: &[String], token: &Token) -> Result<Outgoing, Error> {
-        let url = self
+        let uri = self
             .core
-            .urls
-            .of(self.target, self.user_id_type)
+            .base_url
+            .call(self.target, self.user_id_type)
             .ok_or_else(unsendable)?;
         let body = self.body(user_ids).map_err(|_| unsendable())?;
         Ok(Outgoing {
             method: Method::PATCH,
-            url,
+            uri,
             authorization: Some(token.header()),
             body,
         })

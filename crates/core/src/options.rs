@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::Url;
+use http::uri::Authority;
+use http::{HeaderValue, Uri};
+use hyper_util::client::proxy::matcher::Matcher;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
-use crate::base_url::{BaseUrl, CallUrls};
+use crate::base_url::{BaseUrl, is_host};
 use crate::call::Core;
 use crate::client::Client;
 use crate::error::Error;
@@ -20,7 +22,7 @@ use crate::secret;
 use crate::token::fetch::{Endpoints, Identity, SelfBuiltApp, Source, StoreApp};
 use crate::token::{TokenProvider, Tokens};
 use crate::transport::Transport;
-use crate::transport::reqwest::Reqwest;
+use crate::transport::hyper::Hyper;
 
 /// The platform in China; `https://open.larksuite.com` is the one elsewhere (FACTS: hosts).
 const DEFAULT_BASE_URL: &str = "https://open.feishu.cn";
@@ -103,9 +105,9 @@ pub(crate) struct Limits {
 /// How the platform is reached.
 pub(crate) struct Network {
     pub(crate) base_url: BaseUrl,
-    pub(crate) proxy: Option<reqwest::Proxy>,
+    pub(crate) proxy: Option<Matcher>,
     pub(crate) ca_certs: Option<PathBuf>,
-    pub(crate) user_agent: String,
+    pub(crate) user_agent: HeaderValue,
     pub(crate) connect_timeout: Duration,
 }
 
@@ -330,7 +332,7 @@ impl ClientBuilder {
         };
         let transport = match self.transport {
             Some(transport) => transport,
-            None => Arc::new(Reqwest::new(&network)?),
+            None => Arc::new(Hyper::new(&network)?),
         };
         let Network { base_url, .. } = network;
         let endpoints = Endpoints {
@@ -349,7 +351,6 @@ impl ClientBuilder {
             quota,
             order: Order::default(),
             limits,
-            urls: CallUrls::new(&base_url),
             base_url,
         }))
     }
@@ -458,31 +459,41 @@ fn quota(pacing: Pacing, shared: Option<QuotaHandle>) -> Result<Option<QuotaHand
 }
 
 /// The value is not shown: it may hold a password.
-fn proxy(proxy: &SecretString) -> Result<reqwest::Proxy, Error> {
-    let expected = "a URL like http://host:port or http://user:password@host:port";
-    let invalid = || Error::invalid_input("proxy", "not a proxy's URL", expected);
-    let url = Url::parse(proxy.expose_secret()).map_err(|_| invalid())?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(invalid());
+fn proxy(proxy: &SecretString) -> Result<Matcher, Error> {
+    let proxy = proxy.expose_secret();
+    let is_proxy = proxy.parse::<Uri>().is_ok_and(|uri| {
+        let is_spoken = [Some("http"), Some("https")].contains(&uri.scheme_str());
+        // A password's own @, / or # would end it, and what follows be taken for the host.
+        let is_whole = |authority: &Authority| {
+            let ats = authority.as_str().matches('@').count();
+            is_host(authority) && ats < 2 && ats == proxy.matches('@').count()
+        };
+        is_spoken && uri.authority().is_some_and(is_whole)
+    });
+    if is_proxy {
+        return Ok(Matcher::builder().all(proxy).build());
     }
-    reqwest::Proxy::all(url).map_err(|_| invalid())
+    Err(Error::invalid_input(
+        "proxy",
+        "not a proxy's URL",
+        "a URL like http://host:port or http://user:password@host:port, with %40 for an @ in the password",
+    ))
 }
 
-fn user_agent(suffix: Option<&str>) -> Result<String, Error> {
+fn user_agent(suffix: Option<&str>) -> Result<HeaderValue, Error> {
     let own = concat!("feishu-feed-card/", env!("CARGO_PKG_VERSION"));
-    match suffix {
-        None => Ok(own.to_owned()),
-        Some(suffix)
-            if !suffix.trim().is_empty() && suffix.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) =>
-        {
-            Ok(format!("{own} {suffix}"))
-        }
-        Some(suffix) => Err(Error::invalid_input(
+    let Some(suffix) = suffix else {
+        return Ok(HeaderValue::from_static(own));
+    };
+    let is_plain = !suffix.trim().is_empty() && suffix.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
+    let value = HeaderValue::try_from(format!("{own} {suffix}")).ok();
+    value.filter(|_| is_plain).ok_or_else(|| {
+        Error::invalid_input(
             "user_agent",
             shown(suffix),
             "printable ASCII, such as `my-bot/1.0`",
-        )),
-    }
+        )
+    })
 }
 
 impl fmt::Debug for ClientBuilder {

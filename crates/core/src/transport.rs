@@ -1,4 +1,4 @@
-//! How a request leaves and an answer comes back. Two users: `reqwest`, and in tests the
+//! How a request leaves and an answer comes back. Two users: `hyper`, and in tests the
 //! stand-in platform's model called directly, without a socket.
 
 use std::error::Error as StdError;
@@ -7,20 +7,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use ::reqwest::Url;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderValue, Method, Response, Uri};
 
-pub(crate) mod reqwest;
+mod connect;
+pub(crate) mod hyper;
 
 /// A transport's pending answer.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
 
-/// One request, with a body of JSON. Not of the crate `http`, whose URI would be parsed only to be made of a URL.
+/// One request, with a body of JSON.
 #[derive(Debug)]
 pub struct Outgoing {
     pub method: Method,
-    pub url: Url,
+    pub uri: Uri,
     pub authorization: Option<HeaderValue>,
     pub body: Bytes,
 }
