@@ -1,6 +1,7 @@
 //! Where the platform is, and what is found there.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
 use http::Uri;
@@ -12,16 +13,16 @@ use crate::input::{Target, UserIdType, filled, shown};
 /// A checked `base_url`.
 #[derive(Clone)]
 pub(crate) struct BaseUrl {
-    /// Without a trailing slash.
-    text: String,
-    /// Its host and scheme; the path is that of no call.
     uri: Uri,
-    /// The path in front of all of the platform's.
-    prefix: String,
+    /// As it was given, without a trailing slash.
+    text: String,
 }
 
 /// More than any path of ours, with its query.
 const LONGEST_CALL: usize = 256;
+
+/// The longest URL that a request can have.
+const LONGEST_URL: usize = u16::MAX as usize - 1;
 
 impl BaseUrl {
     pub(crate) fn parse(text: &str, allow_http: bool) -> Result<Self, Error> {
@@ -31,16 +32,14 @@ impl BaseUrl {
         if text.contains('@') {
             return Err(invalid("has a user name or password in it".to_owned(), expected));
         }
-        if !text.is_ascii() {
-            let expected = "ASCII: a host of other letters as xn--…, a path of them percent-encoded";
-            return Err(invalid(shown(without_query(text)), expected));
-        }
         if text.contains(['?', '#']) {
             return Err(invalid("has a query or a fragment".to_owned(), expected));
         }
-        let text = text.trim_end_matches('/');
-        // Each URL of a request is longer.
-        let Ok(uri) = Uri::try_from(format!("{text}/{:0LONGEST_CALL$}", 0)) else {
+        if !text.is_ascii() {
+            let expected = "ASCII: a host of other letters as xn--…, a path of them percent-encoded";
+            return Err(invalid(shown(text), expected));
+        }
+        let (Ok(uri), true) = (text.parse::<Uri>(), text.len() + LONGEST_CALL <= LONGEST_URL) else {
             return Err(invalid(shown(text), expected));
         };
         let is_http = uri.scheme() == Some(&Scheme::HTTP);
@@ -53,20 +52,14 @@ impl BaseUrl {
                 "https: over http the token travels readable to everyone; allow_http permits it",
             ));
         }
-        let prefix = uri
-            .path()
-            .rsplit_once('/')
-            .map_or("", |(prefix, _)| prefix)
-            .to_owned();
-        let text = text.to_owned();
-        Ok(Self { text, uri, prefix })
+        let text = text.trim_end_matches('/').to_owned();
+        Ok(Self { uri, text })
     }
 
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Of something there: only its scheme and its host are of use.
     pub(crate) fn uri(&self) -> &Uri {
         &self.uri
     }
@@ -77,9 +70,10 @@ impl BaseUrl {
 
     /// What lies there under a path. `None` where the path is none.
     pub(crate) fn join(&self, path: &[&str]) -> Option<Uri> {
-        let mut whole =
-            String::with_capacity(self.prefix.len() + path.iter().map(|part| part.len()).sum::<usize>());
-        whole.push_str(&self.prefix);
+        let prefix = self.uri.path().trim_end_matches('/');
+        let length = path.iter().map(|part| part.len()).sum::<usize>();
+        let mut whole = String::with_capacity(prefix.len() + length);
+        whole.push_str(prefix);
         whole.extend(path.iter().copied());
         let mut parts = Parts::default();
         parts.scheme = self.uri.scheme().cloned();
@@ -99,16 +93,18 @@ impl BaseUrl {
     }
 }
 
-/// Whether a host is named, and a port that is one, if any: another would be passed over in silence.
+/// Whether a host is named, and a port that is one, if any. `http::Uri` reads a port that is none as if none were
+/// said, and lets brackets stand where no address is in them.
 pub(crate) fn is_host(authority: &Authority) -> bool {
     let host = authority.host();
+    let port = authority.port_u16().map(|port| format!(":{port}"));
+    let is_spelled = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains(['[', ']']),
+    };
     let named = authority.as_str().rsplit('@').next();
-    !host.is_empty() && (named == Some(host) || authority.port_u16().is_some())
-}
-
-/// A query may hold a key, and an error goes into logs.
-fn without_query(text: &str) -> &str {
-    text.split_once(['?', '#']).map_or(text, |(before, _)| before)
+    is_spelled
+        && named.and_then(|named| named.strip_prefix(host)) == Some(port.as_deref().unwrap_or_default())
 }
 
 fn is_loopback(uri: &Uri) -> bool {
@@ -116,7 +112,7 @@ fn is_loopback(uri: &Uri) -> bool {
     let address = host
         .trim_start_matches('[')
         .trim_end_matches(']')
-        .parse::<std::net::IpAddr>();
+        .parse::<IpAddr>();
     if let Ok(address) = address {
         return address.is_loopback();
     }

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::uri::Authority;
 use http::{HeaderValue, Uri};
-use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
@@ -105,7 +104,7 @@ pub(crate) struct Limits {
 /// How the platform is reached.
 pub(crate) struct Network {
     pub(crate) base_url: BaseUrl,
-    pub(crate) proxy: Option<Matcher>,
+    pub(crate) proxy: Option<Intercept>,
     pub(crate) ca_certs: Option<PathBuf>,
     pub(crate) user_agent: HeaderValue,
     pub(crate) connect_timeout: Duration,
@@ -178,8 +177,8 @@ impl ClientBuilder {
         self
     }
 
-    /// An HTTP proxy, `http://user:password@host:port`; else `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`
-    /// say, except for a `base_url` on this machine.
+    /// An HTTP proxy, `http://user:password@host:port`, with the password percent-encoded; else `HTTPS_PROXY`,
+    /// `HTTP_PROXY` and `NO_PROXY` say, except for a `base_url` on this machine.
     pub fn proxy(mut self, proxy: impl Into<String>) -> Self {
         self.proxy = Some(proxy.into().into());
         self
@@ -459,25 +458,32 @@ fn quota(pacing: Pacing, shared: Option<QuotaHandle>) -> Result<Option<QuotaHand
 }
 
 /// The value is not shown: it may hold a password.
-fn proxy(proxy: &SecretString) -> Result<Matcher, Error> {
-    let proxy = proxy.expose_secret();
-    let is_proxy = proxy.parse::<Uri>().is_ok_and(|uri| {
-        let is_spoken = [Some("http"), Some("https")].contains(&uri.scheme_str());
-        // A password's own @, / or # would end it, and what follows be taken for the host.
-        let is_whole = |authority: &Authority| {
-            let ats = authority.as_str().matches('@').count();
-            is_host(authority) && ats < 2 && ats == proxy.matches('@').count()
-        };
-        is_spoken && uri.authority().is_some_and(is_whole)
-    });
-    if is_proxy {
-        return Ok(Matcher::builder().all(proxy).build());
-    }
-    Err(Error::invalid_input(
-        "proxy",
-        "not a proxy's URL",
-        "a URL like http://host:port or http://user:password@host:port, with %40 for an @ in the password",
-    ))
+fn proxy(proxy: &SecretString) -> Result<Intercept, Error> {
+    let text = proxy.expose_secret();
+    let named = text
+        .trim_end_matches('/')
+        .split_once("://")
+        .and_then(|(_, rest)| rest.rsplit('@').next());
+    // A password's own @, / or # would end it, and another host be asked than the one that is meant.
+    let is_as_written = |place: &Uri| {
+        matches!(place.scheme_str(), Some("http" | "https"))
+            && place
+                .authority()
+                .is_some_and(|authority| is_host(authority) && named == Some(authority.as_str()))
+    };
+    Matcher::builder()
+        .all(text)
+        .build()
+        .intercept(&Uri::from_static(DEFAULT_BASE_URL))
+        .filter(|proxy| is_as_written(proxy.uri()))
+        .ok_or_else(|| {
+            Error::invalid_input(
+                "proxy",
+                "not a proxy's URL",
+                "a URL like http://host:port or http://user:password@host:port, with all but letters and digits of \
+                 the password percent-encoded, as %40 for @",
+            )
+        })
 }
 
 fn user_agent(suffix: Option<&str>) -> Result<HeaderValue, Error> {
@@ -486,14 +492,14 @@ fn user_agent(suffix: Option<&str>) -> Result<HeaderValue, Error> {
         return Ok(HeaderValue::from_static(own));
     };
     let is_plain = !suffix.trim().is_empty() && suffix.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
-    let value = HeaderValue::try_from(format!("{own} {suffix}")).ok();
-    value.filter(|_| is_plain).ok_or_else(|| {
-        Error::invalid_input(
+    match HeaderValue::try_from(format!("{own} {suffix}")) {
+        Ok(value) if is_plain => Ok(value),
+        _ => Err(Error::invalid_input(
             "user_agent",
             shown(suffix),
             "printable ASCII, such as `my-bot/1.0`",
-        )
-    })
+        )),
+    }
 }
 
 impl fmt::Debug for ClientBuilder {

@@ -134,8 +134,8 @@ class _BaseClient:
                 `set_app_ticket`.
             base_url: Where the platform is; "https://open.feishu.cn" unless said.
             allow_http: Allows http to a host that is not this machine: the token travels readable to all.
-            proxy: An HTTP proxy, "http://user:password@host:port"; else the environment's usual variables
-                say, except for a `base_url` on this machine.
+            proxy: An HTTP proxy, "http://user:password@host:port", with the password percent-encoded; else
+                the environment's usual variables say, except for a `base_url` on this machine.
             ca_certs: A PEM file with certificates to trust besides the usual ones.
             user_agent: Appended to the client's own User-Agent.
             timeout: How many seconds one call may take with all its replays and waiting; 30 unless said.

@@ -25,6 +25,11 @@ type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_PROBES: u32 = 3;
 
+/// How long what was sent may stay unacknowledged: until then nothing asks, and the system alone would go on
+/// sending it again for a quarter of an hour.
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
 /// Connects within `connect_timeout`: DNS, TCP, the proxy and TLS together.
 #[derive(Clone)]
 pub(super) struct Connector {
@@ -48,6 +53,8 @@ impl Connector {
         tcp.set_keepalive(Some(KEEP_ALIVE));
         tcp.set_keepalive_interval(Some(KEEP_ALIVE));
         tcp.set_keepalive_retries(Some(KEEP_ALIVE_PROBES));
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
         let way = match proxy {
             None => Way::Direct(tcp),
             Some(proxy) => Way::through(proxy, tcp, &tls, platform, user_agent),
@@ -70,7 +77,11 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, platform: Uri) -> Self::Future {
         let connected = tokio::time::timeout(self.timeout, self.connector.call(platform));
-        Box::pin(async move { connected.await? })
+        Box::pin(async move {
+            connected
+                .await
+                .unwrap_or_else(|_| Err("connect_timeout passed".into()))
+        })
     }
 }
 

@@ -13,8 +13,12 @@ use std::time::{Duration, Instant};
 
 use feishu_feed_card::{Client, ClientBuilder, Error, ErrorKind, Outcome, Station};
 use feishu_feed_card_sandbox::{Fault, Reset, Sandbox, World};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 const CHAT: &str = World::EXAMPLE_CHAT;
 const USER: &str = World::EXAMPLE_USER;
@@ -155,6 +159,7 @@ async fn a_handshake_that_never_ends_is_bounded_by_the_connect_timeout() {
     assert_eq!(error.users().not_attempted, [USER], "provably not sent");
     assert!(began.elapsed() < Duration::from_secs(10));
     assert!(std::error::Error::source(&error).is_some());
+    assert!(error.to_string().contains("connect_timeout"), "{error}");
 }
 
 /// As a reference, `//host` names another host: the token must not go there.
@@ -387,13 +392,40 @@ struct Proxy {
 
 impl Proxy {
     async fn start() -> Self {
+        Self::behind(|stream| async { stream }).await
+    }
+
+    /// One that is spoken to over TLS, and its certificate.
+    async fn over_tls() -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .unwrap();
+        let tls = TlsAcceptor::from(Arc::new(config));
+        let proxy = Self::behind(move |stream| {
+            let accepted = tls.accept(stream);
+            async move { accepted.await.unwrap() }
+        });
+        (proxy.await, made.cert.pem())
+    }
+
+    async fn behind<S, F>(accept: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        F: Future<Output = S> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let heard = heads.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(pass_on(stream, heard.clone()));
+                let (accepted, heard) = (accept(stream), heard.clone());
+                tokio::spawn(async move { pass_on(accepted.await, heard).await });
             }
         });
         Self { address, heads }
@@ -405,7 +437,10 @@ impl Proxy {
 }
 
 /// CONNECT becomes a tunnel; of a plain request the absolute form becomes the origin's.
-async fn pass_on(stream: TcpStream, heads: Arc<Mutex<Vec<String>>>) -> std::io::Result<()> {
+async fn pass_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    heads: Arc<Mutex<Vec<String>>>,
+) -> std::io::Result<()> {
     let mut client = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -448,27 +483,28 @@ async fn pass_on(stream: TcpStream, heads: Arc<Mutex<Vec<String>>>) -> std::io::
 #[tokio::test]
 async fn a_proxy_is_used_with_its_password_and_never_shown() {
     let sandbox = Sandbox::builder().https(true).start().unwrap();
-    let proxy = Proxy::start().await;
-    let url = format!("http://me:hunter22@{}", proxy.address);
-    let pem = TempFile::new("proxy-ca.pem", sandbox.ca_pem().unwrap());
-    for base_url in [sandbox.base_url(), sandbox.https_base_url().unwrap()] {
-        let builder = app().base_url(base_url).proxy(&url).ca_certs(&pem.0);
-        assert!(!format!("{builder:?}").contains("hunter22"));
-        let client = builder.build().unwrap();
-        assert!(pin(&client).await.unwrap().ok());
-        assert!(!format!("{client:?}").contains("hunter22"));
+    let plain = Proxy::start().await;
+    let (over_tls, certificate) = Proxy::over_tls().await;
+    let pem = format!("{}{certificate}", sandbox.ca_pem().unwrap());
+    let pem = TempFile::new("proxy-ca.pem", &pem);
+    for (scheme, proxy) in [("http", &plain), ("https", &over_tls)] {
+        let url = format!("{scheme}://me:hunter22@{}", proxy.address);
+        for base_url in [sandbox.base_url(), sandbox.https_base_url().unwrap()] {
+            let builder = app().base_url(base_url).proxy(&url).ca_certs(&pem.0);
+            assert!(!format!("{builder:?}").contains("hunter22"));
+            let client = builder.build().unwrap();
+            assert!(pin(&client).await.unwrap().ok());
+            assert!(!format!("{client:?}").contains("hunter22"));
+        }
+        let heads = proxy.heads();
+        let begins = |with: &str| heads.iter().any(|head| head.starts_with(with));
+        assert!(begins("PATCH http://") && begins("CONNECT "), "{heads:?}");
+        // "me:hunter22"
+        assert!(
+            heads.iter().all(|head| head.contains("Basic bWU6aHVudGVyMjI=")),
+            "{heads:?}"
+        );
     }
-    let heads = proxy.heads();
-    assert!(
-        heads.iter().any(|head| head.starts_with("PATCH http://")),
-        "{heads:?}"
-    );
-    assert!(heads.iter().any(|head| head.starts_with("CONNECT ")), "{heads:?}");
-    // "me:hunter22"
-    assert!(
-        heads.iter().all(|head| head.contains("Basic bWU6aHVudGVyMjI=")),
-        "{heads:?}"
-    );
 
     let gone = TcpListener::bind("127.0.0.1:0")
         .await
