@@ -572,7 +572,8 @@ impl Trace {
             ErrorKind::DeadlineExceeded,
             format!("the attempt_timeout passed ({})", doing(station)),
         )
-        .with_station(station);
+        .with_station(station)
+        .with_hint("Call again, or give attempts more time: setting the same state twice does no harm");
         Failure {
             error,
             replay: Replay::Backoff,

@@ -178,7 +178,7 @@ impl ClientBuilder {
     }
 
     /// An HTTP proxy, `http://user:password@host:port`, with the password percent-encoded; else `HTTPS_PROXY`,
-    /// `HTTP_PROXY` and `NO_PROXY` say, except for a `base_url` on this machine.
+    /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say, except for a `base_url` on this machine.
     pub fn proxy(mut self, proxy: impl Into<String>) -> Self {
         self.proxy = Some(proxy.into().into());
         self

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, EnterGuard, Runtime};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 
 use crate::process::PerProcess;
 
@@ -83,8 +83,15 @@ impl Engine {
     }
 
     /// Runs a future on this thread.
+    ///
+    /// Nobody may have driven since the last blocking call, and a request that goes out on a connection whose
+    /// end lies unread is lost: one turn hears what the system has to tell, the next runs what that wakes.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.runtime.block_on(future)
+        self.runtime.block_on(async {
+            yield_now().await;
+            yield_now().await;
+            future.await
+        })
     }
 
     /// What is made or dropped while this is held may spawn and set timers.

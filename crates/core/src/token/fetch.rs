@@ -134,10 +134,11 @@ impl Source {
         };
         Box::pin(async move {
             let fetched = timeout_at(until, fetching).await.unwrap_or_else(|_| {
-                Err(Error::new(
+                let error = Error::new(
                     ErrorKind::DeadlineExceeded,
                     "fetching the token took longer than the timeout",
-                ))
+                );
+                Err(error.with_hint("Give the call a longer timeout, or call again"))
             });
             fetched.map_err(|error| error.with_station(Station::Token))
         })

@@ -15,6 +15,7 @@ use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
 use tower_service::Service;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -78,11 +79,20 @@ impl Service<Uri> for Connector {
     fn call(&mut self, platform: Uri) -> Self::Future {
         let connected = tokio::time::timeout(self.timeout, self.connector.call(platform));
         Box::pin(async move {
-            connected
-                .await
-                .unwrap_or_else(|_| Err("connect_timeout passed".into()))
+            match connected.await {
+                Ok(Err(error)) if !is_timeout(&*error) => Err(error),
+                Ok(Ok(connection)) => Ok(connection),
+                _ => Err("connect_timeout passed".into()),
+            }
         })
     }
+}
+
+/// Whether the last address had no more time, which is told of TCP as one of its own errors.
+fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<Elapsed>)
+        || error.source().is_some_and(is_timeout)
 }
 
 /// What lies between us and the platform.

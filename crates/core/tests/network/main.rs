@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use feishu_feed_card::{Client, ClientBuilder, Error, ErrorKind, Outcome, Station};
 use feishu_feed_card_sandbox::{Fault, Reset, Sandbox, World};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
@@ -138,28 +138,40 @@ async fn a_timeout_is_kept_and_says_where() {
     assert_eq!(error.users().unknown, [USER]);
 }
 
-/// A port that takes connections into its backlog and never answers.
 #[tokio::test]
-async fn a_handshake_that_never_ends_is_bounded_by_the_connect_timeout() {
+async fn a_connection_that_is_not_made_is_bounded_by_the_connect_timeout() {
+    // Takes connections into its backlog and never speaks TLS.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = silent.local_addr().unwrap();
-    let client = Client::builder()
-        .tenant_access_token("t-1")
-        .base_url(format!("https://{address}"))
-        .connect_timeout(Duration::from_millis(100))
-        .max_retries(0)
-        .build()
-        .unwrap();
-    let began = Instant::now();
-    let error = pin(&client).await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.station()),
-        (ErrorKind::ConnectionFailed, Some(Station::Connect))
-    );
-    assert_eq!(error.users().not_attempted, [USER], "provably not sent");
-    assert!(began.elapsed() < Duration::from_secs(10));
-    assert!(std::error::Error::source(&error).is_some());
-    assert!(error.to_string().contains("connect_timeout"), "{error}");
+    // Has no room in its backlog.
+    let full = TcpSocket::new_v4().unwrap();
+    full.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let full = full.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    let filling: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(TcpStream::connect(address)))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for server in [&silent, &full] {
+        let address = server.local_addr().unwrap();
+        let client = Client::builder()
+            .tenant_access_token("t-1")
+            .base_url(format!("https://{address}"))
+            .connect_timeout(Duration::from_millis(100))
+            .max_retries(0)
+            .build()
+            .unwrap();
+        let began = Instant::now();
+        let error = pin(&client).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.station()),
+            (ErrorKind::ConnectionFailed, Some(Station::Connect))
+        );
+        assert_eq!(error.users().not_attempted, [USER], "provably not sent");
+        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(std::error::Error::source(&error).is_some());
+        assert!(error.to_string().contains("connect_timeout"), "{error}");
+    }
+    drop(filling);
 }
 
 /// As a reference, `//host` names another host: the token must not go there.
