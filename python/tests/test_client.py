@@ -153,33 +153,34 @@ def test_a_connection_closed_between_calls_is_noticed(feishu_sandbox: Sandbox):
 
 
 def test_a_connection_closed_a_moment_ago_is_noticed():
-    closed = threading.Event()
+    answered, closed = threading.Event(), threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     body = b'{"time_sensitive":true,"user_ids":["ou_1"]}'
     answer = b'{"code":0,"data":{}}'
 
     def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
+        for _ in range(20):
+            connection, _ = listener.accept()
             with connection, connection.makefile("rb") as request:
                 while request.readline().strip():
                     pass
                 request.read(len(body))
                 connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(answer), answer))
+                answered.wait(10)
+                answered.clear()
             closed.set()
 
-    threading.Thread(target=serve, daemon=True).start()
+    server = threading.Thread(target=serve, daemon=True)
+    server.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with Client(tenant_access_token="t-1", base_url=url, max_retries=0) as client:
+    with listener, Client(tenant_access_token="t-1", base_url=url, max_retries=0) as client:
         for _ in range(20):
             # Sooner than the thread that looks after connections between calls.
             assert client.set_time_sensitive("oc_1", ["ou_1"], True).ok
+            answered.set()
             assert closed.wait(10)
             closed.clear()
-    listener.close()
+        server.join(10)
 
 
 def test_a_token_is_renewed_between_calls(feishu_sandbox: Sandbox):
