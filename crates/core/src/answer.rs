@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::codes::{self, Replay};
-use crate::error::{Error, ErrorKind, FieldViolation, PermissionViolation, Station};
+use crate::error::{ConnectionReason, Error, ErrorKind, FieldViolation, PermissionViolation, Station};
 use crate::outcome::FailedUserReason;
 use crate::secret::{self, Mask};
-use crate::transport::TransportError;
+use crate::transport::{Fault, Peer, TransportError, causes};
 
 /// The content type of every request (the platform's page).
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -428,26 +428,29 @@ fn specific_hint(permission: &[PermissionViolation], fields: &[FieldViolation]) 
 /// A transport's failure, in the form of an answer's.
 pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
     let (error, replay) = match error {
-        TransportError::Connect(source) => (
-            Error::new(
-                ErrorKind::ConnectionFailed,
-                format!("no connection: {}", innermost(&*source)),
-            )
-            .with_station(Station::Connect)
-            .with_hint("Check base_url, DNS, the proxy and ca_certs")
-            .with_source(source),
-            Replay::Backoff,
-        ),
-        TransportError::Broken(source) => (
-            Error::new(
-                ErrorKind::ConnectionFailed,
-                format!("the connection broke: {}", innermost(&*source)),
-            )
-            .with_station(if was_sent { Station::Answer } else { Station::Send })
-            .with_hint("Call again: setting the same state twice does no harm")
-            .with_source(source),
-            Replay::Backoff,
-        ),
+        TransportError::Connect(fault) => {
+            let error = connection_failed("no connection", fault).with_station(Station::Connect);
+            let replay = if error.retryable() {
+                Replay::Backoff
+            } else {
+                Replay::No
+            };
+            (error, replay)
+        }
+        TransportError::Broken(fault) => {
+            let station = if was_sent { Station::Answer } else { Station::Send };
+            let error = connection_failed("the connection broke", fault).with_station(station);
+            let replay = if error.retryable() {
+                Replay::Backoff
+            } else {
+                Replay::No
+            };
+            (error, replay)
+        }
+        TransportError::Unprocessed(fault) => {
+            let error = connection_failed("the server did not process the request", fault);
+            (error.with_station(Station::Send), Replay::Resend)
+        }
         TransportError::TooLarge(status) => {
             let why = format!("the answer is larger than {MOST_BYTES} bytes");
             let (kind, replay, hint) = by_status(status);
@@ -467,12 +470,62 @@ pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
     }
 }
 
-/// The cause that says something: the outer ones only repeat that a request failed.
-fn innermost<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
-    while let Some(source) = error.source() {
-        error = source;
+fn connection_failed(what: &str, fault: Fault) -> Error {
+    let Fault { reason, peer, source } = fault;
+    let cause = innermost(&*source);
+    let message = match &peer {
+        Some(Peer::Host(host)) => format!("{what} ({host}): {cause}"),
+        Some(Peer::Proxy(proxy)) => format!("{what} (proxy {proxy}): {cause}"),
+        None => format!("{what}: {cause}"),
+    };
+    Error::new(ErrorKind::ConnectionFailed, message)
+        .with_reason(reason)
+        .with_hint(connection_hint(reason, peer.as_ref()))
+        .with_source(source)
+}
+
+fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> &'static str {
+    use ConnectionReason as Reason;
+
+    match (reason, peer) {
+        (
+            Some(Reason::Dns | Reason::Refused | Reason::Unreachable | Reason::Timeout),
+            Some(Peer::Proxy(_)),
+        ) => {
+            "Check host and port of the proxy: the option proxy, or the environment variable HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
+        }
+        (Some(Reason::Dns), _) => "Check the host in base_url and this machine's DNS",
+        (Some(Reason::Refused), _) => {
+            "Check host and port in base_url, and whether a firewall refuses the connection"
+        }
+        (Some(Reason::Unreachable), _) => "Check this machine's network and the host in base_url",
+        (Some(Reason::Timeout), _) => {
+            "Check base_url, and whether a firewall drops the connection or a proxy is needed to reach the platform"
+        }
+        (Some(Reason::TlsUntrusted), _) => {
+            "If a proxy or gateway inspects TLS, give its CA certificate with ca_certs, or with the environment variable SSL_CERT_FILE or (Node.js) NODE_EXTRA_CA_CERTS"
+        }
+        (Some(Reason::TlsExpired), _) => {
+            "Check this machine's clock; if it is right, the certificate has to be renewed"
+        }
+        (Some(Reason::TlsName), _) => "Check the host in base_url: the certificate is for another name",
+        (Some(Reason::Tls), _) => "Check that base_url and the proxy speak TLS on this port",
+        (Some(Reason::Proxy), _) => {
+            "Check the proxy's port and kind, and whether it permits connections to the platform"
+        }
+        (Some(Reason::ProxyAuth), _) => {
+            "Check user name and password of the proxy, percent-encoded in its URL"
+        }
+        (Some(Reason::Closed), _) => "Call again: setting the same state twice does no harm",
+        (None, _) => {
+            "Call again later; if it persists, check the process's limits of file descriptors and threads"
+        }
     }
-    error
+}
+
+/// The cause that says something: the outer ones only repeat that a request failed.
+fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    causes(error).last().unwrap_or(error)
 }
 
 #[cfg(test)]

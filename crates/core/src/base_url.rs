@@ -1,11 +1,9 @@
-//! Where the platform is, and what is found there.
+//! Where the platform is, and the URLs of its endpoints.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use bytes::Bytes;
-use http::Uri;
-use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use reqwest::Url;
 
 use crate::error::Error;
 use crate::input::{Target, UserIdType, filled, shown};
@@ -13,15 +11,15 @@ use crate::input::{Target, UserIdType, filled, shown};
 /// A checked `base_url`.
 #[derive(Clone)]
 pub(crate) struct BaseUrl {
-    uri: Uri,
+    url: Url,
     /// As it was given, without a trailing slash.
     text: String,
 }
 
-/// More than any path of ours, with its query.
+/// Longer than any path of ours with its query.
 const LONGEST_CALL: usize = 256;
 
-/// The longest URL that a request can have.
+/// The longest URL that `http::Uri` holds.
 const LONGEST_URL: usize = u16::MAX as usize - 1;
 
 impl BaseUrl {
@@ -39,85 +37,98 @@ impl BaseUrl {
             let expected = "ASCII: a host of other letters as xn--…, a path of them percent-encoded";
             return Err(invalid(shown(text), expected));
         }
-        let (Ok(uri), true) = (text.parse::<Uri>(), text.len() + LONGEST_CALL <= LONGEST_URL) else {
+        // `Url` corrects what a browser would: it drops line breaks, and finds a host after a third slash.
+        let is_plain = !text.contains(|letter: char| letter.is_control() || letter == ' ')
+            && text
+                .split_once("://")
+                .is_some_and(|(_, rest)| !rest.starts_with('/'));
+        let Ok(url) = Url::parse(text) else {
             return Err(invalid(shown(text), expected));
         };
-        let is_http = uri.scheme() == Some(&Scheme::HTTP);
-        if !(is_http || uri.scheme() == Some(&Scheme::HTTPS)) || !uri.authority().is_some_and(is_host) {
+        let is_right = is_plain
+            && matches!(url.scheme(), "http" | "https")
+            && url.host_str().is_some_and(is_plain_host)
+            && url.as_str().len() + LONGEST_CALL <= LONGEST_URL
+            && url.as_str().parse::<http::Uri>().is_ok();
+        if !is_right {
             return Err(invalid(shown(text), expected));
         }
-        if is_http && !allow_http && !is_loopback(&uri) {
+        let text = text.trim_end_matches('/').to_owned();
+        let base_url = Self { url, text };
+        if base_url.is_http() && !allow_http && !base_url.is_loopback() {
             return Err(invalid(
-                shown(text),
+                shown(&base_url.text),
                 "https: over http the token travels readable to everyone; allow_http permits it",
             ));
         }
-        let text = text.trim_end_matches('/').to_owned();
-        Ok(Self { uri, text })
+        Ok(base_url)
     }
 
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
-    pub(crate) fn uri(&self) -> &Uri {
-        &self.uri
+    pub(crate) fn is_http(&self) -> bool {
+        self.url.scheme() == "http"
     }
 
+    /// Without the brackets of an IPv6 address.
+    pub(crate) fn host(&self) -> &str {
+        let host = self.url.host_str().unwrap_or_default();
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.url.port_or_known_default()
+    }
+
+    /// Host and port, as an error names them; without the scheme's own port.
+    pub(crate) fn place(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        self.url
+            .port()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// Whether the host is this machine. A name is so only if it resolves to this machine, which is checked when it is
+    /// resolved.
     pub(crate) fn is_loopback(&self) -> bool {
-        is_loopback(&self.uri)
+        is_loopback_host(self.host())
     }
 
-    /// What lies there under a path. `None` where the path is none.
-    pub(crate) fn join(&self, path: &[&str]) -> Option<Uri> {
-        let prefix = self.uri.path().trim_end_matches('/');
-        let length = path.iter().map(|part| part.len()).sum::<usize>();
-        let mut whole = String::with_capacity(prefix.len() + length);
-        whole.push_str(prefix);
-        whole.extend(path.iter().copied());
-        let mut parts = Parts::default();
-        parts.scheme = self.uri.scheme().cloned();
-        parts.authority = self.uri.authority().cloned();
-        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(whole)).ok()?);
-        Uri::from_parts(parts).ok()
+    /// The URL of a path below the base URL.
+    pub(crate) fn join(&self, path: &str) -> Url {
+        // Set and not joined: `//host` would name another host.
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}{path}", self.url.path().trim_end_matches('/')));
+        url
     }
 
-    /// Of the one call that this library is for.
-    pub(crate) fn call(&self, target: &Target, kind: UserIdType) -> Option<Uri> {
-        self.join(&[
-            "/open-apis/im/v2/feed_cards/",
-            target.segment(),
-            "?user_id_type=",
-            kind.as_str(),
-        ])
+    /// The URL of the one call that this library is for.
+    pub(crate) fn call(&self, target: &Target, kind: UserIdType) -> Url {
+        let mut url = self.join(&format!("/open-apis/im/v2/feed_cards/{}", target.segment()));
+        url.set_query(Some(&format!("user_id_type={kind}")));
+        url
     }
 }
 
-/// Whether a host is named, and a port that is one, if any. `http::Uri` reads a port that is none as if none were
-/// said, and lets brackets stand where no address is in them.
-pub(crate) fn is_host(authority: &Authority) -> bool {
-    let host = authority.host();
-    let port = authority.port_u16().map(|port| format!(":{port}"));
-    let is_spelled = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && !host.contains(['[', ']']),
-    };
-    let named = authority.as_str().rsplit('@').next();
-    is_spelled
-        && named.and_then(|named| named.strip_prefix(host)) == Some(port.as_deref().unwrap_or_default())
+/// Whether a host that `Url` has read is an address or a name, and not a template such as `{{host}}`.
+pub(crate) fn is_plain_host(host: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    !host.is_empty() && (host.starts_with('[') || host.bytes().all(is_letter))
 }
 
-fn is_loopback(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default();
-    let address = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse::<IpAddr>();
-    if let Ok(address) = address {
+pub(crate) fn is_loopback_host(host: &str) -> bool {
+    if let Some(address) = address(host) {
         return address.is_loopback();
     }
-    let host = host.to_ascii_lowercase();
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
     host == "localhost" || host.ends_with(".localhost")
+}
+
+/// The address that a host is, with or without brackets.
+pub(crate) fn address(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 impl fmt::Debug for BaseUrl {

@@ -374,15 +374,11 @@ impl Way<'_> {
     /// The request of one part. Made anew for each attempt, as a replay is rare and a clone of all of it costs
     /// every call.
     fn request(&self, user_ids: &[String], token: &Token) -> Result<Outgoing, Error> {
-        let uri = self
-            .core
-            .base_url
-            .call(self.target, self.user_id_type)
-            .ok_or_else(unsendable)?;
+        let url = self.core.base_url.call(self.target, self.user_id_type);
         let body = self.body(user_ids).map_err(|_| unsendable())?;
         Ok(Outgoing {
             method: Method::PATCH,
-            uri,
+            url,
             authorization: Some(token.header()),
             body,
         })

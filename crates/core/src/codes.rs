@@ -12,6 +12,8 @@ pub(crate) enum Replay {
     NewToken,
     /// After a wait, within bounds.
     Backoff,
+    /// At once: the server has proved that it did not process the request.
+    Resend,
     /// Like `Backoff`, and everyone on this client waits: the frequency limit is the app's.
     Pause,
 }

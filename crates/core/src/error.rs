@@ -97,6 +97,79 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// Why there is no connection, or why it broke: whose fault it is, and what to check.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), feishu_feed_card::Error> {
+/// use feishu_feed_card::{Client, ConnectionReason};
+///
+/// let client = Client::builder().app("cli_…", "secret").base_url("https://nowhere.invalid").max_retries(0).build()?;
+/// let error = client.set_time_sensitive("oc_679eaeb583654bff73fefcc6e6371370", ["ou_1"], true).await.unwrap_err();
+/// assert_eq!(error.reason(), Some(ConnectionReason::Dns));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionReason {
+    /// The host name of the platform or the proxy cannot be resolved.
+    Dns,
+    /// The host refuses connections on this port.
+    Refused,
+    /// No route to the host, or a firewall of this machine forbids it.
+    Unreachable,
+    /// The host does not answer, or a connection went silent.
+    Timeout,
+    /// The server's certificate has an unknown issuer, or is otherwise not trusted. Not retried.
+    TlsUntrusted,
+    /// The server's certificate has expired or is not valid yet. Not retried.
+    TlsExpired,
+    /// The server's certificate is for another host name. Not retried.
+    TlsName,
+    /// Another failure of the TLS handshake.
+    Tls,
+    /// The proxy does not make the connection.
+    Proxy,
+    /// The proxy refuses the user name and password, or wants some. Not retried: repeating a wrong password can lock an
+    /// account.
+    ProxyAuth,
+    /// The other end closed the connection.
+    Closed,
+}
+
+impl ConnectionReason {
+    /// The reason's name in every language's data: `"dns"`, `"tls_untrusted"`, …
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::TlsUntrusted => "tls_untrusted",
+            Self::TlsExpired => "tls_expired",
+            Self::TlsName => "tls_name",
+            Self::Tls => "tls",
+            Self::Proxy => "proxy",
+            Self::ProxyAuth => "proxy_auth",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Whether the same call may succeed later without any change.
+    pub const fn retryable(self) -> bool {
+        !matches!(
+            self,
+            Self::TlsUntrusted | Self::TlsExpired | Self::TlsName | Self::ProxyAuth
+        )
+    }
+}
+
+impl fmt::Display for ConnectionReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Where on a call's way something happened.
 ///
 /// ```
@@ -213,6 +286,7 @@ struct Detail {
     retry_after: Option<Duration>,
     attempts: u32,
     station: Option<Station>,
+    reason: Option<ConnectionReason>,
     hint: Option<Cow<'static, str>>,
     permission_violations: Vec<PermissionViolation>,
     field_violations: Vec<FieldViolation>,
@@ -264,6 +338,11 @@ impl Error {
 
     pub(crate) fn with_station(mut self, station: Station) -> Self {
         self.0.station = Some(station);
+        self
+    }
+
+    pub(crate) fn with_reason(mut self, reason: Option<ConnectionReason>) -> Self {
+        self.0.reason = reason;
         self
     }
 
@@ -365,7 +444,7 @@ impl Error {
 
     /// Whether the same call may succeed later without anything being changed.
     pub fn retryable(&self) -> bool {
-        self.kind().retryable()
+        self.kind().retryable() && self.0.reason.is_none_or(ConnectionReason::retryable)
     }
 
     /// How long to wait before the call has a chance, where that is known.
@@ -381,6 +460,12 @@ impl Error {
     /// Where on its way the call failed.
     pub fn station(&self) -> Option<Station> {
         self.0.station
+    }
+
+    /// Why there was no connection, or why it broke; only of a [`ConnectionFailed`](ErrorKind::ConnectionFailed), and
+    /// `None` where nothing is wrong with the connection, as where the process has no file descriptor left.
+    pub fn reason(&self) -> Option<ConnectionReason> {
+        self.0.reason
     }
 
     /// What to do, in one sentence.
@@ -451,6 +536,7 @@ impl fmt::Debug for Error {
             http_status,
             log_id,
             station,
+            reason,
             retry_after,
             hint
         );

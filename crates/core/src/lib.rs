@@ -42,13 +42,12 @@ mod retry;
 mod secret;
 #[cfg(test)]
 mod simulation;
-mod tls;
 mod token;
 #[doc(hidden)]
 pub mod transport;
 
 pub use client::{Client, SetTimeSensitive};
-pub use error::{Error, ErrorKind, FieldViolation, PermissionViolation, Station};
+pub use error::{ConnectionReason, Error, ErrorKind, FieldViolation, PermissionViolation, Station};
 pub use input::{Request, UserIdType};
 pub use many::{Item, Many, Progress, Report, Unfinished};
 pub use options::ClientBuilder;

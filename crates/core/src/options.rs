@@ -1,16 +1,16 @@
 //! A client's options: their defaults, and the checks they pass before a client is made of them.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderValue, Uri};
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
-use crate::base_url::{BaseUrl, is_host};
+use crate::base_url::BaseUrl;
 use crate::call::Core;
 use crate::client::Client;
 use crate::error::Error;
@@ -21,7 +21,8 @@ use crate::secret;
 use crate::token::fetch::{Endpoints, Identity, SelfBuiltApp, Source, StoreApp};
 use crate::token::{TokenProvider, Tokens};
 use crate::transport::Transport;
-use crate::transport::hyper::Hyper;
+use crate::transport::http::Http;
+use crate::transport::proxy::ProxyOption;
 
 /// The platform in China; `https://open.larksuite.com` is the one elsewhere (FACTS: hosts).
 const DEFAULT_BASE_URL: &str = "https://open.feishu.cn";
@@ -58,8 +59,10 @@ pub struct ClientBuilder {
     token_provider: Option<Arc<dyn TokenProvider>>,
     base_url: Option<String>,
     allow_http: bool,
-    proxy: Option<SecretString>,
+    proxy: ProxyOption,
     ca_certs: Option<PathBuf>,
+    extra_ca_certs: Option<(&'static str, OsString)>,
+    http_client: Option<reqwest::Client>,
     user_agent: Option<String>,
     timeout: Option<Duration>,
     connect_timeout: Option<Duration>,
@@ -104,10 +107,15 @@ pub(crate) struct Limits {
 /// How the platform is reached.
 pub(crate) struct Network {
     pub(crate) base_url: BaseUrl,
-    pub(crate) proxy: Option<Intercept>,
+    pub(crate) allow_http: bool,
+    pub(crate) proxy: ProxyOption,
     pub(crate) ca_certs: Option<PathBuf>,
+    /// Of an environment variable, with its name.
+    pub(crate) extra_ca_certs: Option<(&'static str, OsString)>,
+    pub(crate) http_client: Option<reqwest::Client>,
     pub(crate) user_agent: HeaderValue,
     pub(crate) connect_timeout: Duration,
+    pub(crate) late_arrival: Duration,
 }
 
 impl ClientBuilder {
@@ -177,10 +185,49 @@ impl ClientBuilder {
         self
     }
 
-    /// An HTTP proxy, `http://user:password@host:port`, with the password percent-encoded; else `HTTPS_PROXY`,
-    /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say, except for a `base_url` on this machine.
+    /// A proxy: `http://user:password@host:port` with the password percent-encoded, or `https`, `socks5h` (the proxy
+    /// resolves names; also spelled `socks`), `socks5`, `socks4a` or `socks4` instead of `http`.
+    ///
+    /// Default: the environment variables `HTTPS_PROXY` (`HTTP_PROXY` for an http `base_url`), `ALL_PROXY` and `NO_PROXY`,
+    /// and on macOS and Windows, if none of them is set, the system's settings. A `base_url` on this machine uses none.
     pub fn proxy(mut self, proxy: impl Into<String>) -> Self {
-        self.proxy = Some(proxy.into().into());
+        self.proxy = ProxyOption::Url(proxy.into().into());
+        self
+    }
+
+    /// Uses no proxy, whatever the environment and the system say.
+    pub fn no_proxy(mut self) -> Self {
+        self.proxy = ProxyOption::Off;
+        self
+    }
+
+    /// Uses the caller's own [`reqwest::Client`], for a resolver, client certificates or a TLS provider of its own. It
+    /// replaces [`proxy`](Self::proxy), [`no_proxy`](Self::no_proxy), [`ca_certs`](Self::ca_certs) and
+    /// [`connect_timeout`](Self::connect_timeout), which cannot be given beside it.
+    ///
+    /// The client's promises hold only if it has these settings:
+    /// - `redirect(Policy::none())`: a redirect would carry the token to another host.
+    /// - `retry(retry::never())`: hidden retries would exceed the quota.
+    /// - `tcp_user_timeout` below [`late_arrival`](Self::late_arrival) (4.5 s for the default; Linux and Android): otherwise a
+    ///   request that was given up may be delivered after the opposite call.
+    /// - `http2_keep_alive_interval` and `http2_keep_alive_timeout` (3 s each): otherwise a silent HTTP/2 connection fails
+    ///   every call that uses it.
+    /// - `pool_idle_timeout` below that of the load balancer (30 s), and `connect_timeout` (5 s).
+    /// - `referer(false)`, no cookie store, no `timeout` and no `read_timeout`.
+    /// - `dns_resolver`: the default panics if the process can start no thread.
+    ///
+    /// Such a client is used on every runtime: a call may then wait for a connection that belongs to a runtime which
+    /// nobody drives. Use one [`Client`] for each runtime.
+    pub fn http_client(mut self, client: reqwest::Client) -> Self {
+        self.http_client = Some(client);
+        self
+    }
+
+    /// Certificates that an environment variable names, such as Node's `NODE_EXTRA_CA_CERTS`. A file that cannot be read is
+    /// ignored with a warning.
+    #[doc(hidden)]
+    pub fn extra_ca_certs(mut self, variable: &'static str, path: OsString) -> Self {
+        self.extra_ca_certs = Some((variable, path));
         self
     }
 
@@ -322,16 +369,34 @@ impl ClientBuilder {
             tenant_access_token: self.tenant_access_token,
             token_provider: self.token_provider,
         })?;
+        if self.http_client.is_some() {
+            let beside = [
+                ("proxy", !matches!(self.proxy, ProxyOption::Environment)),
+                ("ca_certs", self.ca_certs.is_some()),
+                ("connect_timeout", self.connect_timeout.is_some()),
+            ];
+            if let Some((name, _)) = beside.into_iter().find(|(_, is_given)| *is_given) {
+                return Err(Error::invalid_input(
+                    name,
+                    "given together with http_client",
+                    "one of them: the HTTP client has its own",
+                ));
+            }
+        }
         let network = Network {
             base_url,
-            proxy: self.proxy.as_ref().map(proxy).transpose()?,
+            allow_http: self.allow_http,
+            proxy: self.proxy,
             ca_certs: self.ca_certs,
+            extra_ca_certs: self.extra_ca_certs,
+            http_client: self.http_client,
             user_agent: user_agent(self.user_agent.as_deref())?,
             connect_timeout,
+            late_arrival: limits.late_arrival,
         };
         let transport = match self.transport {
             Some(transport) => transport,
-            None => Arc::new(Hyper::new(&network)?),
+            None => Arc::new(Http::new(&network)?),
         };
         let Network { base_url, .. } = network;
         let endpoints = Endpoints {
@@ -455,35 +520,6 @@ fn quota(pacing: Pacing, shared: Option<QuotaHandle>) -> Result<Option<QuotaHand
         (Pacing::Limit(limit), None) => Ok(Some(QuotaHandle::new(limit))),
         (Pacing::Off, None) => Ok(None),
     }
-}
-
-/// The value is not shown: it may hold a password.
-fn proxy(proxy: &SecretString) -> Result<Intercept, Error> {
-    let text = proxy.expose_secret();
-    let named = text
-        .trim_end_matches('/')
-        .split_once("://")
-        .and_then(|(_, rest)| rest.rsplit('@').next());
-    // A password's own @, / or # would end it, and another host be asked than the one that is meant.
-    let is_as_written = |place: &Uri| {
-        matches!(place.scheme_str(), Some("http" | "https"))
-            && place
-                .authority()
-                .is_some_and(|authority| is_host(authority) && named == Some(authority.as_str()))
-    };
-    Matcher::builder()
-        .all(text)
-        .build()
-        .intercept(&Uri::from_static(DEFAULT_BASE_URL))
-        .filter(|proxy| is_as_written(proxy.uri()))
-        .ok_or_else(|| {
-            Error::invalid_input(
-                "proxy",
-                "not a proxy's URL",
-                "a URL like http://host:port or http://user:password@host:port, with all but letters and digits of \
-                 the password percent-encoded, as %40 for @",
-            )
-        })
 }
 
 fn user_agent(suffix: Option<&str>) -> Result<HeaderValue, Error> {

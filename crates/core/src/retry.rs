@@ -23,11 +23,16 @@ pub(crate) fn backoff(replays: u32) -> Duration {
 /// replay, and loop.
 const LEAST_PACING: Duration = Duration::from_secs(1);
 
+/// Requests that the server provably did not process are sent again without counting as retries, but a server that never
+/// processes any must not be asked for ever.
+const FREE_RESENDS: u32 = 3;
+
 /// How many replays a call has left, and what they are for.
 #[derive(Debug)]
 pub(crate) struct Replays {
     most: u32,
     used: u32,
+    resent: u32,
     counts_pauses: bool,
 }
 
@@ -36,6 +41,7 @@ impl Replays {
         Self {
             most,
             used: 0,
+            resent: 0,
             counts_pauses,
         }
     }
@@ -50,6 +56,15 @@ impl Replays {
             (Replay::No | Replay::NewToken, _) => None,
             (Replay::Pause, Some(wait)) if self.most > 0 && wait >= LEAST_PACING && !self.counts_pauses => {
                 Some(wait)
+            }
+            // The first goes out on another connection; a server that refuses that too is busy.
+            (Replay::Resend, _) if self.resent < FREE_RESENDS => {
+                self.resent += 1;
+                Some(if self.resent == 1 {
+                    Duration::ZERO
+                } else {
+                    backoff(self.resent)
+                })
             }
             _ if self.used >= self.most => None,
             (_, told) => {
@@ -137,6 +152,17 @@ mod tests {
             assert!(replays.next(replay, Some(Duration::from_millis(1))).is_some());
             assert_eq!(replays.next(replay, Some(Duration::ZERO)), None);
         }
+    }
+
+    #[test]
+    fn a_request_that_was_not_processed_is_resent_at_once_and_not_for_ever() {
+        let mut replays = Replays::new(1, false);
+        assert_eq!(replays.next(Replay::Resend, None), Some(Duration::ZERO));
+        for _ in 1..FREE_RESENDS {
+            assert!(replays.next(Replay::Resend, None).is_some());
+        }
+        assert!(replays.next(Replay::Resend, None).is_some(), "counted as a retry");
+        assert_eq!(replays.next(Replay::Resend, None), None);
     }
 
     #[test]

@@ -1,38 +1,48 @@
-//! How a request leaves and an answer comes back. Two users: `hyper`, and in tests the
-//! stand-in platform's model called directly, without a socket.
+//! How a request leaves and a response comes back. Two implementations: [`Http`](http::Http), and in tests the
+//! sandbox's model called directly, without a socket.
 
-use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use ::http::{HeaderValue, Method, Response, StatusCode};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, Uri};
+use reqwest::Url;
 
-mod connect;
-pub(crate) mod hyper;
+use crate::error::ConnectionReason;
+use crate::token::BoxError;
 
-/// A transport's pending answer.
+mod body;
+mod clients;
+mod dns;
+mod fault;
+pub(crate) mod http;
+pub(crate) mod proxy;
+mod tls;
+
+pub(crate) use fault::causes;
+
+/// A transport's pending response.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
 
-/// One request, with a body of JSON.
-#[derive(Debug)]
+/// One request with a JSON body. Cloning is cheap and copies no secret.
+#[derive(Clone, Debug)]
 pub struct Outgoing {
     pub method: Method,
-    pub uri: Uri,
+    pub url: Url,
     pub authorization: Option<HeaderValue>,
     pub body: Bytes,
 }
 
 /// Carries one request to the platform. Dropping the returned future stops it.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends the request once, follows no redirect, and reads the answer whole. `sent` is raised before
-    /// the first byte that could be acted on leaves, and none leaves where that says no.
+    /// Sends the request once, follows no redirect, and reads the whole response. Calls [`Sent::raise`] before the
+    /// first byte leaves that the platform could act on, and sends none if that returns `false`.
     fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_>;
 }
 
-/// Whether a request may have reached the platform: not yet, perhaps, or certainly not and never will.
+/// Whether the platform may have received a request: not yet, perhaps, or certainly not and never will.
 #[derive(Clone, Debug, Default)]
 pub struct Sent(Arc<AtomicU8>);
 
@@ -41,8 +51,8 @@ const SENT: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
 impl Sent {
-    /// Says that bytes are about to leave. `false` where the caller has given the request up: then they
-    /// must not, as it has been said that they never did.
+    /// Records that bytes are about to leave. Returns `false` if the caller has given the request up: the call has
+    /// already reported that nothing was sent, so nothing may leave.
     #[must_use]
     pub fn raise(&self) -> bool {
         let before = self
@@ -51,7 +61,12 @@ impl Sent {
         before != Err(GIVEN_UP)
     }
 
-    /// Gives the request up; `true` where its bytes may have left.
+    /// Records that the server has proved that it did not process the request.
+    pub(crate) fn retract(&self) {
+        self.0.store(UNSENT, Ordering::Release);
+    }
+
+    /// Gives the request up. Returns `true` if its bytes may have left.
     pub(crate) fn give_up(&self) -> bool {
         let before = self
             .0
@@ -65,14 +80,45 @@ impl Sent {
     }
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TransportError {
     /// No connection: DNS, TCP, TLS or proxy.
-    Connect(Box<dyn StdError + Send + Sync>),
+    Connect(Fault),
     /// The connection broke, or the body ended before its length.
-    Broken(Box<dyn StdError + Send + Sync>),
-    /// The answer is larger than the core reads.
-    TooLarge(http::StatusCode),
+    Broken(Fault),
+    /// The connection ended, and the server has proved that it did not process the request.
+    Unprocessed(Fault),
+    /// The response is larger than the core reads.
+    TooLarge(StatusCode),
+}
+
+/// What is wrong with a connection, and whose fault it is.
+#[derive(Debug)]
+pub struct Fault {
+    /// `None` if no reason is known, as where the process has no descriptor left.
+    pub(crate) reason: Option<ConnectionReason>,
+    /// The host or the proxy that the connection was made to, or was to be made to.
+    pub(crate) peer: Option<Peer>,
+    pub(crate) source: BoxError,
+}
+
+/// The other end of a connection, as an error names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// The platform, or a gateway in front of it.
+    Host(String),
+    /// The configured proxy, without its credentials.
+    Proxy(String),
+}
+
+impl<E: Into<BoxError>> From<E> for Fault {
+    fn from(source: E) -> Self {
+        Self {
+            reason: None,
+            peer: None,
+            source: source.into(),
+        }
+    }
 }

@@ -89,7 +89,7 @@ impl Transport for OnStage {
 fn on_the_wire(request: Outgoing) -> HttpRequest<Bytes> {
     let mut on_the_wire = HttpRequest::new(request.body);
     *on_the_wire.method_mut() = request.method;
-    *on_the_wire.uri_mut() = request.uri;
+    *on_the_wire.uri_mut() = request.url.as_str().parse().unwrap();
     let headers = on_the_wire.headers_mut();
     headers.insert(header::CONTENT_TYPE, answer::JSON);
     headers.extend(request.authorization.map(|value| (header::AUTHORIZATION, value)));

@@ -69,7 +69,7 @@ struct Echo {
 impl Transport for Echo {
     fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
         assert!(sent.raise());
-        let path = request.uri.path().to_owned();
+        let path = request.url.path().to_owned();
         let authorization = request.authorization.as_ref();
         let sent_header = authorization.map_or("", |value| value.to_str().unwrap_or(""));
         let mut heard = self.heard.lock().unwrap();

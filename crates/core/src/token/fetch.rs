@@ -394,13 +394,9 @@ impl Endpoints {
     }
 
     async fn post_once(&self, path: &str, body: Bytes) -> Result<Response<Bytes>, TransportError> {
-        let uri = self
-            .base_url
-            .join(&[path])
-            .ok_or_else(|| TransportError::Connect("no such URL".into()))?;
         let request = Outgoing {
             method: Method::POST,
-            uri,
+            url: self.base_url.join(path),
             authorization: None,
             body,
         };

@@ -48,7 +48,7 @@ pub(crate) struct ClientOptions {
     pub(crate) app_ticket: Option<String>,
     pub(crate) base_url: Option<String>,
     pub(crate) allow_http: Option<bool>,
-    pub(crate) proxy: Option<String>,
+    pub(crate) proxy: Option<Proxy>,
     /// `Some(None)` is `null`, which leaves out the sandbox's own certificate.
     #[serde(deserialize_with = "said")]
     pub(crate) ca_certs: Option<Option<PathBuf>>,
@@ -60,6 +60,26 @@ pub(crate) struct ClientOptions {
     pub(crate) max_retries: Option<u32>,
     pub(crate) rate_limit: Option<(u32, u32)>,
     pub(crate) max_users_per_request: Option<usize>,
+}
+
+/// A URL, or `false` for none.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) enum Proxy {
+    Url(String),
+    Off,
+}
+
+impl TryFrom<Value> for Proxy {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value {
+            Value::String(url) => Ok(Self::Url(url)),
+            Value::Bool(false) => Ok(Self::Off),
+            other => Err(format!("proxy is {other}, and should be a URL or false")),
+        }
+    }
 }
 
 impl Default for ClientOptions {
@@ -164,13 +184,14 @@ const RETURNED: [&str; 6] = [
     "users",
 ];
 
-const RAISED: [&str; 14] = [
+const RAISED: [&str; 15] = [
     "kind",
     "platform_code",
     "http_status",
     "retryable",
     "attempts",
     "station",
+    "reason",
     "field",
     "message_contains",
     "hint_contains",

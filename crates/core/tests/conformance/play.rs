@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use feishu_feed_card::{
-    Client, Error, FailedUserReason, Outcome, RateLimit, Report, Request, SetTimeSensitive, Station,
-    Unfinished, UserIdType, UserIds, binding,
+    Client, ConnectionReason, Error, FailedUserReason, Outcome, RateLimit, Report, Request, SetTimeSensitive,
+    Station, Unfinished, UserIdType, UserIds, binding,
 };
 use feishu_feed_card_sandbox::{Sandbox, World};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::case::{
-    Call, CallStep, Case, ClientOptions, Expected, GroupArgs, ManyStep, Seen, Step, WorldParts,
+    Call, CallStep, Case, ClientOptions, Expected, GroupArgs, ManyStep, Proxy, Seen, Step, WorldParts,
 };
 use crate::compare::differences;
 
@@ -115,7 +115,6 @@ fn client(
         tenant_key: options.tenant_key;
         app_ticket: options.app_ticket;
         allow_http: options.allow_http;
-        proxy: options.proxy;
         ca_certs: ca_certs;
         user_agent: options.user_agent;
         timeout: seconds("timeout", options.timeout)?;
@@ -126,7 +125,12 @@ fn client(
         rate_limit: options.rate_limit.map(|(second, minute)| RateLimit::new(second, minute));
         max_users_per_request: options.max_users_per_request;
     }
-    builder.build()
+    match options.proxy {
+        Some(Proxy::Url(url)) => builder.proxy(url),
+        Some(Proxy::Off) => builder.no_proxy(),
+        None => builder,
+    }
+    .build()
 }
 
 async fn make(client: &Client, place: &str, step: &CallStep) -> Result<(), String> {
@@ -341,6 +345,7 @@ fn error_in_json(error: &Error) -> Value {
         "retryable": error.retryable(),
         "attempts": error.attempts(),
         "station": error.station().map(Station::as_str),
+        "reason": error.reason().map(ConnectionReason::as_str),
         "field": error.field(),
         "log_id": error.log_id(),
         "users": users_in_json(error.users()),

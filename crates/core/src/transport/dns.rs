@@ -1,0 +1,183 @@
+//! Name lookups, on threads of their own: tokio's blocking pool panics when the system refuses a thread.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::oneshot;
+
+/// Connections that start together share one lookup. A lookup that takes longer than this may hang on a DNS server
+/// that is away (the system gives up after 10 s and more), so the next connection starts another.
+const SHARED_FOR: Duration = Duration::from_secs(1);
+
+type Lookup = Shared<Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>>;
+
+/// Resolves names with the system's resolver.
+pub(super) struct SystemResolver {
+    /// The client sends clear text because its host counts as this machine, so the name must resolve to this machine.
+    loopback_only: bool,
+    running: Mutex<HashMap<String, (Instant, Lookup)>>,
+}
+
+impl SystemResolver {
+    pub(super) fn new(loopback_only: bool) -> Self {
+        Self {
+            loopback_only,
+            running: Mutex::default(),
+        }
+    }
+
+    fn join_or_start(&self, host: &str) -> Lookup {
+        let running = &mut *self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, (started, lookup)| lookup.peek().is_none() && started.elapsed() < SHARED_FOR);
+        if let Some((_, lookup)) = running.get(host) {
+            return lookup.clone();
+        }
+        let lookup = look_up(host.to_owned(), self.loopback_only);
+        running.insert(host.to_owned(), (Instant::now(), lookup.clone()));
+        lookup
+    }
+}
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let lookup = self.join_or_start(name.as_str());
+        Box::pin(async move {
+            let addresses = lookup.await?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn look_up(host: String, loopback_only: bool) -> Lookup {
+    let (sender, receiver) = oneshot::channel();
+    let name = host.clone();
+    let spawned = thread::Builder::new()
+        .name("feishu-feed-card-dns".to_owned())
+        .spawn(move || {
+            let resolved = resolve(name, loopback_only);
+            drop(sender.send(resolved));
+        });
+    let lookup = async move {
+        if let Err(error) = spawned {
+            return Err(LookupError::new(host, Cause::NoThread(error)));
+        }
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(LookupError::new(host, Cause::Panicked)))
+    };
+    lookup.boxed().shared()
+}
+
+fn resolve(host: String, loopback_only: bool) -> Result<Vec<SocketAddr>, LookupError> {
+    let mut addresses: Vec<SocketAddr> = match (host.as_str(), 0).to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => return Err(LookupError::new(host, Cause::System(error))),
+    };
+    if addresses.is_empty() {
+        return Err(LookupError::new(host, Cause::NoAddress));
+    }
+    if loopback_only {
+        addresses.retain(|address| address.ip().is_loopback());
+        if addresses.is_empty() {
+            return Err(LookupError::new(host, Cause::NotThisMachine));
+        }
+    }
+    Ok(addresses)
+}
+
+/// A name that was not resolved.
+#[derive(Clone, Debug)]
+pub(super) struct LookupError {
+    host: String,
+    cause: Arc<Cause>,
+}
+
+#[derive(Debug)]
+enum Cause {
+    System(io::Error),
+    NoAddress,
+    NoThread(io::Error),
+    Panicked,
+    NotThisMachine,
+}
+
+impl LookupError {
+    fn new(host: String, cause: Cause) -> Self {
+        Self {
+            host,
+            cause: Arc::new(cause),
+        }
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether the process lacked a thread: the name may be right.
+    pub(super) fn is_out_of_threads(&self) -> bool {
+        matches!(*self.cause, Cause::NoThread(_))
+    }
+}
+
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = &self.host;
+        match &*self.cause {
+            Cause::System(error) => write!(f, "{host} cannot be resolved: {error}"),
+            Cause::NoAddress => write!(f, "{host} has no address"),
+            Cause::NoThread(error) => write!(f, "no thread to resolve {host}: {error}"),
+            Cause::Panicked => write!(f, "resolving {host} panicked"),
+            Cause::NotThisMachine => write!(
+                f,
+                "{host} resolves to another machine, and http without allow_http may only go to this one"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LookupError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lookups_that_start_together_share_one_thread() {
+        let resolver = SystemResolver::new(false);
+        let (first, second) = (
+            resolver.join_or_start("localhost"),
+            resolver.join_or_start("localhost"),
+        );
+        assert!(first.ptr_eq(&second));
+        assert!(!first.await.unwrap().is_empty());
+        // One that has ended is not joined: the addresses may change.
+        assert!(!resolver.join_or_start("localhost").ptr_eq(&second));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_exist_is_named() {
+        let error = look_up("nowhere.invalid".to_owned(), false).await.unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("nowhere.invalid cannot be resolved: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_name_of_another_machine_is_refused_where_only_this_one_is_trusted() {
+        let error = resolve("192.0.2.1".to_owned(), true).unwrap_err();
+        assert!(error.to_string().contains("allow_http"), "{error}");
+        assert_eq!(resolve("127.0.0.1".to_owned(), true).unwrap().len(), 1);
+    }
+}

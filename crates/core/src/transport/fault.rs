@@ -1,0 +1,291 @@
+//! Whose fault a connection error is, read from the errors of reqwest and the libraries below it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use rustls::{CertificateError, Error as TlsError};
+
+use super::dns::LookupError;
+use super::tls::Distrust;
+use super::{Fault, Peer, TransportError};
+use crate::error::ConnectionReason;
+
+/// What hyper-util says of a proxy that refuses. Its error types are private, so these texts are all there is; the tests
+/// in `tests/network/proxies.rs` hold each of them against a proxy.
+mod texts {
+    pub(super) const TUNNEL: &str = "tunnel error: ";
+    /// The proxy answered CONNECT with 407.
+    pub(super) const TUNNEL_AUTH: &str = "tunnel error: proxy authorization required";
+    /// There is no TCP or TLS connection to the proxy. The next error in the chain says why.
+    pub(super) const TUNNEL_CONNECT: &str = "tunnel error: failed to create underlying connection";
+    pub(super) const SOCKS: &str = "SOCKS error: ";
+    /// There is no TCP connection to the proxy. The chain ends here: only the `Debug` text says why.
+    pub(super) const SOCKS_CONNECT: &str = "SOCKS error: failed to create underlying connection";
+    /// The proxy refuses the user name and password, wants some, or wants none.
+    pub(super) const SOCKS_AUTH: [&str; 3] = [
+        "SOCKS error: credentials not accepted",
+        "SOCKS error: server does not support user/pass authentication",
+        "SOCKS error: server implements authentication incorrectly",
+    ];
+}
+
+/// Where requests go: names for errors.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    /// The platform's host, with its port if the URL has one.
+    pub(super) host: String,
+    /// The proxy's URL without credentials.
+    pub(super) proxy: Option<String>,
+}
+
+impl Way {
+    fn first_hop(&self) -> Peer {
+        match &self.proxy {
+            Some(proxy) => Peer::Proxy(proxy.clone()),
+            None => Peer::Host(self.host.clone()),
+        }
+    }
+
+    fn named(&self, server: &str) -> Peer {
+        match &self.proxy {
+            Some(proxy) if host_of(proxy) == server && host_of(&self.host) != server => {
+                Peer::Proxy(proxy.clone())
+            }
+            _ => Peer::Host(self.host.clone()),
+        }
+    }
+}
+
+/// The host in `scheme://host:port` or `host:port`.
+fn host_of(place: &str) -> &str {
+    let place = place.split_once("://").map_or(place, |(_, place)| place);
+    let place = place.trim_end_matches('/');
+    match place.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => place,
+    }
+}
+
+/// Turns reqwest's error into one that says whether the request left and whose fault it is.
+pub(super) fn read(error: reqwest::Error, way: &Way) -> TransportError {
+    // The URL is in no message: it is the same for all calls, and names a chat.
+    let error = error.without_url();
+    if error.is_connect() {
+        let (reason, peer) = why_not_connected(&error, way);
+        let mut fault = fault(reason, peer, error);
+        let of_the_system = causes(&*fault.source)
+            .filter_map(<dyn StdError>::downcast_ref::<io::Error>)
+            .any(|error| error.raw_os_error().is_some());
+        if reason == Some(ConnectionReason::Timeout) && !of_the_system {
+            fault.source = Box::new(ConnectTimeout);
+        }
+        return TransportError::Connect(fault);
+    }
+    let reason = why_broken(&error);
+    let peer = Peer::Host(way.host.clone());
+    if is_unprocessed(&error) {
+        TransportError::Unprocessed(fault(reason, peer, error))
+    } else {
+        TransportError::Broken(fault(reason, peer, error))
+    }
+}
+
+fn fault(reason: Option<ConnectionReason>, peer: Peer, error: reqwest::Error) -> Fault {
+    Fault {
+        reason,
+        peer: Some(peer),
+        source: Box::new(error),
+    }
+}
+
+/// The libraries' own words do not name the option: "operation timed out".
+#[derive(Debug)]
+struct ConnectTimeout;
+
+impl fmt::Display for ConnectTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connect_timeout passed")
+    }
+}
+
+impl StdError for ConnectTimeout {}
+
+/// The error and its causes, the innermost last.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>() {
+        // `source()` of an `io::Error` skips the error inside it.
+        Some(error) => error.get_ref().map(|inner| inner as _),
+        // A rustls error has no `source()`.
+        None => match error.downcast_ref::<TlsError>() {
+            Some(tls) => distrust(tls).map(|distrust| distrust as _),
+            None => error.source(),
+        },
+    })
+}
+
+fn why_not_connected(error: &reqwest::Error, way: &Way) -> (Option<ConnectionReason>, Peer) {
+    use ConnectionReason as Reason;
+
+    let mut in_tunnel = true;
+    let mut io = None;
+    for cause in causes(error) {
+        if let Some(lookup) = cause.downcast_ref::<LookupError>() {
+            let reason = (!lookup.is_out_of_threads()).then_some(Reason::Dns);
+            return (reason, way.named(lookup.host()));
+        }
+        if let Some(tls) = cause.downcast_ref::<TlsError>() {
+            let peer = match distrust(tls) {
+                Some(distrust) => way.named(&distrust.server),
+                None if in_tunnel => Peer::Host(way.host.clone()),
+                None => way.first_hop(),
+            };
+            return (Some(why_tls(tls)), peer);
+        }
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            io = Some(error);
+        }
+        let text = cause.to_string();
+        if text == texts::TUNNEL_AUTH || texts::SOCKS_AUTH.contains(&&*text) {
+            return (Some(Reason::ProxyAuth), way.first_hop());
+        } else if text == texts::TUNNEL_CONNECT {
+            in_tunnel = false;
+        } else if text == texts::SOCKS_CONNECT {
+            return (why_debug(&format!("{cause:?}")), way.first_hop());
+        } else if text.starts_with(texts::TUNNEL) || text.starts_with(texts::SOCKS) {
+            return (Some(Reason::Proxy), way.first_hop());
+        }
+    }
+    let reason = match io {
+        Some(error) => why_io(error),
+        None => error.is_timeout().then_some(Reason::Timeout),
+    };
+    (reason, way.first_hop())
+}
+
+fn distrust(error: &TlsError) -> Option<&Distrust> {
+    match error {
+        TlsError::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+        _ => None,
+    }
+}
+
+fn why_tls(error: &TlsError) -> ConnectionReason {
+    let certificate = match (distrust(error), error) {
+        (Some(distrust), _) => &distrust.cause,
+        (None, TlsError::InvalidCertificate(certificate)) => certificate,
+        (None, _) => return ConnectionReason::Tls,
+    };
+    match certificate {
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => ConnectionReason::TlsExpired,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            ConnectionReason::TlsName
+        }
+        _ => ConnectionReason::TlsUntrusted,
+    }
+}
+
+fn why_io(error: &io::Error) -> Option<ConnectionReason> {
+    use io::ErrorKind as Kind;
+
+    Some(match error.kind() {
+        Kind::ConnectionRefused => ConnectionReason::Refused,
+        Kind::HostUnreachable
+        | Kind::NetworkUnreachable
+        | Kind::NetworkDown
+        | Kind::AddrNotAvailable
+        // A firewall of this machine that refuses (EPERM, EACCES).
+        | Kind::PermissionDenied => ConnectionReason::Unreachable,
+        Kind::TimedOut => ConnectionReason::Timeout,
+        Kind::ConnectionReset
+        | Kind::ConnectionAborted
+        | Kind::NotConnected
+        | Kind::BrokenPipe
+        | Kind::UnexpectedEof => ConnectionReason::Closed,
+        // No descriptor, no memory: nothing is wrong with the connection.
+        _ => return None,
+    })
+}
+
+/// The kind of an `io::Error` that is to be had only as `Debug` text.
+fn why_debug(text: &str) -> Option<ConnectionReason> {
+    let known = [
+        ("dns error", ConnectionReason::Dns),
+        ("ConnectionRefused", ConnectionReason::Refused),
+        ("Unreachable", ConnectionReason::Unreachable),
+        ("TimedOut", ConnectionReason::Timeout),
+    ];
+    let found = known.into_iter().find(|(part, _)| text.contains(part));
+    found.map(|(_, reason)| reason)
+}
+
+fn why_broken(error: &reqwest::Error) -> Option<ConnectionReason> {
+    let io = causes(error).find_map(<dyn StdError>::downcast_ref::<io::Error>);
+    if error.is_timeout() {
+        return Some(ConnectionReason::Timeout);
+    }
+    match io {
+        Some(error) => why_io(error),
+        None => Some(ConnectionReason::Closed),
+    }
+}
+
+/// Whether the server proved that it did not act on the request: it refused the stream, or said that it is going away
+/// and the stream is above the last one that it processes. h2 fails only those streams for a GOAWAY (RFC 9113, 6.8).
+fn is_unprocessed(error: &reqwest::Error) -> bool {
+    let error = causes(error).find_map(<dyn StdError>::downcast_ref::<h2::Error>);
+    error.is_some_and(|error| {
+        let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (error.is_go_away() || is_refused)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_inside_an_io_error_is_found() {
+        let error = io::Error::other(TlsError::HandshakeNotComplete);
+        let texts: Vec<_> = causes(&error).map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert!(causes(&error).any(<dyn StdError>::is::<TlsError>));
+    }
+
+    #[test]
+    fn a_server_is_the_proxy_only_if_its_name_is_the_proxys_alone() {
+        let way = Way {
+            host: "open.feishu.cn".to_owned(),
+            proxy: Some("https://proxy.example:3128".to_owned()),
+        };
+        assert_eq!(way.named("proxy.example"), way.first_hop());
+        assert_eq!(
+            way.named("open.feishu.cn"),
+            Peer::Host("open.feishu.cn".to_owned())
+        );
+        let same = Way {
+            host: "127.0.0.1:8443".to_owned(),
+            proxy: Some("https://127.0.0.1:3128".to_owned()),
+        };
+        assert_eq!(same.named("127.0.0.1"), Peer::Host("127.0.0.1:8443".to_owned()));
+    }
+
+    #[test]
+    fn every_kind_of_certificate_error_has_its_reason() {
+        for (certificate, reason) in [
+            (CertificateError::Expired, ConnectionReason::TlsExpired),
+            (CertificateError::NotValidYet, ConnectionReason::TlsExpired),
+            (CertificateError::NotValidForName, ConnectionReason::TlsName),
+            (CertificateError::UnknownIssuer, ConnectionReason::TlsUntrusted),
+            (CertificateError::BadSignature, ConnectionReason::TlsUntrusted),
+        ] {
+            assert_eq!(why_tls(&TlsError::InvalidCertificate(certificate)), reason);
+        }
+        assert_eq!(why_tls(&TlsError::HandshakeNotComplete), ConnectionReason::Tls);
+    }
+}

@@ -1,0 +1,326 @@
+//! The transport everyone uses: `reqwest`, with everything off that it would do by itself. It repeats only a request that
+//! a kept connection had not begun when it closed, and whose body was not polled.
+
+use std::any::Any;
+use std::io::Read;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderValue, Response, StatusCode, header};
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, Limited};
+use tokio::time::timeout;
+
+use super::body::WatchedBody;
+use super::clients::Clients;
+use super::dns::SystemResolver;
+use super::fault::{self, Way};
+use super::proxy::{self, Route};
+use super::tls::{self, OwnCertificates, Roots};
+use super::{Answering, Fault, Outgoing, Peer, Sent, Transport, TransportError};
+use crate::answer::{self, MOST_BYTES};
+use crate::base_url::BaseUrl;
+use crate::error::{ConnectionReason, Error};
+use crate::options::Network;
+
+/// Load balancers drop an idle connection after a minute or more. The client drops it first, so that no request meets a
+/// connection that is closing.
+const POOL_IDLE: Duration = Duration::from_secs(30);
+
+/// How long a connection may be idle before the system checks the other end, and how often it checks.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_PROBES: u32 = 3;
+
+/// An HTTP/2 connection outlives the calls that time out on it, so one that has gone silent would fail them all. While a
+/// call waits, the connection is pinged this often, and dropped when no answer comes for as long.
+const PING_AFTER: Duration = Duration::from_secs(3);
+
+/// The default of `late_arrival` suits this; a longer one must not keep a silent connection alive.
+const LONGEST_UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// Between the moment when the kernel drops unacknowledged data and the end of `late_arrival`: its timer is exact to a
+/// tick, and the last copy that it sent needs time on the network.
+const ARRIVAL_MARGIN: Duration = Duration::from_millis(500);
+
+/// How long sent data may stay unacknowledged before the kernel gives up and stops sending it again. A request that was
+/// given up must not arrive after `late_arrival`, when its slot is free and the opposite call has been sent.
+pub(crate) fn unacknowledged(late_arrival: Duration) -> Duration {
+    // With 0, the caller does without the promise, and the connection should not suffer for it. 0 would mean the
+    // kernel's own default, a quarter of an hour.
+    if late_arrival.is_zero() {
+        return LONGEST_UNACKNOWLEDGED;
+    }
+    let before_the_end = late_arrival.saturating_sub(ARRIVAL_MARGIN);
+    before_the_end
+        .max(late_arrival / 2)
+        .clamp(Duration::from_millis(1), LONGEST_UNACKNOWLEDGED)
+}
+
+/// See the module.
+pub(crate) struct Http {
+    clients: Clients,
+    way: Way,
+    /// `None` with the caller's own client.
+    roots: Option<Arc<Roots>>,
+    user_agent: HeaderValue,
+    connect_timeout: Duration,
+}
+
+impl Http {
+    pub(crate) fn new(network: &Network) -> Result<Self, Error> {
+        let mut way = Way {
+            host: network.base_url.place(),
+            proxy: None,
+        };
+        let (clients, roots) = if let Some(client) = &network.http_client {
+            (Clients::Given(client.clone()), None)
+        } else {
+            let route = proxy::route(&network.proxy, &network.base_url, network.allow_http)?;
+            if let Route::Through(proxy) = &route {
+                way.proxy = Some(proxy.name.clone());
+            }
+            let (clients, roots) = clients(network, route)?;
+            (clients, Some(roots))
+        };
+        Ok(Self {
+            clients,
+            way,
+            roots,
+            user_agent: network.user_agent.clone(),
+            connect_timeout: network.connect_timeout,
+        })
+    }
+
+    /// Sends the request, and once more if the server's issuer may be one that the system trusts: its roots are loaded
+    /// then, and no byte of the request has left.
+    async fn exchange(&self, request: Outgoing, sent: &Sent) -> Result<Response<Bytes>, TransportError> {
+        match self.exchange_once(request.clone(), sent).await {
+            Err(Failed::UnknownIssuer(error)) => {
+                let Some(roots) = &self.roots else {
+                    return Err(error);
+                };
+                // Counts as a part of connecting: where reading the roots blocks, the error is the certificate's.
+                if timeout(self.connect_timeout, roots.load_system()).await.is_err() {
+                    return Err(error);
+                }
+                Ok(self.exchange_once(request, sent).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    async fn exchange_once(&self, request: Outgoing, sent: &Sent) -> Result<Response<Bytes>, Failed> {
+        let (client, generation) = self.clients.current().map_err(TransportError::unbuilt)?;
+        let mut outgoing = reqwest::Request::new(request.method, request.url);
+        let headers = outgoing.headers_mut();
+        headers.insert(header::CONTENT_TYPE, answer::JSON);
+        headers.insert(header::USER_AGENT, self.user_agent.clone());
+        if let Some(authorization) = request.authorization {
+            headers.insert(header::AUTHORIZATION, authorization);
+        }
+        let body = WatchedBody::new(request.body, sent.clone());
+        *outgoing.body_mut() = Some(reqwest::Body::wrap(body));
+
+        let failed = |error: reqwest::Error| {
+            if Roots::want_system(&error) {
+                return Failed::UnknownIssuer(fault::read(error, &self.way));
+            }
+            let error = fault::read(error, &self.way);
+            match &error {
+                TransportError::Unprocessed(_) => sent.retract(),
+                TransportError::Broken(fault) if fault.reason == Some(ConnectionReason::Timeout) => {
+                    self.clients.renew(generation);
+                }
+                _ => {}
+            }
+            Failed::Otherwise(error)
+        };
+        let response: Response<reqwest::Body> = client.execute(outgoing).await.map_err(failed)?.into();
+        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Err(Failed::Otherwise(TransportError::Broken(
+                self.wants_credentials(),
+            )));
+        }
+        let (head, body) = response.into_parts();
+        let body = match Limited::new(body, MOST_BYTES).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => {
+                return Err(match error.downcast::<reqwest::Error>() {
+                    Ok(error) => failed(*error),
+                    Err(_) => Failed::Otherwise(TransportError::TooLarge(head.status)),
+                });
+            }
+        };
+        let body = decoded(&head, body).ok_or(TransportError::TooLarge(head.status))?;
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// A proxy that is sent the request itself, over http, refuses it with a response.
+    fn wants_credentials(&self) -> Fault {
+        let peer = match &self.way.proxy {
+            Some(proxy) => Peer::Proxy(proxy.clone()),
+            None => Peer::Host(self.way.host.clone()),
+        };
+        Fault {
+            reason: Some(ConnectionReason::ProxyAuth),
+            peer: Some(peer),
+            source: "proxy authorization required".into(),
+        }
+    }
+}
+
+/// Why an exchange failed.
+enum Failed {
+    /// Before anything was sent, and the system's roots may know the issuer.
+    UnknownIssuer(TransportError),
+    Otherwise(TransportError),
+}
+
+impl From<TransportError> for Failed {
+    fn from(error: TransportError) -> Self {
+        Self::Otherwise(error)
+    }
+}
+
+impl From<Failed> for TransportError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::UnknownIssuer(error) | Failed::Otherwise(error) => error,
+        }
+    }
+}
+
+impl TransportError {
+    /// No client could be built on this runtime, though one could when the options were checked.
+    fn unbuilt(error: reqwest::Error) -> Self {
+        Self::Connect(error.into())
+    }
+}
+
+impl Transport for Http {
+    fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
+        Box::pin(async move {
+            let exchange = AssertUnwindSafe(self.exchange(request, &sent)).catch_unwind();
+            exchange.await.unwrap_or_else(|panic| Err(panicked(panic)))
+        })
+    }
+}
+
+/// What it said went to the panic hook. In an error it might carry a secret.
+fn panicked(panic: Box<dyn Any + Send>) -> TransportError {
+    drop(panic);
+    TransportError::Broken("the HTTP client panicked".into())
+}
+
+/// The body without its compression; `None` if it is too large. Nothing asks for compression, but some gateways
+/// compress all the same. A body that is not what its header says is left as it is, and found unreadable.
+fn decoded(head: &::http::response::Parts, body: Bytes) -> Option<Bytes> {
+    let encoding = head
+        .headers
+        .get(header::CONTENT_ENCODING)
+        .map(HeaderValue::as_bytes);
+    if !encoding
+        .is_some_and(|encoding| matches!(encoding.to_ascii_lowercase().as_slice(), b"gzip" | b"x-gzip"))
+    {
+        return Some(body);
+    }
+    let mut plain = Vec::new();
+    let limit = MOST_BYTES as u64 + 1;
+    match GzDecoder::new(&body[..]).take(limit).read_to_end(&mut plain) {
+        Ok(size) if size > MOST_BYTES => None,
+        Ok(_) => Some(plain.into()),
+        Err(_) => Some(body),
+    }
+}
+
+fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Error> {
+    let mut own = OwnCertificates::default();
+    if let Some(path) = &network.ca_certs {
+        own.read(path)?;
+    }
+    if let Some((variable, path)) = &network.extra_ca_certs {
+        own.read_of_environment(variable, path);
+    }
+    let (tls, roots) = tls::config(own)?;
+    let proxy = match route {
+        Route::Direct => Some(None),
+        Route::Through(proxy) => Some(Some(proxy.to_reqwest().map_err(|error| {
+            Error::invalid_input("proxy", "cannot be used", "the URL of a proxy").with_source(error)
+        })?)),
+        Route::System => None,
+    };
+    let resolver = Arc::new(SystemResolver::new(trusts_by_name(
+        &network.base_url,
+        network.allow_http,
+    )));
+    let user_agent = network.user_agent.clone();
+    let connect_timeout = network.connect_timeout;
+    let late_arrival = network.late_arrival;
+    let build = move || {
+        let builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            // A redirect would carry the token elsewhere, and a hidden retry would exceed the quota.
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            // For the proxy: requests set their own.
+            .user_agent(user_agent.clone())
+            .dns_resolver(resolver.clone())
+            .connect_timeout(connect_timeout)
+            .pool_idle_timeout(POOL_IDLE)
+            .http2_keep_alive_interval(PING_AFTER)
+            .http2_keep_alive_timeout(PING_AFTER)
+            .tcp_nodelay(true)
+            .tcp_keepalive(KEEP_ALIVE)
+            .tcp_keepalive_interval(KEEP_ALIVE)
+            .tcp_keepalive_retries(KEEP_ALIVE_PROBES);
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        let builder = builder.tcp_user_timeout(unacknowledged(late_arrival));
+        #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
+        let _ = late_arrival;
+        match &proxy {
+            None => builder,
+            Some(None) => builder.no_proxy(),
+            Some(Some(proxy)) => builder.proxy(proxy.clone()),
+        }
+        .build()
+    };
+    let clients = Clients::per_runtime(build).map_err(|error| {
+        Error::invalid_input(
+            "options",
+            "no HTTP client can be built from them",
+            "valid options",
+        )
+        .with_source(error)
+    })?;
+    Ok((clients, roots))
+}
+
+/// Whether http is allowed only because a name, `localhost`, stands for this machine.
+fn trusts_by_name(base_url: &BaseUrl, allow_http: bool) -> bool {
+    base_url.is_http() && !allow_http
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_gives_up_before_late_arrival_ends() {
+        for (late_arrival, gives_up) in [
+            (5_000, 4_500),
+            (1_000, 500),
+            (800, 400),
+            (10, 5),
+            (3_600_000, 30_000),
+        ] {
+            let late_arrival = Duration::from_millis(late_arrival);
+            assert_eq!(unacknowledged(late_arrival), Duration::from_millis(gives_up));
+        }
+        assert_eq!(unacknowledged(Duration::ZERO), LONGEST_UNACKNOWLEDGED);
+        assert_eq!(unacknowledged(Duration::from_nanos(1)), Duration::from_millis(1));
+    }
+}

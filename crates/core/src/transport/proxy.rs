@@ -1,0 +1,481 @@
+//! Which proxy a client uses: its option, the environment, or the system's settings. Decided once, when the client is
+//! made: the libraries below take a proxy that they cannot read for no proxy at all.
+
+use std::fmt::Write as _;
+
+use ipnet::IpNet;
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::base_url::{self, BaseUrl};
+use crate::error::Error;
+use crate::input::shown;
+
+/// The option `proxy`.
+#[derive(Clone, Default)]
+pub(crate) enum ProxyOption {
+    /// The environment decides, and on macOS and Windows the system's settings if no variable is set.
+    #[default]
+    Environment,
+    Off,
+    Url(SecretString),
+}
+
+/// How requests reach the platform.
+pub(super) enum Route {
+    Direct,
+    Through(Proxy),
+    /// The system's settings, which reqwest reads.
+    System,
+}
+
+/// A proxy that can be used.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    /// For reqwest, with percent-encoded credentials.
+    url: SecretString,
+    /// Without credentials, for errors.
+    pub(super) name: String,
+    host: String,
+}
+
+impl Proxy {
+    pub(super) fn to_reqwest(&self) -> reqwest::Result<reqwest::Proxy> {
+        reqwest::Proxy::all(self.url.expose_secret())
+    }
+}
+
+const FIELD: &str = "proxy";
+const EXPECTED: &str = "a URL like http://host:port, socks5h://host:port or http://user:password@host:port, with all but \
+                        letters and digits of the password percent-encoded, as %40 for @";
+
+/// Decides the route to `base_url`, or says what is wrong with the option or the variable that would decide.
+pub(super) fn route(option: &ProxyOption, base_url: &BaseUrl, allow_http: bool) -> Result<Route, Error> {
+    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let proxy = match option {
+        ProxyOption::Off => None,
+        ProxyOption::Url(url) => {
+            let invalid =
+                |why| Error::invalid_input(FIELD, format_args!("not a proxy's URL: {why}"), EXPECTED);
+            Some(parse(url.expose_secret()).map_err(invalid)?)
+        }
+        // No proxy is needed to reach this machine, and none elsewhere could reach it.
+        ProxyOption::Environment if base_url.is_loopback() => None,
+        ProxyOption::Environment => match of_environment(base_url, &variable)? {
+            Configured::Nothing if cfg!(any(target_os = "macos", windows)) => return Ok(Route::System),
+            Configured::Nothing | Configured::Exempt => None,
+            Configured::Proxy(proxy) => Some(proxy),
+        },
+    };
+    let Some(proxy) = proxy else {
+        return Ok(Route::Direct);
+    };
+    if base_url.is_http() && !allow_http && !base_url::is_loopback_host(&proxy.host) {
+        return Err(Error::invalid_input(
+            FIELD,
+            format_args!("{} would be sent requests over http", shown(&proxy.name)),
+            "a proxy on this machine or an https base_url: over http the token travels readable to everyone; allow_http \
+             permits it",
+        ));
+    }
+    Ok(Route::Through(proxy))
+}
+
+/// What the environment says of a proxy.
+enum Configured {
+    /// No variable is set.
+    Nothing,
+    /// `NO_PROXY` names the host.
+    Exempt,
+    Proxy(Proxy),
+}
+
+fn of_environment(
+    base_url: &BaseUrl,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Configured, Error> {
+    // A web server that runs a CGI script sets HTTP_PROXY to a request's own `Proxy` header (CVE-2016-5385).
+    let is_cgi = variable("REQUEST_METHOD").is_some();
+    let names: &[&str] = if !base_url.is_http() {
+        &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+    } else if is_cgi {
+        &["http_proxy", "ALL_PROXY", "all_proxy"]
+    } else {
+        &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+    };
+    let first_set = |names: &[&'static str]| {
+        let mut set = names.iter().filter_map(|name| Some((*name, variable(name)?)));
+        set.find(|(_, value)| !value.is_empty())
+    };
+    let Some((name, value)) = first_set(names) else {
+        return Ok(Configured::Nothing);
+    };
+    if let Some((_, exempt)) = first_set(&["NO_PROXY", "no_proxy"])
+        && is_exempt(&exempt, base_url)
+    {
+        return Ok(Configured::Exempt);
+    }
+    match parse(&value) {
+        Ok(proxy) => Ok(Configured::Proxy(proxy)),
+        Err(why) => Err(Error::invalid_input(
+            FIELD,
+            format_args!(
+                "the environment variable {name} is {}, not a proxy's URL: {why}",
+                masked(&value)
+            ),
+            EXPECTED,
+        )
+        .with_hint(format!(
+            "Correct {name}, or switch proxies off with the option proxy"
+        ))),
+    }
+}
+
+/// The value without what may be a password.
+fn masked(value: &str) -> String {
+    let Some((before, host)) = value.rsplit_once('@') else {
+        return shown(value);
+    };
+    let scheme = before
+        .split_once("://")
+        .map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    shown(&format!("{scheme}[secret]@{host}"))
+}
+
+/// The longest user name and the longest password of SOCKS5 (RFC 1929).
+const MAX_SOCKS5_CREDENTIAL: usize = 255;
+
+/// Reads a proxy's URL. The error says what is wrong, and never shows the value: it may hold a password.
+fn parse(text: &str) -> Result<Proxy, &'static str> {
+    if text.starts_with(['"', '\'']) {
+        return Err("it has quotes around it");
+    }
+    if text.trim() != text || text.contains(char::is_control) {
+        return Err("it has blanks or line breaks around it");
+    }
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+        None => ("http".to_owned(), text),
+    };
+    let scheme = match &*scheme {
+        "socks" => "socks5h",
+        "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h" => &scheme,
+        _ => return Err("it has a scheme that is not http, https, socks4, socks4a, socks5 or socks5h"),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (credentials, place) = match rest.rsplit_once('@') {
+        Some((credentials, place)) => (Some(credentials), place),
+        None => (None, rest),
+    };
+    let is_bare = !text.contains("://");
+    // Any scheme that has hosts and ports will do: the real one may be none that `Url` knows.
+    let url = Url::parse(&format!("http://{place}")).map_err(|_| "it cannot be read")?;
+    let host = url.host_str().unwrap_or_default();
+    let has_place = !place.starts_with('/') && !place.ends_with(':');
+    let ends_there =
+        url.path() == "/" && url.query().is_none() && url.fragment().is_none() && !place.ends_with('/');
+    if !base_url::is_plain_host(host) || !ends_there || !has_place || !place.is_ascii() {
+        return Err("it cannot be read");
+    }
+    let has_port = place
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if is_bare && !has_port {
+        return Err("it has neither a scheme nor a port");
+    }
+    let place = match place.rsplit_once(':').filter(|_| has_port) {
+        Some((_, port)) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    let credentials = credentials.map(encoded).transpose()?;
+    if let Some(Credentials { user, password, .. }) = &credentials {
+        match scheme {
+            "socks4" | "socks4a" => return Err("it has a user name, which SOCKS4 proxies are not sent"),
+            "socks5" | "socks5h" if (*user).max(*password) > MAX_SOCKS5_CREDENTIAL => {
+                return Err(
+                    "it has a user name or password of more than 255 bytes, the most that SOCKS5 can send",
+                );
+            }
+            _ => {}
+        }
+    }
+    let credentials = credentials.map_or_else(String::new, |credentials| credentials.encoded + "@");
+    let url = format!("{scheme}://{credentials}{place}");
+    // hyper-util reads it again, this way, and would go direct where it cannot.
+    if url.parse::<http::Uri>().is_err() {
+        return Err("it cannot be read");
+    }
+    Ok(Proxy {
+        url: url.into(),
+        name: format!("{scheme}://{place}"),
+        host: host.to_owned(),
+    })
+}
+
+struct Credentials {
+    /// `user:password`, all but letters and digits percent-encoded.
+    encoded: String,
+    /// Lengths in bytes, decoded.
+    user: usize,
+    password: usize,
+}
+
+/// Encodes credentials again. Only what a URL may hold is accepted: whether an `@`, `/` or `#` belongs to the password or ends
+/// it would be a guess, and the rest of the password could become the host.
+fn encoded(credentials: &str) -> Result<Credentials, &'static str> {
+    const UNRESERVED_AND_SUB_DELIMS: &[u8] = b"-._~!$&'()*+,;=";
+
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    let encode = |text: &str| {
+        let mut encoded = String::new();
+        let mut decoded = Vec::new();
+        let mut bytes = text.bytes();
+        while let Some(byte) = bytes.next() {
+            let byte = match byte {
+                b'%' => {
+                    let digits = [bytes.next()?, bytes.next()?];
+                    let digits = std::str::from_utf8(&digits).ok()?;
+                    u8::from_str_radix(digits, 16)
+                        .ok()
+                        .filter(|_| !digits.starts_with('+'))?
+                }
+                byte if byte.is_ascii_alphanumeric() || UNRESERVED_AND_SUB_DELIMS.contains(&byte) => byte,
+                _ => return None,
+            };
+            decoded.push(byte);
+            if byte.is_ascii_alphanumeric() {
+                encoded.push(char::from(byte));
+            } else {
+                write!(encoded, "%{byte:02X}").ok()?;
+            }
+        }
+        // The libraries below would replace what is not UTF-8.
+        std::str::from_utf8(&decoded).ok()?;
+        Some((encoded, decoded))
+    };
+    let (Some((user, user_bytes)), Some((password, password_bytes))) = (encode(user), encode(password))
+    else {
+        return Err("it has a user name or password with characters that are not percent-encoded");
+    };
+    if user_bytes.contains(&b':') {
+        return Err("it has a user name with a colon in it, which no proxy can tell from the password");
+    }
+    Ok(Credentials {
+        encoded: format!("{user}:{password}"),
+        user: user_bytes.len(),
+        password: password_bytes.len(),
+    })
+}
+
+/// Whether `NO_PROXY` names the host: entries separated by commas or blanks, each `*`, a name (with its subdomains, also as
+/// `.name` or `*.name`), an address or a network, with or without a port.
+fn is_exempt(no_proxy: &str, base_url: &BaseUrl) -> bool {
+    let host = base_url.host().to_ascii_lowercase();
+    let host = host.trim_end_matches('.');
+    let address = base_url::address(host);
+    let matches = |entry: &str| {
+        if entry == "*" {
+            return true;
+        }
+        let (name, port) = split_port(entry);
+        if port.is_some_and(|port| Some(port) != base_url.port()) {
+            return false;
+        }
+        if let Some(address) = address {
+            let network = name.parse::<IpNet>();
+            return network.is_ok_and(|network| network.contains(&address))
+                || base_url::address(name) == Some(address);
+        }
+        let name = name.strip_prefix('*').unwrap_or(name);
+        let name = name.trim_matches('.').to_ascii_lowercase();
+        let is_subdomain = host.strip_suffix(&*name).is_some_and(|rest| rest.ends_with('.'));
+        !name.is_empty() && (host == name || is_subdomain)
+    };
+    no_proxy
+        .split(|letter: char| letter == ',' || letter.is_whitespace())
+        .filter(|entry| !entry.is_empty())
+        .any(matches)
+}
+
+/// `host:port`. An IPv6 address has a port only after its bracket.
+fn split_port(entry: &str) -> (&str, Option<u16>) {
+    match entry.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => match port.parse() {
+            Ok(port) => (name, Some(port)),
+            Err(_) => (entry, None),
+        },
+        _ => (entry, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Result<String, &'static str> {
+        parse(text).map(|proxy| proxy.url.expose_secret().to_owned())
+    }
+
+    #[test]
+    fn every_kind_of_proxy_is_read() {
+        for (text, read) in [
+            ("http://proxy:3128", "http://proxy:3128"),
+            ("HTTP://Proxy:3128/", "http://proxy:3128"),
+            ("https://proxy", "https://proxy"),
+            ("proxy:3128", "http://proxy:3128"),
+            ("socks://proxy:1080", "socks5h://proxy:1080"),
+            ("socks5://proxy", "socks5://proxy"),
+            ("socks5h://u:p@proxy", "socks5h://u:p@proxy"),
+            ("socks4a://[::1]:1080", "socks4a://[::1]:1080"),
+            ("http://127.0.0.1:80", "http://127.0.0.1:80"),
+            ("http://me@proxy", "http://me:@proxy"),
+            ("http://me:a%40%2f%25b@proxy", "http://me:a%40%2F%25b@proxy"),
+            (
+                "http://me:it's-(ok)!@proxy",
+                "http://me:it%27s%2D%28ok%29%21@proxy",
+            ),
+        ] {
+            assert_eq!(url(text).as_deref(), Ok(read), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_proxy_is_refused_and_never_shown() {
+        let long = format!("socks5h://u:{}@proxy", "a".repeat(256));
+        for text in [
+            "",
+            "proxy",
+            " http://proxy",
+            "http://proxy ",
+            "http://proxy\n",
+            "\"http://proxy\"",
+            "'http://proxy'",
+            "ftp://proxy",
+            "socks6://proxy",
+            "http://",
+            "http:///",
+            "http:///proxy",
+            "http://proxy:",
+            "http://proxy:99999",
+            "http://proxy:+80",
+            "http://proxy/path",
+            "http://proxy//",
+            "http://proxy?a",
+            "http://proxy#a",
+            "http://{{proxy}}",
+            "http://pro xy",
+            "http://代理",
+            "http://[::1].example.com",
+            "http://me:hu sh@proxy",
+            "http://me:hu[sh@proxy",
+            "http://me:hu@sh@proxy",
+            "http://me:hu/sh@proxy",
+            "http://me:hu#sh@proxy",
+            "http://me:hu?sh@proxy",
+            "http://me:pass%@proxy",
+            "http://me:pass%4@proxy",
+            "http://me:pass%+4@proxy",
+            "http://me:%ff@proxy",
+            "http://a%3Ab:c@proxy",
+            "socks4://me@proxy",
+            "socks4a://me:hush@proxy",
+            &long,
+        ] {
+            let why = url(text).expect_err(text);
+            assert!(!why.contains("hu"), "{text}: {why}");
+        }
+    }
+
+    fn base_url(text: &str) -> BaseUrl {
+        BaseUrl::parse(text, true).unwrap()
+    }
+
+    #[test]
+    fn no_proxy_is_read_as_curl_and_the_others_do() {
+        for (no_proxy, host, is_named) in [
+            ("*", "https://open.feishu.cn", true),
+            ("feishu.cn", "https://open.feishu.cn", true),
+            (".feishu.cn", "https://open.feishu.cn", true),
+            ("*.feishu.cn", "https://open.feishu.cn", true),
+            ("*.feishu.cn", "https://feishu.cn", true),
+            ("FEISHU.cn.", "https://open.feishu.cn", true),
+            ("eishu.cn", "https://open.feishu.cn", false),
+            ("open.feishu.cn.example.com", "https://open.feishu.cn", false),
+            ("a b,open.feishu.cn", "https://open.feishu.cn", true),
+            ("open.feishu.cn:443", "https://open.feishu.cn", true),
+            ("open.feishu.cn:8443", "https://open.feishu.cn", false),
+            ("open.feishu.cn:8443", "https://open.feishu.cn:8443", true),
+            ("10.0.0.0/8", "https://10.1.2.3", true),
+            ("10.1.2.3:443", "https://10.1.2.3", true),
+            ("10.0.0.0/8", "https://11.1.2.3", false),
+            ("10.1.2.3", "https://10.1.2.3", true),
+            ("fd00::/8", "https://[fd00::1]", true),
+            ("[fd00::1]:443", "https://[fd00::1]", true),
+            ("fd00::1", "https://[fd00::1]", true),
+            ("", "https://open.feishu.cn", false),
+            (" , ,.,*.", "https://open.feishu.cn", false),
+        ] {
+            assert_eq!(
+                is_exempt(no_proxy, &base_url(host)),
+                is_named,
+                "{no_proxy} {host}"
+            );
+        }
+    }
+
+    fn environment<'a>(variables: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |name| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned())
+        }
+    }
+
+    fn name(platform: &str, variables: &[(&str, &str)]) -> Option<String> {
+        match of_environment(&base_url(platform), &environment(variables)).unwrap() {
+            Configured::Proxy(proxy) => Some(proxy.name),
+            Configured::Nothing | Configured::Exempt => None,
+        }
+    }
+
+    #[test]
+    fn the_first_variable_that_is_not_empty_counts() {
+        let (http, https) = ("http://open.feishu.cn", "https://open.feishu.cn");
+        let a = Some("http://a:1".to_owned());
+        assert_eq!(name(https, &[("HTTPS_PROXY", "a:1"), ("https_proxy", "b:1")]), a);
+        assert_eq!(name(https, &[("HTTPS_PROXY", ""), ("https_proxy", "a:1")]), a);
+        assert_eq!(name(https, &[("ALL_PROXY", "b:1"), ("https_proxy", "a:1")]), a);
+        assert_eq!(name(https, &[("all_proxy", "a:1"), ("HTTP_PROXY", "b:1")]), a);
+        assert_eq!(name(http, &[("HTTP_PROXY", "a:1"), ("HTTPS_PROXY", "b:1")]), a);
+        assert_eq!(
+            name(
+                https,
+                &[("HTTPS_PROXY", "a:1"), ("NO_PROXY", ""), ("no_proxy", "*")]
+            ),
+            None
+        );
+        assert_eq!(name(https, &[]), None);
+    }
+
+    #[test]
+    fn a_request_to_a_cgi_script_sets_no_proxy() {
+        let variables = [("REQUEST_METHOD", "GET"), ("HTTP_PROXY", "attacker:1")];
+        assert_eq!(name("http://open.feishu.cn", &variables), None);
+        let variables = [("REQUEST_METHOD", "GET"), ("http_proxy", "a:1")];
+        assert_eq!(
+            name("http://open.feishu.cn", &variables).as_deref(),
+            Some("http://a:1")
+        );
+    }
+
+    #[test]
+    fn an_unusable_variable_is_named_without_its_secret() {
+        let variables = [("https_proxy", "http://me:hunter2/@proxy:1")];
+        let refused = of_environment(&base_url("https://open.feishu.cn"), &environment(&variables));
+        let error = refused.err().unwrap().to_string();
+        assert!(
+            error.contains("https_proxy") && error.contains("http://[secret]@proxy:1"),
+            "{error}"
+        );
+        assert!(!error.contains("hunter"), "{error}");
+    }
+}
