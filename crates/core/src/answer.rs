@@ -53,9 +53,10 @@ pub(crate) struct Failure {
     pub(crate) wait: Option<Duration>,
     /// The platform's own limit, where it tells one.
     pub(crate) limit: Option<u32>,
-    /// Whether the platform has spoken. Something in between (a proxy's 504) says nothing of whether
-    /// the request arrived, or of when.
-    pub(crate) from_platform: bool,
+    /// Whether this is the platform's answer: a JSON object whose `code` the platform can have sent
+    /// ([`codes::is_platforms`]), whatever the HTTP status (DESIGN: promise 1). Anything else, such as a
+    /// gateway's page, may come while the platform still processes the request.
+    pub(crate) is_answer: bool,
 }
 
 /// What an answer carries where it is a success.
@@ -152,8 +153,9 @@ pub(crate) fn read_secret<T: Data>(response: &Response<Bytes>, mask: Mask<'_>) -
 
 fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quote: bool) -> Reading<T> {
     let body = &response.body()[..];
+    let mut is_answer = false;
     let fault = if nests_deeper_than(body, DEEPEST) {
-        "the answer nests too deep".to_owned()
+        "the answer is nested too deeply".to_owned()
     } else if !body.trim_ascii_start().starts_with(b"{") {
         // serde would read a list as well, its elements as fields in their order.
         "not an answer of the platform: no JSON object".to_owned()
@@ -171,7 +173,10 @@ fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quote: bool
                     log_id: log_id(response, None),
                 };
             }
-            (Ok(0), Err(error)) => format!("the answer's data cannot be read: {error}"),
+            (Ok(0), Err(error)) => {
+                is_answer = true;
+                format!("the answer's data cannot be read: {error}")
+            }
             (Ok(code), _) => return Reading::Failure(refusal(response, code, mask)),
             (Err(error), _) => format!("not an answer of the platform: {error}"),
         }
@@ -181,7 +186,10 @@ fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quote: bool
     } else {
         format!("an answer of {} bytes cannot be read", body.len())
     };
-    Reading::Failure(unreadable(response, shown, mask))
+    Reading::Failure(Failure {
+        is_answer,
+        ..unreadable(response, shown, mask)
+    })
 }
 
 fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>) -> Failure {
@@ -189,6 +197,7 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>) -> Failure {
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
     let msg = body["msg"].as_str().map(str::to_owned);
     let known = codes::lookup(code);
+    let is_answer = codes::is_platforms(code);
     let (kind, replay, hint) = match &known {
         Some(known) => (known.kind, known.replay, known.hint),
         None if status.is_server_error() => (
@@ -196,11 +205,12 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>) -> Failure {
             Replay::Backoff,
             "The platform failed: call again later",
         ),
-        None => (
+        None if is_answer => (
             ErrorKind::Rejected,
             Replay::No,
             "The platform refused the call: its msg says why",
         ),
+        None => (ErrorKind::Rejected, Replay::No, NOT_THE_PLATFORM),
     };
     let permission = permission_violations(&body);
     let fields = field_violations(&body);
@@ -208,7 +218,8 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>) -> Failure {
     let headers = response.headers();
     let wait = told_wait(headers);
     let said = msg.as_deref().filter(|msg| !msg.is_empty()).unwrap_or("no msg");
-    let error = Error::new(kind, format!("the platform said: {said}"))
+    let who = if is_answer { "the platform" } else { "a gateway" };
+    let error = Error::new(kind, format!("{who} said: {said}"))
         .with_platform(Some(code), msg.clone(), status.as_u16())
         .with_log_id(log_id(response, Some(&body)))
         .with_hint(hint)
@@ -221,8 +232,7 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>) -> Failure {
         replay,
         wait,
         limit: known.as_ref().and_then(|_| told_limit(headers)),
-        // A proxy has codes of its own, as in {"code":504}.
-        from_platform: known.is_some() || !status.is_server_error(),
+        is_answer,
     }
 }
 
@@ -243,7 +253,7 @@ fn unreadable(response: &Response<Bytes>, message: String, mask: Mask<'_>) -> Fa
         replay,
         wait,
         limit: None,
-        from_platform: !status.is_server_error(),
+        is_answer: false,
     }
 }
 
@@ -267,13 +277,11 @@ fn by_status(status: StatusCode) -> (ErrorKind, Replay, &'static str) {
             "Redirects are not followed, as they would carry the token elsewhere: check base_url",
         )
     } else {
-        (
-            ErrorKind::UnexpectedResponse,
-            Replay::No,
-            "Something else than the platform answered: check base_url and the proxy",
-        )
+        (ErrorKind::UnexpectedResponse, Replay::No, NOT_THE_PLATFORM)
     }
 }
+
+const NOT_THE_PLATFORM: &str = "Something else than the platform answered: check base_url and the proxy";
 
 /// The first bytes of a body, so that whoever reads the error sees whose page it was.
 fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
@@ -463,7 +471,7 @@ pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
         replay,
         wait: None,
         limit: None,
-        from_platform: false,
+        is_answer: false,
     }
 }
 
@@ -570,7 +578,8 @@ mod tests {
             ] {
                 let failure = failure(&answer(status, &[], body.to_owned()));
                 assert_eq!(failure.error.kind(), kind, "{status} {body}");
-                assert_eq!(failure.from_platform, status < 500);
+                let has_code_0 = body == bodies[11];
+                assert_eq!(failure.is_answer, has_code_0, "{status} {body}");
             }
         }
     }
@@ -684,16 +693,19 @@ mod tests {
         }
     }
 
+    /// The platform has no code between 0 and 1000; gateways write their HTTP status there.
     #[test]
-    fn a_server_errors_unknown_code_is_not_the_platforms_word() {
-        for (status, code, is_its_word) in [
-            (500, 2200, true),
-            (504, 504, false),
-            (400, 504, true),
-            (200, 504, true),
-        ] {
-            let failure = failure(&answer(status, &[], format!(r#"{{"code":{code}}}"#)));
-            assert_eq!(failure.from_platform, is_its_word, "{status}, code {code}");
+    fn an_answer_has_code_0_or_one_of_at_least_1000_whatever_the_status() {
+        for status in [200, 302, 400, 403, 404, 408, 429, 500, 504] {
+            for code in [1, 200, 400, 403, 404, 408, 429, 502, 504, 999, -1, i64::MIN] {
+                let failure = failure(&answer(status, &[], format!(r#"{{"code":{code}}}"#)));
+                assert!(!failure.is_answer, "{status}, code {code}");
+                assert_eq!(failure.error.platform_code(), Some(code));
+            }
+            for code in [1000, 1500, 2200, 99_991_400, 230_001, i64::MAX] {
+                let failure = failure(&answer(status, &[], format!(r#"{{"code":{code}}}"#)));
+                assert!(failure.is_answer, "{status}, code {code}");
+            }
         }
     }
 

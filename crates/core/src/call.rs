@@ -300,7 +300,7 @@ impl Way<'_> {
                     refused = Some((token, failure.error));
                     continue;
                 }
-                if failure.from_platform {
+                if failure.is_answer {
                     token.accept();
                 }
                 let wait = replays.next(failure.replay, failure.wait);
@@ -447,7 +447,7 @@ impl Way<'_> {
             };
             match &reading {
                 Reading::Success { .. } => flight.landed(true),
-                Reading::Failure(failure) if failure.from_platform => {
+                Reading::Failure(failure) if failure.is_answer => {
                     flight.landed(failure.error.kind() != ErrorKind::RateLimited);
                 }
                 Reading::Failure(_) => {}
@@ -552,7 +552,7 @@ impl Trace {
     fn note(&mut self, failure: &Failure) {
         let fate = if !self.sent.is_raised() {
             Fate::Unsent
-        } else if failure.from_platform
+        } else if failure.is_answer
             && !matches!(
                 failure.error.kind(),
                 ErrorKind::Server | ErrorKind::UnexpectedResponse
@@ -579,7 +579,7 @@ impl Trace {
             replay: Replay::Backoff,
             wait: None,
             limit: None,
-            from_platform: false,
+            is_answer: false,
         }
     }
 

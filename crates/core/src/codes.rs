@@ -30,6 +30,12 @@ pub(crate) const APP_TICKET_INVALID: i64 = 10012;
 /// The month's quota is used up: nothing more will succeed, whoever asks.
 pub(crate) const QUOTA_USED_UP: i64 = 99_991_403;
 
+/// Whether the platform can have sent this `code`. It has none between 0 and 1000 and none below 0; gateways
+/// write their HTTP status there (DESIGN: promise 1).
+pub(crate) const fn is_platforms(code: i64) -> bool {
+    code == 0 || code >= 1000
+}
+
 const fn row(kind: ErrorKind, replay: Replay, hint: &'static str) -> Code {
     Code { kind, replay, hint }
 }
@@ -147,6 +153,7 @@ mod tests {
         for (kind, codes) in LISTED {
             for code in *codes {
                 assert_eq!(lookup(*code).map(|row| row.kind), Some(*kind), "code {code}");
+                assert!(is_platforms(*code), "code {code}");
             }
         }
     }

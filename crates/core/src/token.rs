@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::instrument::WithSubscriber;
 
+use crate::codes;
 use crate::deadline::after;
 use crate::error::{Error, ErrorKind, Station};
 use crate::secret;
@@ -303,8 +304,9 @@ impl State {
             }
             Err(error) => {
                 self.no_renewal_before = Some(now + NEXT_RENEWAL);
-                // A passing trouble of a provider, or a ticket that is not there yet, is not the platform's word.
-                if !error.retryable() && error.platform_code().is_some() {
+                // Only the platform's own refusal is worth remembering: not a provider's failure, a gateway's
+                // code, or an app ticket that has not arrived yet.
+                if !error.retryable() && error.platform_code().is_some_and(codes::is_platforms) {
                     self.refused_until = Some((now + REFUSAL_REMEMBERED, error.clone()));
                 }
             }

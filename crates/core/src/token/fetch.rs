@@ -344,14 +344,14 @@ impl StoreApp {
 }
 
 impl From<Error> for Failure {
-    /// A failure that no replay mends.
+    /// A failure that no retry can fix.
     fn from(error: Error) -> Self {
         Self {
             error,
             replay: Replay::No,
             wait: None,
             limit: None,
-            from_platform: true,
+            is_answer: true,
         }
     }
 }
@@ -408,10 +408,10 @@ impl Endpoints {
     }
 }
 
-/// These endpoints answer their own errors with 200: another status without a code of theirs is noise
-/// from in between (FACTS: token).
+/// The token endpoints report their own errors with HTTP 200. Another status without a code of the platform
+/// comes from a gateway in between, and is retried (FACTS: token).
 fn worth(failure: &Failure) -> Replay {
-    let is_noise = failure.error.platform_code().is_none()
+    let is_noise = !failure.is_answer
         && failure
             .error
             .http_status()
