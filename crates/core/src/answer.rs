@@ -5,7 +5,9 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -13,6 +15,7 @@ use serde_json::Value;
 use crate::codes::{self, Replay};
 use crate::error::{Error, ErrorKind, FieldViolation, PermissionViolation, Station};
 use crate::outcome::FailedUserReason;
+use crate::outside::{self, MOST_KEPT, MOST_QUOTED};
 use crate::secret::{self, Mask};
 use crate::transport::TransportError;
 
@@ -32,8 +35,14 @@ const DEEPEST: usize = 32;
 /// Nobody means more than this, and no clock overflows by it.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How much of an answer that is not the platform's an error shows.
+/// How much of an answer that is not the platform's an error shows, in bytes.
 const EXCERPT: usize = 200;
+
+/// How much of a content type an error shows, in characters.
+const MOST_CONTENT_TYPE: usize = 100;
+
+/// The platform names a few violations at most: one per user id that it refuses, of which a request has 50.
+const MOST_VIOLATIONS: usize = 100;
 
 /// What an answer says.
 #[derive(Debug)]
@@ -63,6 +72,9 @@ pub(crate) struct Failure {
 pub(crate) trait Data: DeserializeOwned {
     /// Success is 0, whatever the status (FACTS: the gateway).
     fn code(&self) -> i64;
+
+    /// Takes every text that errors, outcomes or logs may show through [`outside::admit`].
+    fn admit_texts(&mut self, mask: Mask<'_>);
 }
 
 #[derive(Deserialize)]
@@ -82,6 +94,21 @@ impl Data for CallData {
     fn code(&self) -> i64 {
         self.code
     }
+
+    fn admit_texts(&mut self, mask: Mask<'_>) {
+        let reasons = self
+            .data
+            .as_mut()
+            .and_then(|data| data.failed_user_reasons.as_mut());
+        for reason in reasons.into_iter().flatten() {
+            for text in [&mut reason.error_message, &mut reason.user_id]
+                .into_iter()
+                .flatten()
+            {
+                *text = outside::admit(std::mem::take(text), mask, MOST_KEPT);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -98,28 +125,6 @@ struct Reason {
     error_message: Option<String>,
     #[serde(default)]
     user_id: Option<String>,
-}
-
-impl Reading<CallData> {
-    /// A success may repeat a secret as well.
-    pub(crate) fn masked(mut self, mask: Mask<'_>) -> Self {
-        if let Self::Success { data, log_id } = &mut self {
-            let mask = |text: &mut String| {
-                mask(text);
-                secret::mask_basic(text);
-            };
-            log_id.iter_mut().for_each(mask);
-            let reasons = data
-                .data
-                .as_mut()
-                .and_then(|data| data.failed_user_reasons.as_mut());
-            for reason in reasons.into_iter().flatten() {
-                reason.error_message.iter_mut().for_each(mask);
-                reason.user_id.iter_mut().for_each(mask);
-            }
-        }
-        self
-    }
 }
 
 impl CallData {
@@ -139,19 +144,29 @@ impl CallData {
     }
 }
 
-/// Reads an answer whose success carries a `T`. A server or a proxy may echo what it
-/// was sent, so `mask` takes the secrets out of every text an error keeps.
+/// How an answer may be quoted in an error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quoting {
+    /// As it is, but for the secrets that are known.
+    Open,
+    /// An answer of a token endpoint may carry a secret that nobody knows yet, whatever its status. A body that
+    /// cannot be read is not quoted at all, and in the texts of one that can be read everything is masked that
+    /// may be a token.
+    Guarded,
+}
+
+/// Reads an answer whose success carries a `T`. A server or a proxy may echo what it was sent, so `mask` takes
+/// the known secrets out of every text that is kept.
 pub(crate) fn read<T: Data>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
-    read_quoting(response, mask, true)
+    read_quoting(response, mask, Quoting::Open)
 }
 
-/// Like [`read`], for an answer that may carry a secret nobody knows yet: a 2xx that cannot be read is not
-/// quoted.
+/// Like [`read`], for the answer of a token endpoint.
 pub(crate) fn read_secret<T: Data>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
-    read_quoting(response, mask, !response.status().is_success())
+    read_quoting(response, mask, Quoting::Guarded)
 }
 
-fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quote: bool) -> Reading<T> {
+fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quoting: Quoting) -> Reading<T> {
     let body = &response.body()[..];
     let mut is_answer = false;
     let fault = if nests_deeper_than(body, DEEPEST) {
@@ -167,35 +182,96 @@ fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quote: bool
             Err(_) => serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.code),
         };
         match (code, data) {
-            (Ok(0), Ok(data)) => {
+            (Ok(0), Ok(mut data)) => {
+                data.admit_texts(mask);
                 return Reading::Success {
                     data,
-                    log_id: log_id(response, None),
+                    log_id: log_id(response, None, mask),
                 };
             }
             (Ok(0), Err(error)) => {
                 is_answer = true;
                 format!("the answer's data cannot be read: {error}")
             }
-            (Ok(code), _) => return Reading::Failure(refusal(response, code, mask)),
+            (Ok(code), _) => return Reading::Failure(refusal(response, code, mask, quoting)),
             (Err(error), _) => format!("not an answer of the platform: {error}"),
         }
     };
-    let shown = if quote {
-        format!("{fault}: {}", excerpt(response.body(), mask))
-    } else {
-        format!("an answer of {} bytes cannot be read", body.len())
+    let message = match quoting {
+        // The parser's message may quote the body too.
+        Quoting::Open => format!(
+            "{}: {}",
+            outside::admit(fault, mask, MOST_QUOTED),
+            excerpt(body, mask)
+        ),
+        Quoting::Guarded => without_quoting(response),
     };
     Reading::Failure(Failure {
         is_answer,
-        ..unreadable(response, shown, mask)
+        ..unreadable(response, message, mask)
     })
 }
 
-fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>) -> Failure {
+/// What can be said of a token endpoint's answer that cannot be read. The status is the error's own.
+fn without_quoting(response: &Response<Bytes>) -> String {
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let content_type = content_type.map_or_else(
+        || "no content type".to_owned(),
+        |value| {
+            let value = outside::admit(value, &secret::mask_token_like, MOST_CONTENT_TYPE);
+            format!("content type {value}")
+        },
+    );
+    let size = response.body().len();
+    format!("an answer of {size} bytes cannot be read ({content_type})")
+}
+
+/// The secrets that an answer itself names as such.
+fn named_secrets(value: &Value, found: &mut Vec<SecretString>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(secret)
+                        if ["token", "ticket", "secret"]
+                            .iter()
+                            .any(|word| name.contains(word)) =>
+                    {
+                        found.push(secret.clone().into());
+                    }
+                    value => named_secrets(value, found),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| named_secrets(value, found)),
+        _ => {}
+    }
+}
+
+fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoting) -> Failure {
     let status = response.status();
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
-    let msg = body["msg"].as_str().map(str::to_owned);
+    let mut named = Vec::new();
+    if quoting == Quoting::Guarded {
+        named_secrets(&body, &mut named);
+    }
+    // A log id looks like a token, so only these secrets are searched for in it.
+    let mask_known = |text: &mut String| {
+        mask(text);
+        for secret in &named {
+            secret::mask(text, secret);
+        }
+    };
+    let log_id = log_id(response, Some(&body), &mask_known);
+    let mask = &|text: &mut String| {
+        mask_known(text);
+        if quoting == Quoting::Guarded {
+            secret::mask_token_like(text);
+        }
+    };
+    let msg = body["msg"].as_str();
+    let msg = msg.map(|msg| outside::admit(msg, mask, MOST_KEPT));
     let known = codes::lookup(code);
     let is_answer = codes::is_platforms(code);
     let (kind, replay, hint) = match &known {
@@ -212,21 +288,21 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>) -> Failure {
         ),
         None => (ErrorKind::Rejected, Replay::No, NOT_THE_PLATFORM),
     };
-    let permission = permission_violations(&body);
-    let fields = field_violations(&body);
+    let permission = permission_violations(&body, mask);
+    let fields = field_violations(&body, mask);
     let hint = specific_hint(&permission, &fields).map_or(Cow::Borrowed(hint), Cow::Owned);
     let headers = response.headers();
     let wait = told_wait(headers);
     let said = msg.as_deref().filter(|msg| !msg.is_empty()).unwrap_or("no msg");
+    let said = outside::quoted(said);
     let who = if is_answer { "the platform" } else { "a gateway" };
     let error = Error::new(kind, format!("{who} said: {said}"))
-        .with_platform(Some(code), msg.clone(), status.as_u16())
-        .with_log_id(log_id(response, Some(&body)))
+        .with_platform(Some(code), msg, status.as_u16())
+        .with_log_id(log_id)
         .with_hint(hint)
         .with_retry_after(wait)
         .with_violations(permission, fields)
-        .with_station(Station::Answer)
-        .without_secrets(mask);
+        .with_station(Station::Answer);
     Failure {
         error,
         replay,
@@ -243,11 +319,10 @@ fn unreadable(response: &Response<Bytes>, message: String, mask: Mask<'_>) -> Fa
     let wait = told_wait(response.headers());
     let error = Error::new(kind, message)
         .with_platform(None, None, status.as_u16())
-        .with_log_id(log_id(response, None))
+        .with_log_id(log_id(response, None, mask))
         .with_hint(hint)
         .with_retry_after(wait)
-        .with_station(Station::Answer)
-        .without_secrets(mask);
+        .with_station(Station::Answer);
     Failure {
         error,
         replay,
@@ -283,20 +358,22 @@ fn by_status(status: StatusCode) -> (ErrorKind, Replay, &'static str) {
 
 const NOT_THE_PLATFORM: &str = "Something else than the platform answered: check base_url and the proxy";
 
-/// The first bytes of a body, so that whoever reads the error sees whose page it was.
+/// The first bytes of a body, so that the error shows whose page it was.
 fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
     if body.is_empty() {
         return "the body is empty".to_owned();
     }
-    // Masked before it is cut: half a token would not be recognised.
     let mut text = String::from_utf8_lossy(body).into_owned();
+    // Masked before it is cut: half a token would not be recognised.
     mask(&mut text);
+    secret::mask_basic(&mut text);
     let ends = text
         .char_indices()
         .map(|(start, character)| start + character.len_utf8());
     let end = ends.take_while(|end| *end <= EXCERPT).last().unwrap_or(0);
     let more = if text.len() > end { "…" } else { "" };
-    format!("{:?}{more}", &text[..end])
+    text.truncate(end);
+    format!("\"{}\"{more}", outside::quoted(text))
 }
 
 /// Whether brackets nest deeper than `most`. Without building anything: serde skips unknown fields
@@ -334,7 +411,7 @@ fn nests_deeper_than(body: &[u8], most: usize) -> bool {
 }
 
 /// `X-Tt-Logid` first, then the body's own, then `X-Request-Id` (FACTS: the gateway).
-fn log_id(response: &Response<Bytes>, body: Option<&Value>) -> Option<String> {
+fn log_id(response: &Response<Bytes>, body: Option<&Value>, mask: Mask<'_>) -> Option<String> {
     let header = |name: &HeaderName| plausible(response.headers().get(name)?.to_str().ok()?);
     let in_body = |value: &Value| {
         value.as_object()?.iter().find_map(|(key, value)| {
@@ -345,6 +422,7 @@ fn log_id(response: &Response<Bytes>, body: Option<&Value>) -> Option<String> {
     header(&TT_LOGID)
         .or_else(|| body.and_then(|body| in_body(&body["error"]).or_else(|| in_body(body))))
         .or_else(|| header(&REQUEST_ID))
+        .map(|log_id| outside::admit(log_id, mask, MOST_QUOTED))
 }
 
 /// A log id goes into every log, so what cannot be one stays out.
@@ -375,40 +453,38 @@ fn told_limit(headers: &HeaderMap) -> Option<u32> {
     (limit > 0).then_some(limit)
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(
-        || {
-            if value.is_null() {
-                String::new()
-            } else {
-                value.to_string()
-            }
-        },
-        str::to_owned,
-    )
+fn text(value: &Value, mask: Mask<'_>) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        value => value.to_string(),
+    };
+    outside::admit(text, mask, MOST_KEPT)
 }
 
-fn permission_violations(body: &Value) -> Vec<PermissionViolation> {
+fn permission_violations(body: &Value, mask: Mask<'_>) -> Vec<PermissionViolation> {
     let violations = body["error"]["permission_violations"].as_array();
     violations
         .into_iter()
         .flatten()
+        .take(MOST_VIOLATIONS)
         .map(|violation| PermissionViolation {
-            kind: text(&violation["type"]),
-            subject: text(&violation["subject"]),
+            kind: text(&violation["type"], mask),
+            subject: text(&violation["subject"], mask),
         })
         .collect()
 }
 
-fn field_violations(body: &Value) -> Vec<FieldViolation> {
+fn field_violations(body: &Value, mask: Mask<'_>) -> Vec<FieldViolation> {
     let violations = body["error"]["field_violations"].as_array();
     violations
         .into_iter()
         .flatten()
+        .take(MOST_VIOLATIONS)
         .map(|violation| FieldViolation {
-            field: text(&violation["field"]),
-            value: text(&violation["value"]),
-            description: text(&violation["description"]),
+            field: text(&violation["field"], mask),
+            value: text(&violation["value"], mask),
+            description: text(&violation["description"], mask),
         })
         .collect()
 }
@@ -731,6 +807,40 @@ mod tests {
     }
 
     #[test]
+    fn a_long_msg_is_quoted_in_part_and_kept_within_bounds() {
+        let msg = "x".repeat(900_000);
+        let violations: Vec<_> = (0..1000)
+            .map(|_| serde_json::json!({"subject": "y".repeat(500)}))
+            .collect();
+        let body =
+            serde_json::json!({"code": 1000, "msg": msg, "error": {"permission_violations": violations}});
+        let error = failure(&answer(400, &[], body.to_string())).error;
+        assert_eq!(error.msg().unwrap().len(), MOST_KEPT + "…".len());
+        assert_eq!(error.message().matches('x').count(), MOST_QUOTED);
+        assert_eq!(error.permission_violations().len(), MOST_VIOLATIONS);
+        assert!(error.to_string().len() < 4000);
+    }
+
+    /// serde quotes a text where a number should be.
+    #[test]
+    fn what_the_parser_quotes_is_masked_and_bounded_too() {
+        let body = format!(r#"{{"code":"t-secret\u001b{}"}}"#, "x".repeat(900_000));
+        let mask = |text: &mut String| *text = text.replace("t-secret", "[secret]");
+        let Reading::Failure(failure) = read::<CallData>(&answer(200, &[], body), &mask) else {
+            panic!("read as success")
+        };
+        let message = failure.error.message();
+        assert!(
+            message.contains("[secret]") && !message.contains("t-secret"),
+            "{message}"
+        );
+        assert!(
+            message.len() < 1000 && !message.contains(char::is_control),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn hints_name_what_the_platform_names() {
         let body = r#"{"code":99991672,"msg":"no","error":{"permission_violations":[{"type":"action","subject":"im:a"},{"subject":"im:b"}]}}"#;
         let error = failure(&answer(400, &[], body)).error;
@@ -791,6 +901,38 @@ mod tests {
         let Ok(response) = response.body(Bytes::from(body)) else {
             return;
         };
+        let is_shown = |text: &str| {
+            assert!(!text.contains(char::is_control), "{text:?}");
+            assert!(text.chars().count() <= MOST_KEPT + 1);
+        };
+        match read_secret::<CallData>(&response, &|_| {}) {
+            Reading::Success { .. } => {}
+            Reading::Failure(Failure { error, .. }) => {
+                is_shown(error.message());
+                is_shown(error.msg().unwrap_or_default());
+            }
+        }
+        match reading(&response) {
+            Reading::Success { data, .. } => {
+                for reason in data.into_reasons() {
+                    is_shown(&reason.error_message);
+                    is_shown(&reason.user_id.unwrap_or_default());
+                }
+            }
+            Reading::Failure(Failure { error, .. }) => {
+                is_shown(&error.to_string());
+                is_shown(error.msg().unwrap_or_default());
+                for violation in error.permission_violations() {
+                    is_shown(&violation.kind);
+                    is_shown(&violation.subject);
+                }
+                for violation in error.field_violations() {
+                    is_shown(&violation.field);
+                    is_shown(&violation.value);
+                    is_shown(&violation.description);
+                }
+            }
+        }
         if let Reading::Failure(failure) = reading(&response) {
             let error = &failure.error;
             assert_eq!(error.http_status(), Some(status));

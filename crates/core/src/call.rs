@@ -442,7 +442,7 @@ impl Way<'_> {
                 tokens.source().mask(text);
             };
             let reading = match answered {
-                Ok(response) => answer::read::<CallData>(&response, &mask).masked(&mask),
+                Ok(response) => answer::read::<CallData>(&response, &mask),
                 Err(error) => Reading::Failure(answer::no_answer(error, trace.sent.is_raised())),
             };
             match &reading {

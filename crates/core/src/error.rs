@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::outcome::{Outcome, UserIds};
-use crate::secret::{Mask, mask_basic};
+use crate::outside::{MOST_KEPT, MOST_QUOTED, make_printable, printable, quoted};
 use crate::token::BoxError;
 
 /// The kinds of error a call can end with. Every language has one class for each of them.
@@ -221,11 +221,16 @@ struct Detail {
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
+/// Longest message, in characters: one or two quotations and the words around them.
+const MOST_MESSAGE: usize = 2000;
+
+/// Text from outside is masked and cut where it is read ([`outside`](crate::outside)). These functions make every
+/// text printable once more, so that none enters an error otherwise, whatever its way.
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Detail {
             kind: Some(kind),
-            message: message.into(),
+            message: printable(message.into(), MOST_MESSAGE),
             ..Detail::default()
         }))
     }
@@ -247,18 +252,21 @@ impl Error {
 
     pub(crate) fn with_platform(mut self, code: Option<i64>, msg: Option<String>, http_status: u16) -> Self {
         self.0.platform_code = code;
-        self.0.msg = msg;
+        self.0.msg = msg.map(|msg| printable(msg, MOST_KEPT));
         self.0.http_status = Some(http_status);
         self
     }
 
     pub(crate) fn with_log_id(mut self, log_id: Option<String>) -> Self {
-        self.0.log_id = log_id;
+        self.0.log_id = log_id.map(|log_id| printable(log_id, MOST_QUOTED));
         self
     }
 
     pub(crate) fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
-        self.0.hint = Some(hint.into());
+        self.0.hint = Some(match hint.into() {
+            Cow::Owned(hint) => printable(hint, MOST_MESSAGE).into(),
+            ours @ Cow::Borrowed(_) => ours,
+        });
         self
     }
 
@@ -279,9 +287,18 @@ impl Error {
 
     pub(crate) fn with_violations(
         mut self,
-        permission: Vec<PermissionViolation>,
-        field: Vec<FieldViolation>,
+        mut permission: Vec<PermissionViolation>,
+        mut field: Vec<FieldViolation>,
     ) -> Self {
+        for violation in &mut permission {
+            make_printable(&mut violation.kind, MOST_KEPT);
+            make_printable(&mut violation.subject, MOST_KEPT);
+        }
+        for violation in &mut field {
+            make_printable(&mut violation.field, MOST_KEPT);
+            make_printable(&mut violation.value, MOST_KEPT);
+            make_printable(&mut violation.description, MOST_KEPT);
+        }
         self.0.permission_violations = permission;
         self.0.field_violations = field;
         self
@@ -299,32 +316,6 @@ impl Error {
 
     pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into().into());
-        self
-    }
-
-    /// Rewrites every text that came from outside, so that a secret echoed by a server or a proxy
-    /// does not travel on in an error.
-    pub(crate) fn without_secrets(mut self, mask: Mask<'_>) -> Self {
-        let map = |text: &mut String| {
-            mask(text);
-            mask_basic(text);
-        };
-        let detail = &mut *self.0;
-        map(&mut detail.message);
-        detail.msg.iter_mut().for_each(map);
-        detail.log_id.iter_mut().for_each(map);
-        if let Some(Cow::Owned(hint)) = &mut detail.hint {
-            map(hint);
-        }
-        for violation in &mut detail.permission_violations {
-            map(&mut violation.kind);
-            map(&mut violation.subject);
-        }
-        for violation in &mut detail.field_violations {
-            map(&mut violation.field);
-            map(&mut violation.value);
-            map(&mut violation.description);
-        }
         self
     }
 
@@ -348,7 +339,8 @@ impl Error {
         self.0.platform_code
     }
 
-    /// The platform's `msg`. Prose that changes over the years: show it, never branch on it.
+    /// The platform's `msg`. Prose that changes over the years: show it, never branch on it. Control characters
+    /// are escaped, and it is cut after 4,000 characters; [`message`](Self::message) quotes at most 500.
     pub fn msg(&self) -> Option<&str> {
         self.0.msg.as_deref()
     }
@@ -456,7 +448,7 @@ impl fmt::Debug for Error {
         );
         debug.field("attempts", &detail.attempts);
         if let Some(source) = &detail.source {
-            debug.field("source", &format_args!("{source}"));
+            debug.field("source", &format_args!("{}", quoted(source)));
         }
         debug.finish_non_exhaustive()
     }
@@ -534,6 +526,36 @@ mod tests {
         assert_eq!(error.source().unwrap().to_string(), "the cause");
         let bare = Error::new(ErrorKind::Server, "it failed");
         assert!(bare.msg().is_none() && bare.source().is_none());
+    }
+
+    #[test]
+    fn no_text_enters_an_error_unescaped_or_unbounded() {
+        let text = || format!("\u{1b}[2J\r\n{}", "x".repeat(900_000));
+        let permission = PermissionViolation {
+            kind: text(),
+            subject: text(),
+        };
+        let field = FieldViolation {
+            field: text(),
+            value: text(),
+            description: text(),
+        };
+        let error = Error::new(ErrorKind::Server, text())
+            .with_platform(Some(1), Some(text()), 200)
+            .with_log_id(Some(text()))
+            .with_hint(text())
+            .with_violations(vec![permission], vec![field])
+            .with_source(text());
+        let shown = format!(
+            "{error} {error:?} {:?} {:?}",
+            error.permission_violations(),
+            error.field_violations()
+        );
+        assert!(shown.len() < 60_000, "{}", shown.len());
+        assert!(!shown.contains(char::is_control), "{shown}");
+        for text in [error.message(), error.msg().unwrap(), error.hint().unwrap()] {
+            assert!(text.starts_with(r"\u{1b}[2J\r\nx"), "{text}");
+        }
     }
 
     #[test]

@@ -59,6 +59,37 @@ pub(crate) fn mask_basic(text: &mut String) {
     }
 }
 
+/// Masks whatever may be a token: words that are long, and have a digit or letters of both cases. Errors of the
+/// token endpoints may repeat a token that nobody knows yet; no form of it is promised (FACTS: shapes of ids).
+pub(crate) fn mask_token_like(text: &mut String) {
+    let is_of_a_token = |character: char| {
+        character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | '~' | '+' | '/' | '=')
+    };
+    let may_be_a_token = |word: &str| {
+        let has = |kind: fn(&u8) -> bool| word.as_bytes().iter().any(kind);
+        word.len() >= LEAST_TOKEN
+            && (has(u8::is_ascii_digit) || has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase))
+    };
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(start) = rest.find(is_of_a_token) {
+        let (before, word) = rest.split_at(start);
+        let end = word.find(|letter| !is_of_a_token(letter)).unwrap_or(word.len());
+        masked.push_str(before);
+        masked.push_str(if may_be_a_token(&word[..end]) {
+            MASK
+        } else {
+            &word[..end]
+        });
+        rest = &word[end..];
+    }
+    masked.push_str(rest);
+    *text = masked;
+}
+
+/// Shorter than any token seen; the platform's own have 32 characters and more.
+const LEAST_TOKEN: usize = 16;
+
 /// Base64 of a name, a colon and a password is longer than most words.
 const LEAST_BASIC: usize = 8;
 
@@ -80,6 +111,29 @@ pub(crate) fn bearer(token: &SecretString) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_a_token_is_masked() {
+        for (said, shown) in [
+            ("app secret invalid", "app secret invalid"),
+            (
+                "tenant_access_token is missing: application/json",
+                "tenant_access_token is missing: application/json",
+            ),
+            ("t-7f1bcd13fc57d46bac21793a18e560", "[secret]"),
+            (
+                "got \"a-6U1SbDiM6XIH2DcTCPyeub\", thanks",
+                "got \"[secret]\", thanks",
+            ),
+            ("提eyJhbGciOi.eyJzdWIiOi.c2ln-bmF0_dXJl=提", "提[secret]提"),
+            ("NoDigitsButBothCases", "[secret]"),
+            ("", ""),
+        ] {
+            let mut text = said.to_owned();
+            mask_token_like(&mut text);
+            assert_eq!(text, shown);
+        }
+    }
 
     #[test]
     fn what_a_proxy_says_back_is_masked() {

@@ -21,6 +21,7 @@ use crate::answer::{self, Data, Failure, Reading};
 use crate::base_url::BaseUrl;
 use crate::codes::{APP_TICKET_INVALID, Replay};
 use crate::error::{Error, ErrorKind, Station};
+use crate::outside;
 use crate::retry::Replays;
 use crate::secret::{self, Mask};
 use crate::transport::{Outgoing, Sent, Transport, TransportError};
@@ -148,9 +149,9 @@ impl Source {
 fn provider_failed(error: BoxError) -> Error {
     Error::new(
         ErrorKind::Authentication,
-        format!("the token provider failed: {error}"),
+        format!("the token provider failed: {}", outside::quoted(&error)),
     )
-    .with_hint("Mend the token provider: the client has no other way to a token")
+    .with_hint("Fix the token provider: the client has no other way to a token")
     .with_source(error)
 }
 
@@ -175,6 +176,9 @@ impl Data for TokenData {
     fn code(&self) -> i64 {
         self.code
     }
+
+    /// Nothing of it is shown.
+    fn admit_texts(&mut self, _: Mask<'_>) {}
 }
 
 impl TokenData {
