@@ -253,7 +253,7 @@ impl Way<'_> {
                 let taken_at = flight.taken_at();
 
                 trace.station = Station::Token;
-                let token = match self.token(taken_at).await {
+                let token = match self.token().await {
                     Some(token) => token?,
                     None => return Err(self.timed_out(trace)),
                 };
@@ -356,19 +356,11 @@ impl Way<'_> {
         Some(slot.map(|slot| flight(Some(slot))))
     }
 
-    /// Waits for the token, boxed as above. It is asked for right after the slot: to look at the clock again costs as
-    /// much as the rest.
-    async fn token(&self, slot_taken_at: Option<Instant>) -> Option<Result<Arc<Token>, Error>> {
-        if let Some(token) = self
-            .core
-            .tokens
-            .at_once(slot_taken_at.unwrap_or_else(Instant::now))
-        {
-            return Some(Ok(token));
-        }
+    /// Waits for the token; `None` when the time is over first.
+    async fn token(&self) -> Option<Result<Arc<Token>, Error>> {
         let deadline = self.time.deadline();
         let token = self.core.tokens.get(deadline);
-        Box::pin(self.time.limit.bound(deadline, token)).await
+        self.time.limit.bound(deadline, token).await
     }
 
     /// The request of one part. Made anew for each attempt, as a replay is rare and a clone of all of it costs
