@@ -1,4 +1,4 @@
-//! Reading an answer: bytes, status and headers in, one of four verdicts out.
+//! Reads a response: its bytes, status and headers become the call's data, or a failure and what to do about it.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -22,17 +22,17 @@ use crate::transport::TransportError;
 /// The content type of every request (the platform's page).
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-// Made once: looking a header up by a text parses that first.
+// Constants, because a lookup by text parses the name first.
 const TT_LOGID: HeaderName = HeaderName::from_static("x-tt-logid");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// No answer of the platform is near this size; one that is comes from something else.
+/// Largest body that is read, in bytes. The platform's answers are far smaller.
 pub(crate) const MOST_BYTES: usize = 1024 * 1024;
 
-/// The platform's answers nest five deep at most.
+/// Deepest nesting that is read. The platform's answers have five levels at most.
 const DEEPEST: usize = 32;
 
-/// Nobody means more than this, and no clock overflows by it.
+/// Longest wait taken from a header: a day. More is a mistake, and might overflow the clock.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How much of an answer that is not the platform's an error shows, in bytes.
@@ -44,23 +44,23 @@ const MOST_CONTENT_TYPE: usize = 100;
 /// The platform names a few violations at most: one per user id that it refuses, of which a request has 50.
 const MOST_VIOLATIONS: usize = 100;
 
-/// What an answer says.
+/// A response that was read.
 #[derive(Debug)]
 pub(crate) enum Reading<T> {
     /// `code` 0, with the call's own data.
     Success { data: T, log_id: Option<String> },
-    /// Anything else.
+    /// Everything else.
     Failure(Failure),
 }
 
-/// An answer that is not a success.
+/// A failed attempt: a refusal, a page of something else, or no response at all.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
     pub(crate) replay: Replay,
-    /// How long the platform says to wait.
+    /// How long to wait, from the response's headers.
     pub(crate) wait: Option<Duration>,
-    /// The platform's own limit, where it tells one.
+    /// The platform's limit, from its `x-ogw-ratelimit-limit` header.
     pub(crate) limit: Option<u32>,
     /// Whether this is the platform's answer: a JSON object whose `code` the platform can have sent
     /// ([`codes::is_platforms`]), whatever the HTTP status (DESIGN: promise 1). Anything else, such as a
@@ -68,7 +68,7 @@ pub(crate) struct Failure {
     pub(crate) is_answer: bool,
 }
 
-/// What an answer carries where it is a success.
+/// The data of a success.
 pub(crate) trait Data: DeserializeOwned {
     /// Success is 0, whatever the status (FACTS: the gateway).
     fn code(&self) -> i64;
@@ -144,24 +144,23 @@ impl CallData {
     }
 }
 
-/// How an answer may be quoted in an error.
+/// How much of a response an error may quote.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quoting {
-    /// As it is, but for the secrets that are known.
+    /// Everything but known secrets.
     Open,
-    /// An answer of a token endpoint may carry a secret that nobody knows yet, whatever its status. A body that
-    /// cannot be read is not quoted at all, and in the texts of one that can be read everything is masked that
-    /// may be a token.
+    /// A response of a token endpoint may carry a secret that nobody knows yet, whatever its status. An unreadable
+    /// body is not quoted at all. In the texts of a refusal, everything that may be a token is masked.
     Guarded,
 }
 
-/// Reads an answer whose success carries a `T`. A server or a proxy may echo what it was sent, so `mask` takes
-/// the known secrets out of every text that is kept.
+/// Reads the response of a call. A server or a proxy may repeat what it was sent, so `mask` removes the known
+/// secrets from every text that is kept.
 pub(crate) fn read<T: Data>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
     read_quoting(response, mask, Quoting::Open)
 }
 
-/// Like [`read`], for the answer of a token endpoint.
+/// Reads the response of a token endpoint.
 pub(crate) fn read_secret<T: Data>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
     read_quoting(response, mask, Quoting::Guarded)
 }
@@ -172,11 +171,11 @@ fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quoting: Qu
     let fault = if nests_deeper_than(body, DEEPEST) {
         "the answer is nested too deeply".to_owned()
     } else if !body.trim_ascii_start().starts_with(b"{") {
-        // serde would read a list as well, its elements as fields in their order.
+        // serde would also accept a list, and take its elements as the fields in order.
         "not an answer of the platform: no JSON object".to_owned()
     } else {
         let data = serde_json::from_slice::<T>(body);
-        // Only a success has to carry what was asked for.
+        // Only a success needs to have the call's data.
         let code = match &data {
             Ok(data) => Ok(data.code()),
             Err(_) => serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.code),
@@ -212,7 +211,7 @@ fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quoting: Qu
     })
 }
 
-/// What can be said of a token endpoint's answer that cannot be read. The status is the error's own.
+/// Describes an unreadable response of a token endpoint. The error has its status already.
 fn without_quoting(response: &Response<Bytes>) -> String {
     let content_type = response.headers().get(CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
@@ -227,7 +226,7 @@ fn without_quoting(response: &Response<Bytes>) -> String {
     format!("an answer of {size} bytes cannot be read ({content_type})")
 }
 
-/// The secrets that an answer itself names as such.
+/// Collects the texts under names such as `tenant_access_token`, at any depth.
 fn named_secrets(value: &Value, found: &mut Vec<SecretString>) {
     match value {
         Value::Object(fields) => {
@@ -256,7 +255,7 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
     if quoting == Quoting::Guarded {
         named_secrets(&body, &mut named);
     }
-    // A log id looks like a token, so only these secrets are searched for in it.
+    // For the log id, which looks like a token itself.
     let mask_known = |text: &mut String| {
         mask(text);
         for secret in &named {
@@ -292,7 +291,7 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
     let fields = field_violations(&body, mask);
     let hint = specific_hint(&permission, &fields).map_or(Cow::Borrowed(hint), Cow::Owned);
     let headers = response.headers();
-    let wait = told_wait(headers);
+    let wait = wait_from(headers);
     let said = msg.as_deref().filter(|msg| !msg.is_empty()).unwrap_or("no msg");
     let said = outside::quoted(said);
     let who = if is_answer { "the platform" } else { "a gateway" };
@@ -307,16 +306,16 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
         error,
         replay,
         wait,
-        limit: known.as_ref().and_then(|_| told_limit(headers)),
+        limit: known.as_ref().and_then(|_| limit_from(headers)),
         is_answer,
     }
 }
 
-/// An answer that is not the platform's: the status is all there is to go by.
+/// Failure of a response without a `code`; its kind follows from the status.
 fn unreadable(response: &Response<Bytes>, message: String, mask: Mask<'_>) -> Failure {
     let status = response.status();
     let (kind, replay, hint) = by_status(status);
-    let wait = told_wait(response.headers());
+    let wait = wait_from(response.headers());
     let error = Error::new(kind, message)
         .with_platform(None, None, status.as_u16())
         .with_log_id(log_id(response, None, mask))
@@ -358,13 +357,13 @@ fn by_status(status: StatusCode) -> (ErrorKind, Replay, &'static str) {
 
 const NOT_THE_PLATFORM: &str = "Something else than the platform answered: check base_url and the proxy";
 
-/// The first bytes of a body, so that the error shows whose page it was.
+/// Quotes the start of a body, which shows whose page it is.
 fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
     if body.is_empty() {
         return "the body is empty".to_owned();
     }
     let mut text = String::from_utf8_lossy(body).into_owned();
-    // Masked before it is cut: half a token would not be recognised.
+    // Mask before cutting: the mask would not recognise half a token.
     mask(&mut text);
     secret::mask_basic(&mut text);
     let ends = text
@@ -376,10 +375,10 @@ fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
     format!("\"{}\"{more}", outside::quoted(text))
 }
 
-/// Whether brackets nest deeper than `most`. Without building anything: serde skips unknown fields
-/// however deep they are.
+/// Whether brackets are nested more than `most` levels deep. Needs no stack and no memory; serde skips unknown
+/// fields at any depth.
 fn nests_deeper_than(body: &[u8], most: usize) -> bool {
-    // Each level is opened and closed, or it is no JSON: most answers are too short for so many.
+    // Each level takes two bytes, and most answers are shorter than that.
     if body.len() <= 2 * most {
         return false;
     }
@@ -392,7 +391,7 @@ fn nests_deeper_than(body: &[u8], most: usize) -> bool {
     let mut bytes = body.iter();
     while let Some(byte) = bytes.next() {
         match byte {
-            // Only strings have escapes; elsewhere it is no JSON, and found so when it is read.
+            // A backslash outside of a string is not JSON; the parser reports that.
             b'\\' => {
                 bytes.next();
             }
@@ -410,7 +409,7 @@ fn nests_deeper_than(body: &[u8], most: usize) -> bool {
     false
 }
 
-/// `X-Tt-Logid` first, then the body's own, then `X-Request-Id` (FACTS: the gateway).
+/// The log id: from `X-Tt-Logid`, else from the body, else from `X-Request-Id` (FACTS: the gateway).
 fn log_id(response: &Response<Bytes>, body: Option<&Value>, mask: Mask<'_>) -> Option<String> {
     let header = |name: &HeaderName| plausible(response.headers().get(name)?.to_str().ok()?);
     let in_body = |value: &Value| {
@@ -425,14 +424,14 @@ fn log_id(response: &Response<Bytes>, body: Option<&Value>, mask: Mask<'_>) -> O
         .map(|log_id| outside::admit(log_id, mask, MOST_QUOTED))
 }
 
-/// A log id goes into every log, so what cannot be one stays out.
+/// A text that may be a log id. Anything else must not get into the logs as one.
 fn plausible(log_id: &str) -> Option<String> {
     let is_one_word = (1..=128).contains(&log_id.len()) && log_id.bytes().all(|byte| byte.is_ascii_graphic());
     is_one_word.then(|| log_id.to_owned())
 }
 
-/// The reset header first, then the undocumented `Retry-After`, both in seconds.
-fn told_wait(headers: &HeaderMap) -> Option<Duration> {
+/// How long to wait: from `x-ogw-ratelimit-reset`, else from the undocumented `Retry-After`, both in seconds.
+fn wait_from(headers: &HeaderMap) -> Option<Duration> {
     ["x-ogw-ratelimit-reset", "retry-after"]
         .into_iter()
         .find_map(|name| {
@@ -442,7 +441,7 @@ fn told_wait(headers: &HeaderMap) -> Option<Duration> {
         })
 }
 
-fn told_limit(headers: &HeaderMap) -> Option<u32> {
+fn limit_from(headers: &HeaderMap) -> Option<u32> {
     let limit = headers
         .get("x-ogw-ratelimit-limit")?
         .to_str()
@@ -489,7 +488,7 @@ fn field_violations(body: &Value, mask: Mask<'_>) -> Vec<FieldViolation> {
         .collect()
 }
 
-/// What the platform names beats what the code alone tells.
+/// A hint that names the scopes or the field, if the platform named them.
 fn specific_hint(permission: &[PermissionViolation], fields: &[FieldViolation]) -> Option<String> {
     let scopes: Vec<&str> = permission
         .iter()
@@ -684,7 +683,7 @@ mod tests {
             matches!(reading(&answer(200, &[], body)), Reading::Success { .. })
         };
         assert!(is_read(&format!("[{}[]]", "[],{},".repeat(100))));
-        // What a string closes is still open.
+        // Brackets in strings close nothing.
         assert!(!is_read(&format!(
             "{}{}",
             r#"["]}",{"]}":"#.repeat(DEEPEST / 2) + "0",
@@ -738,7 +737,7 @@ mod tests {
         );
         assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]), None);
         assert_eq!(wait(&[("retry-after", "-1")]), None);
-        // More than a clock can add.
+        // More than the clock can add.
         assert_eq!(wait(&[("retry-after", "1e19")]), seconds(86_400));
         assert_eq!(wait(&[("retry-after", "1e400")]), seconds(86_400));
         assert_eq!(wait(&[("retry-after", "nan")]), None);
@@ -758,7 +757,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_platform_said_is_told_and_that_it_said_nothing() {
+    fn a_refusal_quotes_its_msg_or_says_that_there_is_none() {
         for (body, said) in [
             (r#"{"code":1,"msg":"chat not found"}"#, "chat not found"),
             (r#"{"code":1,"msg":""}"#, "no msg"),

@@ -27,17 +27,17 @@ use crate::token::BoxError;
 pub enum ErrorKind {
     /// An argument or option is wrong; nothing was sent.
     InvalidInput,
-    /// Wrong app, secret, ticket or token, after the one replay with a new token.
+    /// Wrong app, secret, ticket or token, after one retry with a new token.
     Authentication,
     /// A scope is missing, the bot is not in the chat, the IP is not allowed, the app is disabled.
     PermissionDenied,
     /// The platform refused the parameters.
     Rejected,
-    /// No slot of the quota before the deadline, or the replays are used up.
+    /// No slot of the quota before the deadline, or no retries left.
     RateLimited,
     /// The month's quota of the tenant is used up.
     QuotaExhausted,
-    /// A 5xx or an internal code of the platform, and the replays are used up.
+    /// A 5xx or an internal code of the platform, and no retries left.
     Server,
     /// The answer could not be read: HTML, broken JSON, no `code`.
     UnexpectedResponse,
@@ -82,7 +82,7 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the same call may succeed later without anything being changed.
+    /// Whether the same call may succeed later without any change.
     pub const fn retryable(self) -> bool {
         matches!(
             self,
@@ -97,7 +97,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Where on a call's way something happened.
+/// The step of a call at which something happened.
 ///
 /// ```
 /// # use feishu_feed_card_sandbox::{Sandbox, World};
@@ -184,7 +184,7 @@ pub struct FieldViolation {
     pub description: String,
 }
 
-/// Why a call failed, with all that is known of it. One pointer wide.
+/// Why a call failed, and everything known about it. One pointer wide.
 ///
 /// ```
 /// use feishu_feed_card::{Client, ErrorKind};
@@ -224,8 +224,8 @@ struct Detail {
 /// Longest message, in characters: one or two quotations and the words around them.
 const MOST_MESSAGE: usize = 2000;
 
-/// Text from outside is masked and cut where it is read ([`outside`](crate::outside)). These functions make every
-/// text printable once more, so that none enters an error otherwise, whatever its way.
+/// Text from outside is masked and cut where it is read ([`outside`](crate::outside)). These functions make texts
+/// printable once more, so that every text of an error is.
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Detail {
@@ -235,7 +235,7 @@ impl Error {
         }))
     }
 
-    /// An argument or option that is wrong: which, what it was (never a secret), what is expected.
+    /// A wrong argument or option: its name, its value (never a secret), and what is expected.
     pub(crate) fn invalid_input(
         field: impl Into<Cow<'static, str>>,
         value: impl fmt::Display,
@@ -355,12 +355,12 @@ impl Error {
         self.0.log_id.as_deref()
     }
 
-    /// Whether the same call may succeed later without anything being changed.
+    /// Whether the same call may succeed later without any change.
     pub fn retryable(&self) -> bool {
         self.kind().retryable()
     }
 
-    /// How long to wait before the call has a chance, where that is known.
+    /// How long to wait before calling again, if known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
@@ -370,7 +370,7 @@ impl Error {
         self.0.attempts
     }
 
-    /// Where on its way the call failed.
+    /// The step at which the call failed.
     pub fn station(&self) -> Option<Station> {
         self.0.station
     }
@@ -395,8 +395,8 @@ impl Error {
         &self.0.users
     }
 
-    /// What the requests of a split call that did succeed came back with, or, of a
-    /// [`PartialFailure`](ErrorKind::PartialFailure), the outcome it was made of.
+    /// The outcome of those requests of a split call that succeeded. For a
+    /// [`PartialFailure`](ErrorKind::PartialFailure), the outcome that it was made from.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.0.outcome.as_ref()
     }

@@ -51,8 +51,7 @@ pub(crate) struct SelfBuiltApp {
     pub(crate) app_secret: SecretString,
 }
 
-/// An app of the store: it acts for one tenant, and proves itself with a ticket that the platform
-/// pushes every hour.
+/// A store app. It acts for one tenant, and authenticates with a ticket that the platform pushes every hour.
 pub(crate) struct StoreApp {
     pub(crate) app_id: String,
     pub(crate) app_secret: SecretString,
@@ -72,7 +71,7 @@ pub(crate) struct Endpoints {
     pub(crate) max_retries: u32,
 }
 
-/// Makes tokens.
+/// Where tokens come from.
 pub(crate) struct Source {
     pub(crate) identity: Identity,
     pub(crate) endpoints: Arc<Endpoints>,
@@ -91,7 +90,7 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// Masks the secrets that this source knows, wherever a text repeats them.
+    /// Masks the secrets that this source knows.
     pub(crate) fn mask(&self, text: &mut String) {
         match &self.identity {
             Identity::SelfBuilt(app) => secret::mask(text, &app.app_secret),
@@ -189,7 +188,7 @@ impl Data for TokenData {
         self.code
     }
 
-    /// Nothing of it is shown.
+    /// No error or outcome shows any of its texts.
     fn admit_texts(&mut self, _: Mask<'_>) {}
 }
 
@@ -415,9 +414,9 @@ impl Endpoints {
         }
     }
 
-    /// When a request without an answer is given up if there is no `attempt_timeout`, or a provider that does not
-    /// return. A caller that joins within the client's timeout may use all of its own time. Without this end, callers
-    /// that keep joining would keep a request alive that hangs.
+    /// When to give up a provider that does not return, or, without an `attempt_timeout`, a request without an
+    /// answer. A caller that joins within the client's timeout has all of its own time until then. Without this limit,
+    /// callers that keep joining would keep a hanging request alive.
     fn longest_wait(&self, time: &FetchTime) -> Instant {
         time.until().max(after(self.timeout.saturating_mul(2)))
     }
@@ -488,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_secrets_body_never_outgrows_its_buffer() {
-        // Nothing is longer in JSON than a control character.
+        // A control character takes the most bytes in JSON.
         let longest = "\u{1}".repeat(100);
         for value in ["", "s", r#""\"#, "提", &longest] {
             let body = secret_json(&[("app_id", value), ("app_secret", value)]).unwrap();
