@@ -114,11 +114,11 @@ impl Data for CallData {
 #[derive(Debug, Default, Deserialize)]
 struct FailedUsers {
     #[serde(default)]
-    failed_user_reasons: Option<Vec<Reason>>,
+    failed_user_reasons: Option<Vec<FailedUser>>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Reason {
+struct FailedUser {
     #[serde(default)]
     error_code: Option<i64>,
     #[serde(default)]
