@@ -1,11 +1,13 @@
-//! Reading an answer: bytes, status and headers in, one of four verdicts out.
+//! Reads a response: its bytes, status and headers become the call's data, or a failure and what to do about it.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -13,55 +15,66 @@ use serde_json::Value;
 use crate::codes::{self, Replay};
 use crate::error::{ConnectionReason, Error, ErrorKind, FieldViolation, PermissionViolation, Station};
 use crate::outcome::FailedUserReason;
+use crate::outside::{self, MOST_KEPT, MOST_QUOTED};
 use crate::secret::{self, Mask};
 use crate::transport::{Fault, Peer, TransportError, causes};
 
 /// The content type of every request (the platform's page).
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-// Made once: looking a header up by a text parses that first.
+// Constants, because a lookup by text parses the name first.
 const TT_LOGID: HeaderName = HeaderName::from_static("x-tt-logid");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// No answer of the platform is near this size; one that is comes from something else.
+/// Largest body that is read, in bytes. The platform's answers are far smaller.
 pub(crate) const MOST_BYTES: usize = 1024 * 1024;
 
-/// The platform's answers nest five deep at most.
+/// Deepest nesting that is read. The platform's answers have five levels at most.
 const DEEPEST: usize = 32;
 
-/// Nobody means more than this, and no clock overflows by it.
+/// Longest wait taken from a header: a day. More is a mistake, and might overflow the clock.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How much of an answer that is not the platform's an error shows.
+/// How much of an answer that is not the platform's an error shows, in bytes.
 const EXCERPT: usize = 200;
 
-/// What an answer says.
+/// How much of a content type an error shows, in characters.
+const MOST_CONTENT_TYPE: usize = 100;
+
+/// The platform names a few violations at most: one per user id that it refuses, of which a request has 50.
+const MOST_VIOLATIONS: usize = 100;
+
+/// A response that was read.
 #[derive(Debug)]
 pub(crate) enum Reading<T> {
     /// `code` 0, with the call's own data.
     Success { data: T, log_id: Option<String> },
-    /// Anything else.
+    /// Everything else.
     Failure(Failure),
 }
 
-/// An answer that is not a success.
+/// A failed attempt: a refusal, a page of something else, or no response at all.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
     pub(crate) replay: Replay,
-    /// How long the platform says to wait.
+    /// How long to wait, from the response's headers.
     pub(crate) wait: Option<Duration>,
-    /// The platform's own limit, where it tells one.
+    /// The platform's limit, from its `x-ogw-ratelimit-limit` header.
     pub(crate) limit: Option<u32>,
-    /// Whether the platform has spoken. Something in between (a proxy's 504) says nothing of whether
-    /// the request arrived, or of when.
-    pub(crate) from_platform: bool,
+    /// Whether this is the platform's answer: a JSON object whose `code` the platform can have sent
+    /// ([`codes::is_platforms`]), whatever the HTTP status (DESIGN: promise 1). Anything else, such as a
+    /// gateway's page, may come while the platform still processes the request.
+    pub(crate) is_answer: bool,
 }
 
-/// What an answer carries where it is a success.
+/// The data of a success.
 pub(crate) trait Data: DeserializeOwned {
     /// Success is 0, whatever the status (FACTS: the gateway).
     fn code(&self) -> i64;
+
+    /// Takes every text that errors, outcomes or logs may show through [`outside::admit`].
+    fn admit_texts(&mut self, mask: Mask<'_>);
 }
 
 #[derive(Deserialize)]
@@ -81,44 +94,37 @@ impl Data for CallData {
     fn code(&self) -> i64 {
         self.code
     }
+
+    fn admit_texts(&mut self, mask: Mask<'_>) {
+        let reasons = self
+            .data
+            .as_mut()
+            .and_then(|data| data.failed_user_reasons.as_mut());
+        for reason in reasons.into_iter().flatten() {
+            for text in [&mut reason.error_message, &mut reason.user_id]
+                .into_iter()
+                .flatten()
+            {
+                *text = outside::admit(std::mem::take(text), mask, MOST_KEPT);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct FailedUsers {
     #[serde(default)]
-    failed_user_reasons: Option<Vec<Reason>>,
+    failed_user_reasons: Option<Vec<FailedUser>>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Reason {
+struct FailedUser {
     #[serde(default)]
     error_code: Option<i64>,
     #[serde(default)]
     error_message: Option<String>,
     #[serde(default)]
     user_id: Option<String>,
-}
-
-impl Reading<CallData> {
-    /// A success may repeat a secret as well.
-    pub(crate) fn masked(mut self, mask: Mask<'_>) -> Self {
-        if let Self::Success { data, log_id } = &mut self {
-            let mask = |text: &mut String| {
-                mask(text);
-                secret::mask_basic(text);
-            };
-            log_id.iter_mut().for_each(mask);
-            let reasons = data
-                .data
-                .as_mut()
-                .and_then(|data| data.failed_user_reasons.as_mut());
-            for reason in reasons.into_iter().flatten() {
-                reason.error_message.iter_mut().for_each(mask);
-                reason.user_id.iter_mut().for_each(mask);
-            }
-        }
-        self
-    }
 }
 
 impl CallData {
@@ -138,57 +144,135 @@ impl CallData {
     }
 }
 
-/// Reads an answer whose success carries a `T`. A server or a proxy may echo what it
-/// was sent, so `mask` takes the secrets out of every text an error keeps.
+/// How much of a response an error may quote.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quoting {
+    /// Everything but known secrets.
+    Open,
+    /// A response of a token endpoint may carry a secret that nobody knows yet, whatever its status. An unreadable
+    /// body is not quoted at all. In the texts of a refusal, everything that may be a token is masked.
+    Guarded,
+}
+
+/// Reads the response of a call. A server or a proxy may repeat what it was sent, so `mask` removes the known
+/// secrets from every text that is kept.
 pub(crate) fn read<T: Data>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
-    read_quoting(response, mask, true)
+    read_quoting(response, mask, Quoting::Open)
 }
 
-/// Like [`read`], for an answer that may carry a secret nobody knows yet: a 2xx that cannot be read is not
-/// quoted.
+/// Reads the response of a token endpoint.
 pub(crate) fn read_secret<T: Data>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
-    read_quoting(response, mask, !response.status().is_success())
+    read_quoting(response, mask, Quoting::Guarded)
 }
 
-fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quote: bool) -> Reading<T> {
+fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quoting: Quoting) -> Reading<T> {
     let body = &response.body()[..];
+    let mut is_answer = false;
     let fault = if nests_deeper_than(body, DEEPEST) {
-        "the answer nests too deep".to_owned()
+        "the answer is nested too deeply".to_owned()
     } else if !body.trim_ascii_start().starts_with(b"{") {
-        // serde would read a list as well, its elements as fields in their order.
+        // serde would also accept a list, and take its elements as the fields in order.
         "not an answer of the platform: no JSON object".to_owned()
     } else {
         let data = serde_json::from_slice::<T>(body);
-        // Only a success has to carry what was asked for.
+        // Only a success needs to have the call's data.
         let code = match &data {
             Ok(data) => Ok(data.code()),
             Err(_) => serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.code),
         };
         match (code, data) {
-            (Ok(0), Ok(data)) => {
+            (Ok(0), Ok(mut data)) => {
+                data.admit_texts(mask);
                 return Reading::Success {
                     data,
-                    log_id: log_id(response, None),
+                    log_id: log_id(response, None, mask),
                 };
             }
-            (Ok(0), Err(error)) => format!("the answer's data cannot be read: {error}"),
-            (Ok(code), _) => return Reading::Failure(refusal(response, code, mask)),
+            (Ok(0), Err(error)) => {
+                is_answer = true;
+                format!("the answer's data cannot be read: {error}")
+            }
+            (Ok(code), _) => return Reading::Failure(refusal(response, code, mask, quoting)),
             (Err(error), _) => format!("not an answer of the platform: {error}"),
         }
     };
-    let shown = if quote {
-        format!("{fault}: {}", excerpt(response.body(), mask))
-    } else {
-        format!("an answer of {} bytes cannot be read", body.len())
+    let message = match quoting {
+        // The parser's message may quote the body too.
+        Quoting::Open => format!(
+            "{}: {}",
+            outside::admit(fault, mask, MOST_QUOTED),
+            excerpt(body, mask)
+        ),
+        Quoting::Guarded => without_quoting(response),
     };
-    Reading::Failure(unreadable(response, shown, mask))
+    Reading::Failure(Failure {
+        is_answer,
+        ..unreadable(response, message, mask)
+    })
 }
 
-fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>) -> Failure {
+/// Describes an unreadable response of a token endpoint. The error has its status already.
+fn without_quoting(response: &Response<Bytes>) -> String {
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let content_type = content_type.map_or_else(
+        || "no content type".to_owned(),
+        |value| {
+            let value = outside::admit(value, &secret::mask_token_like, MOST_CONTENT_TYPE);
+            format!("content type {value}")
+        },
+    );
+    let size = response.body().len();
+    format!("an answer of {size} bytes cannot be read ({content_type})")
+}
+
+/// Collects the texts under names such as `tenant_access_token`, at any depth.
+fn named_secrets(value: &Value, found: &mut Vec<SecretString>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(secret)
+                        if ["token", "ticket", "secret"]
+                            .iter()
+                            .any(|word| name.contains(word)) =>
+                    {
+                        found.push(secret.clone().into());
+                    }
+                    value => named_secrets(value, found),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| named_secrets(value, found)),
+        _ => {}
+    }
+}
+
+fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoting) -> Failure {
     let status = response.status();
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
-    let msg = body["msg"].as_str().map(str::to_owned);
+    let mut named = Vec::new();
+    if quoting == Quoting::Guarded {
+        named_secrets(&body, &mut named);
+    }
+    // For the log id, which looks like a token itself.
+    let mask_known = |text: &mut String| {
+        mask(text);
+        for secret in &named {
+            secret::mask(text, secret);
+        }
+    };
+    let log_id = log_id(response, Some(&body), &mask_known);
+    let mask = &|text: &mut String| {
+        mask_known(text);
+        if quoting == Quoting::Guarded {
+            secret::mask_token_like(text);
+        }
+    };
+    let msg = body["msg"].as_str();
+    let msg = msg.map(|msg| outside::admit(msg, mask, MOST_KEPT));
     let known = codes::lookup(code);
+    let is_answer = codes::is_platforms(code);
     let (kind, replay, hint) = match &known {
         Some(known) => (known.kind, known.replay, known.hint),
         None if status.is_server_error() => (
@@ -196,54 +280,54 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>) -> Failure {
             Replay::Backoff,
             "The platform failed: call again later",
         ),
-        None => (
+        None if is_answer => (
             ErrorKind::Rejected,
             Replay::No,
             "The platform refused the call: its msg says why",
         ),
+        None => (ErrorKind::Rejected, Replay::No, NOT_THE_PLATFORM),
     };
-    let permission = permission_violations(&body);
-    let fields = field_violations(&body);
+    let permission = permission_violations(&body, mask);
+    let fields = field_violations(&body, mask);
     let hint = specific_hint(&permission, &fields).map_or(Cow::Borrowed(hint), Cow::Owned);
     let headers = response.headers();
-    let wait = told_wait(headers);
+    let wait = wait_from(headers);
     let said = msg.as_deref().filter(|msg| !msg.is_empty()).unwrap_or("no msg");
-    let error = Error::new(kind, format!("the platform said: {said}"))
-        .with_platform(Some(code), msg.clone(), status.as_u16())
-        .with_log_id(log_id(response, Some(&body)))
+    let said = outside::quoted(said);
+    let who = if is_answer { "the platform" } else { "a gateway" };
+    let error = Error::new(kind, format!("{who} said: {said}"))
+        .with_platform(Some(code), msg, status.as_u16())
+        .with_log_id(log_id)
         .with_hint(hint)
         .with_retry_after(wait)
         .with_violations(permission, fields)
-        .with_station(Station::Answer)
-        .without_secrets(mask);
+        .with_station(Station::Answer);
     Failure {
         error,
         replay,
         wait,
-        limit: known.as_ref().and_then(|_| told_limit(headers)),
-        // A proxy has codes of its own, as in {"code":504}.
-        from_platform: known.is_some() || !status.is_server_error(),
+        limit: known.as_ref().and_then(|_| limit_from(headers)),
+        is_answer,
     }
 }
 
-/// An answer that is not the platform's: the status is all there is to go by.
+/// Failure of a response without a `code`; its kind follows from the status.
 fn unreadable(response: &Response<Bytes>, message: String, mask: Mask<'_>) -> Failure {
     let status = response.status();
     let (kind, replay, hint) = by_status(status);
-    let wait = told_wait(response.headers());
+    let wait = wait_from(response.headers());
     let error = Error::new(kind, message)
         .with_platform(None, None, status.as_u16())
-        .with_log_id(log_id(response, None))
+        .with_log_id(log_id(response, None, mask))
         .with_hint(hint)
         .with_retry_after(wait)
-        .with_station(Station::Answer)
-        .without_secrets(mask);
+        .with_station(Station::Answer);
     Failure {
         error,
         replay,
         wait,
         limit: None,
-        from_platform: !status.is_server_error(),
+        is_answer: false,
     }
 }
 
@@ -267,34 +351,34 @@ fn by_status(status: StatusCode) -> (ErrorKind, Replay, &'static str) {
             "Redirects are not followed, as they would carry the token elsewhere: check base_url",
         )
     } else {
-        (
-            ErrorKind::UnexpectedResponse,
-            Replay::No,
-            "Something else than the platform answered: check base_url and the proxy",
-        )
+        (ErrorKind::UnexpectedResponse, Replay::No, NOT_THE_PLATFORM)
     }
 }
 
-/// The first bytes of a body, so that whoever reads the error sees whose page it was.
+const NOT_THE_PLATFORM: &str = "Something else than the platform answered: check base_url and the proxy";
+
+/// Quotes the start of a body, which shows whose page it is.
 fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
     if body.is_empty() {
         return "the body is empty".to_owned();
     }
-    // Masked before it is cut: half a token would not be recognised.
     let mut text = String::from_utf8_lossy(body).into_owned();
+    // Mask before cutting: the mask would not recognise half a token.
     mask(&mut text);
+    secret::mask_basic(&mut text);
     let ends = text
         .char_indices()
         .map(|(start, character)| start + character.len_utf8());
     let end = ends.take_while(|end| *end <= EXCERPT).last().unwrap_or(0);
     let more = if text.len() > end { "…" } else { "" };
-    format!("{:?}{more}", &text[..end])
+    text.truncate(end);
+    format!("\"{}\"{more}", outside::quoted(text))
 }
 
-/// Whether brackets nest deeper than `most`. Without building anything: serde skips unknown fields
-/// however deep they are.
+/// Whether brackets are nested more than `most` levels deep. Needs no stack and no memory; serde skips unknown
+/// fields at any depth.
 fn nests_deeper_than(body: &[u8], most: usize) -> bool {
-    // Each level is opened and closed, or it is no JSON: most answers are too short for so many.
+    // Each level takes two bytes, and most answers are shorter than that.
     if body.len() <= 2 * most {
         return false;
     }
@@ -307,7 +391,7 @@ fn nests_deeper_than(body: &[u8], most: usize) -> bool {
     let mut bytes = body.iter();
     while let Some(byte) = bytes.next() {
         match byte {
-            // Only strings have escapes; elsewhere it is no JSON, and found so when it is read.
+            // A backslash outside of a string is not JSON; the parser reports that.
             b'\\' => {
                 bytes.next();
             }
@@ -325,8 +409,8 @@ fn nests_deeper_than(body: &[u8], most: usize) -> bool {
     false
 }
 
-/// `X-Tt-Logid` first, then the body's own, then `X-Request-Id` (FACTS: the gateway).
-fn log_id(response: &Response<Bytes>, body: Option<&Value>) -> Option<String> {
+/// The log id: from `X-Tt-Logid`, else from the body, else from `X-Request-Id` (FACTS: the gateway).
+fn log_id(response: &Response<Bytes>, body: Option<&Value>, mask: Mask<'_>) -> Option<String> {
     let header = |name: &HeaderName| plausible(response.headers().get(name)?.to_str().ok()?);
     let in_body = |value: &Value| {
         value.as_object()?.iter().find_map(|(key, value)| {
@@ -337,16 +421,17 @@ fn log_id(response: &Response<Bytes>, body: Option<&Value>) -> Option<String> {
     header(&TT_LOGID)
         .or_else(|| body.and_then(|body| in_body(&body["error"]).or_else(|| in_body(body))))
         .or_else(|| header(&REQUEST_ID))
+        .map(|log_id| outside::admit(log_id, mask, MOST_QUOTED))
 }
 
-/// A log id goes into every log, so what cannot be one stays out.
+/// A text that may be a log id. Anything else must not get into the logs as one.
 fn plausible(log_id: &str) -> Option<String> {
     let is_one_word = (1..=128).contains(&log_id.len()) && log_id.bytes().all(|byte| byte.is_ascii_graphic());
     is_one_word.then(|| log_id.to_owned())
 }
 
-/// The reset header first, then the undocumented `Retry-After`, both in seconds.
-fn told_wait(headers: &HeaderMap) -> Option<Duration> {
+/// How long to wait: from `x-ogw-ratelimit-reset`, else from the undocumented `Retry-After`, both in seconds.
+fn wait_from(headers: &HeaderMap) -> Option<Duration> {
     ["x-ogw-ratelimit-reset", "retry-after"]
         .into_iter()
         .find_map(|name| {
@@ -356,7 +441,7 @@ fn told_wait(headers: &HeaderMap) -> Option<Duration> {
         })
 }
 
-fn told_limit(headers: &HeaderMap) -> Option<u32> {
+fn limit_from(headers: &HeaderMap) -> Option<u32> {
     let limit = headers
         .get("x-ogw-ratelimit-limit")?
         .to_str()
@@ -367,45 +452,43 @@ fn told_limit(headers: &HeaderMap) -> Option<u32> {
     (limit > 0).then_some(limit)
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(
-        || {
-            if value.is_null() {
-                String::new()
-            } else {
-                value.to_string()
-            }
-        },
-        str::to_owned,
-    )
+fn text(value: &Value, mask: Mask<'_>) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        value => value.to_string(),
+    };
+    outside::admit(text, mask, MOST_KEPT)
 }
 
-fn permission_violations(body: &Value) -> Vec<PermissionViolation> {
+fn permission_violations(body: &Value, mask: Mask<'_>) -> Vec<PermissionViolation> {
     let violations = body["error"]["permission_violations"].as_array();
     violations
         .into_iter()
         .flatten()
+        .take(MOST_VIOLATIONS)
         .map(|violation| PermissionViolation {
-            kind: text(&violation["type"]),
-            subject: text(&violation["subject"]),
+            kind: text(&violation["type"], mask),
+            subject: text(&violation["subject"], mask),
         })
         .collect()
 }
 
-fn field_violations(body: &Value) -> Vec<FieldViolation> {
+fn field_violations(body: &Value, mask: Mask<'_>) -> Vec<FieldViolation> {
     let violations = body["error"]["field_violations"].as_array();
     violations
         .into_iter()
         .flatten()
+        .take(MOST_VIOLATIONS)
         .map(|violation| FieldViolation {
-            field: text(&violation["field"]),
-            value: text(&violation["value"]),
-            description: text(&violation["description"]),
+            field: text(&violation["field"], mask),
+            value: text(&violation["value"], mask),
+            description: text(&violation["description"], mask),
         })
         .collect()
 }
 
-/// What the platform names beats what the code alone tells.
+/// A hint that names the scopes or the field, if the platform named them.
 fn specific_hint(permission: &[PermissionViolation], fields: &[FieldViolation]) -> Option<String> {
     let scopes: Vec<&str> = permission
         .iter()
@@ -466,7 +549,7 @@ pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
         replay,
         wait: None,
         limit: None,
-        from_platform: false,
+        is_answer: false,
     }
 }
 
@@ -623,7 +706,8 @@ mod tests {
             ] {
                 let failure = failure(&answer(status, &[], body.to_owned()));
                 assert_eq!(failure.error.kind(), kind, "{status} {body}");
-                assert_eq!(failure.from_platform, status < 500);
+                let has_code_0 = body == bodies[11];
+                assert_eq!(failure.is_answer, has_code_0, "{status} {body}");
             }
         }
     }
@@ -652,7 +736,7 @@ mod tests {
             matches!(reading(&answer(200, &[], body)), Reading::Success { .. })
         };
         assert!(is_read(&format!("[{}[]]", "[],{},".repeat(100))));
-        // What a string closes is still open.
+        // Brackets in strings close nothing.
         assert!(!is_read(&format!(
             "{}{}",
             r#"["]}",{"]}":"#.repeat(DEEPEST / 2) + "0",
@@ -706,7 +790,7 @@ mod tests {
         );
         assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]), None);
         assert_eq!(wait(&[("retry-after", "-1")]), None);
-        // More than a clock can add.
+        // More than the clock can add.
         assert_eq!(wait(&[("retry-after", "1e19")]), seconds(86_400));
         assert_eq!(wait(&[("retry-after", "1e400")]), seconds(86_400));
         assert_eq!(wait(&[("retry-after", "nan")]), None);
@@ -726,7 +810,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_platform_said_is_told_and_that_it_said_nothing() {
+    fn a_refusal_quotes_its_msg_or_says_that_there_is_none() {
         for (body, said) in [
             (r#"{"code":1,"msg":"chat not found"}"#, "chat not found"),
             (r#"{"code":1,"msg":""}"#, "no msg"),
@@ -737,16 +821,19 @@ mod tests {
         }
     }
 
+    /// The platform has no code between 0 and 1000; gateways write their HTTP status there.
     #[test]
-    fn a_server_errors_unknown_code_is_not_the_platforms_word() {
-        for (status, code, is_its_word) in [
-            (500, 2200, true),
-            (504, 504, false),
-            (400, 504, true),
-            (200, 504, true),
-        ] {
-            let failure = failure(&answer(status, &[], format!(r#"{{"code":{code}}}"#)));
-            assert_eq!(failure.from_platform, is_its_word, "{status}, code {code}");
+    fn an_answer_has_code_0_or_one_of_at_least_1000_whatever_the_status() {
+        for status in [200, 302, 400, 403, 404, 408, 429, 500, 504] {
+            for code in [1, 200, 400, 403, 404, 408, 429, 502, 504, 999, -1, i64::MIN] {
+                let failure = failure(&answer(status, &[], format!(r#"{{"code":{code}}}"#)));
+                assert!(!failure.is_answer, "{status}, code {code}");
+                assert_eq!(failure.error.platform_code(), Some(code));
+            }
+            for code in [1000, 1500, 2200, 99_991_400, 230_001, i64::MAX] {
+                let failure = failure(&answer(status, &[], format!(r#"{{"code":{code}}}"#)));
+                assert!(failure.is_answer, "{status}, code {code}");
+            }
         }
     }
 
@@ -768,6 +855,40 @@ mod tests {
                 .error
                 .message()
                 .contains("the body is empty")
+        );
+    }
+
+    #[test]
+    fn a_long_msg_is_quoted_in_part_and_kept_within_bounds() {
+        let msg = "x".repeat(900_000);
+        let violations: Vec<_> = (0..1000)
+            .map(|_| serde_json::json!({"subject": "y".repeat(500)}))
+            .collect();
+        let body =
+            serde_json::json!({"code": 1000, "msg": msg, "error": {"permission_violations": violations}});
+        let error = failure(&answer(400, &[], body.to_string())).error;
+        assert_eq!(error.msg().unwrap().len(), MOST_KEPT + "…".len());
+        assert_eq!(error.message().matches('x').count(), MOST_QUOTED);
+        assert_eq!(error.permission_violations().len(), MOST_VIOLATIONS);
+        assert!(error.to_string().len() < 4000);
+    }
+
+    /// serde quotes a text where a number should be.
+    #[test]
+    fn what_the_parser_quotes_is_masked_and_bounded_too() {
+        let body = format!(r#"{{"code":"t-secret\u001b{}"}}"#, "x".repeat(900_000));
+        let mask = |text: &mut String| *text = text.replace("t-secret", "[secret]");
+        let Reading::Failure(failure) = read::<CallData>(&answer(200, &[], body), &mask) else {
+            panic!("read as success")
+        };
+        let message = failure.error.message();
+        assert!(
+            message.contains("[secret]") && !message.contains("t-secret"),
+            "{message}"
+        );
+        assert!(
+            message.len() < 1000 && !message.contains(char::is_control),
+            "{message}"
         );
     }
 
@@ -832,6 +953,38 @@ mod tests {
         let Ok(response) = response.body(Bytes::from(body)) else {
             return;
         };
+        let is_shown = |text: &str| {
+            assert!(!text.contains(char::is_control), "{text:?}");
+            assert!(text.chars().count() <= MOST_KEPT + 1);
+        };
+        match read_secret::<CallData>(&response, &|_| {}) {
+            Reading::Success { .. } => {}
+            Reading::Failure(Failure { error, .. }) => {
+                is_shown(error.message());
+                is_shown(error.msg().unwrap_or_default());
+            }
+        }
+        match reading(&response) {
+            Reading::Success { data, .. } => {
+                for reason in data.into_reasons() {
+                    is_shown(&reason.error_message);
+                    is_shown(&reason.user_id.unwrap_or_default());
+                }
+            }
+            Reading::Failure(Failure { error, .. }) => {
+                is_shown(&error.to_string());
+                is_shown(error.msg().unwrap_or_default());
+                for violation in error.permission_violations() {
+                    is_shown(&violation.kind);
+                    is_shown(&violation.subject);
+                }
+                for violation in error.field_violations() {
+                    is_shown(&violation.field);
+                    is_shown(&violation.value);
+                    is_shown(&violation.description);
+                }
+            }
+        }
         if let Reading::Failure(failure) = reading(&response) {
             let error = &failure.error;
             assert_eq!(error.http_status(), Some(status));

@@ -253,7 +253,7 @@ impl Way<'_> {
                 let taken_at = flight.taken_at();
 
                 trace.station = Station::Token;
-                let token = match self.token(taken_at).await {
+                let token = match self.token().await {
                     Some(token) => token?,
                     None => return Err(self.timed_out(trace)),
                 };
@@ -300,7 +300,7 @@ impl Way<'_> {
                     refused = Some((token, failure.error));
                     continue;
                 }
-                if failure.from_platform {
+                if failure.is_answer {
                     token.accept();
                 }
                 let wait = replays.next(failure.replay, failure.wait);
@@ -356,19 +356,11 @@ impl Way<'_> {
         Some(slot.map(|slot| flight(Some(slot))))
     }
 
-    /// Waits for the token, boxed as above. It is asked for right after the slot: to look at the clock again costs as
-    /// much as the rest.
-    async fn token(&self, slot_taken_at: Option<Instant>) -> Option<Result<Arc<Token>, Error>> {
-        if let Some(token) = self
-            .core
-            .tokens
-            .at_once(slot_taken_at.unwrap_or_else(Instant::now))
-        {
-            return Some(Ok(token));
-        }
+    /// Waits for the token; `None` when the time is over first.
+    async fn token(&self) -> Option<Result<Arc<Token>, Error>> {
         let deadline = self.time.deadline();
         let token = self.core.tokens.get(deadline);
-        Box::pin(self.time.limit.bound(deadline, token)).await
+        self.time.limit.bound(deadline, token).await
     }
 
     /// The request of one part. Made anew for each attempt, as a replay is rare and a clone of all of it costs
@@ -438,12 +430,12 @@ impl Way<'_> {
                 tokens.source().mask(text);
             };
             let reading = match answered {
-                Ok(response) => answer::read::<CallData>(&response, &mask).masked(&mask),
+                Ok(response) => answer::read::<CallData>(&response, &mask),
                 Err(error) => Reading::Failure(answer::no_answer(error, trace.sent.is_raised())),
             };
             match &reading {
                 Reading::Success { .. } => flight.landed(true),
-                Reading::Failure(failure) if failure.from_platform => {
+                Reading::Failure(failure) if failure.is_answer => {
                     flight.landed(failure.error.kind() != ErrorKind::RateLimited);
                 }
                 Reading::Failure(_) => {}
@@ -548,7 +540,7 @@ impl Trace {
     fn note(&mut self, failure: &Failure) {
         let fate = if !self.sent.is_raised() {
             Fate::Unsent
-        } else if failure.from_platform
+        } else if failure.is_answer
             && !matches!(
                 failure.error.kind(),
                 ErrorKind::Server | ErrorKind::UnexpectedResponse
@@ -575,7 +567,7 @@ impl Trace {
             replay: Replay::Backoff,
             wait: None,
             limit: None,
-            from_platform: false,
+            is_answer: false,
         }
     }
 

@@ -1,20 +1,20 @@
-//! The platform's codes: what kind of error each one is, whether it is worth a replay, and what the
-//! caller needs to hear. The only place that knows them (FACTS: the gateway's table).
+//! The platform's codes: the kind of error, whether to retry, and the hint for each one. No other module knows
+//! them (FACTS: the gateway's table).
 
 use crate::error::ErrorKind;
 
-/// What a code asks of the client before it gives up.
+/// Whether and how to retry after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Replay {
-    /// The same request would fail the same way.
+    /// Do not retry: the same request would fail the same way.
     No,
-    /// Once, with a different token.
+    /// Retry once, with a different token.
     NewToken,
-    /// After a wait, within bounds.
+    /// Retry after a wait, a limited number of times.
     Backoff,
-    /// At once: the server has proved that it did not process the request.
+    /// Retry at once: the server has proved that it did not process the request.
     Resend,
-    /// Like `Backoff`, and everyone on this client waits: the frequency limit is the app's.
+    /// Like `Backoff`, and all calls of the client wait: the frequency limit is per app.
     Pause,
 }
 
@@ -26,11 +26,17 @@ pub(crate) struct Code {
     pub(crate) hint: &'static str,
 }
 
-/// An app ticket that is not valid (any more); the platform pushes a new one when asked.
+/// Invalid or expired app ticket. The platform pushes a new one on request.
 pub(crate) const APP_TICKET_INVALID: i64 = 10012;
 
-/// The month's quota is used up: nothing more will succeed, whoever asks.
+/// The monthly quota is exhausted: every call of the tenant fails.
 pub(crate) const QUOTA_USED_UP: i64 = 99_991_403;
+
+/// Whether the platform can have sent this `code`. It has none between 0 and 1000 and none below 0; gateways
+/// write their HTTP status there (DESIGN: promise 1).
+pub(crate) const fn is_platforms(code: i64) -> bool {
+    code == 0 || code >= 1000
+}
 
 const fn row(kind: ErrorKind, replay: Replay, hint: &'static str) -> Code {
     Code { kind, replay, hint }
@@ -48,7 +54,7 @@ const BUSY: &str = "The platform is busy: call again later";
 const SLOW_DOWN: &str = "The app calls more often than the platform allows: call again later, and let all processes of the app share one client or divide the rate_limit among them";
 const ID_HINT: &str = "Check that the ids are of the user_id_type given and belong to this app and tenant";
 
-/// What is known of a code; `None` for one nobody has documented, which is treated as a refusal.
+/// The row of a code; `None` if it is not documented, and then it counts as a refusal.
 pub(crate) fn lookup(code: i64) -> Option<Code> {
     use ErrorKind::{Authentication, PermissionDenied, QuotaExhausted, RateLimited, Rejected, Server};
     Some(match code {
@@ -114,7 +120,7 @@ pub(crate) fn lookup(code: i64) -> Option<Code> {
 mod tests {
     use super::*;
 
-    // The list of the design, copied by hand: the table above must not drift from it.
+    // A copy of the list in DESIGN (errors), which the table above must match.
     const LISTED: &[(ErrorKind, &[i64])] = &[
         (
             ErrorKind::Authentication,
@@ -149,6 +155,7 @@ mod tests {
         for (kind, codes) in LISTED {
             for code in *codes {
                 assert_eq!(lookup(*code).map(|row| row.kind), Some(*kind), "code {code}");
+                assert!(is_platforms(*code), "code {code}");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::outcome::{Outcome, UserIds};
-use crate::secret::{Mask, mask_basic};
+use crate::outside::{MOST_KEPT, MOST_QUOTED, make_printable, printable, quoted};
 use crate::token::BoxError;
 
 /// The kinds of error a call can end with. Every language has one class for each of them.
@@ -27,17 +27,17 @@ use crate::token::BoxError;
 pub enum ErrorKind {
     /// An argument or option is wrong; nothing was sent.
     InvalidInput,
-    /// Wrong app, secret, ticket or token, after the one replay with a new token.
+    /// Wrong app, secret, ticket or token, after one retry with a new token.
     Authentication,
     /// A scope is missing, the bot is not in the chat, the IP is not allowed, the app is disabled.
     PermissionDenied,
     /// The platform refused the parameters.
     Rejected,
-    /// No slot of the quota before the deadline, or the replays are used up.
+    /// No slot of the quota before the deadline, or no retries left.
     RateLimited,
     /// The month's quota of the tenant is used up.
     QuotaExhausted,
-    /// A 5xx or an internal code of the platform, and the replays are used up.
+    /// A 5xx or an internal code of the platform, and no retries left.
     Server,
     /// The answer could not be read: HTML, broken JSON, no `code`.
     UnexpectedResponse,
@@ -82,7 +82,7 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the same call may succeed later without anything being changed.
+    /// Whether the same call may succeed later without any change.
     pub const fn retryable(self) -> bool {
         matches!(
             self,
@@ -170,7 +170,7 @@ impl fmt::Display for ConnectionReason {
     }
 }
 
-/// Where on a call's way something happened.
+/// The step of a call at which something happened.
 ///
 /// ```
 /// # use feishu_feed_card_sandbox::{Sandbox, World};
@@ -257,7 +257,7 @@ pub struct FieldViolation {
     pub description: String,
 }
 
-/// Why a call failed, with all that is known of it. One pointer wide.
+/// Why a call failed, and everything known about it. One pointer wide.
 ///
 /// ```
 /// use feishu_feed_card::{Client, ErrorKind};
@@ -295,16 +295,21 @@ struct Detail {
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
+/// Longest message, in characters: one or two quotations and the words around them.
+const MOST_MESSAGE: usize = 2000;
+
+/// Text from outside is masked and cut where it is read ([`outside`](crate::outside)). These functions make texts
+/// printable once more, so that every text of an error is.
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Detail {
             kind: Some(kind),
-            message: message.into(),
+            message: printable(message.into(), MOST_MESSAGE),
             ..Detail::default()
         }))
     }
 
-    /// An argument or option that is wrong: which, what it was (never a secret), what is expected.
+    /// A wrong argument or option: its name, its value (never a secret), and what is expected.
     pub(crate) fn invalid_input(
         field: impl Into<Cow<'static, str>>,
         value: impl fmt::Display,
@@ -321,18 +326,21 @@ impl Error {
 
     pub(crate) fn with_platform(mut self, code: Option<i64>, msg: Option<String>, http_status: u16) -> Self {
         self.0.platform_code = code;
-        self.0.msg = msg;
+        self.0.msg = msg.map(|msg| printable(msg, MOST_KEPT));
         self.0.http_status = Some(http_status);
         self
     }
 
     pub(crate) fn with_log_id(mut self, log_id: Option<String>) -> Self {
-        self.0.log_id = log_id;
+        self.0.log_id = log_id.map(|log_id| printable(log_id, MOST_QUOTED));
         self
     }
 
     pub(crate) fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
-        self.0.hint = Some(hint.into());
+        self.0.hint = Some(match hint.into() {
+            Cow::Owned(hint) => printable(hint, MOST_MESSAGE).into(),
+            ours @ Cow::Borrowed(_) => ours,
+        });
         self
     }
 
@@ -358,9 +366,18 @@ impl Error {
 
     pub(crate) fn with_violations(
         mut self,
-        permission: Vec<PermissionViolation>,
-        field: Vec<FieldViolation>,
+        mut permission: Vec<PermissionViolation>,
+        mut field: Vec<FieldViolation>,
     ) -> Self {
+        for violation in &mut permission {
+            make_printable(&mut violation.kind, MOST_KEPT);
+            make_printable(&mut violation.subject, MOST_KEPT);
+        }
+        for violation in &mut field {
+            make_printable(&mut violation.field, MOST_KEPT);
+            make_printable(&mut violation.value, MOST_KEPT);
+            make_printable(&mut violation.description, MOST_KEPT);
+        }
         self.0.permission_violations = permission;
         self.0.field_violations = field;
         self
@@ -378,32 +395,6 @@ impl Error {
 
     pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into().into());
-        self
-    }
-
-    /// Rewrites every text that came from outside, so that a secret echoed by a server or a proxy
-    /// does not travel on in an error.
-    pub(crate) fn without_secrets(mut self, mask: Mask<'_>) -> Self {
-        let map = |text: &mut String| {
-            mask(text);
-            mask_basic(text);
-        };
-        let detail = &mut *self.0;
-        map(&mut detail.message);
-        detail.msg.iter_mut().for_each(map);
-        detail.log_id.iter_mut().for_each(map);
-        if let Some(Cow::Owned(hint)) = &mut detail.hint {
-            map(hint);
-        }
-        for violation in &mut detail.permission_violations {
-            map(&mut violation.kind);
-            map(&mut violation.subject);
-        }
-        for violation in &mut detail.field_violations {
-            map(&mut violation.field);
-            map(&mut violation.value);
-            map(&mut violation.description);
-        }
         self
     }
 
@@ -427,7 +418,8 @@ impl Error {
         self.0.platform_code
     }
 
-    /// The platform's `msg`. Prose that changes over the years: show it, never branch on it.
+    /// The platform's `msg`. Prose that changes over the years: show it, never branch on it. Control characters
+    /// are escaped, and it is cut after 4,000 characters; [`message`](Self::message) quotes at most 500.
     pub fn msg(&self) -> Option<&str> {
         self.0.msg.as_deref()
     }
@@ -442,12 +434,12 @@ impl Error {
         self.0.log_id.as_deref()
     }
 
-    /// Whether the same call may succeed later without anything being changed.
+    /// Whether the same call may succeed later without any change.
     pub fn retryable(&self) -> bool {
         self.kind().retryable() && self.0.reason.is_none_or(ConnectionReason::retryable)
     }
 
-    /// How long to wait before the call has a chance, where that is known.
+    /// How long to wait before calling again, if known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
@@ -457,7 +449,7 @@ impl Error {
         self.0.attempts
     }
 
-    /// Where on its way the call failed.
+    /// The step at which the call failed.
     pub fn station(&self) -> Option<Station> {
         self.0.station
     }
@@ -488,8 +480,8 @@ impl Error {
         &self.0.users
     }
 
-    /// What the requests of a split call that did succeed came back with, or, of a
-    /// [`PartialFailure`](ErrorKind::PartialFailure), the outcome it was made of.
+    /// The outcome of those requests of a split call that succeeded. For a
+    /// [`PartialFailure`](ErrorKind::PartialFailure), the outcome that it was made from.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.0.outcome.as_ref()
     }
@@ -542,7 +534,7 @@ impl fmt::Debug for Error {
         );
         debug.field("attempts", &detail.attempts);
         if let Some(source) = &detail.source {
-            debug.field("source", &format_args!("{source}"));
+            debug.field("source", &format_args!("{}", quoted(source)));
         }
         debug.finish_non_exhaustive()
     }
@@ -620,6 +612,36 @@ mod tests {
         assert_eq!(error.source().unwrap().to_string(), "the cause");
         let bare = Error::new(ErrorKind::Server, "it failed");
         assert!(bare.msg().is_none() && bare.source().is_none());
+    }
+
+    #[test]
+    fn no_text_enters_an_error_unescaped_or_unbounded() {
+        let text = || format!("\u{1b}[2J\r\n{}", "x".repeat(900_000));
+        let permission = PermissionViolation {
+            kind: text(),
+            subject: text(),
+        };
+        let field = FieldViolation {
+            field: text(),
+            value: text(),
+            description: text(),
+        };
+        let error = Error::new(ErrorKind::Server, text())
+            .with_platform(Some(1), Some(text()), 200)
+            .with_log_id(Some(text()))
+            .with_hint(text())
+            .with_violations(vec![permission], vec![field])
+            .with_source(text());
+        let shown = format!(
+            "{error} {error:?} {:?} {:?}",
+            error.permission_violations(),
+            error.field_violations()
+        );
+        assert!(shown.len() < 60_000, "{}", shown.len());
+        assert!(!shown.contains(char::is_control), "{shown}");
+        for text in [error.message(), error.msg().unwrap(), error.hint().unwrap()] {
+            assert!(text.starts_with(r"\u{1b}[2J\r\nx"), "{text}");
+        }
     }
 
     #[test]

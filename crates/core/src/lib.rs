@@ -37,6 +37,7 @@ mod many;
 mod options;
 mod order;
 mod outcome;
+mod outside;
 mod quota;
 mod retry;
 mod secret;

@@ -403,6 +403,7 @@ impl ClientBuilder {
             transport: transport.clone(),
             base_url: base_url.clone(),
             timeout,
+            attempt_timeout: limits.attempt_timeout,
             max_retries: limits.max_retries,
         };
         let tokens = Tokens::new(Source {

@@ -1,17 +1,18 @@
-//! Secrets: kept where `Debug` does not reach, zeroed on drop, and masked in texts from outside.
+//! Secrets: hidden from `Debug`, zeroed on drop, and masked in texts from outside.
 
 use bytes::Bytes;
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-/// Shorter secrets would mask ordinary words; the platform's own have 32 characters and more.
+/// Shortest secret that is masked, in bytes. A shorter one would mask ordinary words; the platform's have at least
+/// 32 characters.
 const LEAST_MASKED: usize = 4;
 
-/// Takes the secrets out of a text that came from outside.
+/// Masks the known secrets in a text from outside.
 pub(crate) type Mask<'a> = &'a (dyn Fn(&mut String) + Sync);
 
-/// Replaces a secret wherever a text repeats it, as it is or as JSON has it.
+/// Masks a secret wherever a text repeats it, as it is or escaped as in JSON.
 pub(crate) fn mask(text: &mut String, secret: &SecretString) {
     let secret = secret.expose_secret();
     if secret.len() < LEAST_MASKED || text.len() < secret.len() {
@@ -20,7 +21,7 @@ pub(crate) fn mask(text: &mut String, secret: &SecretString) {
     if text.contains(secret) {
         *text = text.replace(secret, MASK);
     }
-    // Each of these forms has one, and few texts do.
+    // Every escaped form has a backslash, and few texts do.
     if text.contains('\\') && secret.contains(['"', '\\', '/']) {
         let escaped = secret.replace('\\', r"\\").replace('"', r#"\""#);
         for form in [escaped.replace('/', r"\/"), escaped] {
@@ -31,8 +32,7 @@ pub(crate) fn mask(text: &mut String, secret: &SecretString) {
 
 const MASK: &str = "[secret]";
 
-/// Masks what follows `Basic `: a proxy may say back its own credentials, and where the environment names the
-/// proxy only the HTTP library has them.
+/// Masks what follows `Basic `: a proxy may repeat the credentials it was sent.
 pub(crate) fn mask_basic(text: &mut String) {
     const SCHEME: &str = "basic ";
     if !text.contains(' ') {
@@ -46,7 +46,7 @@ pub(crate) fn mask_basic(text: &mut String) {
             .bytes()
             .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'\\'));
         let length = credentials.count();
-        // The word may also stand in a sentence.
+        // Shorter, it is an ordinary word of a sentence.
         if length >= LEAST_BASIC {
             masked.push_str(&text[kept..start]);
             masked.push_str(MASK);
@@ -59,11 +59,42 @@ pub(crate) fn mask_basic(text: &mut String) {
     }
 }
 
-/// Base64 of a name, a colon and a password is longer than most words.
+/// Masks what may be a token: long words with a digit, or with letters of both cases. An error of a token endpoint
+/// may repeat a token that nobody knows yet, and the platform promises no form of it (FACTS: shapes of ids).
+pub(crate) fn mask_token_like(text: &mut String) {
+    let is_of_a_token = |character: char| {
+        character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | '~' | '+' | '/' | '=')
+    };
+    let may_be_a_token = |word: &str| {
+        let has = |kind: fn(&u8) -> bool| word.as_bytes().iter().any(kind);
+        word.len() >= LEAST_TOKEN
+            && (has(u8::is_ascii_digit) || has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase))
+    };
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(start) = rest.find(is_of_a_token) {
+        let (before, word) = rest.split_at(start);
+        let end = word.find(|letter| !is_of_a_token(letter)).unwrap_or(word.len());
+        masked.push_str(before);
+        masked.push_str(if may_be_a_token(&word[..end]) {
+            MASK
+        } else {
+            &word[..end]
+        });
+        rest = &word[end..];
+    }
+    masked.push_str(rest);
+    *text = masked;
+}
+
+/// Shortest word that may be a token, in bytes. The platform's tokens have at least 24 characters.
+const LEAST_TOKEN: usize = 16;
+
+/// Shortest text after `Basic ` that is masked: base64 of a name, a colon and a password is longer than most words.
 const LEAST_BASIC: usize = 8;
 
-/// `Bearer <token>` as a header whose bytes are zeroed when the last request that uses it is gone.
-/// `None` where the token cannot stand in a header.
+/// `Bearer <token>` as a header whose bytes are zeroed when the last request that uses it is dropped. `None` if a
+/// header cannot carry the token.
 pub(crate) fn bearer(token: &SecretString) -> Option<HeaderValue> {
     let token = token.expose_secret();
     let mut bytes = Zeroizing::new(Vec::with_capacity("Bearer ".len() + token.len()));
@@ -80,6 +111,29 @@ pub(crate) fn bearer(token: &SecretString) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_a_token_is_masked() {
+        for (said, shown) in [
+            ("app secret invalid", "app secret invalid"),
+            (
+                "tenant_access_token is missing: application/json",
+                "tenant_access_token is missing: application/json",
+            ),
+            ("t-7f1bcd13fc57d46bac21793a18e560", "[secret]"),
+            (
+                "got \"a-6U1SbDiM6XIH2DcTCPyeub\", thanks",
+                "got \"[secret]\", thanks",
+            ),
+            ("提eyJhbGciOi.eyJzdWIiOi.c2ln-bmF0_dXJl=提", "提[secret]提"),
+            ("NoDigitsButBothCases", "[secret]"),
+            ("", ""),
+        ] {
+            let mut text = said.to_owned();
+            mask_token_like(&mut text);
+            assert_eq!(text, shown);
+        }
+    }
 
     #[test]
     fn what_a_proxy_says_back_is_masked() {

@@ -1,5 +1,5 @@
-//! The `tenant_access_token`: one fetch however many callers wait, renewed before its end by a call
-//! that goes on with the old one, replaced when the platform refuses it.
+//! The `tenant_access_token`: one fetch for all callers that wait. A call that finds the token near its end
+//! starts a renewal and goes on with the old token. A token that the platform refuses is replaced.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,32 +12,36 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::instrument::WithSubscriber;
 
+use crate::codes;
 use crate::deadline::after;
 use crate::error::{Error, ErrorKind, Station};
 use crate::secret;
 
 pub(crate) mod fetch;
+mod fetch_time;
 mod provider;
+
+use fetch_time::FetchTime;
 
 pub use provider::{Abandoned, BoxError, ProvidedToken, Providing, TokenProvider};
 
-/// With less than 30 minutes left the platform hands out a new token, with more the old one again
-/// (FACTS: token): a renewal is worth asking for only inside that.
+/// Longest time before its end at which a token is renewed. With less than 30 minutes left the platform hands
+/// out a new token, with more it repeats the old one (FACTS: token).
 const WIDEST_MARGIN: Duration = Duration::from_secs(25 * 60);
 
-/// How long a token is used whose answer tells no `expire`.
-const UNTOLD_LIFE: Duration = Duration::from_secs(60);
+/// How long a token without an `expire` is used.
+const UNKNOWN_LIFE: Duration = Duration::from_secs(60);
 
-/// An `expire` of nothing would mean a fetch for every call.
+/// Shortest time for which a token is used: an `expire` of 0 would mean a fetch for every call.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
-/// The platform's tokens live two hours at most; anything longer is a mistake.
+/// Longest time for which a token is used. The platform's live two hours at most (FACTS: token).
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// For how long a refusal for good (a wrong secret) is told to callers without asking again.
+/// How long a permanent refusal, such as that of a wrong secret, is returned to callers without asking again.
 const REFUSAL_REMEMBERED: Duration = Duration::from_secs(1);
 
-/// After a renewal that failed, the old token serves on, and the next attempt waits this long.
+/// How long after a failed renewal the next one may start. Calls use the old token meanwhile.
 const NEXT_RENEWAL: Duration = Duration::from_secs(10);
 
 /// A token in use.
@@ -46,12 +50,12 @@ pub(crate) struct Token {
     header: HeaderValue,
     renew_at: Instant,
     expires_at: Instant,
-    /// Whether the platform has ever taken it: a refusal after that is a revocation.
+    /// Whether the platform has accepted it before: a refusal after that is a revocation.
     accepted: AtomicBool,
 }
 
 impl Token {
-    /// A token that lives from now for `life`; an error where it cannot stand in a header.
+    /// A token that lives for `life` from now. Fails if it contains characters that a header cannot carry.
     fn new(value: SecretString, life: Option<Duration>) -> Result<Self, Error> {
         let Some(header) = secret::bearer(&value) else {
             return Err(Error::new(
@@ -61,7 +65,7 @@ impl Token {
             .with_station(Station::Token)
             .with_hint("Check what hands out the tokens"));
         };
-        let life = life.unwrap_or(UNTOLD_LIFE).clamp(SHORTEST_LIFE, LONGEST_LIFE);
+        let life = life.unwrap_or(UNKNOWN_LIFE).clamp(SHORTEST_LIFE, LONGEST_LIFE);
         let now = Instant::now();
         let renew_at = now + life - (life / 2).min(WIDEST_MARGIN);
         Ok(Self {
@@ -81,7 +85,7 @@ impl Token {
         secret::mask(text, &self.value);
     }
 
-    /// The platform took it.
+    /// The platform accepted it.
     pub(crate) fn accept(&self) {
         if !self.accepted.load(Ordering::Relaxed) {
             self.accepted.store(true, Ordering::Relaxed);
@@ -97,42 +101,50 @@ impl Token {
     }
 }
 
-/// Where tokens come from, and the one in use.
+/// Where tokens come from, and the one in use. Cloning shares them.
 #[derive(Clone)]
-pub(crate) struct Tokens(Arc<Shared>);
+pub(crate) struct Tokens(Arc<SharedTokens>);
 
-struct Shared {
+struct SharedTokens {
     source: fetch::Source,
-    state: Mutex<State>,
+    state: Mutex<TokenState>,
 }
 
 #[derive(Default)]
-struct State {
+struct TokenState {
     current: Option<Arc<Token>>,
-    /// The fetch that is under way; closed without a value when its runtime went away.
-    fetching: Option<watch::Receiver<Option<Fetched>>>,
-    /// No renewal before this: the last one failed.
+    fetch: Option<RunningFetch>,
+    /// When the next renewal may start; set by one that failed.
     no_renewal_before: Option<Instant>,
-    /// A refusal for good, and until when it is believed.
+    /// A permanent refusal, and until when it is returned to callers.
     refused_until: Option<(Instant, Error)>,
-    /// The token the platform refused last, and how many it has refused: a fetch that began before may
-    /// bring it again.
+    /// The token that the platform refused last, and how many it has refused so far: a fetch that began before
+    /// the refusal may return this token again.
     refused: Option<Arc<Token>>,
     refusals: u64,
 }
 
 type Fetched = Result<Arc<Token>, Error>;
 
-/// A fetch that others may wait for already.
-struct Begun {
-    tell: watch::Sender<Option<Fetched>>,
-    /// How many tokens the platform had refused by then.
+/// A fetch that callers may wait for.
+#[derive(Clone)]
+struct RunningFetch {
+    /// Closed without a value if the fetch was dropped with its runtime, or its provider was stopped.
+    result: watch::Receiver<Option<Fetched>>,
+    time: FetchTime,
+}
+
+/// A fetch that its caller has to start.
+struct NewFetch {
+    result: watch::Sender<Option<Fetched>>,
+    time: FetchTime,
+    /// How many tokens the platform had refused when it began.
     refusals: u64,
 }
 
 impl Tokens {
     pub(crate) fn new(source: fetch::Source) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SharedTokens {
             source,
             state: Mutex::default(),
         }))
@@ -142,22 +154,17 @@ impl Tokens {
         &self.0.source
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TokenState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The token to use now where there is one, and it is not about to expire.
-    pub(crate) fn at_once(&self, now: Instant) -> Option<Arc<Token>> {
-        let state = self.state();
-        state.usable(now).filter(|token| !state.wants_renewal(token, now))
-    }
-
-    /// The token to use now. Waits only where there is none, and a fetch that it begins may go on until
-    /// this call's deadline.
+    /// Returns the token to use now. Waits only if there is none.
+    ///
+    /// The caller bounds the wait by its own deadline. A fetch that it waits for may go on until then, whoever
+    /// started it, so that no caller fails by the deadline of another one.
     pub(crate) async fn get(&self, deadline: Option<Instant>) -> Fetched {
-        // A fetch ends without a result where its runtime was shut down: the second time it is told.
-        for _ in 0..2 {
-            let (usable, mut fetching, to_start) = {
+        for is_last in [false, true] {
+            let (usable, mut running, new) = {
                 let state = &mut *self.state();
                 let now = Instant::now();
                 let usable = state.usable(now);
@@ -166,20 +173,32 @@ impl Tokens {
                     Some(_) => {}
                     None => state.still_refused(now)?,
                 }
-                let (fetching, to_start) = state.join_or_begin();
-                (usable, fetching, to_start)
+                let own = after(self.0.source.endpoints.timeout);
+                let (running, new) = state.join_or_begin(own);
+                // A renewal has the client's timeout: nobody waits for it yet.
+                if usable.is_none() {
+                    running.time.extend(deadline.unwrap_or(own));
+                }
+                (usable, running, new)
             };
+            let has_joined = new.is_none();
             // Without the lock: a provider is the caller's own code.
-            if let Some(begun) = to_start {
-                self.start(begun, deadline);
+            if let Some(new) = new {
+                self.start(new);
             }
             if let Some(token) = usable {
                 return Ok(token);
             }
-            if let Ok(fetched) = fetching.wait_for(Option::is_some).await
-                && let Some(fetched) = &*fetched
-            {
-                return fetched.clone();
+            let fetched = running.result.wait_for(Option::is_some).await;
+            match fetched.ok().and_then(|fetched| fetched.clone()) {
+                // Its attempts began before this caller came, which has time left for attempts of its own.
+                Some(Err(error))
+                    if has_joined
+                        && !is_last
+                        && error.kind() == ErrorKind::DeadlineExceeded
+                        && deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
+                Some(fetched) => return fetched,
+                None => {}
             }
         }
         Err(Error::new(
@@ -190,12 +209,12 @@ impl Tokens {
         .with_hint("The runtime of the call that fetched it was shut down: call again"))
     }
 
-    /// What was refused for good may go now: a store app has a new ticket.
+    /// Forgets a permanent refusal: with its new ticket, a store app may get a token now.
     pub(crate) fn forget_refusal(&self) {
         self.state().refused_until = None;
     }
 
-    /// The platform refused this token: exactly this one is dropped, and a newer one is kept.
+    /// Drops a token that the platform refused. A newer one is kept.
     pub(crate) fn refuse(&self, token: &Arc<Token>) {
         let state = &mut *self.state();
         if state
@@ -210,24 +229,24 @@ impl Tokens {
         }
     }
 
-    fn start(&self, begun: Begun, deadline: Option<Instant>) {
-        let Begun { tell, refusals } = begun;
-        let endpoints = &self.0.source.endpoints;
-        // As it may outlive the call that began it, the client's timeout counts too.
-        let own = after(endpoints.timeout);
-        let until = deadline.map_or(own, |deadline| deadline.max(own));
-        // Called here and not in the task: a provider may need to know whose call it serves.
-        let first = self.0.source.fetch(until);
+    fn start(&self, new: NewFetch) {
+        let NewFetch {
+            result,
+            time,
+            refusals,
+        } = new;
+        // Called here and not in the task: a provider may need to know which call it serves.
+        let first = self.0.source.fetch(&time);
         let tokens = self.clone();
-        // A task of its own: a caller that gives up does not take the others' token away.
+        // In a task of its own, so that a caller that gives up does not cancel the others' fetch.
         let fetch = async move {
             let mut fetched = first.await.map(Arc::new);
             if tokens.is_refused_since(&fetched, refusals) {
-                fetched = tokens.0.source.fetch(until).await.map(Arc::new);
+                fetched = tokens.0.source.fetch(&time).await.map(Arc::new);
             }
             if fetched.as_ref().is_err_and(fetch::was_abandoned) {
-                // Those who wait find the channel closed, and one of them begins anew.
-                tokens.state().fetching = None;
+                // The waiting callers see the channel closed, and one of them starts another fetch.
+                tokens.state().fetch = None;
                 return;
             }
             match &fetched {
@@ -244,13 +263,13 @@ impl Tokens {
                 ),
             }
             tokens.state().keep(&fetched);
-            tell.send_replace(Some(fetched));
+            result.send_replace(Some(fetched));
         };
         let fetch = fetch.instrument(tracing::debug_span!("token_fetch"));
         tokio::spawn(fetch.with_current_subscriber());
     }
 
-    /// Whether a fetch that began when there were that many refusals brought a token refused since.
+    /// Whether a fetch that began after `refusals` refusals returned a token that was refused since.
     fn is_refused_since(&self, fetched: &Fetched, refusals: u64) -> bool {
         let state = self.state();
         let (Ok(token), Some(refused)) = (fetched, &state.refused) else {
@@ -260,7 +279,7 @@ impl Tokens {
     }
 }
 
-impl State {
+impl TokenState {
     fn usable(&self, now: Instant) -> Option<Arc<Token>> {
         self.current
             .as_ref()
@@ -275,17 +294,26 @@ impl State {
         }
     }
 
-    /// The fetch that is under way, or one that the caller has to start.
-    fn join_or_begin(&mut self) -> (watch::Receiver<Option<Fetched>>, Option<Begun>) {
-        if let Some(fetching) = &self.fetching
-            && fetching.has_changed().is_ok()
+    /// The running fetch, or a new one that the caller has to start, with time until `until`.
+    fn join_or_begin(&mut self, until: Instant) -> (RunningFetch, Option<NewFetch>) {
+        if let Some(running) = &self.fetch
+            && running.result.has_changed().is_ok()
         {
-            return (fetching.clone(), None);
+            return (running.clone(), None);
         }
-        let (tell, fetching) = watch::channel(None);
-        self.fetching = Some(fetching.clone());
-        let refusals = self.refusals;
-        (fetching, Some(Begun { tell, refusals }))
+        let (sender, result) = watch::channel(None);
+        let time = FetchTime::new(until);
+        let running = RunningFetch {
+            result,
+            time: time.clone(),
+        };
+        self.fetch = Some(running.clone());
+        let new = NewFetch {
+            result: sender,
+            time,
+            refusals: self.refusals,
+        };
+        (running, Some(new))
     }
 
     fn wants_renewal(&self, token: &Token, now: Instant) -> bool {
@@ -293,7 +321,7 @@ impl State {
     }
 
     fn keep(&mut self, fetched: &Fetched) {
-        self.fetching = None;
+        self.fetch = None;
         let now = Instant::now();
         match fetched {
             Ok(token) => {
@@ -303,8 +331,9 @@ impl State {
             }
             Err(error) => {
                 self.no_renewal_before = Some(now + NEXT_RENEWAL);
-                // A passing trouble of a provider, or a ticket that is not there yet, is not the platform's word.
-                if !error.retryable() && error.platform_code().is_some() {
+                // Only the platform's own refusal is worth remembering: not a provider's failure, a gateway's
+                // code, or an app ticket that has not arrived yet.
+                if !error.retryable() && error.platform_code().is_some_and(codes::is_platforms) {
                     self.refused_until = Some((now + REFUSAL_REMEMBERED, error.clone()));
                 }
             }

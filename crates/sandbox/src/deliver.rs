@@ -107,6 +107,14 @@ impl Errand {
         }
         let before = Duration::from_millis(step.delay_before_ms);
         if let Some(late_ms) = step.late_ms {
+            let response = step.answers().then(|| {
+                let mut response = self.scripted(&mut stage.lock(), &step, None);
+                dress(&mut response, &step);
+                response
+            });
+            let recorded = response
+                .as_ref()
+                .map(|response| (response.status(), code_of(response)));
             let (stage, late) = (stage.clone(), Duration::from_millis(late_ms));
             tokio::spawn(async move {
                 sleep(before + late).await;
@@ -115,10 +123,13 @@ impl Errand {
                     held.model.revoke_tokens();
                 }
                 self.arrive(held);
-                held.journal.unanswered(self.entry);
+                match recorded {
+                    Some((status, code)) => held.journal.answer(self.entry, status, code, None),
+                    None => held.journal.unanswered(self.entry),
+                }
             });
             sleep(before).await;
-            return Delivery::Reset;
+            return response.map_or(Delivery::Reset, Delivery::Answer);
         }
         pause(before).await;
         if step.reset == Some(Reset::Before) {
@@ -142,15 +153,10 @@ impl Errand {
             return Delivery::Reset;
         }
         dress(&mut response, &step);
-        let body: Option<Value> = serde_json::from_slice(response.body()).ok();
-        let code = body
-            .as_ref()
-            .and_then(|body| body.get("code"))
-            .and_then(Value::as_i64);
         stage
             .lock()
             .journal
-            .answer(self.entry, response.status(), code, None);
+            .answer(self.entry, response.status(), code_of(&response), None);
         match step.truncate {
             Some(sent_bytes) if sent_bytes < response.body().len() => {
                 Delivery::Truncated { response, sent_bytes }
@@ -193,6 +199,11 @@ impl Errand {
         }
         response
     }
+}
+
+fn code_of(response: &Response<Bytes>) -> Option<i64> {
+    let body: Value = serde_json::from_slice(response.body()).ok()?;
+    body.get("code")?.as_i64()
 }
 
 /// Does not even yield where nothing is to be waited for.

@@ -47,7 +47,8 @@ pub struct Fault {
     /// The request reaches the platform, and changes its state, also when the client has gone.
     pub detached: bool,
     /// The connection is reset (after `delay_before_ms`), and yet the request reaches the platform this much
-    /// later: what a proxy with a queue does.
+    /// later: what a proxy with a queue does. With an answer of the script's own, the client gets that answer
+    /// instead of the reset: what a gateway does that stops waiting for the platform.
     pub late_ms: Option<u64>,
     /// The connection is accepted and closed at once: a new connection if this is the script's next step
     /// when it comes, else the one on which a request takes it.

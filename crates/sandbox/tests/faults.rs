@@ -168,6 +168,33 @@ async fn a_late_request_arrives_after_its_connection_was_reset() {
     assert!(scene.pinned());
 }
 
+/// A gateway that stops waiting answers with its own page, and the platform gets the request all the same.
+#[tokio::test(start_paused = true)]
+async fn a_late_request_arrives_after_the_scripts_own_answer() {
+    let scene = Scene::new().await;
+    scene.stage.fault(Fault {
+        late_ms: Some(4_000),
+        status: StatusCode::from_u16(408).ok(),
+        html: true,
+        ..Fault::default()
+    });
+    let began = Instant::now();
+    let response = answer(scene.call().await);
+    assert_eq!(
+        (response.status().as_u16(), began.elapsed()),
+        (408, Duration::ZERO)
+    );
+    sleep(milliseconds(3_999)).await;
+    assert!(!scene.pinned());
+    sleep(milliseconds(2)).await;
+    assert!(scene.pinned());
+    let [record] = scene.stage.requests().try_into().unwrap();
+    assert_eq!(
+        (record.arrived, record.status, record.code),
+        (Some(milliseconds(4_000)), Some(408), None)
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reset_comes_before_or_after_the_state_changed() {
     let (delivery, pinned) = Scene::under(Fault {

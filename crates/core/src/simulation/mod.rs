@@ -22,6 +22,7 @@ mod secrets;
 mod spans;
 mod store_app;
 mod token;
+mod token_time;
 
 /// One request's way: how long it takes to the platform and back, and whether it is broken on the way.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,12 +3,12 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use feishu_feed_card_sandbox::{Fault, Reset, Stage, Switches, World};
+use feishu_feed_card_sandbox::{Fault, On, Reset, Stage, Switches, World};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Trip, USER, client, random, round_trip, stage, up_to};
-use crate::{Client, Error, ErrorKind, Station};
+use crate::{Client, Error, ErrorKind, RateLimit, Station};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
 
@@ -120,6 +120,90 @@ async fn a_pin_whose_answer_was_lost_cannot_land_after_the_unpin() {
     sleep(Duration::from_secs(60)).await;
     assert_eq!(arrived(&stage), [true, false]);
     assert!(!is_pinned(&stage));
+}
+
+/// What a gateway may answer while the platform still processes the request.
+const PAGES: [&str; 9] = [
+    r#"{"status": 200, "html": true}"#,
+    r#"{"status": 302, "html": true}"#,
+    r#"{"status": 403, "html": true}"#,
+    r#"{"status": 404, "html": true}"#,
+    r#"{"status": 408, "html": true}"#,
+    r#"{"status": 429, "html": true}"#,
+    r#"{"status": 504, "html": true}"#,
+    r#"{"status": 400, "body": "{\"code\":400}"}"#,
+    r#"{"status": 200, "body": "{\"code\":504}"}"#,
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_gateways_page_keeps_the_order_and_the_slot_as_no_answer_does() {
+    for page in PAGES {
+        let stage = stage(1, Switches::unlimited());
+        let fault: Fault = serde_json::from_str(page).unwrap();
+        stage.fault(Fault {
+            on: On::Call,
+            late_ms: Some(4000),
+            ..fault
+        });
+        let client = client(&stage, round_trip(Duration::from_millis(20)))
+            .max_retries(0)
+            .rate_limit(RateLimit::new(1, 1000))
+            .build()
+            .unwrap();
+        let error = set(&client, true).await.unwrap_err();
+        assert_eq!(error.users().unknown, [USER], "{page}: {error}");
+
+        // The slot is taken for one window and `late_arrival`; an answer would free it after one window.
+        let began = Instant::now();
+        let call = client.set_time_sensitive("oc_0", [USER], true);
+        assert!(call.await.unwrap().ok());
+        assert!(
+            began.elapsed() > Duration::from_secs(5),
+            "{page}: {:?}",
+            began.elapsed()
+        );
+
+        sleep(Duration::from_secs(60)).await;
+        stage.fault(Fault {
+            late_ms: Some(4000),
+            ..serde_json::from_str(page).unwrap()
+        });
+        set(&client, true).await.unwrap_err();
+        let began = Instant::now();
+        set(&client, false).await.unwrap();
+        assert!(
+            began.elapsed() > Duration::from_secs(4),
+            "{page}: {:?}",
+            began.elapsed()
+        );
+        sleep(Duration::from_secs(60)).await;
+        assert!(!is_pinned(&stage), "{page}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_platform_frees_the_slot_and_the_chat_whatever_its_status() {
+    for status in [200, 400, 403, 404, 500] {
+        let stage = stage(0, Switches::unlimited());
+        stage.fault(Fault {
+            code: Some(230_099),
+            status: http::StatusCode::from_u16(status).ok(),
+            ..Fault::on_call()
+        });
+        let client = client(&stage, round_trip(Duration::from_millis(20)))
+            .max_retries(0)
+            .rate_limit(RateLimit::new(1, 1000))
+            .build()
+            .unwrap();
+        set(&client, true).await.unwrap_err();
+        let began = Instant::now();
+        set(&client, false).await.unwrap();
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{status}: {:?}",
+            began.elapsed()
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -103,6 +103,78 @@ impl Transport for Echo {
 
 type Server = Box<dyn Fn() -> Arc<dyn Transport>>;
 
+/// Token endpoints of which one answers something else, with a token in it that nobody has seen before.
+struct Leak {
+    /// How the path of the one ends.
+    at: &'static str,
+    status: u16,
+    body: fn() -> String,
+}
+
+impl Transport for Leak {
+    fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
+        assert!(sent.raise());
+        let response = if request.url.path().ends_with(self.at) {
+            let mut response = Response::new((self.body)().into());
+            *response.status_mut() = StatusCode::from_u16(self.status).unwrap();
+            response
+        } else {
+            let app_token = json!({"code": 0, "app_access_token": APP_TOKEN, "expire": 7200});
+            Response::new(app_token.to_string().into())
+        };
+        Box::pin(async move { Ok(response) })
+    }
+}
+
+const LEAKS: [fn() -> String; 9] = [
+    || format!("<html>{TOKEN}</html>"),
+    || json!({"tenant_access_token": TOKEN, "app_access_token": TOKEN}).to_string(),
+    || format!(r#"{{"code":0,"tenant_access_token":"{TOKEN}","app_access_token":"{TOKEN}""#),
+    || json!({"code": "0", "tenant_access_token": TOKEN}).to_string(),
+    || json!({"code": TOKEN}).to_string(),
+    || json!({"code": 0, "tenant_access_token": [TOKEN], "app_access_token": [TOKEN]}).to_string(),
+    || json!({"code": 10014, "msg": format!("it was {TOKEN}")}).to_string(),
+    || {
+        let violation = json!({"field": TOKEN, "value": [TOKEN], "description": TOKEN});
+        json!({"code": 400, "msg": TOKEN, "error": {"field_violations": [violation]}}).to_string()
+    },
+    || {
+        json!({"code": 500, "msg": "It is all of it", "data": {"token": "all of it"}, "log_id": TOKEN, "x": {"app_token": TOKEN}}).to_string()
+    },
+];
+
+#[tokio::test(start_paused = true)]
+async fn no_answer_of_a_token_endpoint_shows_a_token_that_nobody_knows_yet() {
+    for (at, is_store_app) in [
+        ("/tenant_access_token/internal", false),
+        ("/app_access_token", true),
+        ("/tenant_access_token", true),
+    ] {
+        for body in LEAKS {
+            for status in [200, 201, 302, 400, 403, 429, 500, 502] {
+                let builder = Client::builder()
+                    .transport(Arc::new(Leak { at, status, body }))
+                    .max_retries(0);
+                let builder = if is_store_app {
+                    builder
+                        .app("cli_store", SECRET)
+                        .tenant_key("tenant")
+                        .app_ticket(TICKET)
+                } else {
+                    builder.app("cli_example", SECRET)
+                };
+                let client = builder.build().unwrap();
+                let call = client.set_time_sensitive(CHAT, [USER], true);
+                let error = call.await.unwrap_err();
+                assert_eq!(error.http_status(), Some(status), "{error}");
+                let shown = shown(&error);
+                assert_clean("an error", &shown);
+                assert!(!shown.contains("all of it"), "{shown}");
+            }
+        }
+    }
+}
+
 struct Broken(fn(String) -> TransportError);
 
 impl Transport for Broken {

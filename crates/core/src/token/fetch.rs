@@ -16,11 +16,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use zeroize::Zeroizing;
 
-use super::{Abandoned, BoxError, Token, TokenProvider, provider};
+use super::{Abandoned, BoxError, FetchTime, Token, TokenProvider, provider};
 use crate::answer::{self, Data, Failure, Reading};
 use crate::base_url::BaseUrl;
 use crate::codes::{APP_TICKET_INVALID, Replay};
+use crate::deadline::after;
 use crate::error::{Error, ErrorKind, Station};
+use crate::outside;
 use crate::retry::Replays;
 use crate::secret::{self, Mask};
 use crate::transport::{Outgoing, Sent, Transport, TransportError};
@@ -30,7 +32,7 @@ const APP_ACCESS_TOKEN: &str = "/open-apis/auth/v3/app_access_token";
 const TENANT_ACCESS_TOKEN: &str = "/open-apis/auth/v3/tenant_access_token";
 const RESEND: &str = "/open-apis/auth/v3/app_ticket/resend";
 
-/// How long a call waits for the ticket that it asked the platform to push again.
+/// How long a fetch waits for the app ticket that it asked the platform to push again.
 const TICKET_WAIT: Duration = Duration::from_secs(5);
 
 pub(crate) type Fetching = Pin<Box<dyn Future<Output = Result<Token, Error>> + Send>>;
@@ -43,14 +45,13 @@ pub(crate) enum Identity {
     Provider(Arc<dyn TokenProvider>),
 }
 
-/// An app of one tenant's own.
+/// A self-built app, of one tenant.
 pub(crate) struct SelfBuiltApp {
     pub(crate) app_id: String,
     pub(crate) app_secret: SecretString,
 }
 
-/// An app of the store: it acts for one tenant, and proves itself with a ticket that the platform
-/// pushes every hour.
+/// A store app. It acts for one tenant, and authenticates with a ticket that the platform pushes every hour.
 pub(crate) struct StoreApp {
     pub(crate) app_id: String,
     pub(crate) app_secret: SecretString,
@@ -63,11 +64,14 @@ pub(crate) struct StoreApp {
 pub(crate) struct Endpoints {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) base_url: BaseUrl,
+    /// For one fetch, if no caller waits longer.
     pub(crate) timeout: Duration,
+    /// For each request of a fetch.
+    pub(crate) attempt_timeout: Option<Duration>,
     pub(crate) max_retries: u32,
 }
 
-/// Makes tokens.
+/// Where tokens come from.
 pub(crate) struct Source {
     pub(crate) identity: Identity,
     pub(crate) endpoints: Arc<Endpoints>,
@@ -86,7 +90,7 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// Masks the secrets that this source knows, wherever a text repeats them.
+    /// Masks the secrets that this source knows.
     pub(crate) fn mask(&self, text: &mut String) {
         match &self.identity {
             Identity::SelfBuilt(app) => secret::mask(text, &app.app_secret),
@@ -101,60 +105,68 @@ impl Source {
         !matches!(self.identity, Identity::Given(_))
     }
 
-    /// What a refused token was made from is not to be trusted either.
+    /// Forgets what a refused token was made from: it may have been revoked too.
     pub(super) fn forget(&self) {
         if let Identity::Store(app) = &self.identity {
             app.remember(None);
         }
     }
 
-    /// Fetches a token. A provider is called at once and not when first polled, so that it can tell whose
-    /// call it serves.
-    pub(super) fn fetch(&self, until: Instant) -> Fetching {
+    /// Fetches a token. A provider is called immediately and not at the first poll, so that it knows which call it
+    /// serves.
+    pub(super) fn fetch(&self, time: &FetchTime) -> Fetching {
         let endpoints = self.endpoints.clone();
+        let time = time.clone();
         let fetching: Fetching = match &self.identity {
             Identity::SelfBuilt(app) => {
-                let app = app.clone();
-                Box::pin(async move { app.tenant_access_token(&endpoints, until).await })
+                let (app, time) = (app.clone(), time.clone());
+                Box::pin(async move { app.tenant_access_token(&endpoints, &time).await })
             }
             Identity::Store(app) => {
-                let app = app.clone();
-                Box::pin(async move { app.tenant_access_token(&endpoints, until).await })
+                let (app, time) = (app.clone(), time.clone());
+                Box::pin(async move { app.tenant_access_token(&endpoints, &time).await })
             }
             Identity::Given(token) => Box::pin(ready(Token::new(token.clone(), Some(super::LONGEST_LIFE)))),
             Identity::Provider(provider) => {
                 let providing = provider::ask(&**provider);
+                let (time, cap) = (time.clone(), endpoints.longest_wait(&time));
                 Box::pin(async move {
-                    match providing.await {
-                        Ok(token) => Token::new(token.value, token.life),
-                        Err(error) => Err(provider_failed(error)),
+                    match time.bound(Some(cap), providing).await {
+                        Some(Ok(token)) => Token::new(token.value, token.life),
+                        Some(Err(error)) => Err(provider_failed(error)),
+                        None => Err(time_is_over(
+                            "the token provider took too long (fetching the token)",
+                        )),
                     }
                 })
             }
         };
         Box::pin(async move {
-            let fetched = timeout_at(until, fetching).await.unwrap_or_else(|_| {
-                let error = Error::new(
-                    ErrorKind::DeadlineExceeded,
-                    "fetching the token took longer than the timeout",
-                );
-                Err(error.with_hint("Give the call a longer timeout, or call again"))
-            });
+            let fetched = time.bound(None, fetching).await;
+            let fetched = fetched.unwrap_or_else(|| Err(time_is_over(DEADLINE_PASSED)));
             fetched.map_err(|error| error.with_station(Station::Token))
         })
     }
 }
 
+const DEADLINE_PASSED: &str = "the deadline passed (fetching the token)";
+
+fn time_is_over(message: &str) -> Error {
+    Error::new(ErrorKind::DeadlineExceeded, message)
+        .with_station(Station::Token)
+        .with_hint("Give the call a longer timeout, or call again")
+}
+
 fn provider_failed(error: BoxError) -> Error {
     Error::new(
         ErrorKind::Authentication,
-        format!("the token provider failed: {error}"),
+        format!("the token provider failed: {}", outside::quoted(&error)),
     )
-    .with_hint("Mend the token provider: the client has no other way to a token")
+    .with_hint("Fix the token provider: the client has no other way to a token")
     .with_source(error)
 }
 
-/// Whether a provider was stopped before it had an answer: then another caller may ask again at once.
+/// Whether a provider was stopped before it returned: then another caller may ask again immediately.
 pub(super) fn was_abandoned(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     source.is_some_and(<dyn std::error::Error>::is::<Abandoned>)
@@ -175,10 +187,13 @@ impl Data for TokenData {
     fn code(&self) -> i64 {
         self.code
     }
+
+    /// No error or outcome shows any of its texts.
+    fn admit_texts(&mut self, _: Mask<'_>) {}
 }
 
 impl TokenData {
-    /// In seconds (FACTS: token); a number in quotes is taken too, anything else is as if untold.
+    /// In seconds (FACTS: token). Accepts a number in quotes too; anything else counts as absent.
     fn life(&self) -> Option<Duration> {
         let expire = self.expire.as_ref()?;
         let seconds = expire.as_f64().or_else(|| expire.as_str()?.trim().parse().ok())?;
@@ -187,13 +202,13 @@ impl TokenData {
 }
 
 impl SelfBuiltApp {
-    async fn tenant_access_token(&self, endpoints: &Endpoints, until: Instant) -> Result<Token, Error> {
+    async fn tenant_access_token(&self, endpoints: &Endpoints, time: &FetchTime) -> Result<Token, Error> {
         let body = [
             ("app_id", &*self.app_id),
             ("app_secret", self.app_secret.expose_secret()),
         ];
         let mask = |text: &mut String| secret::mask(text, &self.app_secret);
-        let data = endpoints.post(SELF_BUILT, &body, until, &mask).await;
+        let data = endpoints.post(SELF_BUILT, &body, time, &mask).await;
         tenant_token(data.map_err(|failure| failure.error)?)
     }
 }
@@ -240,26 +255,26 @@ impl StoreApp {
             .unwrap_or_else(PoisonError::into_inner) = token;
     }
 
-    async fn tenant_access_token(&self, endpoints: &Endpoints, until: Instant) -> Result<Token, Error> {
+    async fn tenant_access_token(&self, endpoints: &Endpoints, time: &FetchTime) -> Result<Token, Error> {
         let remembered = self
             .app_access_token()
             .filter(|(_, renew_at)| Instant::now() < *renew_at);
         if let Some((token, _)) = remembered {
-            match self.exchange(endpoints, &token, until).await {
-                // Not told apart from a wrong tenant_key: a new app_access_token will tell.
+            match self.exchange(endpoints, &token, time).await {
+                // A wrong tenant_key looks the same; with a new app_access_token it is refused again.
                 Err(error) if error.kind() == ErrorKind::Authentication => self.remember(None),
                 exchanged => return exchanged,
             }
         }
-        let token = self.fetch_app_access_token(endpoints, until).await?;
-        self.exchange(endpoints, &token, until).await
+        let token = self.fetch_app_access_token(endpoints, time).await?;
+        self.exchange(endpoints, &token, time).await
     }
 
     async fn exchange(
         &self,
         endpoints: &Endpoints,
         token: &SecretString,
-        until: Instant,
+        time: &FetchTime,
     ) -> Result<Token, Error> {
         let body = [
             ("app_access_token", token.expose_secret()),
@@ -269,21 +284,20 @@ impl StoreApp {
             secret::mask(text, token);
             self.mask(text);
         };
-        let data = endpoints.post(TENANT_ACCESS_TOKEN, &body, until, &mask).await;
+        let data = endpoints.post(TENANT_ACCESS_TOKEN, &body, time, &mask).await;
         tenant_token(data.map_err(|failure| failure.error)?)
     }
 
-    /// With the ticket at hand; where there is none, or the platform refuses it, with the one that it
-    /// pushes when asked.
+    /// Uses the current ticket. If there is none, or the platform refuses it, asks for another and waits for it.
     async fn fetch_app_access_token(
         &self,
         endpoints: &Endpoints,
-        until: Instant,
+        time: &FetchTime,
     ) -> Result<SecretString, Error> {
         let mut tickets = self.ticket.subscribe();
         let ticket = tickets.borrow_and_update().clone();
         let refusal = match ticket {
-            Some(ticket) => match self.app_access_token_with(endpoints, &ticket, until).await {
+            Some(ticket) => match self.app_access_token_with(endpoints, &ticket, time).await {
                 Err(failure) if failure.error.platform_code() == Some(APP_TICKET_INVALID) => failure.error,
                 answered => return answered.map_err(|failure| failure.error),
             },
@@ -291,7 +305,7 @@ impl StoreApp {
                 "Pass the app_ticket that your event endpoint receives to set_app_ticket; one was asked for",
             ),
         };
-        self.ask_for_ticket(endpoints, until).await?;
+        self.ask_for_ticket(endpoints, time).await?;
         let deadline = Instant::now() + TICKET_WAIT;
         match timeout_at(deadline, tickets.changed()).await {
             Ok(Ok(())) => {}
@@ -299,7 +313,7 @@ impl StoreApp {
         }
         let ticket = tickets.borrow_and_update().clone();
         let Some(ticket) = ticket else { return Err(refusal) };
-        self.app_access_token_with(endpoints, &ticket, until)
+        self.app_access_token_with(endpoints, &ticket, time)
             .await
             .map_err(|failure| failure.error)
     }
@@ -308,7 +322,7 @@ impl StoreApp {
         &self,
         endpoints: &Endpoints,
         ticket: &SecretString,
-        until: Instant,
+        time: &FetchTime,
     ) -> Result<SecretString, Failure> {
         let body = [
             ("app_id", &*self.app_id),
@@ -319,39 +333,39 @@ impl StoreApp {
             secret::mask(text, ticket);
             self.mask(text);
         };
-        let data = endpoints.post(APP_ACCESS_TOKEN, &body, until, &mask).await?;
+        let data = endpoints.post(APP_ACCESS_TOKEN, &body, time, &mask).await?;
         let life = data.life();
         let token = data.app_access_token.filter(|token| !token.is_empty());
         let Some(token) = token else {
             return Err(no_token("app_access_token").into());
         };
         let token = SecretString::from(token);
-        let life = life.unwrap_or(super::UNTOLD_LIFE);
+        let life = life.unwrap_or(super::UNKNOWN_LIFE);
         let renew_at = Instant::now() + life - (life / 2).min(super::WIDEST_MARGIN);
         self.remember(Some((token.clone(), renew_at)));
         Ok(token)
     }
 
-    async fn ask_for_ticket(&self, endpoints: &Endpoints, until: Instant) -> Result<(), Error> {
+    async fn ask_for_ticket(&self, endpoints: &Endpoints, time: &FetchTime) -> Result<(), Error> {
         let body = [
             ("app_id", &*self.app_id),
             ("app_secret", self.app_secret.expose_secret()),
         ];
         let mask = |text: &mut String| self.mask(text);
-        let data = endpoints.post(RESEND, &body, until, &mask).await;
+        let data = endpoints.post(RESEND, &body, time, &mask).await;
         data.map(drop).map_err(|failure| failure.error)
     }
 }
 
 impl From<Error> for Failure {
-    /// A failure that no replay mends.
+    /// A failure that no retry can fix.
     fn from(error: Error) -> Self {
         Self {
             error,
             replay: Replay::No,
             wait: None,
             limit: None,
-            from_platform: true,
+            is_answer: true,
         }
     }
 }
@@ -361,7 +375,7 @@ impl Endpoints {
         &self,
         path: &str,
         body: &[(&str, &str)],
-        until: Instant,
+        time: &FetchTime,
         mask: Mask<'_>,
     ) -> Result<TokenData, Failure> {
         let body = secret_json(body).map_err(Failure::from)?;
@@ -369,16 +383,23 @@ impl Endpoints {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let failure = match self.post_once(path, body.clone()).await {
-                Ok(response) => match answer::read_secret(&response, mask) {
+            let cap = match self.attempt_timeout {
+                Some(most) => after(most),
+                None => self.longest_wait(time),
+            };
+            let attempt = self.post_once(path, body.clone());
+            let failure = match time.bound(Some(cap), attempt).await {
+                Some(Ok(response)) => match answer::read_secret(&response, mask) {
                     Reading::Success { data, .. } => return Ok(data),
                     Reading::Failure(failure) => failure,
                 },
-                Err(error) => answer::no_answer(error, true),
+                Some(Err(error)) => answer::no_answer(error, true),
+                None if time.is_over() => return Err(time_is_over(DEADLINE_PASSED).into()),
+                None => self.attempt_timed_out(),
             };
             let wait = replays.next(worth(&failure), failure.wait);
             match wait {
-                Some(wait) if Instant::now() + wait < until => sleep(wait).await,
+                Some(wait) if Instant::now() + wait < time.until() => sleep(wait).await,
                 _ => {
                     let retry_after = wait.or(failure.wait);
                     return Err(Failure {
@@ -393,6 +414,26 @@ impl Endpoints {
         }
     }
 
+    /// When to give up a provider that does not return, or, without an `attempt_timeout`, a request without an
+    /// answer. A caller that joins within the client's timeout has all of its own time until then. Without this limit,
+    /// callers that keep joining would keep a hanging request alive.
+    fn longest_wait(&self, time: &FetchTime) -> Instant {
+        time.until().max(after(self.timeout.saturating_mul(2)))
+    }
+
+    fn attempt_timed_out(&self) -> Failure {
+        let message = if self.attempt_timeout.is_some() {
+            "the attempt_timeout passed (fetching the token)"
+        } else {
+            "the token endpoint took too long (fetching the token)"
+        };
+        Failure {
+            replay: Replay::Backoff,
+            is_answer: false,
+            ..time_is_over(message).into()
+        }
+    }
+
     async fn post_once(&self, path: &str, body: Bytes) -> Result<Response<Bytes>, TransportError> {
         let request = Outgoing {
             method: Method::POST,
@@ -404,25 +445,25 @@ impl Endpoints {
     }
 }
 
-/// These endpoints answer their own errors with 200: another status without a code of theirs is noise
-/// from in between (FACTS: token).
+/// The token endpoints report their own errors with HTTP 200. Another status without a code of the platform
+/// comes from a gateway in between, and is retried (FACTS: token).
 fn worth(failure: &Failure) -> Replay {
-    let is_noise = failure.error.platform_code().is_none()
+    let is_noise = !failure.is_answer
         && failure
             .error
             .http_status()
             .is_some_and(|status| !(200..300).contains(&status));
     match failure.replay {
         Replay::No if is_noise => Replay::Backoff,
-        // No quota paces these: every wait counts.
+        // No quota paces these requests, so every wait costs a retry.
         Replay::Pause => Replay::Backoff,
         replay => replay,
     }
 }
 
-/// A body with a secret in it, zeroed when the last attempt is done with it.
+/// A request body that contains a secret. Zeroed when the last attempt drops it.
 fn secret_json(fields: &[(&str, &str)]) -> Result<Bytes, Error> {
-    // Escapes make a byte six at most; a buffer that grew would leave a copy behind.
+    // JSON escapes one byte as six at most. A buffer that grows would leave a copy of the secret behind.
     let most = fields
         .iter()
         .map(|(name, value)| name.len() + 6 * value.len() + 6)
@@ -442,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_secrets_body_never_outgrows_its_buffer() {
-        // Nothing is longer in JSON than a control character.
+        // A control character takes the most bytes in JSON.
         let longest = "\u{1}".repeat(100);
         for value in ["", "s", r#""\"#, "提", &longest] {
             let body = secret_json(&[("app_id", value), ("app_secret", value)]).unwrap();

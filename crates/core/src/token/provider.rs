@@ -13,14 +13,13 @@ use secrecy::SecretString;
 /// What a [`TokenProvider`] may fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a binding's provider fails with when it was stopped before it had an answer, because the event
-/// loop it ran on is gone.
+/// Error of a binding's provider that was stopped before it returned, because its event loop has ended.
 #[derive(Debug)]
 pub struct Abandoned;
 
 impl fmt::Display for Abandoned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it was stopped before it had an answer")
+        f.write_str("it was stopped before it returned")
     }
 }
 
@@ -31,8 +30,8 @@ pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>
 
 /// Supplies `tenant_access_token`s from elsewhere: a vault, another service, a shared cache.
 ///
-/// Asked once however many calls wait, again when the token nears its end, and again when the platform
-/// refuses it: then it should hand out a different one. Implemented for async closures:
+/// Called once for all calls that wait, again when the token nears its end, and again when the platform refuses
+/// it; then it should return a different one. `attempt_timeout` does not apply to it. Implemented for async closures:
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,7 +44,7 @@ pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>
 /// # Ok(()) }
 /// ```
 pub trait TokenProvider: Send + Sync + 'static {
-    /// A token that is good now.
+    /// Returns a token that is valid now.
     fn tenant_access_token(&self) -> Providing;
 }
 
@@ -59,7 +58,7 @@ where
     }
 }
 
-/// Asks a provider; one that panics, at once or later, has failed like any other.
+/// Calls a provider. A panic, in the call or in its future, becomes an error.
 pub(super) fn ask(provider: &dyn TokenProvider) -> Providing {
     let asked = catch_unwind(AssertUnwindSafe(|| provider.tenant_access_token()));
     Box::pin(async move {
@@ -74,19 +73,19 @@ pub(super) fn ask(provider: &dyn TokenProvider) -> Providing {
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Result<ProvidedToken, BoxError> {
-    // What it said went to the panic hook; here it might carry a secret into an error.
+    // The panic hook has printed its message. In an error it might show a secret.
     drop(panic);
     Err("it panicked".into())
 }
 
-/// A token and for how long it is good.
+/// A token and how long it is valid.
 pub struct ProvidedToken {
     pub(super) value: SecretString,
     pub(super) life: Option<Duration>,
 }
 
 impl ProvidedToken {
-    /// A token whose end is not known: the provider is asked again after a minute.
+    /// A token without a known end: the provider is called again after a minute.
     pub fn new(tenant_access_token: impl Into<String>) -> Self {
         Self {
             value: tenant_access_token.into().into(),
@@ -94,7 +93,7 @@ impl ProvidedToken {
         }
     }
 
-    /// From now.
+    /// Sets how long the token is valid from now.
     #[must_use]
     pub fn expires_in(mut self, life: Duration) -> Self {
         self.life = Some(life);
