@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Station};
 use crate::flight::Flight;
 use crate::input::{Call, Target, UserIdType};
 use crate::options::{Limits, MOST_USERS};
-use crate::order::{Order, Pass, Place, Waiting};
+use crate::order::{Order, Pass, Place};
 use crate::outcome::{Outcome, UserIds};
 use crate::quota::{Lane, LaneHandle, NoSlot, QuotaHandle};
 use crate::retry::Replays;
@@ -89,15 +89,12 @@ impl Core {
         limit: &'a TimeLimit,
     ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'a {
         async move {
-            let pass = match place {
-                Place::Running(pass) => pass,
-                Place::Waiting(waiting) => match Box::pin(enter(waiting, limit)).await {
-                    Ok(pass) => pass,
-                    Err(error) => {
-                        let user_ids = std::mem::take(&mut call.user_ids);
-                        return Err(error.with_users(UserIds::not_attempted(user_ids)));
-                    }
-                },
+            let pass = match enter(place, limit).await {
+                Ok(pass) => pass,
+                Err(error) => {
+                    let user_ids = std::mem::take(&mut call.user_ids);
+                    return Err(error.with_users(UserIds::not_attempted(user_ids)));
+                }
             };
             let (lane, most) = match call.target {
                 Target::Chat(_) => (Lane::Chat, self.limits.max_users_per_request),
@@ -127,9 +124,9 @@ impl Core {
 }
 
 /// Waits for the call's turn on its chat.
-async fn enter(waiting: Waiting, limit: &TimeLimit) -> Result<Pass, Error> {
+async fn enter(place: Place, limit: &TimeLimit) -> Result<Pass, Error> {
     let until = limit.for_a_turn();
-    let entered = limit.bound(until, waiting.enter(until)).await;
+    let entered = limit.bound(until, place.enter(until)).await;
     entered.unwrap_or_else(|| Err(timed_out(Station::Order)))
 }
 
