@@ -5,6 +5,7 @@
     reason = "an `async fn` holds its arguments twice: so written, a call fits into what malloc has at hand"
 )]
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ impl Core {
 /// Waits for the call's turn on its chat.
 async fn enter(place: Place, limit: &TimeLimit) -> Result<Pass, Error> {
     let until = limit.for_a_turn();
-    let entered = limit.bound(until, place.enter(until)).await;
+    let entered = limit.bound(until, pin!(place.enter(until))).await;
     entered.unwrap_or_else(|| Err(timed_out(Station::Order)))
 }
 
@@ -265,7 +266,7 @@ impl Way<'_> {
                 let request = self.request(user_ids, &token)?;
                 let attempt = tracing::debug_span!("attempt", attempt = trace.attempts);
                 let sending = self.send(request, &token, &mut flight, trace).instrument(attempt);
-                let ended = self.time.limit.bound(self.time.deadline(), sending).await;
+                let ended = self.time.limit.bound(self.time.deadline(), pin!(sending)).await;
                 // From here on nothing of the request leaves: whether it did is settled.
                 drop(flight);
                 let failure = match ended {
@@ -334,27 +335,23 @@ impl Way<'_> {
         }
     }
 
-    /// Waits for a slot, where there is a quota; `None` when the time is over first. Most calls have one at once:
-    /// what they would need to wait is boxed.
+    /// Waits for a slot, where there is a quota; `None` when the time is over first.
     async fn take_off(&self, trace: &Trace) -> Option<Result<Flight<'_>, NoSlot>> {
-        let flight = |slot| Flight::new(slot, self.pass, self.core.limits.late_arrival, trace.sent.clone());
-        let Some(lane) = &self.lane else {
-            self.time.has_a_slot();
-            return Some(Ok(flight(None)));
-        };
         let until = self.time.limit.for_a_turn();
-        let slot = if let Some(slot) = lane.take_at_once(until).transpose() {
-            self.time.has_a_slot();
-            slot
-        } else {
-            let slot = Box::pin(self.time.limit.bound(until, lane.take(until)));
-            self.time.for_a_slot(slot).await?
-        };
-        Some(slot.map(|slot| flight(Some(slot))))
+        let slot = pin!(async {
+            match &self.lane {
+                Some(lane) => lane.take(until).await.map(Some),
+                None => Ok(None),
+            }
+        });
+        let slot = pin!(self.time.limit.bound(until, slot));
+        let slot = self.time.for_a_slot(slot).await?;
+        let flight = |slot| Flight::new(slot, self.pass, self.core.limits.late_arrival, trace.sent.clone());
+        Some(slot.map(flight))
     }
 
-    /// Waits for the token, boxed as above. It is asked for right after the slot: to look at the clock again costs as
-    /// much as the rest.
+    /// Waits for the token, boxed as most calls have it at once. It is asked for right after the slot: to look at the
+    /// clock again costs as much as the rest.
     async fn token(&self, slot_taken_at: Option<Instant>) -> Option<Result<Arc<Token>, Error>> {
         if let Some(token) = self
             .core

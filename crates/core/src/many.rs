@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::instrument::WithSubscriber;
 
 use crate::client::Client;
-use crate::deadline::{End, TimeLimit, after};
+use crate::deadline::{BatchLimit, TimeLimit, after};
 use crate::error::{Error, ErrorKind, Station};
 use crate::input::{Request, without_repeats};
 use crate::outcome::{Outcome, UserIds};
@@ -486,11 +486,11 @@ impl Many {
                 });
             }
             Ok(call) => {
-                let end = Box::new(End {
-                    at: self.end.as_ref().map(|end| end.deadline()),
+                let batch = Box::new(BatchLimit {
+                    deadline: self.end.as_ref().map(|end| end.deadline()),
                     stop: self.stop.subscribe(),
                 });
-                let begun = core.begin(call, TimeLimit::OfMany { timeout, end });
+                let begun = core.begin(call, TimeLimit::OfMany { timeout, batch });
                 let task = self.running.spawn(core.run(begun).with_current_subscriber());
                 self.requests.insert(task.id(), (index, request));
             }
