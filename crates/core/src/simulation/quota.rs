@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use feishu_feed_card_sandbox::{Interface, Stage, Switches};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{OnStage, Trip, USER, client, random, round_trip, stage, up_to};
+use crate::quota::Lane;
 use crate::transport::{Answering, Outgoing, Sent, Transport};
-use crate::{Client, ErrorKind, RateLimit, Request};
+use crate::{Client, ErrorKind, QuotaHandle, RateLimit, Request};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -90,7 +91,7 @@ async fn storm<T: Transport>(
         running.spawn(async move {
             let call = client.set_time_sensitive(format!("oc_{index}"), [USER], true);
             if cancels {
-                let _ = tokio::time::timeout(patience, call.into_future()).await;
+                let _ = timeout(patience, call.into_future()).await;
             } else {
                 let _ = call.timeout(patience.max(Duration::from_millis(1))).await;
             }
@@ -272,7 +273,7 @@ async fn a_cancelled_waiter_gives_its_place_up() {
             let call = client
                 .set_time_sensitive(CHAT, [USER], true)
                 .timeout(MINUTE * 100);
-            let _ = tokio::time::timeout(Duration::from_millis(100), call.into_future()).await;
+            let _ = timeout(Duration::from_millis(100), call.into_future()).await;
         });
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -433,4 +434,31 @@ fn a_late_arrival_of_ages_is_refused() {
         assert_eq!(error.field(), Some("late_arrival"));
     }
     assert!(builder().late_arrival(Duration::from_secs(3600)).build().is_ok());
+}
+
+/// Neither a place that is given up nor a pause may cost more than its share of the line.
+#[tokio::test(start_paused = true)]
+async fn a_long_line_gives_up_and_is_paused_without_delay() {
+    const WAITERS: usize = 64_000;
+    let lane = QuotaHandle::new(RateLimit::new(1, 1)).lane(Lane::Chat);
+    let slot = lane.take(None).await.unwrap();
+    let mut waiters = JoinSet::new();
+    for _ in 0..WAITERS {
+        let lane = lane.clone();
+        waiters.spawn(async move { timeout(MINUTE, lane.take(None)).await });
+    }
+    while lane.waiting() < WAITERS {
+        tokio::task::yield_now().await;
+    }
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        lane.pause(SECOND, None, slot.taken_at());
+        tokio::time::sleep(SECOND).await;
+    }
+    while let Some(ended) = waiters.join_next().await {
+        assert!(ended.unwrap().is_err(), "the only slot is in use");
+    }
+    assert_eq!(lane.waiting(), 0);
+    // 1 s in a debug build. Scanning the line for each waiter that gives up would take minutes.
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
