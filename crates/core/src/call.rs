@@ -5,6 +5,7 @@
     reason = "an `async fn` holds its arguments twice: so written, a call fits into what malloc has at hand"
 )]
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::error::{Error, ErrorKind, Station};
 use crate::flight::Flight;
 use crate::input::{Call, Target, UserIdType};
 use crate::options::{Limits, MOST_USERS};
-use crate::order::{Order, Pass, Place, Waiting};
+use crate::order::{Order, Pass, Place};
 use crate::outcome::{Outcome, UserIds};
 use crate::quota::{Lane, LaneHandle, NoSlot, QuotaHandle};
 use crate::retry::Replays;
@@ -89,15 +90,12 @@ impl Core {
         limit: &'a TimeLimit,
     ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'a {
         async move {
-            let pass = match place {
-                Place::Running(pass) => pass,
-                Place::Waiting(waiting) => match Box::pin(enter(waiting, limit)).await {
-                    Ok(pass) => pass,
-                    Err(error) => {
-                        let user_ids = std::mem::take(&mut call.user_ids);
-                        return Err(error.with_users(UserIds::not_attempted(user_ids)));
-                    }
-                },
+            let pass = match enter(place, limit).await {
+                Ok(pass) => pass,
+                Err(error) => {
+                    let user_ids = std::mem::take(&mut call.user_ids);
+                    return Err(error.with_users(UserIds::not_attempted(user_ids)));
+                }
             };
             let (lane, most) = match call.target {
                 Target::Chat(_) => (Lane::Chat, self.limits.max_users_per_request),
@@ -127,9 +125,9 @@ impl Core {
 }
 
 /// Waits for the call's turn on its chat.
-async fn enter(waiting: Waiting, limit: &TimeLimit) -> Result<Pass, Error> {
+async fn enter(place: Place, limit: &TimeLimit) -> Result<Pass, Error> {
     let until = limit.for_a_turn();
-    let entered = limit.bound(until, waiting.enter(until)).await;
+    let entered = limit.bound(until, pin!(place.enter(until))).await;
     entered.unwrap_or_else(|| Err(timed_out(Station::Order)))
 }
 
@@ -268,7 +266,7 @@ impl Way<'_> {
                 let request = self.request(user_ids, &token)?;
                 let attempt = tracing::debug_span!("attempt", attempt = trace.attempts);
                 let sending = self.send(request, &token, &mut flight, trace).instrument(attempt);
-                let ended = self.time.limit.bound(self.time.deadline(), sending).await;
+                let ended = self.time.limit.bound(self.time.deadline(), pin!(sending)).await;
                 // From here on nothing of the request leaves: whether it did is settled.
                 drop(flight);
                 let failure = match ended {
@@ -337,30 +335,26 @@ impl Way<'_> {
         }
     }
 
-    /// Waits for a slot, where there is a quota; `None` when the time is over first. Most calls have one at once:
-    /// what they would need to wait is boxed.
+    /// Waits for a slot, where there is a quota; `None` when the time is over first.
     async fn take_off(&self, trace: &Trace) -> Option<Result<Flight<'_>, NoSlot>> {
-        let flight = |slot| Flight::new(slot, self.pass, self.core.limits.late_arrival, trace.sent.clone());
-        let Some(lane) = &self.lane else {
-            self.time.has_a_slot();
-            return Some(Ok(flight(None)));
-        };
         let until = self.time.limit.for_a_turn();
-        let slot = if let Some(slot) = lane.take_at_once(until).transpose() {
-            self.time.has_a_slot();
-            slot
-        } else {
-            let slot = Box::pin(self.time.limit.bound(until, lane.take(until)));
-            self.time.for_a_slot(slot).await?
-        };
-        Some(slot.map(|slot| flight(Some(slot))))
+        let slot = pin!(async {
+            match &self.lane {
+                Some(lane) => lane.take(until).await.map(Some),
+                None => Ok(None),
+            }
+        });
+        let slot = pin!(self.time.limit.bound(until, slot));
+        let slot = self.time.for_a_slot(slot).await?;
+        let flight = |slot| Flight::new(slot, self.pass, self.core.limits.late_arrival, trace.sent.clone());
+        Some(slot.map(flight))
     }
 
     /// Waits for the token; `None` when the time is over first.
     async fn token(&self) -> Option<Result<Arc<Token>, Error>> {
         let deadline = self.time.deadline();
         let token = self.core.tokens.get(deadline);
-        self.time.limit.bound(deadline, token).await
+        self.time.limit.bound(deadline, pin!(token)).await
     }
 
     /// The request of one part. Made anew for each attempt, as a replay is rare and a clone of all of it costs

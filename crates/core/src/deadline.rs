@@ -1,73 +1,101 @@
-//! How long a call may take, and what bounds its waits.
+//! How long a call may take, and what ends its waits.
 
-use std::pin::Pin;
+use std::future::pending;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
+use tokio::select;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 /// How long a call may take.
 #[derive(Debug)]
 pub(crate) enum TimeLimit {
-    /// Until then.
+    /// Until this deadline.
     At(Instant),
-    /// As one of many that wait their turn: from its first slot of the quota on, and without the wait for
-    /// further ones, as those before it in line may take a minute.
-    OfMany { timeout: Duration, end: Box<End> },
+    /// For one of many calls: `timeout` starts with its first slot of the quota and excludes the waits for
+    /// further slots, because the calls before it in line may take a minute.
+    OfMany {
+        timeout: Duration,
+        batch: Box<BatchLimit>,
+    },
 }
 
-/// What ends many calls before their own time.
+/// What ends all of many calls, whatever time each of them has left.
 #[derive(Clone, Debug)]
-pub(crate) struct End {
-    pub(crate) at: Option<Instant>,
-    /// Raised when the caller wants no more.
+pub(crate) struct BatchLimit {
+    pub(crate) deadline: Option<Instant>,
+    /// Set to `true` when the caller stops early.
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// The time after a wait, or one that never comes where the clock cannot say.
+/// The time `wait` from now, or 30 years from now if that is sooner: `Instant` cannot hold every `Duration`.
 pub(crate) fn after(wait: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    Instant::now() + wait.min(FAR)
+    const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    Instant::now() + wait.min(LONGEST)
 }
 
 impl TimeLimit {
-    /// Until when a call may wait for its turn on its chat, or for its first slot.
+    /// Deadline for waiting in line, on a chat or for a slot. `None`: as long as it takes.
     pub(crate) fn for_a_turn(&self) -> Option<Instant> {
         match self {
             Self::At(deadline) => Some(*deadline),
-            Self::OfMany { end, .. } => end.at,
+            Self::OfMany { batch, .. } => batch.deadline,
         }
     }
 
-    /// Whether the platform's pauses cost replays: where only their end bounds the waits for slots, a refusal
-    /// that is repeated for ever would be asked for as long.
+    /// Whether a pause that the platform asks for counts as a retry. It must where waiting for a slot is not
+    /// limited by the call's own timeout: a 429 response that repeats forever would be retried forever.
     pub(crate) fn counts_pauses(&self) -> bool {
         matches!(self, Self::OfMany { .. })
     }
 
-    /// What a future gives in time; `None` when the time is over, or the caller wants no more.
-    pub(crate) fn bound<F: Future>(&self, deadline: Option<Instant>, future: F) -> InTime<'_, F> {
-        let stop = match self {
-            Self::At(_) => None,
-            Self::OfMany { end, .. } => Some(&end.stop),
-        };
-        InTime {
-            future,
-            deadline,
-            sleep: None,
-            stop,
-            stopped: None,
+    /// Awaits `future`. Returns `None` if the deadline passes first, or if the caller of many calls stops
+    /// them.
+    pub(crate) async fn bound<F: Future>(&self, deadline: Option<Instant>, future: F) -> Option<F::Output> {
+        if self.is_stopped() {
+            // Do not start queued requests: nobody waits for their results.
+            return None;
+        }
+        select! {
+            // A result that is there counts, also at the deadline. The timer starts only if there is none.
+            biased;
+            output = future => Some(output),
+            () = self.stopped() => None,
+            () = reached(deadline) => None,
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        match self {
+            Self::At(_) => false,
+            Self::OfMany { batch, .. } => *batch.stop.borrow(),
+        }
+    }
+
+    async fn stopped(&self) {
+        match self {
+            Self::At(_) => pending().await,
+            Self::OfMany { batch, .. } => {
+                let mut stop = batch.stop.clone();
+                // An error says that the caller has dropped the sender: nobody waits any more either.
+                drop(stop.wait_for(|is_stopped| *is_stopped).await);
+            }
         }
     }
 }
 
-/// One call's time, which its parts share.
+async fn reached(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+/// The time of one call. Its parts share it.
 pub(crate) struct Time<'a> {
     pub(crate) limit: &'a TimeLimit,
-    /// Of one of many; none before its first slot.
+    /// Deadline of one of many calls; `None` before its first slot.
     own: Mutex<Option<Instant>>,
 }
 
@@ -84,83 +112,22 @@ impl<'a> Time<'a> {
         }
     }
 
-    /// A slot was there at once: the first one begins the time of one of many.
-    pub(crate) fn has_a_slot(&self) {
-        if let TimeLimit::OfMany { timeout, end } = self.limit
-            && self.deadline().is_none()
-        {
-            self.extend(after(*timeout), end);
-        }
-    }
-
-    /// Waits for a slot; where that does not count, the deadline moves by as much.
+    /// Waits for a slot. For one of many calls the first slot starts the timeout, and the wait for a further
+    /// one extends the deadline.
     pub(crate) async fn for_a_slot<T>(&self, slot: impl Future<Output = Option<T>>) -> Option<T> {
-        let TimeLimit::OfMany { timeout, end } = self.limit else {
-            return slot.await;
-        };
         let (asked, deadline) = (Instant::now(), self.deadline());
         let slot = slot.await?;
-        let moved = deadline.map_or_else(|| after(*timeout), |deadline| deadline + asked.elapsed());
-        self.extend(moved, end);
+        if let TimeLimit::OfMany { timeout, batch } = self.limit {
+            let extended = deadline.map_or_else(|| after(*timeout), |deadline| deadline + asked.elapsed());
+            let extended = batch.deadline.map_or(extended, |end| end.min(extended));
+            let own = &mut *self.own();
+            // The longest of the waits counts, not their sum: parts wait at the same time.
+            *own = Some(own.map_or(extended, |other| other.max(extended)));
+        }
         Some(slot)
-    }
-
-    fn extend(&self, moved: Instant, end: &End) {
-        let moved = end.at.map_or(moved, |end| end.min(moved));
-        // Parts that wait at the same time wait once.
-        let own = &mut *self.own();
-        *own = Some(own.map_or(moved, |other| other.max(moved)));
     }
 
     fn own(&self) -> MutexGuard<'_, Option<Instant>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-pin_project! {
-    /// Unlike tokio's, it has no timer before it has to wait: of a call's waits, most are none.
-    pub(crate) struct InTime<'a, F> {
-        #[pin]
-        future: F,
-        deadline: Option<Instant>,
-        #[pin]
-        sleep: Option<Sleep>,
-        stop: Option<&'a watch::Receiver<bool>>,
-        // Boxed, as every call would have to hold it, and few are of many.
-        stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    }
-}
-
-impl<F: Future> Future for InTime<'_, F> {
-    type Output = Option<F::Output>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if this.stopped.is_none() && this.stop.is_some_and(|stop| *stop.borrow()) {
-            // What has not begun does not: a request would leave that nobody waits for.
-            return Poll::Ready(None);
-        }
-        if let Poll::Ready(output) = this.future.poll(context) {
-            return Poll::Ready(Some(output));
-        }
-        if let Some(stop) = *this.stop {
-            let stopped = this.stopped.get_or_insert_with(|| {
-                let mut stop = stop.clone();
-                Box::pin(async move { drop(stop.wait_for(|stopped| *stopped).await) })
-            });
-            if stopped.as_mut().poll(context).is_ready() {
-                return Poll::Ready(None);
-            }
-        }
-        let Some(deadline) = *this.deadline else {
-            return Poll::Pending;
-        };
-        if this.sleep.is_none() {
-            this.sleep.set(Some(sleep_until(deadline)));
-        }
-        if let Some(sleep) = this.sleep.as_pin_mut() {
-            ready!(sleep.poll(context));
-        }
-        Poll::Ready(None)
     }
 }

@@ -1,4 +1,4 @@
-//! One request on its way, and what its end means for the quota and for the order of calls.
+//! One request, from its slot until its answer, and what its end means for the quota and for the order of calls.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use crate::order::Pass;
 use crate::quota::Slot;
 use crate::transport::Sent;
 
-/// Dropped before [`landed`](Self::landed), by a deadline or a caller that gave up, a request that may
-/// have left counts as one without an answer: closing a connection does not recall what was sent.
+/// A request that has its slot. If it is dropped before [`landed`](Self::landed), by a deadline or by a caller
+/// that gives up, and may have been sent, it counts as unanswered: closing a connection does not recall what
+/// was sent. If it was never sent, its slot is free again.
 pub(crate) struct Flight<'a> {
     slot: Option<Slot>,
     pass: &'a Pass,
@@ -19,7 +20,6 @@ pub(crate) struct Flight<'a> {
 }
 
 impl<'a> Flight<'a> {
-    /// From its slot on, of which it may make no use yet.
     pub(crate) fn new(slot: Option<Slot>, pass: &'a Pass, late_arrival: Duration, sent: Sent) -> Self {
         Self {
             slot,
@@ -30,17 +30,17 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// When it took its slot, until that is given back.
+    /// When the request took its slot. `None` without a quota, or after [`landed`](Self::landed).
     pub(crate) fn taken_at(&self) -> Option<Instant> {
         self.slot.as_ref().map(Slot::taken_at)
     }
 
-    /// The platform answered, so the request has arrived; `in_time` says that it came within the platform's
-    /// frequency limit.
-    pub(crate) fn landed(&mut self, in_time: bool) {
+    /// The platform has answered, so the request has arrived. `is_accepted`: within the platform's frequency
+    /// limit.
+    pub(crate) fn landed(&mut self, is_accepted: bool) {
         self.is_over = true;
         if let Some(slot) = self.slot.take() {
-            slot.answered(in_time);
+            slot.answered(is_accepted);
         }
     }
 }

@@ -1,50 +1,51 @@
-//! Many calls as one line: requests are read as there is room for them, and come back as they finish.
+//! Many calls: a bounded number of requests is in progress at a time, and results come in the order they finish.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::pin::Pin;
+use std::future::pending;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
+use futures_util::{FutureExt, StreamExt};
+use tokio::select;
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::instrument::WithSubscriber;
 
 use crate::client::Client;
-use crate::deadline::{End, TimeLimit, after};
+use crate::deadline::{BatchLimit, TimeLimit, after};
 use crate::error::{Error, ErrorKind, Station};
 use crate::input::{Request, without_repeats};
 use crate::outcome::{Outcome, UserIds};
 use crate::quota::{Lane, LaneHandle};
 
-/// The platform takes 50 calls a second, so this many under way keep it busy at up to 2 s of latency,
-/// and leave room for those that wait before a replay.
+/// Default number of requests in progress. The platform takes 50 calls a second, so this many keep it busy at
+/// up to 2 s of latency, with room for those that wait before a retry.
 pub(crate) const CONCURRENCY: usize = 100;
 
-/// Ten minutes' worth of the platform's quota; an endless iterator must not fill the memory.
+/// Ten minutes of the platform's quota. Bounded, because an endless iterator must not fill the memory.
 const MOST_CONCURRENT: usize = 10_000;
 
-/// How often progress is told where a result is awaited and none comes: the quota's pauses within a minute are
-/// shorter.
+/// Interval of progress reports while no result arrives. Longer than the quota's pauses within a minute.
 pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
-/// One request of many, and what it came back with; see [`Client::set_time_sensitive_many`] for an
-/// example.
+/// The result of one request of many. See [`Client::set_time_sensitive_many`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Item {
-    /// The request's place in what was handed in, from 0.
+    /// Position of the request in the input, from 0.
     pub index: usize,
-    /// The request as it was handed in.
+    /// The request, unchanged.
     pub request: Arc<Request>,
-    /// What it came back with.
+    /// The result of the call.
     pub result: Result<Outcome, Error>,
 }
 
-/// How far many calls have come.
+/// Progress of many calls.
 ///
 /// ```
 /// # use feishu_feed_card_sandbox::{Sandbox, World};
@@ -66,20 +67,20 @@ pub struct Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Requests that have come back, those that failed included.
+    /// Requests with a result, including failed ones.
     pub done: usize,
-    /// All requests, where what was handed in tells its length.
+    /// All requests, if the input knows its length.
     pub total: Option<usize>,
-    /// Requests that came back with an error, or with users not reached.
+    /// Requests with an error, or with users that were not reached.
     pub failed: usize,
-    /// Requests that wait for a slot of the quota now.
+    /// Requests that are waiting for a slot of the quota.
     pub waiting_for_quota: usize,
-    /// The least time that the quota allows for what is left, where the total is known.
+    /// Least time that the quota allows for the remaining requests, if the total is known.
     pub eta: Option<Duration>,
 }
 
-/// What became of many calls, also of those stopped early: `taken` is the sum of `succeeded`, `failed` and
-/// the unfinished.
+/// Final state of many calls, including those stopped early: `taken` is the sum of `succeeded`, `failed` and
+/// the number of `unfinished`.
 ///
 /// ```
 /// # use feishu_feed_card_sandbox::{Sandbox, World};
@@ -103,62 +104,66 @@ pub struct Progress {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Requests read from what was handed in. Those after them were not touched.
+    /// Requests read from the input. Later ones were not read.
     pub taken: usize,
-    /// Requests that came back with every user reached.
+    /// Requests with every user reached.
     pub succeeded: usize,
-    /// Requests that came back with an error, or with users not reached.
+    /// Requests with an error, or with users that were not reached.
     pub failed: usize,
-    /// Results that were there, and are counted above, but had not been handed out.
+    /// Results that were never returned by [`Many::next`]. `succeeded` and `failed` include them.
     pub unread: Vec<Item>,
-    /// Requests that were read and stopped on their way.
+    /// Requests that were read, and stopped before they finished.
     pub unfinished: Vec<Unfinished>,
 }
 
-/// A request that was stopped on its way; see [`Report`] for an example.
+/// A request that was stopped before it finished. See [`Report`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// The request's place in what was handed in, from 0.
+    /// Position of the request in the input, from 0.
     pub index: usize,
-    /// The request as it was handed in.
+    /// The request, unchanged.
     pub request: Arc<Request>,
-    /// What became of its users.
+    /// What is known about its users.
     pub users: UserIds,
 }
 
-type Ended = Result<(task::Id, Result<Outcome, Error>), JoinError>;
-type Source = Pin<Box<dyn Stream<Item = Request> + Send>>;
+type RequestStream = Pin<Box<dyn Stream<Item = Request> + Send>>;
 type OnProgress = Box<dyn FnMut(Progress) + Send>;
+/// Kept in [`Many`] and not in the future of [`Many::next`], so that it goes on when that future is dropped.
+type Timer = Pin<Box<Sleep>>;
 
-/// Many calls: a [`Stream`] of [`Item`]s, exactly one for each request, in the order they finish.
-/// Made by [`Client::set_time_sensitive_many`].
+/// Many calls: a [`Stream`] of [`Item`]s, exactly one per request, in the order they finish. Created by
+/// [`Client::set_time_sensitive_many`].
 ///
-/// A request is read when there is room for it, never far ahead. Its own deadline starts with its first slot
-/// of the quota, and waiting for further ones, of replays and of a split call, does not count. Dropping this
-/// stops everything; [`report`](Self::report) also tells what was left undone.
+/// A request is read when fewer than [`concurrency`](Self::concurrency) requests are in progress. Its timeout
+/// starts with its first slot of the quota and excludes the waits for further slots, for retries and for the
+/// parts of a split call. Dropping this stops all calls. [`report`](Self::report) stops them too, and returns
+/// what was left undone.
 #[must_use = "nothing is sent until this is polled"]
 pub struct Many {
     client: Client,
-    source: Option<Source>,
+    /// `None` when no more requests are to be read.
+    source: Option<RequestStream>,
     concurrency: usize,
     total_timeout: Option<Duration>,
-    end: Option<Pin<Box<Sleep>>>,
+    /// Runs from the first poll, if there is a `total_timeout`.
+    end: Option<Timer>,
     stop: watch::Sender<bool>,
     on_progress: Option<OnProgress>,
-    /// When progress is told next, where no result comes before.
-    tell_at: Option<Pin<Box<Sleep>>>,
-    running: JoinSet<Result<Outcome, Error>>,
-    /// The requests that run, by the task that does.
+    /// When to report progress next if no result arrives before.
+    progress_due: Option<Timer>,
+    running: JoinSet<Item>,
+    /// The requests in progress by task: a task that panics returns nothing.
     requests: HashMap<task::Id, (usize, Arc<Request>)>,
-    /// A result that needed no sending: the request did not pass the checks.
-    at_once: Option<Item>,
+    /// The last request read, if it failed the checks and no task was needed.
+    rejected: Option<Item>,
     total: Option<usize>,
     report: Report,
 }
 
 impl Client {
-    /// Makes many calls within the quota, as fast as it allows.
+    /// Makes many calls, as fast as the quota allows.
     ///
     /// ```
     /// # use feishu_feed_card_sandbox::{Sandbox, World};
@@ -189,8 +194,7 @@ impl Client {
         self.set_time_sensitive_stream(futures_util::stream::iter(requests))
     }
 
-    /// Like [`set_time_sensitive_many`](Self::set_time_sensitive_many), for requests that come in over
-    /// time.
+    /// Like [`set_time_sensitive_many`](Self::set_time_sensitive_many), for requests that arrive over time.
     ///
     /// ```
     /// # use feishu_feed_card_sandbox::{Sandbox, World};
@@ -222,10 +226,10 @@ impl Client {
             end: None,
             stop: watch::Sender::new(false),
             on_progress: None,
-            tell_at: None,
+            progress_due: None,
             running: JoinSet::new(),
             requests: HashMap::new(),
-            at_once: None,
+            rejected: None,
             total,
             report: Report::default(),
         }
@@ -233,50 +237,72 @@ impl Client {
 }
 
 impl Many {
-    /// How many requests may be on their way, or wait for the quota, at a time; 100 unless said, and
-    /// from 1 to 10,000.
+    /// Number of requests in progress at a time, including those that wait for the quota. Default: 100; 1 to
+    /// 10,000, other values are clamped.
     pub fn concurrency(mut self, most: usize) -> Self {
         self.concurrency = concurrency(most);
         self
     }
 
-    /// How long all of it may take, from the first poll on; without bound unless said. Requests that were
-    /// read and have no slot or no answer by then come back with an error; as soon as none can have a slot in
-    /// time, no more are read.
+    /// Time limit for all requests, from the first poll. Default: none. Requests without a slot or an answer by
+    /// then fail with an error. As soon as no further request can have a slot in time, no more are read.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.total_timeout = Some(timeout);
         self
     }
 
-    /// Called after each result, and every two seconds while one is awaited and none comes, by the task that
-    /// awaits it.
+    /// Sets a callback that runs after each result, and every two seconds while none arrives, in the task that
+    /// awaits the results.
     pub fn on_progress(mut self, callback: impl FnMut(Progress) + Send + 'static) -> Self {
         self.on_progress = Some(Box::new(callback));
         self
     }
 
-    /// The next result; `None` when every request has come back.
+    /// Returns the next result, or `None` after the last one. Cancel safe: dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Item> {
-        std::future::poll_fn(|context| self.poll_item(context)).await
+        if let (None, Some(timeout)) = (&self.end, self.total_timeout) {
+            self.end = Some(Box::pin(sleep_until(after(timeout))));
+        }
+        loop {
+            if let Some(item) = self.rejected.take() {
+                return Some(self.hand_out(item));
+            }
+            if self.source.is_none() && self.running.is_empty() {
+                return None;
+            }
+            let reads = self.source.is_some() && self.running.len() < self.concurrency;
+            select! {
+                biased;
+                () = elapsed(&mut self.end), if self.source.is_some() => self.source = None,
+                request = next_request(&mut self.source), if reads => match request {
+                    Some(request) => self.start(request),
+                    None => self.source = None,
+                },
+                Some(ended) = self.running.join_next_with_id() => match self.item_of(ended) {
+                    Ok(item) => return Some(self.hand_out(item)),
+                    Err(error) => if let Ok(panic) = error.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    },
+                },
+                () = progress_due(&mut self.progress_due), if self.on_progress.is_some() => {
+                    self.report_progress();
+                }
+            }
+        }
     }
 
-    /// At least one result, and as many more as are there already, up to `most`; empty when every
-    /// request has come back.
+    /// Returns at least one result, and up to `most` if more are ready. Empty after the last one.
     pub async fn next_batch(&mut self, most: usize) -> Vec<Item> {
-        let mut batch: Vec<Item> = self.next().await.into_iter().collect();
-        std::future::poll_fn(|context| {
-            while batch.len() < most
-                && let Poll::Ready(Some(item)) = self.poll_item(context)
-            {
-                batch.push(item);
-            }
-            Poll::Ready(())
-        })
-        .await;
+        let mut batch = Vec::from_iter(self.next().await);
+        while batch.len() < most
+            && let Some(Some(item)) = self.next().now_or_never()
+        {
+            batch.push(item);
+        }
         batch
     }
 
-    /// How far it has come.
+    /// Returns the current progress.
     pub fn progress(&self) -> Progress {
         let done = self.report.succeeded + self.report.failed;
         let lane = self.client.core.lane(Lane::Chat);
@@ -298,14 +324,14 @@ impl Many {
         }
     }
 
-    /// Tells what became of every request. Stops what is still on its way: after this,
-    /// [`next`](Self::next) gives nothing more.
+    /// Stops all calls and returns the final state of every request. After this, [`next`](Self::next) returns
+    /// `None`.
     pub async fn report(&mut self) -> Report {
         self.source = None;
-        if let Some(item) = self.at_once.take() {
+        if let Some(item) = self.rejected.take() {
             self.leave_unread(item);
         }
-        // What has ended by now has ended of its own.
+        // Before the stop: these finished without it, whatever their results are.
         while let Some(ended) = self.running.try_join_next_with_id() {
             if let Ok(item) = self.item_of(ended) {
                 self.leave_unread(item);
@@ -313,21 +339,16 @@ impl Many {
         }
         self.stop.send_replace(true);
         while let Some(ended) = self.running.join_next_with_id().await {
-            match self.item_of(ended) {
-                Ok(Item {
-                    index,
-                    request,
-                    result: Err(error),
-                }) if is_by_the_stop(&error) => {
-                    let users = error.users().clone();
-                    self.report.unfinished.push(Unfinished {
-                        index,
-                        request,
-                        users,
-                    });
-                }
-                Ok(item) => self.leave_unread(item),
-                Err(_) => {}
+            let Ok(item) = self.item_of(ended) else {
+                continue;
+            };
+            match item.result {
+                Err(error) if is_by_the_stop(&error) => self.report.unfinished.push(Unfinished {
+                    index: item.index,
+                    request: item.request,
+                    users: error.users().clone(),
+                }),
+                _ => self.leave_unread(item),
             }
         }
         self.report.unread.sort_by_key(|item| item.index);
@@ -335,16 +356,13 @@ impl Many {
         self.report.clone()
     }
 
-    /// What a task ended with. Where it panicked, nobody knows how far it came.
-    fn item_of(&mut self, ended: Ended) -> Result<Item, Option<JoinError>> {
+    /// Returns the result of a task. If the task panicked, or its runtime was shut down, nobody knows how far
+    /// the request came.
+    fn item_of(&mut self, ended: Result<(task::Id, Item), JoinError>) -> Result<Item, JoinError> {
         match ended {
-            Ok((id, result)) => {
-                let (index, request) = self.requests.remove(&id).ok_or(None)?;
-                Ok(Item {
-                    index,
-                    request,
-                    result,
-                })
+            Ok((id, item)) => {
+                self.requests.remove(&id);
+                Ok(item)
             }
             Err(error) => {
                 if let Some((index, request)) = self.requests.remove(&error.id()) {
@@ -358,7 +376,7 @@ impl Many {
                         users,
                     });
                 }
-                Err(Some(error))
+                Err(error)
             }
         }
     }
@@ -366,6 +384,16 @@ impl Many {
     fn leave_unread(&mut self, item: Item) {
         self.count(&item.result);
         self.report.unread.push(item);
+    }
+
+    fn hand_out(&mut self, item: Item) -> Item {
+        self.count(&item.result);
+        if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
+            // Later requests would not have one either. An endless source would be read only to fail.
+            self.source = None;
+        }
+        self.report_progress();
+        item
     }
 
     fn count(&mut self, result: &Result<Outcome, Error>) {
@@ -376,99 +404,21 @@ impl Many {
         }
     }
 
-    fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Item>> {
-        let Poll::Ready(item) = self.poll_ended(context) else {
-            self.tell_now_and_then(context);
-            return Poll::Pending;
-        };
-        let Some(item) = item else {
-            return Poll::Ready(None);
-        };
-        self.count(&item.result);
-        if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
-            // Nor would those after it: without end they would be read only to fail.
-            self.source = None;
-        }
-        self.tell_progress();
-        Poll::Ready(Some(item))
-    }
-
-    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Item>> {
-        self.stop_reading_in_time(context);
-        self.start_what_fits(context);
-        loop {
-            if let Some(item) = self.at_once.take() {
-                return Poll::Ready(Some(item));
-            }
-            match ready!(self.running.poll_join_next_with_id(context)) {
-                Some(ended) => match self.item_of(ended) {
-                    Ok(item) => return Poll::Ready(Some(item)),
-                    Err(Some(error)) => {
-                        if let Ok(panic) = error.try_into_panic() {
-                            std::panic::resume_unwind(panic);
-                        }
-                    }
-                    Err(None) => {}
-                },
-                None if self.source.is_none() => return Poll::Ready(None),
-                None => return Poll::Pending,
-            }
+    fn report_progress(&mut self) {
+        self.progress_due = None;
+        let progress = self.progress();
+        if let Some(callback) = &mut self.on_progress {
+            callback(progress);
         }
     }
 
-    fn tell_progress(&mut self) {
-        self.tell_at = None;
-        if self.on_progress.is_some() {
-            let progress = self.progress();
-            if let Some(callback) = &mut self.on_progress {
-                callback(progress);
-            }
-        }
-    }
-
-    fn tell_now_and_then(&mut self, context: &mut Context<'_>) {
-        while self.on_progress.is_some() {
-            let tell_at = self
-                .tell_at
-                .get_or_insert_with(|| Box::pin(sleep(PROGRESS_EVERY)));
-            if tell_at.as_mut().poll(context).is_pending() {
-                return;
-            }
-            self.tell_progress();
-        }
-    }
-
-    /// A split call may be too long for what is left where others are not.
+    /// Whether a further request would have no slot before `total_timeout`. Not known from one that had none: a
+    /// split call needs several.
     fn has_no_slot_before_the_end(&self) -> bool {
         let (Some(end), Some(lane)) = (&self.end, self.client.core.lane(Lane::Chat)) else {
             return false;
         };
         after(lane.estimate(lane.waiting())) >= end.deadline()
-    }
-
-    fn stop_reading_in_time(&mut self, context: &mut Context<'_>) {
-        let Some(timeout) = self.total_timeout else {
-            return;
-        };
-        let end = self
-            .end
-            .get_or_insert_with(|| Box::pin(sleep_until(after(timeout))));
-        if self.source.is_some() && end.as_mut().poll(context).is_ready() {
-            self.source = None;
-        }
-    }
-
-    fn start_what_fits(&mut self, context: &mut Context<'_>) {
-        while self.at_once.is_none()
-            && self.running.len() < self.concurrency
-            && let Some(source) = &mut self.source
-        {
-            match source.as_mut().poll_next(context) {
-                Poll::Ready(Some(request)) => self.start(request),
-                Poll::Ready(None) => self.source = None,
-                Poll::Pending => break,
-            }
-        }
     }
 
     fn start(&mut self, request: Request) {
@@ -479,36 +429,59 @@ impl Many {
         let request = Arc::new(request);
         match self.client.check((*request).clone(), false) {
             Err(error) => {
-                self.at_once = Some(Item {
+                self.rejected = Some(Item {
                     index,
                     request,
                     result: Err(error),
                 });
             }
             Ok(call) => {
-                let end = Box::new(End {
-                    at: self.end.as_ref().map(|end| end.deadline()),
+                let batch = Box::new(BatchLimit {
+                    deadline: self.end.as_ref().map(|end| end.deadline()),
                     stop: self.stop.subscribe(),
                 });
-                let begun = core.begin(call, TimeLimit::OfMany { timeout, end });
-                let task = self.running.spawn(core.run(begun).with_current_subscriber());
+                let begun = core.begin(call, TimeLimit::OfMany { timeout, batch });
+                let running = core.run(begun).map({
+                    let request = request.clone();
+                    move |result| Item {
+                        index,
+                        request,
+                        result,
+                    }
+                });
+                let task = self.running.spawn(running.with_current_subscriber());
                 self.requests.insert(task.id(), (index, request));
             }
         }
     }
 }
 
-/// What of it is taken.
+async fn next_request(source: &mut Option<RequestStream>) -> Option<Request> {
+    source.as_mut()?.next().await
+}
+
+async fn elapsed(timer: &mut Option<Timer>) {
+    match timer {
+        Some(timer) => timer.await,
+        None => pending().await,
+    }
+}
+
+async fn progress_due(timer: &mut Option<Timer>) {
+    timer.get_or_insert_with(|| Box::pin(sleep(PROGRESS_EVERY))).await;
+}
+
+/// Clamps a number of requests in progress to what is supported.
 pub(crate) fn concurrency(most: usize) -> usize {
     most.clamp(1, MOST_CONCURRENT)
 }
 
-/// A call that was stopped ends as one whose deadline has passed.
+/// Whether a call may have failed because of the stop: it then fails as if its deadline had passed.
 fn is_by_the_stop(error: &Error) -> bool {
     error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error)
 }
 
-/// Before the `total_timeout`, for itself or for all of its parts.
+/// Whether a call failed because it could not have a slot, or slots for all its parts, before `total_timeout`.
 fn has_no_slot(error: &Error) -> bool {
     error.kind() == ErrorKind::RateLimited && error.station() == Some(Station::Quota)
 }
@@ -516,8 +489,10 @@ fn has_no_slot(error: &Error) -> bool {
 impl Stream for Many {
     type Item = Item;
 
+    /// Polls a new future of [`Many::next`] each time. It keeps nothing of its own: requests, results and timers
+    /// are in `self`, and wake the task after the future is dropped.
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
-        self.get_mut().poll_item(context)
+        pin!(self.get_mut().next()).poll(context)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The quota: 50 calls a second and 1,000 a minute, for each of the two calls (the platform's page).
 //!
-//! A request takes a slot in both windows before it leaves. The slot comes free one window after the
-//! platform's **answer**: the arrival lies before it, so the platform never counts more than its limit,
-//! whatever the latency. Waiters form one line for each of the two calls; only its head has a timer.
+//! A request takes a slot in both windows before it is sent. The slot becomes free one window after the
+//! platform's **answer**. The request arrived before that, so the platform never counts more than its limit,
+//! whatever the latency. Waiters form one line for each of the two calls; only the first one has a timer.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,18 +11,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::select;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, ErrorKind, Station};
 
-/// How many calls the platform allows.
+/// A limit of calls per second and per minute.
 ///
 /// ```
 /// use feishu_feed_card::{Client, RateLimit};
 ///
 /// assert_eq!(RateLimit::default(), RateLimit::new(50, 1000));
-/// // Half of it for this process, and the rest for another one.
+/// // Half of the platform's limit, because another process uses the other half.
 /// let client = Client::builder().app("cli_…", "secret").rate_limit(RateLimit::new(25, 500)).build()?;
 /// # Ok::<(), feishu_feed_card::Error>(())
 /// ```
@@ -75,12 +76,6 @@ impl QuotaHandle {
         Self(Arc::new(Quota::new(limit)))
     }
 
-    #[cfg(test)]
-    pub(crate) fn with_rule(self, rule: Rule) -> Self {
-        *self.0.rule.lock().unwrap_or_else(PoisonError::into_inner) = rule;
-        self
-    }
-
     pub(crate) fn lane(&self, lane: Lane) -> LaneHandle {
         LaneHandle {
             quota: self.0.clone(),
@@ -98,81 +93,73 @@ impl fmt::Debug for QuotaHandle {
     }
 }
 
-/// The limit is per interface: the group call and the bot call have windows of their own.
+/// One of the two calls. The platform's limit is per interface, so each has its own windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     Chat,
     Bot,
 }
 
-/// For how long a used-up monthly quota is believed before one call asks again: an administrator may
-/// raise it.
+/// After the monthly quota is exhausted, one call probes again after this time, because an administrator may
+/// have raised it.
 const EXHAUSTED_FOR: Duration = Duration::from_secs(60);
 
-/// No window of the platform is longer than a minute: a reset beyond this is a mistake, and must not
-/// stop the client for a day.
+/// Longest pause that the platform can ask for. None of its windows is longer than a minute, so a longer
+/// reset is a mistake and must not stop the client for a day.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// How long a told limit is believed: the next refusal tells it again.
+/// How long a limit from a 429 response applies. Safe to forget: the next 429 repeats it.
 const LOWERED_FOR: Duration = Duration::from_secs(600);
 
-/// What the clocks of two machines may differ by over a window: NTP slews at most 0.05 %, so 0.2 % is
-/// safe.
+/// Factor between the clocks of two machines over a window: NTP slews at most 0.05 %, so 0.2 % is safe.
 const SLEW: f64 = 1.002;
 
 #[derive(Debug)]
 pub(crate) struct Quota {
-    state: Mutex<State>,
+    state: Mutex<QuotaState>,
     lines: [Line; 2],
-    #[cfg(test)]
-    rule: Mutex<Rule>,
-}
-
-/// When a slot comes free: as promised, and two ways that the simulation must find wanting.
-#[cfg(test)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Rule {
-    #[default]
-    Answer,
-    Sending,
-    Cancelling,
 }
 
 /// The waiters of one lane, first come, first served.
 #[derive(Debug)]
 struct Line {
-    turn: Semaphore,
+    /// Held by the first waiter. tokio's mutex is fair, and giving up its line costs O(1).
+    first: tokio::sync::Mutex<()>,
+    /// Number of waiters, including the first, until they have their slot.
     waiting: AtomicUsize,
-    /// For the head: a slot was given back, or is about to come free sooner.
+    /// Notifies the first waiter: the time at which it may take a slot has changed.
     freed: Notify,
-    /// For everyone in line: the platform made us pause or stop.
-    told: Notify,
+    /// Notifies all waiters: the platform has paused or stopped the client.
+    slowed_down: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct QuotaState {
     limit: RateLimit,
+    /// Per lane: the second's window and the minute's.
     windows: [[Window; 2]; 2],
     paused_until: Option<Instant>,
-    /// The pace after a pause; `None` when the windows alone decide.
+    /// The pace after a pause; `None` if only the windows limit the calls.
     pace: Option<Pace>,
+    /// When to probe again after the monthly quota was exhausted, and the platform's error.
     exhausted: Option<(Instant, Error)>,
 }
 
-/// The slots of one window: given out, or coming free at a known time, or free.
+/// The slots of one window. Each is free, in use by a request, or becomes free at a known time.
 #[derive(Debug)]
 struct Window {
     span: Duration,
-    most: usize,
-    /// What the platform told, and until when it is believed.
+    slots: usize,
+    /// Limit reported by the platform, and when to stop trusting it.
     lowered: Option<(usize, Instant)>,
-    given: usize,
-    /// When the slots that were used come free, soonest first.
+    in_use: usize,
+    /// When used slots become free, soonest first.
     freeing: VecDeque<Instant>,
 }
 
-/// Someone else uses the quota too. After a pause the calls leave one by one, at half the rate that was
-/// too much, a little faster with each that is taken.
+/// The calls per second after a pause. A pause within the client's own limit means that someone else uses
+/// the same quota, so the calls leave one by one: first at half the rate that was too high, then faster with
+/// each call that the platform accepts.
 #[derive(Debug)]
 struct Pace {
     per_second: f64,
@@ -180,12 +167,12 @@ struct Pace {
     since: Instant,
 }
 
-/// Why there is no slot.
+/// Why a call gets no slot.
 #[derive(Debug)]
 pub(crate) enum NoSlot {
-    /// None before the deadline; how long one would have to wait.
+    /// None becomes free before the deadline. How long the call would have to wait at least.
     TooLate(Duration),
-    /// The month's quota is used up.
+    /// The monthly quota is exhausted.
     Exhausted(Error),
 }
 
@@ -205,17 +192,17 @@ impl From<NoSlot> for Error {
 }
 
 impl Window {
-    fn new(seconds: u64, capacity: u32) -> Self {
+    fn new(seconds: u64, slots: u32) -> Self {
         Self {
             span: Duration::from_secs(seconds).mul_f64(SLEW),
-            most: capacity as usize,
+            slots: slots as usize,
             lowered: None,
-            given: 0,
+            in_use: 0,
             freeing: VecDeque::new(),
         }
     }
 
-    fn purge(&mut self, now: Instant) {
+    fn remove_expired(&mut self, now: Instant) {
         while self.freeing.front().is_some_and(|at| *at <= now) {
             self.freeing.pop_front();
         }
@@ -226,31 +213,46 @@ impl Window {
 
     fn capacity(&self) -> usize {
         self.lowered
-            .map_or(self.most, |(lowered, _)| self.most.min(lowered))
+            .map_or(self.slots, |(lowered, _)| self.slots.min(lowered))
+    }
+
+    fn taken(&self) -> usize {
+        self.in_use + self.freeing.len()
     }
 
     fn free(&self) -> usize {
-        self.capacity().saturating_sub(self.given + self.freeing.len())
+        self.capacity().saturating_sub(self.taken())
     }
 
-    /// The soonest that the next one but `ahead` may have a slot. Never later than what comes true.
+    /// A lower bound for the time at which a waiter with `ahead` others before it can have a slot.
     fn soonest(&self, now: Instant, ahead: usize) -> Instant {
         let rounds = ahead / self.capacity();
         let index = ahead % self.capacity();
-        let over = (self.given + self.freeing.len()).saturating_sub(self.capacity());
+        // A lowered limit: so many more slots are taken than may be.
+        let excess = self.taken().saturating_sub(self.capacity());
         let first = match index.checked_sub(self.free()) {
             None => now,
-            Some(nth) => self.freeing.get(nth + over).copied().unwrap_or(now + self.span),
+            Some(nth) => self.freeing.get(nth + excess).copied().unwrap_or(now + self.span),
         };
-        first
-            + self
-                .span
-                .saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+        let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+        first + self.span.saturating_mul(rounds)
+    }
+
+    fn give_back(&mut self) {
+        self.in_use = self.in_use.saturating_sub(1);
+    }
+
+    fn free_at(&mut self, at: Instant) {
+        self.give_back();
+        // Nearly always the last. Slots of unanswered requests become free later than those of requests that
+        // were sent after them.
+        let index = self.freeing.partition_point(|other| *other <= at);
+        self.freeing.insert(index, at);
     }
 }
 
-impl State {
-    /// The soonest that the next one but `ahead` may go, or why never.
+impl QuotaState {
+    /// A lower bound for the time at which a waiter with `ahead` others before it can have a slot.
     fn soonest(&mut self, lane: Lane, now: Instant, ahead: usize) -> Result<Instant, NoSlot> {
         if let Some((until, error)) = &self.exhausted {
             if now < *until {
@@ -263,7 +265,7 @@ impl State {
             soonest = soonest.max(pace.next);
         }
         for window in &mut self.windows[lane as usize] {
-            window.purge(now);
+            window.remove_expired(now);
             soonest = soonest.max(window.soonest(now, ahead));
         }
         Ok(soonest)
@@ -283,39 +285,53 @@ impl State {
         Ok(soonest)
     }
 
-    /// Takes a slot where one is free now. Most calls find one, and need not know when.
-    fn try_take(&mut self, lane: Lane, now: Instant) -> bool {
-        let is_exhausted = self.exhausted.as_ref().is_some_and(|(until, _)| now < *until);
-        let is_held = is_exhausted || self.paused_until.is_some_and(|until| now < until);
-        if is_held || self.pace.as_ref().is_some_and(|pace| now < pace.next) {
-            return false;
-        }
-        let windows = &mut self.windows[lane as usize];
-        for window in &mut *windows {
-            window.purge(now);
-        }
-        if windows.iter().any(|window| window.free() == 0) {
-            return false;
-        }
-        for window in windows {
-            window.given += 1;
+    fn take_slot(&mut self, lane: Lane, now: Instant) {
+        for window in &mut self.windows[lane as usize] {
+            window.in_use += 1;
         }
         if let Some(pace) = &mut self.pace {
             pace.next = now + Duration::from_secs_f64(1.0 / pace.per_second);
         }
-        true
     }
-}
 
-impl State {
-    /// A call came within the platform's limit: the pace may rise, by about one call a second every second.
-    fn quicken(&mut self) {
+    /// Raises the pace, by about one call a second every second: the platform has accepted a call.
+    fn speed_up(&mut self) {
         if let Some(pace) = &mut self.pace {
             pace.per_second += 1.0 / pace.per_second.max(1.0);
             if pace.per_second >= f64::from(self.limit.per_second) {
                 self.pace = None;
             }
         }
+    }
+
+    /// Halves the pace, for calls after `paused_until`. A request that was sent before the last pause does
+    /// not count: it shows the pace before that.
+    fn slow_down(&mut self, now: Instant, paused_until: Instant, sent_at: Instant) {
+        let current = self.pace.as_ref();
+        if current.is_some_and(|pace| sent_at < pace.since) {
+            return;
+        }
+        let allowed = f64::from(self.limit.per_second);
+        let per_second = (current.map_or(allowed, |pace| pace.per_second) / 2.0).max(0.5);
+        let next = paused_until + Duration::from_secs_f64(1.0 / per_second);
+        let next = current.map_or(next, |pace| pace.next.max(next));
+        self.pace = Some(Pace {
+            per_second,
+            next,
+            since: now,
+        });
+    }
+
+    /// Applies a lower limit reported by the platform. The header does not name the window, so infer it from
+    /// the value.
+    fn lower(&mut self, lane: Lane, limit: u32, until: Instant) {
+        let [second, minute] = &mut self.windows[lane as usize];
+        let window = if limit <= RateLimit::PLATFORM.per_second {
+            second
+        } else {
+            minute
+        };
+        window.lowered = Some((limit as usize, until));
     }
 }
 
@@ -328,12 +344,12 @@ impl Quota {
             ]
         };
         let line = || Line {
-            turn: Semaphore::new(1),
+            first: tokio::sync::Mutex::default(),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
-            told: Notify::new(),
+            slowed_down: Notify::new(),
         };
-        let state = State {
+        let state = QuotaState {
             limit,
             windows: [windows(), windows()],
             paused_until: None,
@@ -343,12 +359,10 @@ impl Quota {
         Self {
             state: Mutex::new(state),
             lines: [line(), line()],
-            #[cfg(test)]
-            rule: Mutex::default(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QuotaState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -360,10 +374,16 @@ pub(crate) struct LaneHandle {
     lane: Lane,
 }
 
-/// Counts one waiter while it lives.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Result of trying to take a slot without waiting.
+enum Taking {
+    Taken(Slot),
+    NotBefore(Instant),
+}
 
-impl Drop for Waiting<'_> {
+/// Counts a waiter until it is dropped.
+struct CountedWaiter<'a>(&'a AtomicUsize);
+
+impl Drop for CountedWaiter<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -374,91 +394,97 @@ impl LaneHandle {
         &self.quota.lines[self.lane as usize]
     }
 
-    /// Whether the last of `count` requests can have its slot before the deadline.
+    /// Returns an error if the last of `count` further requests cannot have its slot before the deadline.
     pub(crate) fn check(&self, count: usize, deadline: Option<Instant>) -> Result<(), NoSlot> {
-        let ahead = self.line().waiting.load(Ordering::Relaxed) + count.saturating_sub(1);
-        self.soonest_within(Instant::now(), ahead, deadline).map(drop)
+        let ahead = self.waiting() + count.saturating_sub(1);
+        self.check_wait(ahead, deadline)
     }
 
-    /// How many wait in line.
+    /// Number of calls that wait in line.
     pub(crate) fn waiting(&self) -> usize {
         self.line().waiting.load(Ordering::Relaxed)
     }
 
-    /// How long the next one but `ahead` waits at least.
+    /// Least time that a call with `ahead` others before it has to wait.
     pub(crate) fn estimate(&self, ahead: usize) -> Duration {
         let now = Instant::now();
         let soonest = self.quota.state().soonest(self.lane, now, ahead);
         soonest.map_or(EXHAUSTED_FOR, |at| at.duration_since(now))
     }
 
-    fn soonest_within(
-        &self,
-        now: Instant,
-        ahead: usize,
-        deadline: Option<Instant>,
-    ) -> Result<Instant, NoSlot> {
-        self.quota.state().soonest_within(self.lane, now, ahead, deadline)
+    fn check_wait(&self, ahead: usize, deadline: Option<Instant>) -> Result<(), NoSlot> {
+        let state = &mut *self.quota.state();
+        state
+            .soonest_within(self.lane, Instant::now(), ahead, deadline)
+            .map(drop)
     }
 
-    /// A slot that is free now, where nobody waits for one. Fails where none can come before the deadline.
-    pub(crate) fn take_at_once(&self, deadline: Option<Instant>) -> Result<Option<Slot>, NoSlot> {
-        // Whoever stands in line, its head too, is counted until it has its slot.
-        if self.waiting() > 0 {
-            return Ok(None);
-        }
-        Ok(self.take_at_head(deadline)?.ok())
-    }
-
-    /// Waits in line for a slot. Fails at once where none can come before the deadline. Dropping the
-    /// future gives the place in line up.
+    /// Takes a slot: at once if one is free and nobody waits, else in line. Returns an error immediately if
+    /// none can become free before the deadline, also when the platform pauses or stops the client meanwhile.
+    /// Dropping the future gives up the place in line.
     pub(crate) async fn take(&self, deadline: Option<Instant>) -> Result<Slot, NoSlot> {
         let line = self.line();
-        let mut ahead = line.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&line.waiting);
+        let ahead = line.waiting.fetch_add(1, Ordering::Relaxed);
+        let _counted = CountedWaiter(&line.waiting);
+        if ahead == 0
+            && let Taking::Taken(slot) = self.try_take(deadline)?
+        {
+            return Ok(slot);
+        }
         tracing::debug!(ahead, "waiting for a slot of the quota");
-        let mut turn = pin!(line.turn.acquire());
-        let _turn = loop {
-            let mut told = pin!(line.told.notified());
-            told.as_mut().enable();
-            self.soonest_within(Instant::now(), ahead, deadline)?;
-            tokio::select! {
-                biased;
-                turn = &mut turn => break turn,
-                () = told => {}
-            }
-            // Those before us may have gone meanwhile.
-            ahead = 0;
-        };
+        let _first_in_line = self.wait_in_line(ahead, deadline).await?;
         loop {
             let mut freed = pin!(line.freed.notified());
             freed.as_mut().enable();
-            match self.take_at_head(deadline)? {
-                Ok(slot) => return Ok(slot),
-                Err(soonest) => tokio::select! {
-                    () = sleep_until(soonest) => {}
-                    () = freed => {}
-                },
+            match self.try_take(deadline)? {
+                Taking::Taken(slot) => return Ok(slot),
+                Taking::NotBefore(soonest) => {
+                    let _ = timeout_at(soonest, freed).await;
+                }
             }
         }
     }
 
-    fn take_at_head(&self, deadline: Option<Instant>) -> Result<Result<Slot, Instant>, NoSlot> {
-        let now = Instant::now();
-        let state = &mut *self.quota.state();
-        if deadline.is_none_or(|deadline| now < deadline) && state.try_take(self.lane, now) {
-            return Ok(Ok(Slot {
-                lane: self.clone(),
-                taken_at: now,
-                given_back: false,
-            }));
+    /// Waits to be the first in line.
+    async fn wait_in_line(
+        &self,
+        mut ahead: usize,
+        deadline: Option<Instant>,
+    ) -> Result<tokio::sync::MutexGuard<'_, ()>, NoSlot> {
+        let line = self.line();
+        let mut first = pin!(line.first.lock());
+        loop {
+            let mut slowed_down = pin!(line.slowed_down.notified());
+            slowed_down.as_mut().enable();
+            self.check_wait(ahead, deadline)?;
+            select! {
+                biased;
+                guard = &mut first => return Ok(guard),
+                () = slowed_down => {}
+            }
+            // Those before this waiter may have left meanwhile.
+            ahead = 0;
         }
-        state.soonest_within(self.lane, now, 0, deadline).map(Err)
     }
 
-    /// The platform said that the frequency limit is passed: everyone waits as long as it says, and
-    /// then comes back gently. `sent_at` is when the refused request had its slot: those that left
-    /// before the last pause say nothing new of the pace.
+    fn try_take(&self, deadline: Option<Instant>) -> Result<Taking, NoSlot> {
+        let now = Instant::now();
+        let state = &mut *self.quota.state();
+        let soonest = state.soonest_within(self.lane, now, 0, deadline)?;
+        if soonest > now {
+            return Ok(Taking::NotBefore(soonest));
+        }
+        state.take_slot(self.lane, now);
+        Ok(Taking::Taken(Slot {
+            lane: self.clone(),
+            taken_at: now,
+            is_used: false,
+        }))
+    }
+
+    /// The platform has refused a request because of its frequency limit: all calls wait as long as it says,
+    /// and then leave at a lower pace. `limit` is the limit in its answer. `sent_at` is when the refused
+    /// request took its slot.
     pub(crate) fn pause(&self, wait: Duration, limit: Option<u32>, sent_at: Instant) {
         let now = Instant::now();
         tracing::warn!(
@@ -469,57 +495,35 @@ impl LaneHandle {
         {
             let state = &mut *self.quota.state();
             if let Some(limit) = limit {
-                lower(state, self.lane, limit, now + LOWERED_FOR);
+                state.lower(self.lane, limit, now + LOWERED_FOR);
             }
             let until = now + wait.min(LONGEST_PAUSE);
             state.paused_until = Some(state.paused_until.map_or(until, |earlier| earlier.max(until)));
-            let allowed = f64::from(state.limit.per_second);
-            let current = state.pace.as_ref();
-            if current.is_none_or(|pace| sent_at >= pace.since) {
-                let per_second = (current.map_or(allowed, |pace| pace.per_second) / 2.0).max(0.5);
-                let next = until + Duration::from_secs_f64(1.0 / per_second);
-                let next = current.map_or(next, |pace| pace.next.max(next));
-                state.pace = Some(Pace {
-                    per_second,
-                    next,
-                    since: now,
-                });
-            }
+            state.slow_down(now, until, sent_at);
         }
-        self.tell();
+        self.wake_all();
     }
 
-    /// The month's quota is used up: everyone stops.
+    /// The monthly quota is exhausted: all calls fail until [`EXHAUSTED_FOR`] has passed.
     pub(crate) fn exhaust(&self, error: Error) {
         self.quota.state().exhausted = Some((Instant::now() + EXHAUSTED_FOR, error));
-        self.tell();
+        self.wake_all();
     }
 
-    fn tell(&self) {
+    fn wake_all(&self) {
         for line in &self.quota.lines {
             line.freed.notify_one();
-            line.told.notify_waiters();
+            line.slowed_down.notify_waiters();
         }
     }
 }
 
-/// A told limit below ours is the truth for a while; which window it is for, its size says.
-fn lower(state: &mut State, lane: Lane, limit: u32, until: Instant) {
-    let [second, minute] = &mut state.windows[lane as usize];
-    let window = if limit <= RateLimit::PLATFORM.per_second {
-        second
-    } else {
-        minute
-    };
-    window.lowered = Some((limit as usize, until));
-}
-
-/// The right to send one request. Dropped without an end it was not used.
+/// The right to send one request. If dropped unused, it is free again at once.
 #[derive(Debug)]
 pub(crate) struct Slot {
     lane: LaneHandle,
     taken_at: Instant,
-    given_back: bool,
+    is_used: bool,
 }
 
 impl Slot {
@@ -527,65 +531,35 @@ impl Slot {
         self.taken_at
     }
 
-    /// The platform answered, so the request has arrived, within its limit or not.
-    pub(crate) fn answered(self, in_time: bool) {
-        self.free_after(Instant::now(), in_time);
+    /// The platform has answered, so the request has arrived. `is_accepted`: within the platform's limit.
+    pub(crate) fn answered(self, is_accepted: bool) {
+        if is_accepted {
+            self.lane.quota.state().speed_up();
+        }
+        self.free_after(Instant::now());
     }
 
-    /// The connection closed without an answer; the request arrives within `late_arrival` if at all.
+    /// The connection closed without an answer. If the request still arrives, it does within `late_arrival`.
     pub(crate) fn unanswered(self, late_arrival: Duration) {
-        #[cfg(test)]
-        if self.rule() == Rule::Cancelling {
-            return;
-        }
-        self.free_after(Instant::now() + late_arrival, false);
+        self.free_after(Instant::now() + late_arrival);
     }
 
-    /// The slot comes free one window after the latest time at which the request may arrive.
-    fn free_after(mut self, latest: Instant, in_time: bool) {
-        #[cfg(test)]
-        let latest = if self.rule() == Rule::Sending {
-            self.taken_at
-        } else {
-            latest
-        };
-        self.given_back = true;
-        let state = &mut *self.lane.quota.state();
-        if in_time {
-            state.quicken();
+    /// Frees the slot one window after the latest time at which the request may arrive.
+    fn free_after(mut self, latest_arrival: Instant) {
+        self.is_used = true;
+        for window in &mut self.lane.quota.state().windows[self.lane.lane as usize] {
+            window.free_at(latest_arrival + window.span);
         }
-        for window in &mut state.windows[self.lane.lane as usize] {
-            window.given = window.given.saturating_sub(1);
-            let frees_at = latest + window.span;
-            let is_last = window.freeing.back().is_none_or(|last| *last <= frees_at);
-            if is_last {
-                window.freeing.push_back(frees_at);
-            } else {
-                // Requests without an answer free their slots later than those sent after them.
-                let place = window.freeing.partition_point(|other| *other <= frees_at);
-                window.freeing.insert(place, frees_at);
-            }
-        }
-    }
-
-    #[cfg(test)]
-    fn rule(&self) -> Rule {
-        *self
-            .lane
-            .quota
-            .rule
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.given_back {
+        if self.is_used {
             return;
         }
         for window in &mut self.lane.quota.state().windows[self.lane.lane as usize] {
-            window.given = window.given.saturating_sub(1);
+            window.give_back();
         }
         self.lane.line().freed.notify_one();
     }

@@ -1,17 +1,17 @@
-//! Whether a failed attempt is worth another, and after how long.
+//! Whether to retry a failed attempt, and after how long.
 
 use std::time::Duration;
 
 use crate::codes::Replay;
 
-/// The first replay waits up to this, and each further one up to twice as long.
+/// Longest wait before the first retry. It doubles with each further one.
 const BASE: Duration = Duration::from_millis(250);
 
-/// No replay waits longer than this unless the platform says so.
+/// No retry waits longer than this unless the platform asks for it.
 const CAP: Duration = Duration::from_secs(10);
 
-/// Exponential backoff with full jitter: anything between nothing and the doubled bound, so that
-/// callers who failed together do not come back together.
+/// Exponential backoff with full jitter: a random wait between zero and the bound, so that callers who failed
+/// together do not retry together.
 pub(crate) fn backoff(replays: u32) -> Duration {
     let bound = BASE
         .saturating_mul(1_u32.checked_shl(replays).unwrap_or(u32::MAX))
@@ -19,15 +19,15 @@ pub(crate) fn backoff(replays: u32) -> Duration {
     bound.mul_f64(fastrand::f64())
 }
 
-/// A told wait shorter than the platform's shortest window is no pacing: taken as such it would cost no
-/// replay, and loop.
+/// A requested wait below the platform's shortest window is not taken as its pacing: retries would then be
+/// unlimited and without delay.
 const LEAST_PACING: Duration = Duration::from_secs(1);
 
 /// Requests that the server provably did not process are sent again without counting as retries, but a server that never
 /// processes any must not be asked for ever.
 const FREE_RESENDS: u32 = 3;
 
-/// How many replays a call has left, and what they are for.
+/// The retries of one call.
 #[derive(Debug)]
 pub(crate) struct Replays {
     most: u32,
@@ -46,11 +46,12 @@ impl Replays {
         }
     }
 
-    /// The wait before the next replay; `None` to give up.
+    /// Returns the wait before the next retry, or `None` to give up. `told` is the wait that the platform asks
+    /// for.
     ///
-    /// A frequency limit that says when it ends is the platform's own pacing and not a failure: it
-    /// costs no replay where the deadline bounds it. Otherwise two processes that share an app's
-    /// quota would fail each other's calls.
+    /// A frequency limit with a wait is the platform's pacing and not a failure: it does not count as a retry
+    /// where the deadline limits it. Otherwise two processes that share an app's quota would fail each other's
+    /// calls.
     pub(crate) fn next(&mut self, replay: Replay, told: Option<Duration>) -> Option<Duration> {
         match (replay, told) {
             (Replay::No | Replay::NewToken, _) => None,
@@ -67,8 +68,8 @@ impl Replays {
                 })
             }
             _ if self.used >= self.most => None,
-            (_, told) => {
-                // "0" says nothing: the platform rounds down.
+            _ => {
+                // A wait of 0 has no information: the platform rounds down.
                 let wait = told
                     .filter(|wait| !wait.is_zero())
                     .unwrap_or_else(|| backoff(self.used));
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_told_pause_costs_none() {
+    fn a_pause_with_a_wait_does_not_count() {
         let mut replays = Replays::new(1, false);
         for _ in 0..10 {
             assert_eq!(
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn unless_nothing_else_bounds_them() {
+    fn unless_no_deadline_limits_it() {
         let mut replays = Replays::new(1, true);
         let told = Some(Duration::from_secs(1));
         assert_eq!(replays.next(Replay::Pause, told), told);
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_told_wait_of_nothing_is_backed_off_and_counted() {
+    fn a_wait_of_zero_is_replaced_by_backoff_and_counts() {
         fastrand::seed(3);
         for replay in [Replay::Pause, Replay::Backoff] {
             let mut replays = Replays::new(2, false);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use feishu_feed_card_sandbox::{Fault, Reset, Switches, World};
 use futures_util::{FutureExt, StreamExt};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Trip, USER, client, fill_chat, random, round_trip, stage, up_to};
 use crate::{ErrorKind, RateLimit, Request};
@@ -724,4 +724,66 @@ async fn the_bot_call_carries_50_users_at_most() {
         .await
         .unwrap();
     assert_eq!((outcome.requests, outcome.ok()), (3, true));
+}
+
+/// A source that gives one request and then nothing, results, progress and the end: all of them wake a caller
+/// whose last future of `next` was dropped, as `Stream::poll_next` does each time.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_with_a_dropped_future_of_next() {
+    for as_stream in [true, false] {
+        let stage = stage(0, Switches::unlimited());
+        let client = client(&stage, round_trip(Duration::from_millis(300)))
+            .build()
+            .unwrap();
+        let told = Arc::new(AtomicUsize::new(0));
+        let requests = [CHAT, "nowhere", CHAT].map(|chat| Request::new(chat, [USER], true));
+        let silent = futures_util::stream::iter(requests).chain(futures_util::stream::pending());
+        let mut many = client
+            .set_time_sensitive_stream(silent)
+            .total_timeout(Duration::from_secs(10))
+            .on_progress({
+                let told = told.clone();
+                move |_| _ = told.fetch_add(1, Ordering::Relaxed)
+            });
+        let began = Instant::now();
+        let mut indices = Vec::new();
+        if as_stream {
+            while let Some(item) = StreamExt::next(&mut many).await {
+                indices.push(item.index);
+            }
+        } else {
+            loop {
+                match timeout(Duration::from_millis(70), many.next()).await {
+                    Ok(Some(item)) => indices.push(item.index),
+                    Ok(None) => break,
+                    Err(_) => {}
+                }
+            }
+        }
+        indices.sort_unstable();
+        assert_eq!(indices, [0, 1, 2]);
+        assert!((10_000..10_100).contains(&began.elapsed().as_millis()));
+        // After each result, and after 2, 4, 6 and 8 s without one.
+        assert_eq!(told.load(Ordering::Relaxed), 3 + 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_has_what_is_ready_up_to_its_size() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(300)))
+        .build()
+        .unwrap();
+    let requests = (0..10).map(|_| Request::new(CHAT, [USER], true));
+    let mut many = client.set_time_sensitive_many(requests).concurrency(7);
+    let mut sizes = Vec::new();
+    loop {
+        let batch = many.next_batch(4).await;
+        if batch.is_empty() {
+            break;
+        }
+        sizes.push(batch.len());
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(sizes, [4, 4, 2]);
 }
