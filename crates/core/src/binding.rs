@@ -5,13 +5,13 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::error::{Error, ErrorKind, Station};
-use crate::input::{self, Request};
+use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::input::{self, Request};
+use crate::data::outcome::UserIds;
 use crate::many;
-use crate::outcome::UserIds;
-use crate::quota::{QuotaHandle, RateLimit};
+use crate::stations::quota::{QuotaHandle, RateLimit};
 
-pub use crate::token::Abandoned;
+pub use crate::stations::token::Abandoned;
 
 pub mod reports;
 
@@ -96,8 +96,8 @@ pub fn fuzz_answer(status: u16, headers: &[(u8, Vec<u8>)], body: Vec<u8>) {
     let Ok(response) = response.body(bytes::Bytes::from(body)) else {
         return;
     };
-    if let crate::answer::Reading::Failure(failure) =
-        crate::answer::read::<crate::answer::CallData>(&response, &|_| {})
+    if let crate::platform::answer::Reading::Failure(failure) =
+        crate::platform::answer::read::<crate::platform::answer::CallData>(&response, &|_| {})
     {
         assert!(!failure.error.to_string().is_empty());
     }

@@ -6,14 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::{Begun, Core};
-use crate::deadline::{TimeLimit, after};
-use crate::error::Error;
-use crate::input::{Call, Request, Target, UserIdType, check_user_ids, filled, without_repeats};
+use crate::call::{Core, QueuedCall};
+use crate::data::error::Error;
+use crate::data::input::{Call, Request, Target, UserIdType, check_user_ids, filled, without_repeats};
+use crate::data::outcome::{Outcome, UserIds};
 use crate::options::ClientBuilder;
-use crate::outcome::{Outcome, UserIds};
-use crate::quota::QuotaHandle;
-use crate::token::fetch::Identity;
+use crate::stations::deadline::{TimeLimit, after};
+use crate::stations::quota::QuotaHandle;
+use crate::stations::token::fetch::Identity;
 
 /// Pins group chats to the top of people's message lists, and unpins them again.
 ///
@@ -180,7 +180,7 @@ impl SetTimeSensitive {
     }
 
     /// Checks the call and takes its place among those on its chat.
-    fn begin(self) -> Result<(Client, Begun), Error> {
+    fn begin(self) -> Result<(Client, QueuedCall), Error> {
         let Self {
             client,
             request,
@@ -188,8 +188,8 @@ impl SetTimeSensitive {
         } = self;
         let deadline = after(request.timeout.unwrap_or(client.core.limits.timeout));
         let call = client.check(request, is_bot)?;
-        let begun = client.core.begin(call, TimeLimit::At(deadline));
-        Ok((client, begun))
+        let queued = client.core.queue(call, TimeLimit::At(deadline));
+        Ok((client, queued))
     }
 }
 
@@ -201,7 +201,7 @@ impl IntoFuture for SetTimeSensitive {
     /// or drop it: opposite calls on the same chat wait for it.
     fn into_future(self) -> Self::IntoFuture {
         match self.begin() {
-            Ok((client, begun)) => Box::pin(client.core.run(begun)),
+            Ok((client, queued)) => Box::pin(client.core.run(queued)),
             Err(error) => Box::pin(ready(Err(error))),
         }
     }

@@ -22,39 +22,38 @@
 //! safe to replay, keeps opposite calls on one chat in order, and bounds every wait by a deadline.
 //! [`Error`] says what happened, where, and what to do.
 
-mod answer;
-mod base_url;
+// The layers, each of which uses only those below it; `tests/layers.rs` holds them to that.
+//
+// What a caller holds.
 #[doc(hidden)]
 pub mod binding;
-mod call;
 mod client;
-mod codes;
-mod deadline;
-mod error;
-mod flight;
-mod input;
 mod many;
 mod options;
-mod order;
-mod outcome;
-mod outside;
-mod quota;
-mod retry;
-mod secret;
-#[cfg(test)]
-mod simulation;
-mod token;
+// One call.
+mod call;
+// What it waits for.
+mod stations;
+// What the platform says, and how it is reached.
+mod platform;
 #[doc(hidden)]
 pub mod transport;
+// What all of them speak of.
+mod data;
+
+#[cfg(test)]
+mod simulation;
 
 pub use client::{Client, SetTimeSensitive};
-pub use error::{ConnectionReason, Error, ErrorKind, FieldViolation, PermissionViolation, Station};
-pub use input::{Request, UserIdType};
+pub use data::error::{
+    BoxError, ConnectionReason, Error, ErrorKind, FieldViolation, PermissionViolation, Station,
+};
+pub use data::input::{Request, UserIdType};
+pub use data::outcome::{FailedUserReason, Outcome, UserIds};
 pub use many::{Item, Many, Progress, Report, Unfinished};
 pub use options::ClientBuilder;
-pub use outcome::{FailedUserReason, Outcome, UserIds};
-pub use quota::{QuotaHandle, RateLimit};
-pub use token::{BoxError, ProvidedToken, Providing, TokenProvider};
+pub use stations::quota::{QuotaHandle, RateLimit};
+pub use stations::token::{ProvidedToken, Providing, TokenProvider};
 
 /// The examples of the README, compiled.
 #[cfg(doctest)]

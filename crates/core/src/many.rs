@@ -17,11 +17,11 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::instrument::WithSubscriber;
 
 use crate::client::Client;
-use crate::deadline::{BatchLimit, TimeLimit, after};
-use crate::error::{Error, ErrorKind, Station};
-use crate::input::{Request, without_repeats};
-use crate::outcome::{Outcome, UserIds};
-use crate::quota::{Lane, LaneHandle};
+use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::input::{Request, without_repeats};
+use crate::data::outcome::{Outcome, UserIds};
+use crate::stations::deadline::{BatchLimit, TimeLimit, after};
+use crate::stations::quota::{Lane, LaneHandle};
 
 /// Default number of requests in progress. The platform takes 50 calls a second, so this many keep it busy at
 /// up to 2 s of latency, with room for those that wait before a retry.
@@ -440,8 +440,8 @@ impl Many {
                     deadline: self.end.as_ref().map(|end| end.deadline()),
                     stop: self.stop.subscribe(),
                 });
-                let begun = core.begin(call, TimeLimit::OfMany { timeout, batch });
-                let running = core.run(begun).map({
+                let queued = core.queue(call, TimeLimit::OfMany { timeout, batch });
+                let running = core.run(queued).map({
                     let request = request.clone();
                     move |result| Item {
                         index,

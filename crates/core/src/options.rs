@@ -10,18 +10,19 @@ use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
-use crate::base_url::BaseUrl;
-use crate::call::Core;
+use crate::call::{Core, Limits};
 use crate::client::Client;
-use crate::error::Error;
-use crate::input::{filled, shown};
-use crate::order::Order;
-use crate::quota::{QuotaHandle, RateLimit};
-use crate::secret;
-use crate::token::fetch::{Endpoints, Identity, SelfBuiltApp, Source, StoreApp};
-use crate::token::{TokenProvider, Tokens};
+use crate::data::error::Error;
+use crate::data::input::{filled, shown};
+use crate::data::secret;
+use crate::platform::base_url::BaseUrl;
+use crate::platform::request::MOST_USERS;
+use crate::stations::order::Order;
+use crate::stations::quota::{QuotaHandle, RateLimit};
+use crate::stations::token::fetch::{Endpoints, Identity, SelfBuiltApp, Source, StoreApp};
+use crate::stations::token::{TokenProvider, Tokens};
 use crate::transport::Transport;
-use crate::transport::http::Http;
+use crate::transport::http::{Http, Network};
 use crate::transport::proxy::ProxyOption;
 
 /// The platform in China; `https://open.larksuite.com` is the one elsewhere (FACTS: hosts).
@@ -29,9 +30,6 @@ const DEFAULT_BASE_URL: &str = "https://open.feishu.cn";
 
 /// Every call on a chat, and a slot of the quota, may have to wait for it.
 const LATEST_ARRIVAL: Duration = Duration::from_secs(60 * 60);
-
-/// More than the platform takes is not known to work (FACTS: the call); its sibling call says 50.
-pub(crate) const MOST_USERS: usize = 50;
 
 /// Makes a [`Client`]. Every option is checked by [`build`](Self::build).
 ///
@@ -92,30 +90,6 @@ enum Pacing {
     Unsaid,
     Limit(RateLimit),
     Off,
-}
-
-/// What bounds a call.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) timeout: Duration,
-    pub(crate) attempt_timeout: Option<Duration>,
-    pub(crate) max_retries: u32,
-    pub(crate) late_arrival: Duration,
-    pub(crate) max_users_per_request: usize,
-}
-
-/// How the platform is reached.
-pub(crate) struct Network {
-    pub(crate) base_url: BaseUrl,
-    pub(crate) allow_http: bool,
-    pub(crate) proxy: ProxyOption,
-    pub(crate) ca_certs: Option<PathBuf>,
-    /// Of an environment variable, with its name.
-    pub(crate) extra_ca_certs: Option<(&'static str, OsString)>,
-    pub(crate) http_client: Option<reqwest::Client>,
-    pub(crate) user_agent: HeaderValue,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) late_arrival: Duration,
 }
 
 impl ClientBuilder {
@@ -384,7 +358,7 @@ impl ClientBuilder {
             }
         }
         let network = Network {
-            base_url,
+            platform: base_url.url().clone(),
             allow_http: self.allow_http,
             proxy: self.proxy,
             ca_certs: self.ca_certs,
@@ -398,7 +372,6 @@ impl ClientBuilder {
             Some(transport) => transport,
             None => Arc::new(Http::new(&network)?),
         };
-        let Network { base_url, .. } = network;
         let endpoints = Endpoints {
             transport: transport.clone(),
             base_url: base_url.clone(),

@@ -10,18 +10,24 @@ use ::http::{HeaderValue, Method, Response, StatusCode};
 use bytes::Bytes;
 use reqwest::Url;
 
-use crate::error::ConnectionReason;
-use crate::token::BoxError;
+use crate::data::error::{BoxError, ConnectionReason};
 
 mod body;
 mod clients;
 mod dns;
 mod fault;
+pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod proxy;
 mod tls;
 
 pub(crate) use fault::causes;
+
+/// The content type of every request (the platform's page).
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+/// The largest response that is read. No response of the platform is near this size.
+pub(crate) const MOST_BYTES: usize = 1024 * 1024;
 
 /// A transport's pending response.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;

@@ -10,8 +10,7 @@ use http::{Request as HttpRequest, header};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::answer::{self, MOST_BYTES};
-use crate::transport::{Answering, Outgoing, Sent, Transport, TransportError};
+use crate::transport::{Answering, JSON, MOST_BYTES, Outgoing, Sent, Transport, TransportError};
 use crate::{Client, ClientBuilder};
 
 mod faults;
@@ -92,7 +91,7 @@ fn on_the_wire(request: Outgoing) -> HttpRequest<Bytes> {
     *on_the_wire.method_mut() = request.method;
     *on_the_wire.uri_mut() = request.url.as_str().parse().unwrap();
     let headers = on_the_wire.headers_mut();
-    headers.insert(header::CONTENT_TYPE, answer::JSON);
+    headers.insert(header::CONTENT_TYPE, JSON);
     headers.extend(request.authorization.map(|value| (header::AUTHORIZATION, value)));
     on_the_wire
 }

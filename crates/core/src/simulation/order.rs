@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Trip, USER, client, random, round_trip, stage, up_to};
-use crate::order::tests::chats_kept;
+use crate::stations::order::tests::chats_kept;
 use crate::{Client, Error, ErrorKind, RateLimit, Station};
 
 const CHAT: &str = World::EXAMPLE_CHAT;

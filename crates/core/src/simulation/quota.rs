@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::{OnStage, Trip, USER, client, random, round_trip, stage, up_to};
-use crate::quota::Lane;
+use crate::stations::quota::Lane;
 use crate::transport::{Answering, Outgoing, Sent, Transport};
 use crate::{Client, ErrorKind, QuotaHandle, RateLimit, Request};
 

@@ -9,7 +9,7 @@ use rustls::{CertificateError, Error as TlsError};
 use super::dns::LookupError;
 use super::tls::Distrust;
 use super::{Fault, Peer, TransportError};
-use crate::error::ConnectionReason;
+use crate::data::error::ConnectionReason;
 
 /// What hyper-util says of a proxy that refuses. Its error types are private, so these texts are all there is; the tests
 /// in `tests/network/proxies.rs` hold each of them against a proxy.
@@ -30,16 +30,16 @@ mod texts {
     ];
 }
 
-/// Where requests go: names for errors.
+/// Where requests go, as errors name it.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
+pub(super) struct Destination {
     /// The platform's host, with its port if the URL has one.
     pub(super) host: String,
     /// The proxy's URL without credentials.
     pub(super) proxy: Option<String>,
 }
 
-impl Way {
+impl Destination {
     fn first_hop(&self) -> Peer {
         match &self.proxy {
             Some(proxy) => Peer::Proxy(proxy.clone()),
@@ -68,11 +68,11 @@ fn host_of(place: &str) -> &str {
 }
 
 /// Turns reqwest's error into one that says whether the request left and whose fault it is.
-pub(super) fn read(error: reqwest::Error, way: &Way) -> TransportError {
+pub(super) fn read(error: reqwest::Error, destination: &Destination) -> TransportError {
     // The URL is in no message: it is the same for all calls, and names a chat.
     let error = error.without_url();
     if error.is_connect() {
-        let (reason, peer) = why_not_connected(&error, way);
+        let (reason, peer) = why_not_connected(&error, destination);
         let mut fault = fault(reason, peer, error);
         let of_the_system = causes(&*fault.source)
             .filter_map(<dyn StdError>::downcast_ref::<io::Error>)
@@ -83,7 +83,7 @@ pub(super) fn read(error: reqwest::Error, way: &Way) -> TransportError {
         return TransportError::Connect(fault);
     }
     let reason = why_broken(&error);
-    let peer = Peer::Host(way.host.clone());
+    let peer = Peer::Host(destination.host.clone());
     if is_unprocessed(&error) {
         TransportError::Unprocessed(fault(reason, peer, error))
     } else {
@@ -126,7 +126,7 @@ pub(crate) fn causes<'a>(
     })
 }
 
-fn why_not_connected(error: &reqwest::Error, way: &Way) -> (Option<ConnectionReason>, Peer) {
+fn why_not_connected(error: &reqwest::Error, destination: &Destination) -> (Option<ConnectionReason>, Peer) {
     use ConnectionReason as Reason;
 
     let mut in_tunnel = true;
@@ -134,13 +134,13 @@ fn why_not_connected(error: &reqwest::Error, way: &Way) -> (Option<ConnectionRea
     for cause in causes(error) {
         if let Some(lookup) = cause.downcast_ref::<LookupError>() {
             let reason = (!lookup.is_out_of_threads()).then_some(Reason::Dns);
-            return (reason, way.named(lookup.host()));
+            return (reason, destination.named(lookup.host()));
         }
         if let Some(tls) = cause.downcast_ref::<TlsError>() {
             let peer = match distrust(tls) {
-                Some(distrust) => way.named(&distrust.server),
-                None if in_tunnel => Peer::Host(way.host.clone()),
-                None => way.first_hop(),
+                Some(distrust) => destination.named(&distrust.server),
+                None if in_tunnel => Peer::Host(destination.host.clone()),
+                None => destination.first_hop(),
             };
             return (Some(why_tls(tls)), peer);
         }
@@ -149,20 +149,20 @@ fn why_not_connected(error: &reqwest::Error, way: &Way) -> (Option<ConnectionRea
         }
         let text = cause.to_string();
         if text == texts::TUNNEL_AUTH || texts::SOCKS_AUTH.contains(&&*text) {
-            return (Some(Reason::ProxyAuth), way.first_hop());
+            return (Some(Reason::ProxyAuth), destination.first_hop());
         } else if text == texts::TUNNEL_CONNECT {
             in_tunnel = false;
         } else if text == texts::SOCKS_CONNECT {
-            return (why_debug(&format!("{cause:?}")), way.first_hop());
+            return (why_debug(&format!("{cause:?}")), destination.first_hop());
         } else if text.starts_with(texts::TUNNEL) || text.starts_with(texts::SOCKS) {
-            return (Some(Reason::Proxy), way.first_hop());
+            return (Some(Reason::Proxy), destination.first_hop());
         }
     }
     let reason = match io {
         Some(error) => why_io(error),
         None => error.is_timeout().then_some(Reason::Timeout),
     };
-    (reason, way.first_hop())
+    (reason, destination.first_hop())
 }
 
 fn distrust(error: &TlsError) -> Option<&Distrust> {
@@ -259,16 +259,16 @@ mod tests {
 
     #[test]
     fn a_server_is_the_proxy_only_if_its_name_is_the_proxys_alone() {
-        let way = Way {
+        let destination = Destination {
             host: "open.feishu.cn".to_owned(),
             proxy: Some("https://proxy.example:3128".to_owned()),
         };
-        assert_eq!(way.named("proxy.example"), way.first_hop());
+        assert_eq!(destination.named("proxy.example"), destination.first_hop());
         assert_eq!(
-            way.named("open.feishu.cn"),
+            destination.named("open.feishu.cn"),
             Peer::Host("open.feishu.cn".to_owned())
         );
-        let same = Way {
+        let same = Destination {
             host: "127.0.0.1:8443".to_owned(),
             proxy: Some("https://127.0.0.1:3128".to_owned()),
         };

@@ -2,8 +2,10 @@
 //! a kept connection had not begun when it closed, and whose body was not polled.
 
 use std::any::Any;
+use std::ffi::OsString;
 use std::io::Read;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,19 +14,17 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Limited};
+use reqwest::Url;
 use tokio::time::timeout;
 
 use super::body::WatchedBody;
 use super::clients::Clients;
 use super::dns::SystemResolver;
-use super::fault::{self, Way};
-use super::proxy::{self, Route};
+use super::fault::{self, Destination};
+use super::proxy::{self, ProxyOption, Route};
 use super::tls::{self, OwnCertificates, Roots};
-use super::{Answering, Fault, Outgoing, Peer, Sent, Transport, TransportError};
-use crate::answer::{self, MOST_BYTES};
-use crate::base_url::BaseUrl;
-use crate::error::{ConnectionReason, Error};
-use crate::options::Network;
+use super::{Answering, Fault, JSON, MOST_BYTES, Outgoing, Peer, Sent, Transport, TransportError, host};
+use crate::data::error::{ConnectionReason, Error};
 
 /// Load balancers drop an idle connection after a minute or more. The client drops it first, so that no request meets a
 /// connection that is closing.
@@ -59,10 +59,24 @@ pub(crate) fn unacknowledged(late_arrival: Duration) -> Duration {
         .clamp(Duration::from_millis(1), LONGEST_UNACKNOWLEDGED)
 }
 
-/// See the module.
+/// The options that say how the platform is reached.
+pub(crate) struct Network {
+    pub(crate) platform: Url,
+    pub(crate) allow_http: bool,
+    pub(crate) proxy: ProxyOption,
+    pub(crate) ca_certs: Option<PathBuf>,
+    /// Those of an environment variable, with its name.
+    pub(crate) extra_ca_certs: Option<(&'static str, OsString)>,
+    pub(crate) http_client: Option<reqwest::Client>,
+    pub(crate) user_agent: HeaderValue,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) late_arrival: Duration,
+}
+
+/// Sends requests over HTTP.
 pub(crate) struct Http {
     clients: Clients,
-    way: Way,
+    destination: Destination,
     /// `None` with the caller's own client.
     roots: Option<Arc<Roots>>,
     user_agent: HeaderValue,
@@ -71,23 +85,23 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) fn new(network: &Network) -> Result<Self, Error> {
-        let mut way = Way {
-            host: network.base_url.place(),
+        let mut destination = Destination {
+            host: host::host_and_port(&network.platform),
             proxy: None,
         };
         let (clients, roots) = if let Some(client) = &network.http_client {
             (Clients::Given(client.clone()), None)
         } else {
-            let route = proxy::route(&network.proxy, &network.base_url, network.allow_http)?;
+            let route = proxy::route(&network.proxy, &network.platform, network.allow_http)?;
             if let Route::Through(proxy) = &route {
-                way.proxy = Some(proxy.name.clone());
+                destination.proxy = Some(proxy.name.clone());
             }
             let (clients, roots) = clients(network, route)?;
             (clients, Some(roots))
         };
         Ok(Self {
             clients,
-            way,
+            destination,
             roots,
             user_agent: network.user_agent.clone(),
             connect_timeout: network.connect_timeout,
@@ -116,7 +130,7 @@ impl Http {
         let (client, generation) = self.clients.current().map_err(TransportError::unbuilt)?;
         let mut outgoing = reqwest::Request::new(request.method, request.url);
         let headers = outgoing.headers_mut();
-        headers.insert(header::CONTENT_TYPE, answer::JSON);
+        headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(header::USER_AGENT, self.user_agent.clone());
         if let Some(authorization) = request.authorization {
             headers.insert(header::AUTHORIZATION, authorization);
@@ -126,9 +140,9 @@ impl Http {
 
         let failed = |error: reqwest::Error| {
             if Roots::want_system(&error) {
-                return Failed::UnknownIssuer(fault::read(error, &self.way));
+                return Failed::UnknownIssuer(fault::read(error, &self.destination));
             }
-            let error = fault::read(error, &self.way);
+            let error = fault::read(error, &self.destination);
             match &error {
                 TransportError::Unprocessed(_) => sent.retract(),
                 TransportError::Broken(fault) if fault.reason == Some(ConnectionReason::Timeout) => {
@@ -160,9 +174,9 @@ impl Http {
 
     /// A proxy that is sent the request itself, over http, refuses it with a response.
     fn wants_credentials(&self) -> Fault {
-        let peer = match &self.way.proxy {
+        let peer = match &self.destination.proxy {
             Some(proxy) => Peer::Proxy(proxy.clone()),
-            None => Peer::Host(self.way.host.clone()),
+            None => Peer::Host(self.destination.host.clone()),
         };
         Fault {
             reason: Some(ConnectionReason::ProxyAuth),
@@ -252,10 +266,9 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
         })?)),
         Route::System => None,
     };
-    let resolver = Arc::new(SystemResolver::new(trusts_by_name(
-        &network.base_url,
-        network.allow_http,
-    )));
+    // http is allowed without `allow_http` because a name, `localhost`, stands for this machine.
+    let loopback_only = host::is_http(&network.platform) && !network.allow_http;
+    let resolver = Arc::new(SystemResolver::new(loopback_only));
     let user_agent = network.user_agent.clone();
     let connect_timeout = network.connect_timeout;
     let late_arrival = network.late_arrival;
@@ -297,11 +310,6 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
         .with_source(error)
     })?;
     Ok((clients, roots))
-}
-
-/// Whether http is allowed only because a name, `localhost`, stands for this machine.
-fn trusts_by_name(base_url: &BaseUrl, allow_http: bool) -> bool {
-    base_url.is_http() && !allow_http
 }
 
 #[cfg(test)]

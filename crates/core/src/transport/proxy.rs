@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::base_url::{self, BaseUrl};
-use crate::error::Error;
-use crate::input::shown;
+use super::host;
+use crate::data::error::Error;
+use crate::data::input::shown;
 
 /// The option `proxy`.
 #[derive(Clone, Default)]
@@ -49,8 +49,8 @@ const FIELD: &str = "proxy";
 const EXPECTED: &str = "a URL like http://host:port, socks5h://host:port or http://user:password@host:port, with all but \
                         letters and digits of the password percent-encoded, as %40 for @";
 
-/// Decides the route to `base_url`, or says what is wrong with the option or the variable that would decide.
-pub(super) fn route(option: &ProxyOption, base_url: &BaseUrl, allow_http: bool) -> Result<Route, Error> {
+/// Decides the route to the platform, or says what is wrong with the option or the variable that would decide.
+pub(super) fn route(option: &ProxyOption, platform: &Url, allow_http: bool) -> Result<Route, Error> {
     let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let proxy = match option {
         ProxyOption::Off => None,
@@ -60,8 +60,8 @@ pub(super) fn route(option: &ProxyOption, base_url: &BaseUrl, allow_http: bool) 
             Some(parse(url.expose_secret()).map_err(invalid)?)
         }
         // No proxy is needed to reach this machine, and none elsewhere could reach it.
-        ProxyOption::Environment if base_url.is_loopback() => None,
-        ProxyOption::Environment => match of_environment(base_url, &variable)? {
+        ProxyOption::Environment if host::is_loopback(host::host(platform)) => None,
+        ProxyOption::Environment => match of_environment(platform, &variable)? {
             Configured::Nothing if cfg!(any(target_os = "macos", windows)) => return Ok(Route::System),
             Configured::Nothing | Configured::Exempt => None,
             Configured::Proxy(proxy) => Some(proxy),
@@ -70,7 +70,7 @@ pub(super) fn route(option: &ProxyOption, base_url: &BaseUrl, allow_http: bool) 
     let Some(proxy) = proxy else {
         return Ok(Route::Direct);
     };
-    if base_url.is_http() && !allow_http && !base_url::is_loopback_host(&proxy.host) {
+    if host::is_http(platform) && !allow_http && !host::is_loopback(&proxy.host) {
         return Err(Error::invalid_input(
             FIELD,
             format_args!("{} would be sent requests over http", shown(&proxy.name)),
@@ -90,13 +90,10 @@ enum Configured {
     Proxy(Proxy),
 }
 
-fn of_environment(
-    base_url: &BaseUrl,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<Configured, Error> {
+fn of_environment(platform: &Url, variable: &dyn Fn(&str) -> Option<String>) -> Result<Configured, Error> {
     // A web server that runs a CGI script sets HTTP_PROXY to a request's own `Proxy` header (CVE-2016-5385).
     let is_cgi = variable("REQUEST_METHOD").is_some();
-    let names: &[&str] = if !base_url.is_http() {
+    let names: &[&str] = if !host::is_http(platform) {
         &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
     } else if is_cgi {
         &["http_proxy", "ALL_PROXY", "all_proxy"]
@@ -111,7 +108,7 @@ fn of_environment(
         return Ok(Configured::Nothing);
     };
     if let Some((_, exempt)) = first_set(&["NO_PROXY", "no_proxy"])
-        && is_exempt(&exempt, base_url)
+        && is_exempt(&exempt, platform)
     {
         return Ok(Configured::Exempt);
     }
@@ -167,26 +164,11 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
         Some((credentials, place)) => (Some(credentials), place),
         None => (None, rest),
     };
-    let is_bare = !text.contains("://");
-    // Any scheme that has hosts and ports will do: the real one may be none that `Url` knows.
-    let url = Url::parse(&format!("http://{place}")).map_err(|_| "it cannot be read")?;
-    let host = url.host_str().unwrap_or_default();
-    let has_place = !place.starts_with('/') && !place.ends_with(':');
-    let ends_there =
-        url.path() == "/" && url.query().is_none() && url.fragment().is_none() && !place.ends_with('/');
-    if !base_url::is_plain_host(host) || !ends_there || !has_place || !place.is_ascii() {
-        return Err("it cannot be read");
-    }
-    let has_port = place
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if is_bare && !has_port {
+    let (host, port) = host_and_port(place)?;
+    if port.is_none() && !text.contains("://") {
         return Err("it has neither a scheme nor a port");
     }
-    let place = match place.rsplit_once(':').filter(|_| has_port) {
-        Some((_, port)) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    };
+    let place = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
     let credentials = credentials.map(encoded).transpose()?;
     if let Some(Credentials { user, password, .. }) = &credentials {
         match scheme {
@@ -208,8 +190,25 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
     Ok(Proxy {
         url: url.into(),
         name: format!("{scheme}://{place}"),
-        host: host.to_owned(),
+        host,
     })
+}
+
+/// The host, with the brackets of an IPv6 address, and the port, if there is one.
+fn host_and_port(place: &str) -> Result<(String, Option<u16>), &'static str> {
+    const UNREADABLE: &str = "it cannot be read";
+
+    if !place.is_ascii() || place.starts_with('/') || place.ends_with(['/', ':']) {
+        return Err(UNREADABLE);
+    }
+    // Any scheme that has hosts and ports will do: `Url` may not know the real one.
+    let url = Url::parse(&format!("http://{place}")).map_err(|_| UNREADABLE)?;
+    let host = url.host_str().unwrap_or_default();
+    if !host::is_plain(host) || url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(UNREADABLE);
+    }
+    let port = place.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    Ok((host.to_owned(), port))
 }
 
 struct Credentials {
@@ -269,22 +268,22 @@ fn encoded(credentials: &str) -> Result<Credentials, &'static str> {
 
 /// Whether `NO_PROXY` names the host: entries separated by commas or blanks, each `*`, a name (with its subdomains, also as
 /// `.name` or `*.name`), an address or a network, with or without a port.
-fn is_exempt(no_proxy: &str, base_url: &BaseUrl) -> bool {
-    let host = base_url.host().to_ascii_lowercase();
+fn is_exempt(no_proxy: &str, platform: &Url) -> bool {
+    let host = host::host(platform).to_ascii_lowercase();
     let host = host.trim_end_matches('.');
-    let address = base_url::address(host);
+    let address = host::address(host);
     let matches = |entry: &str| {
         if entry == "*" {
             return true;
         }
         let (name, port) = split_port(entry);
-        if port.is_some_and(|port| Some(port) != base_url.port()) {
+        if port.is_some_and(|port| Some(port) != platform.port_or_known_default()) {
             return false;
         }
         if let Some(address) = address {
             let network = name.parse::<IpNet>();
             return network.is_ok_and(|network| network.contains(&address))
-                || base_url::address(name) == Some(address);
+                || host::address(name) == Some(address);
         }
         let name = name.strip_prefix('*').unwrap_or(name);
         let name = name.trim_matches('.').to_ascii_lowercase();
@@ -386,8 +385,8 @@ mod tests {
         }
     }
 
-    fn base_url(text: &str) -> BaseUrl {
-        BaseUrl::parse(text, true).unwrap()
+    fn platform(text: &str) -> Url {
+        Url::parse(text).unwrap()
     }
 
     #[test]
@@ -416,7 +415,7 @@ mod tests {
             (" , ,.,*.", "https://open.feishu.cn", false),
         ] {
             assert_eq!(
-                is_exempt(no_proxy, &base_url(host)),
+                is_exempt(no_proxy, &platform(host)),
                 is_named,
                 "{no_proxy} {host}"
             );
@@ -430,8 +429,8 @@ mod tests {
         }
     }
 
-    fn name(platform: &str, variables: &[(&str, &str)]) -> Option<String> {
-        match of_environment(&base_url(platform), &environment(variables)).unwrap() {
+    fn name(base_url: &str, variables: &[(&str, &str)]) -> Option<String> {
+        match of_environment(&platform(base_url), &environment(variables)).unwrap() {
             Configured::Proxy(proxy) => Some(proxy.name),
             Configured::Nothing | Configured::Exempt => None,
         }
@@ -470,7 +469,7 @@ mod tests {
     #[test]
     fn an_unusable_variable_is_named_without_its_secret() {
         let variables = [("https_proxy", "http://me:hunter2/@proxy:1")];
-        let refused = of_environment(&base_url("https://open.feishu.cn"), &environment(&variables));
+        let refused = of_environment(&platform("https://open.feishu.cn"), &environment(&variables));
         let error = refused.err().unwrap().to_string();
         assert!(
             error.contains("https_proxy") && error.contains("http://[secret]@proxy:1"),

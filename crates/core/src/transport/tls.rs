@@ -22,8 +22,8 @@ use rustls::{
 };
 use tokio::sync::oneshot;
 
-use crate::error::Error;
-use crate::input::shown;
+use crate::data::error::Error;
+use crate::data::input::shown;
 
 /// A configuration of our own, never the process's default (another library may have installed one), with the roots that
 /// it trusts.

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::order::Pass;
-use crate::quota::Slot;
+use crate::data::error::ErrorKind;
+use crate::platform::answer::{CallData, Reading};
+use crate::stations::order::Pass;
+use crate::stations::quota::Slot;
 use crate::transport::Sent;
 
-/// A request that has its slot. If it is dropped before [`landed`](Self::landed), by a deadline or by a caller
+/// A request that has its slot. If it is dropped before [`land`](Self::land), by a deadline or by a caller
 /// that gives up, and may have been sent, it counts as unanswered: closing a connection does not recall what
 /// was sent. If it was never sent, its slot is free again.
 pub(crate) struct Flight<'a> {
@@ -30,17 +32,21 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// When the request took its slot. `None` without a quota, or after [`landed`](Self::landed).
+    /// When the request took its slot. `None` without a quota, or after [`land`](Self::land).
     pub(crate) fn taken_at(&self) -> Option<Instant> {
         self.slot.as_ref().map(Slot::taken_at)
     }
 
-    /// The platform has answered, so the request has arrived. `is_accepted`: within the platform's frequency
-    /// limit.
-    pub(crate) fn landed(&mut self, is_accepted: bool) {
+    /// The attempt has ended. If the platform has answered, the request has arrived, so nothing more is to come.
+    pub(crate) fn land(&mut self, reading: &Reading<CallData>) {
+        let is_within_the_limit = match reading {
+            Reading::Success { .. } => true,
+            Reading::Failure(failure) if failure.is_answer => failure.error.kind() != ErrorKind::RateLimited,
+            Reading::Failure(_) => return,
+        };
         self.is_over = true;
         if let Some(slot) = self.slot.take() {
-            slot.answered(is_accepted);
+            slot.answered(is_within_the_limit);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Where the platform is, and the URLs of its endpoints.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use reqwest::Url;
 
-use crate::error::Error;
-use crate::input::{Target, UserIdType, filled, shown};
+use crate::data::error::Error;
+use crate::data::input::{Target, UserIdType, filled, shown};
+use crate::transport::host;
 
 /// A checked `base_url`.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ impl BaseUrl {
         };
         let is_right = is_plain
             && matches!(url.scheme(), "http" | "https")
-            && url.host_str().is_some_and(is_plain_host)
+            && url.host_str().is_some_and(host::is_plain)
             && url.as_str().len() + LONGEST_CALL <= LONGEST_URL
             && url.as_str().parse::<http::Uri>().is_ok();
         if !is_right {
@@ -55,7 +55,7 @@ impl BaseUrl {
         }
         let text = text.trim_end_matches('/').to_owned();
         let base_url = Self { url, text };
-        if base_url.is_http() && !allow_http && !base_url.is_loopback() {
+        if host::is_http(&base_url.url) && !allow_http && !host::is_loopback(host::host(&base_url.url)) {
             return Err(invalid(
                 shown(&base_url.text),
                 "https: over http the token travels readable to everyone; allow_http permits it",
@@ -68,32 +68,8 @@ impl BaseUrl {
         &self.text
     }
 
-    pub(crate) fn is_http(&self) -> bool {
-        self.url.scheme() == "http"
-    }
-
-    /// Without the brackets of an IPv6 address.
-    pub(crate) fn host(&self) -> &str {
-        let host = self.url.host_str().unwrap_or_default();
-        host.trim_start_matches('[').trim_end_matches(']')
-    }
-
-    pub(crate) fn port(&self) -> Option<u16> {
-        self.url.port_or_known_default()
-    }
-
-    /// Host and port, as an error names them; without the scheme's own port.
-    pub(crate) fn place(&self) -> String {
-        let host = self.url.host_str().unwrap_or_default();
-        self.url
-            .port()
-            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-    }
-
-    /// Whether the host is this machine. A name is so only if it resolves to this machine, which is checked when it is
-    /// resolved.
-    pub(crate) fn is_loopback(&self) -> bool {
-        is_loopback_host(self.host())
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
     }
 
     /// The URL of a path below the base URL.
@@ -110,25 +86,6 @@ impl BaseUrl {
         url.set_query(Some(&format!("user_id_type={kind}")));
         url
     }
-}
-
-/// Whether a host that `Url` has read is an address or a name, and not a template such as `{{host}}`.
-pub(crate) fn is_plain_host(host: &str) -> bool {
-    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    !host.is_empty() && (host.starts_with('[') || host.bytes().all(is_letter))
-}
-
-pub(crate) fn is_loopback_host(host: &str) -> bool {
-    if let Some(address) = address(host) {
-        return address.is_loopback();
-    }
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    host == "localhost" || host.ends_with(".localhost")
-}
-
-/// The address that a host is, with or without brackets.
-pub(crate) fn address(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 impl fmt::Debug for BaseUrl {

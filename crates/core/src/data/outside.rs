@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::secret::{Mask, mask_basic};
+use crate::data::secret::{Mask, mask_basic};
 
 /// Longest quotation inside a message, in characters.
 pub(crate) const MOST_QUOTED: usize = 500;

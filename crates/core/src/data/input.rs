@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::data::error::Error;
 
 /// Which kind of id the user ids are (`user_id_type`).
 ///

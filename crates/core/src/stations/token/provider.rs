@@ -10,8 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use secrecy::SecretString;
 
-/// What a [`TokenProvider`] may fail with.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::data::error::BoxError;
 
 /// Error of a binding's provider that was stopped before it returned, because its event loop has ended.
 #[derive(Debug)]

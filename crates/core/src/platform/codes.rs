@@ -1,11 +1,11 @@
 //! The platform's codes: the kind of error, whether to retry, and the hint for each one. No other module knows
 //! them (FACTS: the gateway's table).
 
-use crate::error::ErrorKind;
+use crate::data::error::ErrorKind;
 
 /// Whether and how to retry after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Replay {
+pub(crate) enum RetryRule {
     /// Do not retry: the same request would fail the same way.
     No,
     /// Retry once, with a different token.
@@ -22,7 +22,7 @@ pub(crate) enum Replay {
 #[derive(Debug)]
 pub(crate) struct Code {
     pub(crate) kind: ErrorKind,
-    pub(crate) replay: Replay,
+    pub(crate) retry: RetryRule,
     pub(crate) hint: &'static str,
 }
 
@@ -38,8 +38,8 @@ pub(crate) const fn is_platforms(code: i64) -> bool {
     code == 0 || code >= 1000
 }
 
-const fn row(kind: ErrorKind, replay: Replay, hint: &'static str) -> Code {
-    Code { kind, replay, hint }
+const fn row(kind: ErrorKind, retry: RetryRule, hint: &'static str) -> Code {
+    Code { kind, retry, hint }
 }
 
 const CHECK_APP: &str = "Check app_id and app_secret, and that the base_url is the one the app lives on";
@@ -58,60 +58,64 @@ const ID_HINT: &str = "Check that the ids are of the user_id_type given and belo
 pub(crate) fn lookup(code: i64) -> Option<Code> {
     use ErrorKind::{Authentication, PermissionDenied, QuotaExhausted, RateLimited, Rejected, Server};
     Some(match code {
-        10003 | 10014 | 10015 => row(Authentication, Replay::No, CHECK_APP),
-        10005 | 10013 | 10016 | 20002 | 99_991_543 => row(Authentication, Replay::No, CHECK_APP_SETUP),
+        10003 | 10014 | 10015 => row(Authentication, RetryRule::No, CHECK_APP),
+        10005 | 10013 | 10016 | 20002 | 99_991_543 => row(Authentication, RetryRule::No, CHECK_APP_SETUP),
         APP_TICKET_INVALID => row(
             Authentication,
-            Replay::No,
+            RetryRule::No,
             "Pass the app_ticket that your event endpoint receives to set_app_ticket; a new one was asked for",
         ),
         99_991_661 => row(
             Authentication,
-            Replay::No,
+            RetryRule::No,
             "No token reached the platform: does a proxy strip Authorization?",
         ),
-        99_991_663..=99_991_665 | 99_991_671 => row(Authentication, Replay::NewToken, NEW_TOKEN_REFUSED),
-        99_991_668..=99_991_670 | 99_991_677 => row(Authentication, Replay::No, WRONG_KIND_OF_TOKEN),
-        99_991_672 | 99_991_676 | 99_991_679 => row(PermissionDenied, Replay::No, MISSING_SCOPE),
+        99_991_663..=99_991_665 | 99_991_671 => row(Authentication, RetryRule::NewToken, NEW_TOKEN_REFUSED),
+        99_991_668..=99_991_670 | 99_991_677 => row(Authentication, RetryRule::No, WRONG_KIND_OF_TOKEN),
+        99_991_672 | 99_991_676 | 99_991_679 => row(PermissionDenied, RetryRule::No, MISSING_SCOPE),
         99_991_401 => row(
             PermissionDenied,
-            Replay::No,
+            RetryRule::No,
             "Add this machine's public IP to the app's allow list in the developer console",
         ),
         99_991_662 | 99_991_673 => row(
             PermissionDenied,
-            Replay::No,
+            RetryRule::No,
             "The app is disabled or not installed in this tenant: ask its administrator to enable it",
         ),
-        230_002 | 230_027 => row(PermissionDenied, Replay::No, ADD_BOT),
+        230_002 | 230_027 => row(PermissionDenied, RetryRule::No, ADD_BOT),
         230_006 => row(
             PermissionDenied,
-            Replay::No,
+            RetryRule::No,
             "Turn on the app's bot ability in the developer console and publish a version",
         ),
-        99_991_400 => row(RateLimited, Replay::Pause, SLOW_DOWN),
+        99_991_400 => row(RateLimited, RetryRule::Pause, SLOW_DOWN),
         230_020 | 11232 | 11233 | 232_019 | 1_000_004 | 1_000_005 => {
-            row(RateLimited, Replay::Backoff, SLOW_DOWN)
+            row(RateLimited, RetryRule::Backoff, SLOW_DOWN)
         }
         QUOTA_USED_UP => row(
             QuotaExhausted,
-            Replay::No,
+            RetryRule::No,
             "The tenant's monthly API quota is used up: ask its administrator to raise it, or wait for the next month",
         ),
-        2200 | 1500 | 5000 | 10500 => row(Server, Replay::Backoff, BUSY),
-        99_991_201 => row(Rejected, Replay::No, "No such path on this host: check base_url"),
+        2200 | 1500 | 5000 | 10500 => row(Server, RetryRule::Backoff, BUSY),
+        99_991_201 => row(
+            Rejected,
+            RetryRule::No,
+            "No such path on this host: check base_url",
+        ),
         99_992_402 => row(
             Rejected,
-            Replay::No,
+            RetryRule::No,
             "The platform refused a field: see field_violations",
         ),
-        99_992_351..=99_992_381 => row(Rejected, Replay::No, ID_HINT),
+        99_992_351..=99_992_381 => row(Rejected, RetryRule::No, ID_HINT),
         230_001 => row(
             Rejected,
-            Replay::No,
+            RetryRule::No,
             "The platform refused a parameter: its msg says which, after `ext=`",
         ),
-        232_006 | 232_009 | 232_011 | 232_034 => row(Rejected, Replay::No, CHAT_GONE),
+        232_006 | 232_009 | 232_011 | 232_034 => row(Rejected, RetryRule::No, CHAT_GONE),
         _ => return None,
     })
 }
@@ -163,7 +167,7 @@ mod tests {
     #[test]
     fn only_the_token_codes_ask_for_a_new_token() {
         let healing: Vec<i64> = (99_991_000..99_993_000)
-            .filter(|code| lookup(*code).is_some_and(|row| row.replay == Replay::NewToken))
+            .filter(|code| lookup(*code).is_some_and(|row| row.retry == RetryRule::NewToken))
             .collect();
         assert_eq!(healing, [99_991_663, 99_991_664, 99_991_665, 99_991_671]);
     }

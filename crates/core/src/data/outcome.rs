@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::error::{Error, ErrorKind};
+use crate::data::error::{Error, ErrorKind};
 
 /// What became of the user ids handed in: every one of them is in exactly one of the lists, in the
 /// order given.

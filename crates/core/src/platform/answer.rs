@@ -1,33 +1,25 @@
 //! Reads a response: its bytes, status and headers become the call's data, or a failure and what to do about it.
 
 use std::borrow::Cow;
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::codes::{self, Replay};
-use crate::error::{ConnectionReason, Error, ErrorKind, FieldViolation, PermissionViolation, Station};
-use crate::outcome::FailedUserReason;
-use crate::outside::{self, MOST_KEPT, MOST_QUOTED};
-use crate::secret::{self, Mask};
-use crate::transport::{Fault, Peer, TransportError, causes};
-
-/// The content type of every request (the platform's page).
-pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+use crate::data::error::{Error, ErrorKind, FieldViolation, PermissionViolation, Station};
+use crate::data::outcome::FailedUserReason;
+use crate::data::outside::{self, MOST_KEPT, MOST_QUOTED};
+use crate::data::secret::{self, Mask};
+use crate::platform::codes::{self, RetryRule};
 
 // Constants, because a lookup by text parses the name first.
 const TT_LOGID: HeaderName = HeaderName::from_static("x-tt-logid");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Largest body that is read, in bytes. The platform's answers are far smaller.
-pub(crate) const MOST_BYTES: usize = 1024 * 1024;
 
 /// Deepest nesting that is read. The platform's answers have five levels at most.
 const DEEPEST: usize = 32;
@@ -57,7 +49,7 @@ pub(crate) enum Reading<T> {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
-    pub(crate) replay: Replay,
+    pub(crate) retry: RetryRule,
     /// How long to wait, from the response's headers.
     pub(crate) wait: Option<Duration>,
     /// The platform's limit, from its `x-ogw-ratelimit-limit` header.
@@ -273,19 +265,19 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
     let msg = msg.map(|msg| outside::admit(msg, mask, MOST_KEPT));
     let known = codes::lookup(code);
     let is_answer = codes::is_platforms(code);
-    let (kind, replay, hint) = match &known {
-        Some(known) => (known.kind, known.replay, known.hint),
+    let (kind, retry, hint) = match &known {
+        Some(known) => (known.kind, known.retry, known.hint),
         None if status.is_server_error() => (
             ErrorKind::Server,
-            Replay::Backoff,
+            RetryRule::Backoff,
             "The platform failed: call again later",
         ),
         None if is_answer => (
             ErrorKind::Rejected,
-            Replay::No,
+            RetryRule::No,
             "The platform refused the call: its msg says why",
         ),
-        None => (ErrorKind::Rejected, Replay::No, NOT_THE_PLATFORM),
+        None => (ErrorKind::Rejected, RetryRule::No, NOT_THE_PLATFORM),
     };
     let permission = permission_violations(&body, mask);
     let fields = field_violations(&body, mask);
@@ -304,7 +296,7 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
         .with_station(Station::Answer);
     Failure {
         error,
-        replay,
+        retry,
         wait,
         limit: known.as_ref().and_then(|_| limit_from(headers)),
         is_answer,
@@ -314,7 +306,7 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
 /// Failure of a response without a `code`; its kind follows from the status.
 fn unreadable(response: &Response<Bytes>, message: String, mask: Mask<'_>) -> Failure {
     let status = response.status();
-    let (kind, replay, hint) = by_status(status);
+    let (kind, retry, hint) = by_status(status);
     let wait = wait_from(response.headers());
     let error = Error::new(kind, message)
         .with_platform(None, None, status.as_u16())
@@ -324,34 +316,34 @@ fn unreadable(response: &Response<Bytes>, message: String, mask: Mask<'_>) -> Fa
         .with_station(Station::Answer);
     Failure {
         error,
-        replay,
+        retry,
         wait,
         limit: None,
         is_answer: false,
     }
 }
 
-fn by_status(status: StatusCode) -> (ErrorKind, Replay, &'static str) {
+pub(super) fn by_status(status: StatusCode) -> (ErrorKind, RetryRule, &'static str) {
     if status.is_server_error() {
         (
             ErrorKind::Server,
-            Replay::Backoff,
+            RetryRule::Backoff,
             "The platform, or a proxy before it, failed: call again later",
         )
     } else if status == StatusCode::TOO_MANY_REQUESTS {
         (
             ErrorKind::RateLimited,
-            Replay::Pause,
+            RetryRule::Pause,
             "The platform, or a proxy before it, says to slow down",
         )
     } else if status.is_redirection() {
         (
             ErrorKind::UnexpectedResponse,
-            Replay::No,
+            RetryRule::No,
             "Redirects are not followed, as they would carry the token elsewhere: check base_url",
         )
     } else {
-        (ErrorKind::UnexpectedResponse, Replay::No, NOT_THE_PLATFORM)
+        (ErrorKind::UnexpectedResponse, RetryRule::No, NOT_THE_PLATFORM)
     }
 }
 
@@ -506,109 +498,6 @@ fn specific_hint(permission: &[PermissionViolation], fields: &[FieldViolation]) 
         "The platform refused {}: {}",
         first.field, first.description
     ))
-}
-
-/// A transport's failure, in the form of an answer's.
-pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
-    let (error, replay) = match error {
-        TransportError::Connect(fault) => {
-            let error = connection_failed("no connection", fault).with_station(Station::Connect);
-            let replay = if error.retryable() {
-                Replay::Backoff
-            } else {
-                Replay::No
-            };
-            (error, replay)
-        }
-        TransportError::Broken(fault) => {
-            let station = if was_sent { Station::Answer } else { Station::Send };
-            let error = connection_failed("the connection broke", fault).with_station(station);
-            let replay = if error.retryable() {
-                Replay::Backoff
-            } else {
-                Replay::No
-            };
-            (error, replay)
-        }
-        TransportError::Unprocessed(fault) => {
-            let error = connection_failed("the server did not process the request", fault);
-            (error.with_station(Station::Send), Replay::Resend)
-        }
-        TransportError::TooLarge(status) => {
-            let why = format!("the answer is larger than {MOST_BYTES} bytes");
-            let (kind, replay, hint) = by_status(status);
-            let error = Error::new(kind, why)
-                .with_platform(None, None, status.as_u16())
-                .with_station(Station::Answer)
-                .with_hint(hint);
-            (error, replay)
-        }
-    };
-    Failure {
-        error,
-        replay,
-        wait: None,
-        limit: None,
-        is_answer: false,
-    }
-}
-
-fn connection_failed(what: &str, fault: Fault) -> Error {
-    let Fault { reason, peer, source } = fault;
-    let cause = innermost(&*source);
-    let message = match &peer {
-        Some(Peer::Host(host)) => format!("{what} ({host}): {cause}"),
-        Some(Peer::Proxy(proxy)) => format!("{what} (proxy {proxy}): {cause}"),
-        None => format!("{what}: {cause}"),
-    };
-    Error::new(ErrorKind::ConnectionFailed, message)
-        .with_reason(reason)
-        .with_hint(connection_hint(reason, peer.as_ref()))
-        .with_source(source)
-}
-
-fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> &'static str {
-    use ConnectionReason as Reason;
-
-    match (reason, peer) {
-        (
-            Some(Reason::Dns | Reason::Refused | Reason::Unreachable | Reason::Timeout),
-            Some(Peer::Proxy(_)),
-        ) => {
-            "Check host and port of the proxy: the option proxy, or the environment variable HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
-        }
-        (Some(Reason::Dns), _) => "Check the host in base_url and this machine's DNS",
-        (Some(Reason::Refused), _) => {
-            "Check host and port in base_url, and whether a firewall refuses the connection"
-        }
-        (Some(Reason::Unreachable), _) => "Check this machine's network and the host in base_url",
-        (Some(Reason::Timeout), _) => {
-            "Check base_url, and whether a firewall drops the connection or a proxy is needed to reach the platform"
-        }
-        (Some(Reason::TlsUntrusted), _) => {
-            "If a proxy or gateway inspects TLS, give its CA certificate with ca_certs, or with the environment variable SSL_CERT_FILE or (Node.js) NODE_EXTRA_CA_CERTS"
-        }
-        (Some(Reason::TlsExpired), _) => {
-            "Check this machine's clock; if it is right, the certificate has to be renewed"
-        }
-        (Some(Reason::TlsName), _) => "Check the host in base_url: the certificate is for another name",
-        (Some(Reason::Tls), _) => "Check that base_url and the proxy speak TLS on this port",
-        (Some(Reason::Proxy), _) => {
-            "Check the proxy's port and kind, and whether it permits connections to the platform"
-        }
-        (Some(Reason::ProxyAuth), _) => {
-            "Check user name and password of the proxy, percent-encoded in its URL"
-        }
-        (Some(Reason::Closed), _) => "Call again: setting the same state twice does no harm",
-        (None, _) => {
-            "Call again later; if it persists, check the process's limits of file descriptors and threads"
-        }
-    }
-}
-
-/// The cause that says something: the outer ones only repeat that a request failed.
-fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
-    causes(error).last().unwrap_or(error)
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::outcome::{Outcome, UserIds};
-use crate::outside::{MOST_KEPT, MOST_QUOTED, make_printable, printable, quoted};
-use crate::token::BoxError;
+use crate::data::outcome::{Outcome, UserIds};
+use crate::data::outside::{MOST_KEPT, MOST_QUOTED, make_printable, printable, quoted};
+
+/// Any error, as libraries and token providers return them.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The kinds of error a call can end with. Every language has one class for each of them.
 ///
@@ -298,7 +300,7 @@ struct Detail {
 /// Longest message, in characters: one or two quotations and the words around them.
 const MOST_MESSAGE: usize = 2000;
 
-/// Text from outside is masked and cut where it is read ([`outside`](crate::outside)). These functions make texts
+/// Text from outside is masked and cut where it is read ([`outside`](crate::data::outside)). These functions make texts
 /// printable once more, so that every text of an error is.
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::{Error, ErrorKind, Station};
-use crate::input::Target;
+use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::input::Target;
 
 /// The running and waiting calls of all chats. Clones share them.
 #[derive(Clone, Debug, Default)]

@@ -16,15 +16,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use zeroize::Zeroizing;
 
-use super::{Abandoned, BoxError, FetchTime, Token, TokenProvider, provider};
-use crate::answer::{self, Data, Failure, Reading};
-use crate::base_url::BaseUrl;
-use crate::codes::{APP_TICKET_INVALID, Replay};
-use crate::deadline::after;
-use crate::error::{Error, ErrorKind, Station};
-use crate::outside;
-use crate::retry::Replays;
-use crate::secret::{self, Mask};
+use super::{Abandoned, FetchTime, Token, TokenProvider, provider};
+use crate::data::error::{BoxError, Error, ErrorKind, Station};
+use crate::data::outside;
+use crate::data::secret::{self, Mask};
+use crate::platform::answer::{self, Data, Failure, Reading};
+use crate::platform::base_url::BaseUrl;
+use crate::platform::codes::{APP_TICKET_INVALID, RetryRule};
+use crate::platform::no_answer;
+use crate::stations::deadline::after;
+use crate::stations::retry::Retries;
 use crate::transport::{Outgoing, Sent, Transport, TransportError};
 
 const SELF_BUILT: &str = "/open-apis/auth/v3/tenant_access_token/internal";
@@ -362,7 +363,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self {
             error,
-            replay: Replay::No,
+            retry: RetryRule::No,
             wait: None,
             limit: None,
             is_answer: true,
@@ -379,7 +380,7 @@ impl Endpoints {
         mask: Mask<'_>,
     ) -> Result<TokenData, Failure> {
         let body = secret_json(body).map_err(Failure::from)?;
-        let mut replays = Replays::new(self.max_retries, false);
+        let mut replays = Retries::new(self.max_retries, false);
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -393,7 +394,7 @@ impl Endpoints {
                     Reading::Success { data, .. } => return Ok(data),
                     Reading::Failure(failure) => failure,
                 },
-                Some(Err(error)) => answer::no_answer(error, true),
+                Some(Err(error)) => no_answer::no_answer(error, true),
                 None if time.is_over() => return Err(time_is_over(DEADLINE_PASSED).into()),
                 None => self.attempt_timed_out(),
             };
@@ -428,7 +429,7 @@ impl Endpoints {
             "the token endpoint took too long (fetching the token)"
         };
         Failure {
-            replay: Replay::Backoff,
+            retry: RetryRule::Backoff,
             is_answer: false,
             ..time_is_over(message).into()
         }
@@ -447,17 +448,17 @@ impl Endpoints {
 
 /// The token endpoints report their own errors with HTTP 200. Another status without a code of the platform
 /// comes from a gateway in between, and is retried (FACTS: token).
-fn worth(failure: &Failure) -> Replay {
+fn worth(failure: &Failure) -> RetryRule {
     let is_noise = !failure.is_answer
         && failure
             .error
             .http_status()
             .is_some_and(|status| !(200..300).contains(&status));
-    match failure.replay {
-        Replay::No if is_noise => Replay::Backoff,
+    match failure.retry {
+        RetryRule::No if is_noise => RetryRule::Backoff,
         // No quota paces these requests, so every wait costs a retry.
-        Replay::Pause => Replay::Backoff,
-        replay => replay,
+        RetryRule::Pause => RetryRule::Backoff,
+        retry => retry,
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::select;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::{Error, ErrorKind, Station};
+use crate::data::error::{Error, ErrorKind, Station};
 
 /// A limit of calls per second and per minute.
 ///

@@ -93,13 +93,13 @@ async fn reached(deadline: Option<Instant>) {
 }
 
 /// The time of one call. Its parts share it.
-pub(crate) struct Time<'a> {
+pub(crate) struct CallTime<'a> {
     pub(crate) limit: &'a TimeLimit,
     /// Deadline of one of many calls; `None` before its first slot.
     own: Mutex<Option<Instant>>,
 }
 
-impl<'a> Time<'a> {
+impl<'a> CallTime<'a> {
     pub(crate) fn new(limit: &'a TimeLimit) -> Self {
         let own = Mutex::new(None);
         Self { limit, own }

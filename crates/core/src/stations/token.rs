@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::instrument::WithSubscriber;
 
-use crate::codes;
-use crate::deadline::after;
-use crate::error::{Error, ErrorKind, Station};
-use crate::secret;
+use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::secret;
+use crate::platform::codes;
+use crate::stations::deadline::after;
 
 pub(crate) mod fetch;
 mod fetch_time;
@@ -23,7 +23,7 @@ mod provider;
 
 use fetch_time::FetchTime;
 
-pub use provider::{Abandoned, BoxError, ProvidedToken, Providing, TokenProvider};
+pub use provider::{Abandoned, ProvidedToken, Providing, TokenProvider};
 
 /// Longest time before its end at which a token is renewed. With less than 30 minutes left the platform hands
 /// out a new token, with more it repeats the old one (FACTS: token).

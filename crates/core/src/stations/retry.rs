@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::codes::Replay;
+use crate::platform::codes::RetryRule;
 
 /// Longest wait before the first retry. It doubles with each further one.
 const BASE: Duration = Duration::from_millis(250);
@@ -29,14 +29,14 @@ const FREE_RESENDS: u32 = 3;
 
 /// The retries of one call.
 #[derive(Debug)]
-pub(crate) struct Replays {
+pub(crate) struct Retries {
     most: u32,
     used: u32,
     resent: u32,
     counts_pauses: bool,
 }
 
-impl Replays {
+impl Retries {
     pub(crate) fn new(most: u32, counts_pauses: bool) -> Self {
         Self {
             most,
@@ -52,14 +52,16 @@ impl Replays {
     /// A frequency limit with a wait is the platform's pacing and not a failure: it does not count as a retry
     /// where the deadline limits it. Otherwise two processes that share an app's quota would fail each other's
     /// calls.
-    pub(crate) fn next(&mut self, replay: Replay, told: Option<Duration>) -> Option<Duration> {
+    pub(crate) fn next(&mut self, replay: RetryRule, told: Option<Duration>) -> Option<Duration> {
         match (replay, told) {
-            (Replay::No | Replay::NewToken, _) => None,
-            (Replay::Pause, Some(wait)) if self.most > 0 && wait >= LEAST_PACING && !self.counts_pauses => {
+            (RetryRule::No | RetryRule::NewToken, _) => None,
+            (RetryRule::Pause, Some(wait))
+                if self.most > 0 && wait >= LEAST_PACING && !self.counts_pauses =>
+            {
                 Some(wait)
             }
             // The first goes out on another connection; a server that refuses that too is busy.
-            (Replay::Resend, _) if self.resent < FREE_RESENDS => {
+            (RetryRule::Resend, _) if self.resent < FREE_RESENDS => {
                 self.resent += 1;
                 Some(if self.resent == 1 {
                     Duration::ZERO
@@ -113,42 +115,42 @@ mod tests {
 
     #[test]
     fn replays_are_counted() {
-        let mut replays = Replays::new(2, false);
-        assert!(replays.next(Replay::Backoff, None).is_some());
+        let mut replays = Retries::new(2, false);
+        assert!(replays.next(RetryRule::Backoff, None).is_some());
         assert_eq!(
-            replays.next(Replay::Backoff, Some(Duration::from_secs(3))),
+            replays.next(RetryRule::Backoff, Some(Duration::from_secs(3))),
             Some(Duration::from_secs(3))
         );
-        assert_eq!(replays.next(Replay::Backoff, None), None);
-        assert_eq!(replays.next(Replay::Pause, None), None);
+        assert_eq!(replays.next(RetryRule::Backoff, None), None);
+        assert_eq!(replays.next(RetryRule::Pause, None), None);
     }
 
     #[test]
     fn a_pause_with_a_wait_does_not_count() {
-        let mut replays = Replays::new(1, false);
+        let mut replays = Retries::new(1, false);
         for _ in 0..10 {
             assert_eq!(
-                replays.next(Replay::Pause, Some(Duration::from_secs(1))),
+                replays.next(RetryRule::Pause, Some(Duration::from_secs(1))),
                 Some(Duration::from_secs(1))
             );
         }
-        assert!(replays.next(Replay::Pause, None).is_some());
-        assert_eq!(replays.next(Replay::Pause, None), None);
+        assert!(replays.next(RetryRule::Pause, None).is_some());
+        assert_eq!(replays.next(RetryRule::Pause, None), None);
     }
 
     #[test]
     fn unless_no_deadline_limits_it() {
-        let mut replays = Replays::new(1, true);
+        let mut replays = Retries::new(1, true);
         let told = Some(Duration::from_secs(1));
-        assert_eq!(replays.next(Replay::Pause, told), told);
-        assert_eq!(replays.next(Replay::Pause, told), None);
+        assert_eq!(replays.next(RetryRule::Pause, told), told);
+        assert_eq!(replays.next(RetryRule::Pause, told), None);
     }
 
     #[test]
     fn a_wait_of_zero_is_replaced_by_backoff_and_counts() {
         fastrand::seed(3);
-        for replay in [Replay::Pause, Replay::Backoff] {
-            let mut replays = Replays::new(2, false);
+        for replay in [RetryRule::Pause, RetryRule::Backoff] {
+            let mut replays = Retries::new(2, false);
             assert!(replays.next(replay, Some(Duration::ZERO)).unwrap() > Duration::ZERO);
             assert!(replays.next(replay, Some(Duration::from_millis(1))).is_some());
             assert_eq!(replays.next(replay, Some(Duration::ZERO)), None);
@@ -157,21 +159,24 @@ mod tests {
 
     #[test]
     fn a_request_that_was_not_processed_is_resent_at_once_and_not_for_ever() {
-        let mut replays = Replays::new(1, false);
-        assert_eq!(replays.next(Replay::Resend, None), Some(Duration::ZERO));
+        let mut replays = Retries::new(1, false);
+        assert_eq!(replays.next(RetryRule::Resend, None), Some(Duration::ZERO));
         for _ in 1..FREE_RESENDS {
-            assert!(replays.next(Replay::Resend, None).is_some());
+            assert!(replays.next(RetryRule::Resend, None).is_some());
         }
-        assert!(replays.next(Replay::Resend, None).is_some(), "counted as a retry");
-        assert_eq!(replays.next(Replay::Resend, None), None);
+        assert!(
+            replays.next(RetryRule::Resend, None).is_some(),
+            "counted as a retry"
+        );
+        assert_eq!(replays.next(RetryRule::Resend, None), None);
     }
 
     #[test]
     fn no_replays_means_none() {
-        let mut replays = Replays::new(0, false);
-        assert_eq!(replays.next(Replay::Pause, Some(Duration::from_secs(1))), None);
-        assert_eq!(replays.next(Replay::Backoff, None), None);
-        assert_eq!(replays.next(Replay::No, None), None);
-        assert_eq!(replays.next(Replay::NewToken, None), None);
+        let mut replays = Retries::new(0, false);
+        assert_eq!(replays.next(RetryRule::Pause, Some(Duration::from_secs(1))), None);
+        assert_eq!(replays.next(RetryRule::Backoff, None), None);
+        assert_eq!(replays.next(RetryRule::No, None), None);
+        assert_eq!(replays.next(RetryRule::NewToken, None), None);
     }
 }

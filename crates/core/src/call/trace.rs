@@ -1,0 +1,176 @@
+//! How far one request of a call has come, and what its end means for its users.
+
+use std::time::Duration;
+
+use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::outcome::{Outcome, UserIds};
+use crate::platform::answer::{CallData, Failure, Reading};
+use crate::platform::codes::RetryRule;
+use crate::transport::Sent;
+
+/// How far a request has come. It outlives the deadline that ends the request.
+pub(super) struct Trace {
+    pub(super) station: Station,
+    pub(super) attempts: u32,
+    /// Of the attempt under way.
+    pub(super) sent: Sent,
+    /// Of the attempts before.
+    fate: Fate,
+}
+
+/// What may have become of a request's users, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Unsent,
+    Refused,
+    Unknown,
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self {
+            station: Station::Quota,
+            attempts: 0,
+            sent: Sent::default(),
+            fate: Fate::Unsent,
+        }
+    }
+}
+
+impl Trace {
+    pub(super) fn station_now(&self) -> Station {
+        if self.station == Station::Connect && self.sent.is_raised() {
+            Station::Answer
+        } else {
+            self.station
+        }
+    }
+
+    /// Remembers what an attempt that has ended may have done.
+    pub(super) fn note(&mut self, reading: &Reading<CallData>) {
+        if let Reading::Failure(failure) = reading {
+            self.fate = self.fate.max(self.fate_of(failure));
+        }
+        self.sent = Sent::default();
+    }
+
+    fn fate_of(&self, failure: &Failure) -> Fate {
+        let is_refusal = failure.is_answer
+            && !matches!(
+                failure.error.kind(),
+                ErrorKind::Server | ErrorKind::UnexpectedResponse
+            );
+        if !self.sent.is_raised() {
+            Fate::Unsent
+        } else if is_refusal {
+            Fate::Refused
+        } else {
+            Fate::Unknown
+        }
+    }
+
+    pub(super) fn attempt_timed_out(&self) -> Failure {
+        let station = self.station_now();
+        let error = Error::new(
+            ErrorKind::DeadlineExceeded,
+            format!("the attempt_timeout passed ({})", doing(station)),
+        )
+        .with_station(station)
+        .with_hint("Call again, or give attempts more time: setting the same state twice does no harm");
+        Failure {
+            error,
+            retry: RetryRule::Backoff,
+            wait: None,
+            limit: None,
+            is_answer: false,
+        }
+    }
+
+    /// Completes the error that ends the request: its attempts, and what became of each user.
+    pub(super) fn account_for(&self, error: Error, user_ids: Vec<String>) -> Error {
+        // A token fetch that failed has attempts of its own.
+        let attempts = if self.attempts > 0 {
+            self.attempts
+        } else {
+            error.attempts()
+        };
+        // Raised still: the deadline ended the attempt.
+        let fate = if self.sent.is_raised() {
+            Fate::Unknown
+        } else {
+            self.fate
+        };
+        let users = match fate {
+            Fate::Unsent => UserIds::not_attempted(user_ids),
+            Fate::Refused => UserIds {
+                failed: user_ids,
+                ..UserIds::default()
+            },
+            Fate::Unknown => UserIds {
+                unknown: user_ids,
+                ..UserIds::default()
+            },
+        };
+        error.with_attempts(attempts).with_users(users)
+    }
+
+    pub(super) fn log_new_token(&self, error: &Error) {
+        tracing::info!(
+            code = error.platform_code(),
+            status = error.http_status(),
+            log_id = error.log_id(),
+            attempt = self.attempts,
+            "the token was refused: taking another"
+        );
+    }
+
+    pub(super) fn log_retry(&self, error: &Error, wait: Duration) {
+        tracing::info!(
+            kind = %error.kind(),
+            code = error.platform_code(),
+            status = error.http_status(),
+            log_id = error.log_id(),
+            attempt = self.attempts,
+            wait_s = wait.as_secs_f64(),
+            "replaying"
+        );
+    }
+}
+
+pub(super) fn log(result: &Result<Outcome, Error>) {
+    match result {
+        Ok(outcome) => tracing::debug!(
+            requests = outcome.requests,
+            failed_users = outcome.failed_user_reasons.len(),
+            log_id = outcome.log_id(),
+            "done"
+        ),
+        Err(error) => tracing::warn!(
+            kind = %error.kind(),
+            code = error.platform_code(),
+            status = error.http_status(),
+            attempts = error.attempts(),
+            log_id = error.log_id(),
+            "failed"
+        ),
+    }
+}
+
+pub(super) fn deadline_passed(station: Station) -> Error {
+    Error::new(
+        ErrorKind::DeadlineExceeded,
+        format!("the deadline passed ({})", doing(station)),
+    )
+    .with_station(station)
+    .with_hint("Give the call a longer timeout, or call again")
+}
+
+fn doing(station: Station) -> &'static str {
+    match station {
+        Station::Order => "waiting for an earlier call of the opposite state on this chat",
+        Station::Quota => "waiting for a slot of the quota",
+        Station::Token => "fetching the token",
+        Station::Connect => "connecting",
+        Station::Send | Station::Answer => "waiting for the answer",
+    }
+}

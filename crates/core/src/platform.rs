@@ -1,0 +1,7 @@
+//! What the platform's documentation says: URLs, request bodies, answers and codes.
+
+pub(crate) mod answer;
+pub(crate) mod base_url;
+pub(crate) mod codes;
+pub(crate) mod no_answer;
+pub(crate) mod request;

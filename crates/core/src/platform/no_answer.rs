@@ -1,0 +1,111 @@
+//! A request without a response: what kind of error that is, and what to do about it.
+
+use std::error::Error as StdError;
+
+use super::answer::{Failure, by_status};
+use super::codes::RetryRule;
+use crate::data::error::{ConnectionReason, Error, ErrorKind, Station};
+use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes};
+
+/// A transport's failure, in the form of an answer's.
+pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
+    let (error, retry) = match error {
+        TransportError::Connect(fault) => {
+            let error = connection_failed("no connection", fault).with_station(Station::Connect);
+            let retry = if error.retryable() {
+                RetryRule::Backoff
+            } else {
+                RetryRule::No
+            };
+            (error, retry)
+        }
+        TransportError::Broken(fault) => {
+            let station = if was_sent { Station::Answer } else { Station::Send };
+            let error = connection_failed("the connection broke", fault).with_station(station);
+            let retry = if error.retryable() {
+                RetryRule::Backoff
+            } else {
+                RetryRule::No
+            };
+            (error, retry)
+        }
+        TransportError::Unprocessed(fault) => {
+            let error = connection_failed("the server did not process the request", fault);
+            (error.with_station(Station::Send), RetryRule::Resend)
+        }
+        TransportError::TooLarge(status) => {
+            let why = format!("the answer is larger than {MOST_BYTES} bytes");
+            let (kind, retry, hint) = by_status(status);
+            let error = Error::new(kind, why)
+                .with_platform(None, None, status.as_u16())
+                .with_station(Station::Answer)
+                .with_hint(hint);
+            (error, retry)
+        }
+    };
+    Failure {
+        error,
+        retry,
+        wait: None,
+        limit: None,
+        is_answer: false,
+    }
+}
+
+fn connection_failed(what: &str, fault: Fault) -> Error {
+    let Fault { reason, peer, source } = fault;
+    let cause = innermost(&*source);
+    let message = match &peer {
+        Some(Peer::Host(host)) => format!("{what} ({host}): {cause}"),
+        Some(Peer::Proxy(proxy)) => format!("{what} (proxy {proxy}): {cause}"),
+        None => format!("{what}: {cause}"),
+    };
+    Error::new(ErrorKind::ConnectionFailed, message)
+        .with_reason(reason)
+        .with_hint(connection_hint(reason, peer.as_ref()))
+        .with_source(source)
+}
+
+fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> &'static str {
+    use ConnectionReason as Reason;
+
+    match (reason, peer) {
+        (
+            Some(Reason::Dns | Reason::Refused | Reason::Unreachable | Reason::Timeout),
+            Some(Peer::Proxy(_)),
+        ) => {
+            "Check host and port of the proxy: the option proxy, or the environment variable HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
+        }
+        (Some(Reason::Dns), _) => "Check the host in base_url and this machine's DNS",
+        (Some(Reason::Refused), _) => {
+            "Check host and port in base_url, and whether a firewall refuses the connection"
+        }
+        (Some(Reason::Unreachable), _) => "Check this machine's network and the host in base_url",
+        (Some(Reason::Timeout), _) => {
+            "Check base_url, and whether a firewall drops the connection or a proxy is needed to reach the platform"
+        }
+        (Some(Reason::TlsUntrusted), _) => {
+            "If a proxy or gateway inspects TLS, give its CA certificate with ca_certs, or with the environment variable SSL_CERT_FILE or (Node.js) NODE_EXTRA_CA_CERTS"
+        }
+        (Some(Reason::TlsExpired), _) => {
+            "Check this machine's clock; if it is right, the certificate has to be renewed"
+        }
+        (Some(Reason::TlsName), _) => "Check the host in base_url: the certificate is for another name",
+        (Some(Reason::Tls), _) => "Check that base_url and the proxy speak TLS on this port",
+        (Some(Reason::Proxy), _) => {
+            "Check the proxy's port and kind, and whether it permits connections to the platform"
+        }
+        (Some(Reason::ProxyAuth), _) => {
+            "Check user name and password of the proxy, percent-encoded in its URL"
+        }
+        (Some(Reason::Closed), _) => "Call again: setting the same state twice does no harm",
+        (None, _) => {
+            "Call again later; if it persists, check the process's limits of file descriptors and threads"
+        }
+    }
+}
+
+/// The cause that says something: the outer ones only repeat that a request failed.
+fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    causes(error).last().unwrap_or(error)
+}
