@@ -46,7 +46,7 @@ export interface ClientOptions {
   /** Allows `http` to other machines: the token travels readable to everyone. */
   allowHttp?: boolean | undefined
   /** `http://user:password@host:port`; else `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say. */
-  proxy?: string | undefined
+  proxy?: string | false | undefined
   /** A PEM file's path: authorities to trust besides the usual ones. */
   caCerts?: string | undefined
   /** Appended to ours. */
@@ -312,8 +312,8 @@ const optionNames = [
 
 function checkOptions(options: unknown) {
   const given = check.fields('options', options, optionNames)
-  const { tokenProvider, rateLimit, quota, onEvent } = given
-  const checked: Options = { unlimited: rateLimit === false }
+  const { proxy, tokenProvider, rateLimit, quota, onEvent } = given
+  const checked: Options = { noProxy: proxy === false, unlimited: rateLimit === false }
   for (const name of texts) {
     if (given[name] !== undefined) {
       checked[name] = check.string(name, given[name], 'a string')
@@ -327,6 +327,9 @@ function checkOptions(options: unknown) {
         name.endsWith('Ms') ? 'a number of milliseconds' : 'a number',
       )
     }
+  }
+  if (proxy !== undefined && proxy !== false) {
+    checked.proxy = check.string('proxy', proxy, "a proxy's URL, or false for none")
   }
   if (given.allowHttp !== undefined) {
     checked.allowHttp = check.boolean('allowHttp', given.allowHttp)
@@ -368,7 +371,6 @@ const texts = [
   'appTicket',
   'tenantAccessToken',
   'baseUrl',
-  'proxy',
   'caCerts',
   'userAgent',
 ] as const

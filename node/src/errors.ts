@@ -20,6 +20,20 @@ export type ErrorCode =
 /** Where on a call's way. */
 export type Station = 'order' | 'quota' | 'token' | 'connect' | 'send' | 'answer'
 
+/** Why there is no connection, or why it broke. */
+export type ConnectionReason =
+  | 'dns'
+  | 'refused'
+  | 'unreachable'
+  | 'timeout'
+  | 'tls_untrusted'
+  | 'tls_expired'
+  | 'tls_name'
+  | 'tls'
+  | 'proxy'
+  | 'proxy_auth'
+  | 'closed'
+
 export interface ErrorFacts extends Users {
   /** What is wrong, such as `userIds[3]`. */
   field?: string
@@ -37,6 +51,11 @@ export interface ErrorFacts extends Users {
   /** How often it was sent. */
   attempts: number
   station?: Station
+  /**
+   * Only of a {@link ConnectionFailedError}, and absent if nothing is wrong with the connection itself, as when
+   * the process has no file descriptor left.
+   */
+  reason?: ConnectionReason
   /** What to do. */
   hint?: string
   permissionViolations: readonly PermissionViolation[]
@@ -124,7 +143,7 @@ export class ServerError extends FeedCardError {
 export class UnexpectedResponseError extends FeedCardError {
   declare readonly code: 'UNEXPECTED_RESPONSE'
 }
-/** DNS, TCP, TLS or proxy failed, or the connection broke. */
+/** DNS, TCP, TLS or proxy failed, or the connection broke; `reason` says which. */
 export class ConnectionFailedError extends FeedCardError {
   declare readonly code: 'CONNECTION'
 }

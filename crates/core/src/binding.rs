@@ -2,8 +2,10 @@
 //! languages. Not part of the public interface.
 
 use std::fmt::Display;
+use std::io;
 use std::time::Duration;
 
+use crate::answer;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Station};
 use crate::input::{self, Request};
@@ -11,7 +13,7 @@ use crate::many;
 use crate::outcome::UserIds;
 use crate::quota::{QuotaHandle, RateLimit};
 
-pub use crate::token::Abandoned;
+pub use crate::token::{Abandoned, NoThread};
 
 pub mod reports;
 
@@ -23,6 +25,14 @@ pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: im
 /// The error of a call that did not come as far as the core's own checks, with the user ids handed in.
 pub fn refused(error: Error, user_ids: Vec<String>) -> Error {
     error.with_users(UserIds::not_attempted(input::without_repeats(user_ids)))
+}
+
+/// Error of a call for which the system refused a thread or a file descriptor before anything was sent.
+pub fn out_of_resources(error: io::Error, user_ids: Vec<String>) -> Error {
+    refused(
+        answer::out_of_resources(error).with_station(Station::Connect),
+        user_ids,
+    )
 }
 
 /// The error of one of many requests that was read as `total_timeout` passed, too late for the core to take it.

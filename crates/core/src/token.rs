@@ -19,7 +19,7 @@ use crate::secret;
 pub(crate) mod fetch;
 mod provider;
 
-pub use provider::{Abandoned, BoxError, ProvidedToken, Providing, TokenProvider};
+pub use provider::{Abandoned, BoxError, NoThread, ProvidedToken, Providing, TokenProvider};
 
 /// With less than 30 minutes left the platform hands out a new token, with more the old one again
 /// (FACTS: token): a renewal is worth asking for only inside that.

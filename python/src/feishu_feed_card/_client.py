@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterable, Callable, Iterable
     from types import TracebackType
-    from typing import Any, NoReturn, TypeVar
+    from typing import Any, Literal, NoReturn, TypeVar
 
     from typing_extensions import Self, Unpack
 
@@ -105,7 +105,7 @@ class _BaseClient:
         app_ticket: str | None = None,
         base_url: str | None = None,
         allow_http: bool = False,
-        proxy: str | None = None,
+        proxy: str | Literal[False] | None = None,
         ca_certs: str | os.PathLike[str] | None = None,
         user_agent: str | None = None,
         timeout: float | None = None,

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use zeroize::Zeroizing;
 
-use super::{Abandoned, BoxError, Token, TokenProvider, provider};
+use super::{Abandoned, BoxError, NoThread, Token, TokenProvider, provider};
 use crate::answer::{self, Data, Failure, Reading};
 use crate::base_url::BaseUrl;
 use crate::codes::{APP_TICKET_INVALID, Replay};
@@ -146,6 +146,10 @@ impl Source {
 }
 
 fn provider_failed(error: BoxError) -> Error {
+    let error = match error.downcast::<NoThread>() {
+        Ok(no_thread) => return answer::out_of_resources(no_thread),
+        Err(error) => error,
+    };
     Error::new(
         ErrorKind::Authentication,
         format!("the token provider failed: {error}"),
