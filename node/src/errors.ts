@@ -51,12 +51,8 @@ export interface ErrorFacts extends Users {
   /** How often it was sent. */
   attempts: number
   station?: Station
-  /**
-   * Only of a {@link ConnectionFailedError}, and absent if nothing is wrong with the connection itself, as when
-   * the process has no file descriptor left.
-   */
+  /** Of a {@link ConnectionFailedError}; absent if the process has no thread or descriptor left. */
   reason?: ConnectionReason
-  /** What to do. */
   hint?: string
   permissionViolations: readonly PermissionViolation[]
   fieldViolations: readonly FieldViolation[]
