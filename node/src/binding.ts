@@ -31,6 +31,7 @@ export interface ErrorData {
   retryAfterMs?: number
   attempts: number
   station?: string
+  reason?: string
   hint?: string
   permissionViolations: Array<PermissionViolation>
   fieldViolations: Array<FieldViolation>
@@ -152,6 +153,8 @@ export interface Options {
   baseUrl?: string
   allowHttp?: boolean
   proxy?: string
+  /** `proxy: false`. */
+  noProxy: boolean
   caCerts?: string
   userAgent?: string
   timeoutMs?: number
@@ -225,7 +228,7 @@ export interface Users {
 }
 
 /**
- * Makes a client, or says which option is wrong. With `asks` its tokens come from the facade, which is
+ * Makes a client, or says which option is wrong, or what the system refuses. With `asks` its tokens come from the facade, which is
  * asked under this id; with `tells` the facade is told its events.
  *
  * @internal

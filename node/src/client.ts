@@ -34,40 +34,37 @@ export interface ClientOptions {
   tenantKey?: string | undefined
   /** The one pushed last; later ones go to `setAppTicket`. */
   appTicket?: string | undefined
-  /** Used as it is, never renewed: at its end, two hours at most, calls fail. */
+  /** Never renewed: at its end, two hours at most, calls fail. */
   tenantAccessToken?: string | undefined
-  /**
-   * Asked once however many calls wait, again when the token nears its end (after a minute, where it does
-   * not say when), and when the platform refuses it.
-   */
+  /** Asked once for all calls that wait, near the token's end (a minute if unknown), and when it is refused. */
   tokenProvider?: TokenProvider | undefined
-  /** `https://open.feishu.cn` unless said. */
+  /** Default: `https://open.feishu.cn`. */
   baseUrl?: string | undefined
   /** Allows `http` to other machines: the token travels readable to everyone. */
   allowHttp?: boolean | undefined
-  /** `http://user:password@host:port`; else `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say. */
-  proxy?: string | undefined
-  /** A PEM file's path: authorities to trust besides the usual ones. */
+  /** `http://user:password@host:port`, also https or SOCKS; `false` for none. Default: the environment's. */
+  proxy?: string | false | undefined
+  /** A PEM file to trust besides the usual authorities and `NODE_EXTRA_CA_CERTS`. */
   caCerts?: string | undefined
   /** Appended to ours. */
   userAgent?: string | undefined
-  /** For one call with all its replays and waiting; 30,000 unless said. */
+  /** For one call with all its retries and waiting. Default: 30,000. */
   timeoutMs?: number | undefined
-  /** 5,000 unless said. */
+  /** Default: 5,000. */
   connectTimeoutMs?: number | undefined
-  /** For one attempt; all that remains of the call's timeout unless said. */
+  /** For one attempt. Default: all that remains of the call's timeout. */
   attemptTimeoutMs?: number | undefined
-  /** Replays of one request; 3 unless said. */
+  /** Retries of one request. Default: 3. */
   maxRetries?: number | undefined
-  /** Calls at most; 50 a second and 1,000 a minute unless said, `false` for no pacing. */
+  /** Default: 50 calls a second, 1,000 a minute. `false` for no pacing. */
   rateLimit?: { perSecond: number; perMinute: number } | false | undefined
   /** Another client's, to share it: the platform counts by app and tenant. */
   quota?: Quota | undefined
-  /** How long after its connection closed a request may still arrive; 5,000 unless said. */
+  /** How long a request may arrive after its connection closed (see the README). Default: 5,000. */
   lateArrivalMs?: number | undefined
-  /** Calls with more users are split; 50 unless said. */
+  /** Calls with more users are split. Default: 50. */
   maxUsersPerRequest?: number | undefined
-  /** Told what happens on a call's way. What it throws is an uncaught exception. */
+  /** Gets all that happens. What it throws is an uncaught exception. */
   onEvent?: ((event: ClientEvent) => void) | undefined
 }
 
@@ -81,8 +78,7 @@ let makeCall: (
 /**
  * Pins group chats to the top of people's message lists, and unpins them again.
  *
- * Renews the app's token, stays within the platform's quota, replays what is safe to replay, keeps opposite
- * calls on one chat in order, and bounds every wait by a deadline.
+ * Renews tokens, keeps the quota and the order of opposite calls, retries, and bounds every wait.
  *
  * @example
  * ```ts
@@ -102,7 +98,7 @@ export class Client {
   #closing: Promise<void> | undefined
   #idle = () => {}
 
-  /** @throws {@link InvalidInputError} with the `field` that is wrong. */
+  /** @throws {@link InvalidInputError} with the wrong `field`. */
   constructor(options: ClientOptions) {
     try {
       const { options: checked, tokenProvider, onEvent } = checkOptions(options)
@@ -136,15 +132,11 @@ export class Client {
   /**
    * Pins or unpins a group chat at the top of these users' message lists.
    *
-   * The bot must be in the chat, and so must the users: those who are not come back as `failedUserReasons`.
-   * The call sets a state: making it twice does no harm.
+   * The bot must be in the chat. Users who are not come back as `failedUserReasons`. Calling twice does no harm.
    *
    * @example
    * ```ts
-   * const outcome = await client.setTimeSensitive({
-   *   feedCardId, userIds, timeSensitive: false, timeoutMs: 5000,
-   *   signal: AbortSignal.any([shutdown, request.signal]),
-   * })
+   * await client.setTimeSensitive({ feedCardId, userIds, timeSensitive: false, signal, timeoutMs: 5000 })
    * ```
    */
   setTimeSensitive(call: SetTimeSensitive): Promise<Outcome> {
@@ -200,10 +192,7 @@ export class Client {
     return this.#native.quota ?? undefined
   }
 
-  /**
-   * Waits for the calls in flight and stops loops over many, which throw; calls made later fail. A client
-   * that is not closed does not keep the process alive.
-   */
+  /** Waits for the calls in flight and stops loops over many, which throw; calls made later fail. */
   close(): Promise<void> {
     this.#native.close()
     this.#closing ??= this.#end()
@@ -312,8 +301,8 @@ const optionNames = [
 
 function checkOptions(options: unknown) {
   const given = check.fields('options', options, optionNames)
-  const { tokenProvider, rateLimit, quota, onEvent } = given
-  const checked: Options = { unlimited: rateLimit === false }
+  const { proxy, tokenProvider, rateLimit, quota, onEvent } = given
+  const checked: Options = { noProxy: proxy === false, unlimited: rateLimit === false }
   for (const name of texts) {
     if (given[name] !== undefined) {
       checked[name] = check.string(name, given[name], 'a string')
@@ -327,6 +316,9 @@ function checkOptions(options: unknown) {
         name.endsWith('Ms') ? 'a number of milliseconds' : 'a number',
       )
     }
+  }
+  if (proxy !== undefined && proxy !== false) {
+    checked.proxy = check.string('proxy', proxy, "a proxy's URL, or false for none")
   }
   if (given.allowHttp !== undefined) {
     checked.allowHttp = check.boolean('allowHttp', given.allowHttp)
@@ -368,7 +360,6 @@ const texts = [
   'appTicket',
   'tenantAccessToken',
   'baseUrl',
-  'proxy',
   'caCerts',
   'userAgent',
 ] as const

@@ -20,6 +20,20 @@ export type ErrorCode =
 /** Where on a call's way. */
 export type Station = 'order' | 'quota' | 'token' | 'connect' | 'send' | 'answer'
 
+/** Why there is no connection, or why it broke. */
+export type ConnectionReason =
+  | 'dns'
+  | 'refused'
+  | 'unreachable'
+  | 'timeout'
+  | 'tls_untrusted'
+  | 'tls_expired'
+  | 'tls_name'
+  | 'tls'
+  | 'proxy'
+  | 'proxy_auth'
+  | 'closed'
+
 export interface ErrorFacts extends Users {
   /** What is wrong, such as `userIds[3]`. */
   field?: string
@@ -37,7 +51,8 @@ export interface ErrorFacts extends Users {
   /** How often it was sent. */
   attempts: number
   station?: Station
-  /** What to do. */
+  /** Of a {@link ConnectionFailedError}; absent if the process has no thread or descriptor left. */
+  reason?: ConnectionReason
   hint?: string
   permissionViolations: readonly PermissionViolation[]
   fieldViolations: readonly FieldViolation[]
@@ -124,7 +139,7 @@ export class ServerError extends FeedCardError {
 export class UnexpectedResponseError extends FeedCardError {
   declare readonly code: 'UNEXPECTED_RESPONSE'
 }
-/** DNS, TCP, TLS or proxy failed, or the connection broke. */
+/** DNS, TCP, TLS or proxy failed, or the connection broke; `reason` says which. */
 export class ConnectionFailedError extends FeedCardError {
   declare readonly code: 'CONNECTION'
 }

@@ -5,6 +5,7 @@ export type { ClientEvent, ProvidedToken, TokenProvider } from './environment.js
 export {
   AuthenticationError,
   ConnectionFailedError,
+  type ConnectionReason,
   DeadlineExceededError,
   type ErrorCode,
   type ErrorFacts,

@@ -85,10 +85,20 @@ test('the outcome of what went well comes with the error of a split call', async
 test('names are the ones of JavaScript, values and the words of the platform stay', async (t) => {
   const client = clientOf({ baseUrl: deadUrl() }, { maxRetries: 0 })
   await assert.rejects(client.setTimeSensitive(pin), ({ hint, message }) => {
-    assert.match(hint, /baseUrl.*caCerts/)
+    assert.match(hint, /port in baseUrl/)
     assert.ok(message.endsWith(hint))
     return true
   })
+  const { httpsBaseUrl } = sandboxFor(t, { https: true })
+  await assert.rejects(
+    clientOf({ baseUrl: httpsBaseUrl }).setTimeSensitive(pin),
+    ({ hint, message, reason }) => {
+      assert.equal(reason, 'tls_untrusted')
+      assert.match(hint, /with caCerts/)
+      assert.ok(message.endsWith(hint))
+      return true
+    },
+  )
   await assert.rejects(client.setTimeSensitive({ ...pin, userIds: ['user_ids'] }), ({ field, message }) => {
     assert.equal(field, 'userIds[0]')
     assert.match(message, /^userIds\[0\]: "user_ids"; expected .* userIdType is `open_id`$/)

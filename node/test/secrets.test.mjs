@@ -108,6 +108,31 @@ test('errors of its options', () => {
   }
 })
 
+test('a proxy of the environment that cannot be used', (t) => {
+  t.after(() => delete process.env.ALL_PROXY)
+  for (const proxy of [
+    `http://user:${hush}`,
+    `socks4://user:${hush}@proxy.invalid`,
+    `"http://user:${hush}@proxy.invalid"`,
+    `http://user:${hush}/@proxy.invalid`,
+    `http://user:${hush}#@proxy.invalid`,
+    `http://user:${hush}@${hush}@proxy.invalid`,
+    `socks5h://user:${hush}${'x'.repeat(256)}@proxy.invalid`,
+    `user:${hush}@proxy.invalid`,
+  ]) {
+    process.env.ALL_PROXY = proxy
+    assert.throws(
+      () => new Client({ appId: 'a', appSecret: 'b' }),
+      (error) => {
+        assert.equal(error.code, 'INVALID_INPUT')
+        assert.match(error.message, /ALL_PROXY/)
+        assert.ok(!printed(error).includes(hush), printed(error))
+        return true
+      },
+    )
+  }
+})
+
 const appSecret = 'hush-SECRET-0123456789'
 const token = 't-hush-TOKEN-0123456789'
 const appToken = 'a-hush-APPTOKEN-0123456789'

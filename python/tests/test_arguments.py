@@ -91,6 +91,7 @@ OPTIONS: list[tuple[str, Any, str, str]] = [
     ("base_url", "http://example.com", "base_url", "allow_http"),
     ("allow_http", "yes", "allow_http", "True or False"),
     ("proxy", 8080, "proxy", "of type int"),
+    ("proxy", True, "proxy", "False for none"),
     ("proxy", "user:password@host", "proxy", "not a proxy's URL"),
     ("ca_certs", 1, "ca_certs", "the path of a file"),
     ("ca_certs", "/nowhere/ca.pem", "ca_certs", "/nowhere/ca.pem"),

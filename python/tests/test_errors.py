@@ -38,6 +38,7 @@ WHOLE = PermissionDeniedError(
     retry_after=1.5,
     attempts=2,
     station="answer",
+    reason="closed",
     hint="Add the scope",
     permission_violations=[PermissionViolation("scope", "im:x")],
     field_violations=[FieldViolation("user_ids", "1", "too long")],
@@ -179,4 +180,6 @@ def test_a_connection_that_is_refused(feishu_sandbox: Sandbox):
         client.set_bot_time_sensitive(["ou_1"], True)
     assert isinstance(caught.value, ConnectionFailedError)
     assert caught.value.retryable
+    assert caught.value.reason == "refused"
+    assert "reason='refused'" in repr(caught.value)
     assert caught.value.not_attempted == ("ou_1",)

@@ -299,6 +299,35 @@ def test_what_the_sandbox_shows():
         assert "Bearer t-" not in shown
 
 
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        f"http://me:{PASSWORD}",
+        f"socks4://me:{PASSWORD}@proxy.invalid",
+        f'"http://me:{PASSWORD}@proxy.invalid"',
+        f" http://me:{PASSWORD}@proxy.invalid",
+        f"http://me:{PASSWORD}/@proxy.invalid",
+        f"http://me:{PASSWORD}#@proxy.invalid",
+        f"http://me:{PASSWORD} @proxy.invalid",
+        f"http://me:{PASSWORD}@{PASSWORD}@proxy.invalid",
+        f"socks5h://me:{PASSWORD}{'x' * 256}@proxy.invalid",
+        f"me:{PASSWORD}@proxy.invalid",
+    ],
+)
+def test_a_proxy_of_the_environment_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, variable: str, proxy: str
+):
+    monkeypatch.setenv(variable, proxy)
+    for cls in (Client, AsyncClient):
+        with pytest.raises(FeedCardError, match=variable) as caught:
+            cls("cli_1", "secret")
+        assert (caught.value.kind, caught.value.field) == ("INVALID_INPUT", "proxy")
+        assert variable in (caught.value.hint or "")
+        look_at_result(caught.value)
+        assert cls("cli_1", "secret", proxy=False).quota is not None
+
+
 @pytest.mark.parametrize(
     "call",
     [

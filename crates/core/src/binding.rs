@@ -2,6 +2,7 @@
 //! languages. Not part of the public interface.
 
 use std::fmt::Display;
+use std::io;
 use std::time::Duration;
 
 use crate::client::Client;
@@ -9,9 +10,10 @@ use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{self, Request};
 use crate::data::outcome::UserIds;
 use crate::many;
+use crate::platform::no_answer;
 use crate::stations::quota::{QuotaHandle, RateLimit};
 
-pub use crate::stations::token::Abandoned;
+pub use crate::stations::token::{Abandoned, NoThread};
 
 pub mod reports;
 
@@ -23,6 +25,14 @@ pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: im
 /// The error of a call that did not come as far as the core's own checks, with the user ids handed in.
 pub fn refused(error: Error, user_ids: Vec<String>) -> Error {
     error.with_users(UserIds::not_attempted(input::without_repeats(user_ids)))
+}
+
+/// Error of a call for which the system refused a thread or a file descriptor before anything was sent.
+pub fn out_of_resources(error: io::Error, user_ids: Vec<String>) -> Error {
+    refused(
+        no_answer::out_of_resources(error).with_station(Station::Connect),
+        user_ids,
+    )
 }
 
 /// The error of one of many requests that was read as `total_timeout` passed, too late for the core to take it.

@@ -24,7 +24,11 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
         if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.strip_prefix("src").unwrap().to_string_lossy().replace('\\', "/");
+            let name = path
+                .strip_prefix("src")
+                .unwrap()
+                .to_string_lossy()
+                .replace('\\', "/");
             found.push((name, fs::read_to_string(&path).unwrap()));
         }
     }
@@ -33,7 +37,9 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
 /// The modules that a file names behind `crate::`, without those that only its tests name.
 fn used(source: &str) -> impl Iterator<Item = &str> {
     let product = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    let lines = product.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let lines = product
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     lines.flat_map(|line| {
         line.split("crate::").skip(1).map(|rest| {
             let end = rest.find(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));

@@ -11,6 +11,7 @@ use napi::Env;
 use napi::bindgen_prelude::{Either, ObjectFinalize, Result};
 use napi_derive::napi;
 use tracing::Dispatch;
+use tracing::dispatcher::with_default;
 use tracing::instrument::WithSubscriber;
 
 use crate::data::ErrorData;
@@ -45,7 +46,7 @@ pub struct Quota {
     pub(crate) handle: QuotaHandle,
 }
 
-/// Makes a client, or says which option is wrong. With `asks` its tokens come from the facade, which is
+/// Makes a client, or says which option is wrong, or what the system refuses. With `asks` its tokens come from the facade, which is
 /// asked under this id; with `tells` the facade is told its events.
 #[napi(catch_unwind)]
 pub(crate) fn create_client(
@@ -55,19 +56,27 @@ pub(crate) fn create_client(
     asks: Option<i64>,
     tells: Option<i64>,
 ) -> Result<Either<NativeClient, ErrorData>> {
-    let _within = runtime()?.enter();
+    let _within = match runtime() {
+        Ok(runtime) => runtime.enter(),
+        Err(error) => return Ok(Either::B((&binding::out_of_resources(error, Vec::new())).into())),
+    };
     let queue = environment.queue.clone();
-    let built = options.builder().and_then(|mut builder| {
+    let events = tells.map(|client| events(queue.clone(), client));
+    let make = || {
+        let mut builder = options.builder()?;
         if let Some(client) = asks {
             let queue = queue.clone();
             builder = builder.token_provider(Asked { queue, client });
         }
         builder.build()
-    });
+    };
+    let built = match &events {
+        Some(events) => with_default(events, make),
+        None => make(),
+    };
     Ok(match built {
         Ok(client) => {
             env.adjust_external_memory(CLIENT_SIZE)?;
-            let events = tells.map(|client| events(queue.clone(), client));
             Either::A(NativeClient {
                 client: RefCell::new(Some(client)),
                 queue,

@@ -2,7 +2,9 @@
 
 use std::error::Error as _;
 
-use feishu_feed_card::{Error, FailedUserReason, FieldViolation, Outcome, PermissionViolation, UserIds};
+use feishu_feed_card::{
+    ConnectionReason, Error, FailedUserReason, FieldViolation, Outcome, PermissionViolation, Station, UserIds,
+};
 use napi_derive::napi;
 use serde::Serialize;
 
@@ -100,6 +102,8 @@ pub struct ErrorData {
     pub attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub station: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     pub permission_violations: Vec<MissingPermission>,
@@ -221,7 +225,8 @@ impl From<&Error> for ErrorData {
             retryable: error.retryable(),
             retry_after_ms: error.retry_after().map(|wait| wait.as_secs_f64() * 1000.0),
             attempts: error.attempts(),
-            station: error.station().map(feishu_feed_card::Station::as_str),
+            station: error.station().map(Station::as_str),
+            reason: error.reason().map(ConnectionReason::as_str),
             hint: owned(error.hint()),
             permission_violations: error.permission_violations().iter().map(Into::into).collect(),
             field_violations: error.field_violations().iter().map(Into::into).collect(),

@@ -23,6 +23,7 @@ use tokio::task::{AbortHandle, yield_now};
 
 use crate::data::Answer;
 use crate::many::ManyData;
+use crate::options;
 use crate::runtime::runtime;
 
 /// A core's call under way.
@@ -239,6 +240,7 @@ impl Environment {
     /// `deliver` is called with messages, a JSON array, and must not throw.
     #[napi(constructor, catch_unwind)]
     pub fn new(deliver: Function<'_, FnArgs<(String,)>, Unknown<'static>>) -> Result<Self> {
+        options::read_environment();
         let queue = Arc::new(Queue::default());
         let drained = queue.clone();
         let wake = deliver

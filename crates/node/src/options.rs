@@ -1,5 +1,8 @@
 //! A client's options as TypeScript hands them over, turned into the core's builder.
 
+use std::env;
+use std::ffi::OsString;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use feishu_feed_card::binding::invalid_input;
@@ -8,6 +11,19 @@ use napi::bindgen_prelude::ClassInstance;
 use napi_derive::napi;
 
 use crate::client::Quota;
+
+/// Node's variable for certificates to trust besides its own.
+const EXTRA_CA_CERTS: &str = "NODE_EXTRA_CA_CERTS";
+
+/// The variable's value when the package was loaded. Node itself reads it when the process starts, and documents that a
+/// later change has no effect.
+static EXTRA_CA_CERTS_FILE: LazyLock<Option<OsString>> =
+    LazyLock::new(|| env::var_os(EXTRA_CA_CERTS).filter(|path| !path.is_empty()));
+
+/// Keeps what the environment says now.
+pub(crate) fn read_environment() {
+    LazyLock::force(&EXTRA_CA_CERTS_FILE);
+}
 
 /// Types are checked by the facade, values here and in the core.
 #[napi(object, object_to_js = false)]
@@ -20,6 +36,8 @@ pub(crate) struct Options<'a> {
     pub base_url: Option<String>,
     pub allow_http: Option<bool>,
     pub proxy: Option<String>,
+    /// `proxy: false`.
+    pub no_proxy: bool,
     pub ca_certs: Option<String>,
     pub user_agent: Option<String>,
     pub timeout_ms: Option<f64>,
@@ -44,6 +62,9 @@ pub(crate) struct Rate {
 impl Options<'_> {
     pub(crate) fn builder(self) -> Result<ClientBuilder, Error> {
         let mut builder = Client::builder();
+        if let Some(path) = &*EXTRA_CA_CERTS_FILE {
+            builder = builder.extra_ca_certs(EXTRA_CA_CERTS, path.clone());
+        }
         macro_rules! set {
             ($($option:ident),+ $(,)?) => {
                 $(if let Some(value) = self.$option { builder = builder.$option(value); })+
@@ -82,6 +103,9 @@ impl Options<'_> {
         if let Some(number) = self.max_users_per_request {
             let most = whole("max_users_per_request", number)?;
             builder = builder.max_users_per_request(usize::try_from(most).unwrap_or(usize::MAX));
+        }
+        if self.no_proxy {
+            builder = builder.no_proxy();
         }
         if self.unlimited {
             builder = builder.rate_limit(None);

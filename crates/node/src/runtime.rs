@@ -1,28 +1,31 @@
 //! The one tokio runtime of the process, whatever the number of clients and of worker threads of Node.
 
-use std::sync::OnceLock;
+use std::future::pending;
+use std::io;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
 
-use napi::bindgen_prelude::{Error, Result};
 use tokio::runtime::{Builder, Runtime};
-
-/// What a name lookup may occupy; they are the only work that blocks.
-const MOST_LOOKUPS: usize = 4;
 
 /// Never dropped: at the end of the process its thread ends with it.
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
-/// One thread moves more requests than the JavaScript thread can make; napi's own runtime would start one
-/// for each core.
-pub(crate) fn runtime() -> Result<&'static Runtime> {
+/// One thread moves more requests than the JavaScript thread can make. It is started here and not by tokio, whose
+/// runtimes with threads panic when the system refuses one.
+pub(crate) fn runtime() -> io::Result<&'static Runtime> {
+    static BEING_MADE: Mutex<()> = Mutex::new(());
+
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime);
     }
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(MOST_LOOKUPS)
-        .thread_name("feishu-feed-card")
-        .enable_all()
-        .build()
-        .map_err(|error| Error::from_reason(format!("no thread for the network: {error}")))?;
-    Ok(RUNTIME.get_or_init(|| runtime))
+    let _being_made = BEING_MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if RUNTIME.get().is_none() {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let name = "feishu-feed-card".to_owned();
+        thread::Builder::new()
+            .name(name)
+            .spawn(|| RUNTIME.wait().block_on(pending::<()>()))?;
+        return Ok(RUNTIME.get_or_init(|| runtime));
+    }
+    Ok(RUNTIME.wait())
 }

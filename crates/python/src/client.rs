@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::arguments;
 use crate::engine::{Engine, engine};
-use crate::errors::{raised, refused};
+use crate::errors::{out_of_resources, raised, refused};
 use crate::logs;
 use crate::loops::{self, Call, Mailbox};
 use crate::many::Many;
@@ -120,9 +120,14 @@ impl Client {
         )?;
         logs::look(py);
         let live = self.live(py)?;
-        let making = arguments.make(&self.core(py, live)?);
+        let core = self.core(py, live)?;
+        let engine = match engine() {
+            Ok(engine) => engine,
+            Err(error) => return Err(out_of_resources(py, error, arguments.user_ids)),
+        };
+        let making = arguments.make(&core);
         let board = self.provider.is_some().then_some(&*live.board);
-        match wait(py, engine()?, making, board)? {
+        match wait(py, engine, making, board)? {
             Ok(outcome) => outcome::to_python(py, &outcome),
             Err(error) => Err(raised(py, &error)),
         }
@@ -150,12 +155,16 @@ impl Client {
             timeout,
         )?;
         logs::look(py);
-        let making = arguments.make(&self.core(py, self.live(py)?)?);
+        let core = self.core(py, self.live(py)?)?;
+        let here = match loops::here(py)? {
+            Ok(here) => here,
+            Err(error) => return Err(out_of_resources(py, error, arguments.user_ids)),
+        };
         let context = match self.provider {
             Some(_) => Some(py.import("contextvars")?.call_method0("copy_context")?.unbind()),
             None => None,
         };
-        loops::start(py, making, context)
+        here.start(arguments.make(&core), context)
     }
 
     /// Many calls, and an iterator of the requests; `None` for an async iterable.
@@ -257,6 +266,10 @@ impl Client {
     fn core(&self, py: Python<'_>, live: &Live) -> PyResult<Core> {
         self.check_open(py)?;
         live.client().ok_or_else(|| closed(py))
+    }
+
+    pub(crate) fn is_async(&self) -> bool {
+        self.is_async
     }
 
     pub(crate) fn check_open(&self, py: Python<'_>) -> PyResult<()> {

@@ -1,9 +1,11 @@
 //! The core's errors as Python's exceptions, which are written in Python.
 
 use std::error::Error as StdError;
-use std::iter;
+use std::{io, iter};
 
-use feishu_feed_card::{Error, ErrorKind, FieldViolation, PermissionViolation, Station, binding};
+use feishu_feed_card::{
+    ConnectionReason, Error, ErrorKind, FieldViolation, PermissionViolation, Station, binding,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -59,6 +61,11 @@ pub(crate) fn refused(py: Python<'_>, error: PyErr, user_ids: Vec<String>) -> Py
     }
 }
 
+/// The exception of a call for which the system refused a thread or a file descriptor.
+pub(crate) fn out_of_resources(py: Python<'_>, error: io::Error, user_ids: Vec<String>) -> PyErr {
+    raised(py, &binding::out_of_resources(error, user_ids))
+}
+
 /// What an error knows, by the exception's keyword.
 fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
     let facts = PyDict::new(py);
@@ -78,6 +85,7 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         retry_after: error.retry_after().map(|wait| wait.as_secs_f64()),
         attempts: Some(error.attempts()).filter(|attempts| *attempts > 0),
         station: error.station().map(Station::as_str),
+        reason: error.reason().map(ConnectionReason::as_str),
         hint: error.hint(),
         permission_violations: tuple(py, error.permission_violations(), permission)?,
         field_violations: tuple(py, error.field_violations(), field)?,

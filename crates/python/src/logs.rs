@@ -197,7 +197,14 @@ fn set_threshold(py: Python<'_>, threshold: usize) -> PyResult<()> {
     }
     let log = log();
     if threshold != OFF && !log.has_thread.swap(true, Ordering::AcqRel) {
-        py.import("feishu_feed_card._logging")?.call_method0("start")?;
+        let started = py
+            .import("feishu_feed_card._logging")
+            .and_then(|logging| logging.call_method0("start"));
+        if let Err(error) = started {
+            // The system may have no thread or descriptor left: the next call tries again.
+            log.has_thread.store(false, Ordering::Release);
+            return Err(error);
+        }
     }
     if log.threshold.swap(threshold, Ordering::AcqRel) == threshold {
         return Ok(());

@@ -24,7 +24,7 @@ use pyo3::sync::PyOnceLock;
 use tokio::task::AbortHandle;
 
 use crate::client::Making;
-use crate::engine::engine;
+use crate::engine::{Engine, engine};
 use crate::errors;
 use crate::outcome;
 use crate::provider::{CALLER, Caller, Question};
@@ -183,8 +183,8 @@ impl Calls {
 }
 
 impl Calls {
-    /// The calls of this loop; the first one makes the loop watch its bell.
-    fn of<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
+    /// The calls of this loop; the first one makes the loop watch its bell, for which the system may have no descriptor.
+    fn of<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<io::Result<Bound<'py, Self>>> {
         let py = event_loop.py();
         let name = intern!(py, "_feishu_feed_card_calls");
         match event_loop.getattr(name) {
@@ -192,13 +192,16 @@ impl Calls {
                 let calls = calls.cast_into::<Self>()?;
                 // A forked child may go on with its parent's loop, but not with its parent's descriptors.
                 if calls.get().process == process::id() {
-                    return Ok(calls);
+                    return Ok(Ok(calls));
                 }
             }
             Err(error) if error.is_instance_of::<PyAttributeError>(py) => {}
             Err(error) => return Err(error),
         }
-        let calls = Bound::new(py, Self::new()?)?;
+        let calls = match Self::new() {
+            Ok(calls) => Bound::new(py, calls)?,
+            Err(error) => return Ok(Err(error)),
+        };
         let settle = calls.getattr(intern!(py, "settle"))?;
         let bell = calls.get().bell.as_raw_fd();
         match event_loop.call_method1(intern!(py, "add_reader"), (bell, settle)) {
@@ -212,7 +215,7 @@ impl Calls {
             Err(error) => return Err(error),
         }
         event_loop.setattr(name, &calls)?;
-        Ok(calls)
+        Ok(Ok(calls))
     }
 
     fn new() -> io::Result<Self> {
@@ -258,40 +261,82 @@ impl Drop for Calls {
     }
 }
 
-/// Starts a call of the running event loop: a future that its end settles, and what stops it.
-pub(crate) fn start(
-    py: Python<'_>,
-    making: Making,
-    context: Option<Py<PyAny>>,
-) -> PyResult<(Bound<'_, PyAny>, Call)> {
-    let has_context = context.is_some();
-    let (future, call, mailbox) = begin(py, context)?;
-    let number = call.number;
-    let end = End {
-        mailbox: mailbox.clone(),
-        number,
-        result: None,
-    };
-    let task = if has_context {
-        let caller = Caller {
-            mailbox,
-            call: number,
-        };
-        engine()?.spawn(end.of(CALLER.scope(caller, making)))
-    } else {
-        engine()?.spawn(end.of(making))
-    };
-    // Its end may lie in the mailbox already, but only this thread opens that.
-    if let Some(call) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
-        call.task = Some(task);
-    }
-    Ok((future, call))
+/// The running event loop, and what its calls need of the system.
+pub(crate) struct Here<'py> {
+    pub(crate) engine: &'static Engine,
+    event_loop: Bound<'py, PyAny>,
+    calls: Bound<'py, Calls>,
 }
 
-/// Begins a wait of the running event loop: a future that [`Mailbox::ready`] settles, and what ends the
-/// wait.
-pub(crate) fn wait(py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Call, Arc<Mailbox>)> {
-    begin(py, None)
+/// The inner error is the system's: no thread or no descriptor is left.
+pub(crate) fn here(py: Python<'_>) -> PyResult<io::Result<Here<'_>>> {
+    let event_loop = running_loop(py)?;
+    let engine = match engine() {
+        Ok(engine) => engine,
+        Err(error) => return Ok(Err(error)),
+    };
+    let calls = Calls::of(&event_loop)?;
+    Ok(calls.map(|calls| Here {
+        engine,
+        event_loop,
+        calls,
+    }))
+}
+
+impl<'py> Here<'py> {
+    /// Starts a call: a future that its end settles, and what stops the call.
+    pub(crate) fn start(
+        &self,
+        making: Making,
+        context: Option<Py<PyAny>>,
+    ) -> PyResult<(Bound<'py, PyAny>, Call)> {
+        let has_context = context.is_some();
+        let (future, call, mailbox) = self.begin(context)?;
+        let number = call.number;
+        let end = End {
+            mailbox: mailbox.clone(),
+            number,
+            result: None,
+        };
+        let task = if has_context {
+            let caller = Caller {
+                mailbox,
+                call: number,
+            };
+            self.engine.spawn(end.of(CALLER.scope(caller, making)))
+        } else {
+            self.engine.spawn(end.of(making))
+        };
+        // Its end may lie in the mailbox already, but only this thread opens that.
+        if let Some(call) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
+            call.task = Some(task);
+        }
+        Ok((future, call))
+    }
+
+    /// Begins a wait: a future that [`Mailbox::ready`] settles, and what ends the wait.
+    pub(crate) fn wait(&self) -> PyResult<(Bound<'py, PyAny>, Call, Arc<Mailbox>)> {
+        self.begin(None)
+    }
+
+    fn begin(&self, context: Option<Py<PyAny>>) -> PyResult<(Bound<'py, PyAny>, Call, Arc<Mailbox>)> {
+        let name = intern!(self.event_loop.py(), "create_future");
+        let future = self.event_loop.call_method0(name)?;
+        let this = self.calls.get();
+        let mailbox = this.mailbox.clone();
+        let call = InFlight {
+            future: future.clone().unbind(),
+            task: None,
+            context,
+        };
+        let mut state = lock(&this.state);
+        state.last += 1;
+        let number = state.last;
+        state.in_flight.insert(number, call);
+        drop(state);
+        let calls = self.calls.clone().unbind();
+        Ok((future, Call { number, calls }, mailbox))
+    }
 }
 
 /// The event loop that runs this thread's coroutines.
@@ -305,26 +350,6 @@ pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
              the calls with a Client, in threads",
         )
     })
-}
-
-fn begin(py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<(Bound<'_, PyAny>, Call, Arc<Mailbox>)> {
-    let event_loop = running_loop(py)?;
-    let calls = Calls::of(&event_loop)?;
-    let future = event_loop.call_method0(intern!(py, "create_future"))?;
-    let this = calls.get();
-    let mailbox = this.mailbox.clone();
-    let call = InFlight {
-        future: future.clone().unbind(),
-        task: None,
-        context,
-    };
-    let mut state = lock(&this.state);
-    state.last += 1;
-    let number = state.last;
-    state.in_flight.insert(number, call);
-    drop(state);
-    let calls = calls.unbind();
-    Ok((future, Call { number, calls }, mailbox))
 }
 
 /// Puts a call's end into the mailbox when dropped, also where the call panicked: nobody waits for ever.

@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::arguments;
 use crate::client::{Client, wait};
-use crate::engine::engine;
+use crate::engine::{Engine, engine};
 use crate::errors;
 use crate::logs;
 use crate::loops::{self, Call, Mailbox};
@@ -487,7 +487,12 @@ impl Many {
     fn leave(&self, py: Python<'_>) -> PyResult<()> {
         self.stop();
         if let Some(shared) = self.shared()? {
-            wait(py, engine()?, Box::pin(shared.end()), self.board(py)?.as_deref())?;
+            wait(
+                py,
+                self.engine(py)?,
+                Box::pin(shared.end()),
+                self.board(py)?.as_deref(),
+            )?;
         }
         Ok(())
     }
@@ -633,9 +638,10 @@ impl Many {
         }
         // With a quarter there the others keep the connections busy while these cross.
         let enough = (self.concurrency / 4).clamp(1, BATCH);
+        // All that the system may refuse, before anything is begun.
+        let engine = self.engine(py)?;
         let attendance = self.board(py)?.map(|board| board.attend(py)).transpose()?;
         let run = run(many, End(shared.clone()), enough, self.tells);
-        let engine = engine()?;
         let mut state = lock(&self.state);
         if state.is_all_read || state.running.is_some() {
             // Python's code ran above, and another thread's `report` with it.
@@ -654,6 +660,16 @@ impl Many {
             }),
         });
         Ok(())
+    }
+
+    /// The runtime; for an `AsyncClient`'s also what its event loop needs to be woken.
+    fn engine(&self, py: Python<'_>) -> PyResult<&'static Engine> {
+        let engine = if self.client.get().is_async() {
+            loops::here(py)?.map(|here| here.engine)
+        } else {
+            engine()
+        };
+        engine.map_err(|error| errors::out_of_resources(py, error, Vec::new()))
     }
 
     fn end_with(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
@@ -677,7 +693,7 @@ impl Many {
             }
             if !has_more {
                 let board = self.board(py)?;
-                return wait(py, engine()?, Box::pin(shared.ready()), board.as_deref());
+                return wait(py, self.engine(py)?, Box::pin(shared.ready()), board.as_deref());
             }
         }
     }
@@ -758,7 +774,8 @@ impl Many {
         if is_there(&shared.found()) {
             return Ok(None);
         }
-        let (future, call, mailbox) = loops::wait(py)?;
+        let here = loops::here(py)?.map_err(|error| errors::out_of_resources(py, error, Vec::new()))?;
+        let (future, call, mailbox) = here.wait()?;
         self.client.get().asked_from(&mailbox);
         let mut found = shared.found();
         if is_there(&found) {

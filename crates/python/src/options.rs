@@ -2,7 +2,7 @@
 
 use feishu_feed_card::{ClientBuilder, RateLimit, binding};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
 
 use crate::arguments::{count, flag, path, seconds, secret, text, wrong};
 use crate::errors::raised;
@@ -83,7 +83,11 @@ impl Options {
             "app_ticket" => builder.app_ticket(secret(name, value_)?),
             "base_url" => builder.base_url(text(name, value_)?),
             "allow_http" => builder.allow_http(flag(name, value_)?),
-            "proxy" => builder.proxy(secret(name, value_)?),
+            "proxy" => match value_.cast::<PyBool>() {
+                Ok(flag) if !flag.is_true() => builder.no_proxy(),
+                Ok(_) => return Err(wrong(name, value_, "a proxy's URL, or False for none")),
+                Err(_) => builder.proxy(secret(name, value_)?),
+            },
             "ca_certs" => builder.ca_certs(path(name, value_)?),
             "user_agent" => builder.user_agent(text(name, value_)?),
             "timeout" => builder.timeout(seconds("timeout", value_, binding::seconds)?),

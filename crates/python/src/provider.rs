@@ -2,12 +2,13 @@
 //! on a thread of Python's.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::{fmt, io};
 
 use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider, binding};
 use pyo3::PyTraverseError;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -15,6 +16,7 @@ use pyo3::types::{PyString, PyTuple, PyWeakrefReference};
 use tokio::sync::{Notify, oneshot};
 
 use crate::arguments;
+use crate::errors::out_of_resources;
 use crate::loops::Mailbox;
 
 /// The callable, and the exception it raised last: Rust refers to both only through a weak reference to
@@ -167,7 +169,15 @@ impl Board {
         let attendance = Attendance { board: self, is_over };
         ATTEND
             .import(py, "feishu_feed_card._provider", "attend")?
-            .call1((attendant,))?;
+            .call1((attendant,))
+            .map_err(|error| {
+                if error.is_instance_of::<PyRuntimeError>(py) {
+                    // So `threading` reports that the system has no thread.
+                    out_of_resources(py, io::Error::other(error.value(py).to_string()), Vec::new())
+                } else {
+                    error
+                }
+            })?;
         Ok(attendance)
     }
 
@@ -291,6 +301,11 @@ impl Answer {
     /// Takes what the provider returned: a token, or a token and the seconds it is good for.
     fn give(&self, token: &Bound<'_, PyAny>) {
         self.send(provided(token).map_err(Into::into));
+    }
+
+    /// Reports that the system has no thread for the provider, in `threading`'s words.
+    fn refuse(&self, why: String) {
+        self.send(Err(binding::NoThread(why).into()));
     }
 
     /// Tells that there will be none: another caller may ask again.

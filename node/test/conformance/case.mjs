@@ -23,6 +23,7 @@ const RAISED = [
   'retryable',
   'attempts',
   'station',
+  'reason',
   'field',
   'message_contains',
   'hint_contains',

@@ -57,6 +57,7 @@ export const errorInJson = (error) => ({
   retryable: error.retryable,
   attempts: error.attempts,
   station: error.station,
+  reason: error.reason,
   field: error.field && snake(error.field.replace(/Ms$/, '')),
   log_id: error.logId,
   users: usersInJson(error),

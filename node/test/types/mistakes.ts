@@ -20,6 +20,8 @@ void new Client({ appId: 'cli_1', appSecret: null })
 void new Client({ appId: 'cli_1', appSecret: 's', rateLimit: { perSecond: 5 } })
 // @ts-expect-error true would be no limit that anyone knows
 void new Client({ appId: 'cli_1', appSecret: 's', rateLimit: true })
+// @ts-expect-error nor is true a proxy
+void new Client({ appId: 'cli_1', appSecret: 's', proxy: true })
 // @ts-expect-error an event is no text
 void new Client({ appId: 'cli_1', appSecret: 's', onEvent: (event: string) => event })
 // @ts-expect-error a provider returns a token
@@ -71,6 +73,8 @@ void client.native
 
 // @ts-expect-error a fact nobody knows
 void new FeedCardError('message', { platform_code: 5 })
+// @ts-expect-error the reasons are closed
+export const isUnknown = (error: FeedCardError) => error.reason === 'tls_unknown'
 // @ts-expect-error the kinds are closed
 export const isIt = (error: FeedCardError) => error.code === 'RATE_LIMIT'
 

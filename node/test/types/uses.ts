@@ -5,6 +5,7 @@ import {
   Client,
   type ClientEvent,
   type ClientOptions,
+  type ConnectionReason,
   type ErrorCode,
   type FailedUserReason,
   FeedCardError,
@@ -57,7 +58,7 @@ export async function everyOption(provider: TokenProvider, quota: Quota): Promis
     tokenProvider: provider,
     baseUrl: 'https://open.larksuite.com',
     allowHttp: true,
-    proxy: 'http://127.0.0.1:3128',
+    proxy: maybe === undefined ? false : 'socks5h://127.0.0.1:1080',
     caCerts: '/etc/ssl/own.pem',
     userAgent: 'my-bot/1.0',
     timeoutMs: 10_000,
@@ -145,8 +146,9 @@ export async function catches(client: Client, call: SetTimeSensitive): Promise<v
     } else if (error instanceof FeedCardError) {
       const code: ErrorCode = error.code
       const station: Station | undefined = error.station
+      const reason: ConnectionReason | undefined = error.reason
       const attempts: number = error.attempts
-      console.log(code, station, attempts, error.cause, error.toJSON(), error.reached.length)
+      console.log(code, station, reason, attempts, error.cause, error.toJSON(), error.reached.length)
     } else {
       throw error
     }

@@ -34,11 +34,11 @@ from feishu_feed_card._outcome import FailedUserReason, Outcome
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from feishu_feed_card._many import AsyncMany, Item, Many, Progress, Report, Unfinished
-    from feishu_feed_card._types import ClientOptions, Request, UserIds, UserIdType
+    from feishu_feed_card._types import ClientOptions, ConnectionReason, Request, UserIds, UserIdType
 
 # What most programs do without is loaded when asked for.
 _LATE = {
-    **dict.fromkeys(("ClientOptions", "Request", "UserIdType", "UserIds"), "_types"),
+    **dict.fromkeys(("ClientOptions", "ConnectionReason", "Request", "UserIdType", "UserIds"), "_types"),
     **dict.fromkeys(("AsyncMany", "Item", "Many", "Progress", "Report", "Unfinished"), "_many"),
 }
 
@@ -49,6 +49,7 @@ __all__ = [
     "Client",
     "ClientOptions",
     "ConnectionFailedError",
+    "ConnectionReason",
     "DeadlineExceededError",
     "FailedUserReason",
     "FeedCardError",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterable, Callable, Iterable
     from types import TracebackType
-    from typing import Any, NoReturn, TypeVar
+    from typing import Any, Literal, NoReturn, TypeVar
 
     from typing_extensions import Self, Unpack
 
@@ -105,7 +105,7 @@ class _BaseClient:
         app_ticket: str | None = None,
         base_url: str | None = None,
         allow_http: bool = False,
-        proxy: str | None = None,
+        proxy: str | Literal[False] | None = None,
         ca_certs: str | os.PathLike[str] | None = None,
         user_agent: str | None = None,
         timeout: float | None = None,
@@ -134,9 +134,13 @@ class _BaseClient:
                 `set_app_ticket`.
             base_url: Where the platform is; "https://open.feishu.cn" unless said.
             allow_http: Allows http to a host that is not this machine: the token travels readable to all.
-            proxy: An HTTP proxy, "http://user:password@host:port", with the password percent-encoded; else
-                the environment's usual variables say, except for a `base_url` on this machine.
-            ca_certs: A PEM file with certificates to trust besides the usual ones.
+            proxy: A proxy, "http://user:password@host:port" with the password percent-encoded; or with https,
+                socks5h (the proxy resolves names; also spelled socks), socks5, socks4a or socks4 for http; or
+                False for none, whatever the environment says. Default: HTTPS_PROXY (HTTP_PROXY for an http
+                `base_url`), ALL_PROXY and NO_PROXY; on macOS and Windows the system's settings, if no
+                variable is set; none for a `base_url` on this machine.
+            ca_certs: A PEM file with certificates to trust besides the usual ones. The usual ones are
+                Mozilla's, and where those do not know the issuer, the system's (SSL_CERT_FILE names others).
             user_agent: Appended to the client's own User-Agent.
             timeout: How many seconds one call may take with all its replays and waiting; 30 unless said.
             connect_timeout: How many seconds making a connection may take; 5 unless said.
@@ -145,8 +149,11 @@ class _BaseClient:
             rate_limit: How many calls to make at most, in any second and in any minute; None for no
                 pacing.
             quota: Another client's `quota`, to share it: the platform counts by app, not by client.
-            late_arrival: How many seconds after its connection closed a request may still arrive at the
-                platform; 5 unless said. Opposite calls on its chat wait for that long.
+            late_arrival: How many seconds after its connection closed a request without an answer may still
+                arrive at the platform. Default: 5. Its slot of the quota and opposite calls on its chat wait
+                that long. On Linux and Android the kernel stops sending the request half a second earlier.
+                macOS and Windows cannot, so there it may arrive later still: 600 (macOS) and 60 (Windows)
+                cover what the system itself does.
             max_users_per_request: Calls with more users than this are split; 50 unless said.
 
         Raises:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from feishu_feed_card._outcome import Outcome
-    from feishu_feed_card._types import Station
+    from feishu_feed_card._types import ConnectionReason, Station
 
 _put = object.__setattr__
 
@@ -78,6 +78,10 @@ class FeedCardError(Exception):
         retry_after: How many seconds to wait before the call has a chance, where that is known.
         attempts: How many times the request was sent.
         station: Where on its way the call failed: "order", "quota", "token", "connect", "send", "answer".
+        reason: Why there is no connection, or why it broke: "dns", "refused", "unreachable", "timeout",
+            "tls_untrusted", "tls_expired", "tls_name", "tls", "proxy", "proxy_auth", "closed". Only of a
+            ConnectionFailedError, and None if nothing is wrong with the connection itself, as when the
+            process has no file descriptor left.
         hint: What to do, in one sentence.
         permission_violations: The permissions that the platform says are missing.
         field_violations: The fields that the platform refused.
@@ -114,6 +118,7 @@ class FeedCardError(Exception):
         retry_after: float | None = None,
         attempts: int = 0,
         station: Station | None = None,
+        reason: ConnectionReason | None = None,
         hint: str | None = None,
         permission_violations: Iterable[PermissionViolation] = (),
         field_violations: Iterable[FieldViolation] = (),
@@ -133,6 +138,7 @@ class FeedCardError(Exception):
         self.retry_after = retry_after
         self.attempts = attempts
         self.station = station
+        self.reason = reason
         self.hint = hint
         self.permission_violations = tuple(permission_violations)
         self.field_violations = tuple(field_violations)
@@ -174,6 +180,7 @@ _FACTS = (
     "retry_after",
     "attempts",
     "station",
+    "reason",
     "hint",
     "permission_violations",
     "field_violations",
@@ -238,7 +245,7 @@ class UnexpectedResponseError(FeedCardError):
 
 
 class ConnectionFailedError(FeedCardError, ConnectionError):
-    """DNS, TCP, TLS or proxy failed, or the connection broke."""
+    """DNS, TCP, TLS or proxy failed, or the connection broke; `reason` says which."""
 
     kind = "CONNECTION"
 

@@ -19,7 +19,7 @@ _tasks: set[Task[None]] = set()
 
 def ask_in_thread(provider: Callable[[], Any], answer: Answer) -> None:
     """Calls a provider in a thread of its own, where it may block without keeping a call past its end."""
-    _in_thread(_ask, provider, answer)
+    _in_thread_or_refuse(_ask, answer, provider, answer)
 
 
 def attend(attendant: Attendant) -> None:
@@ -41,7 +41,7 @@ def ask_on_loop(provider: Callable[[], Any], answer: Answer, context: contextvar
     if _is_async(provider):
         context.run(_start, loop, provider, answer)
     else:
-        context.run(_in_thread, _ask_for_loop, provider, answer, loop)
+        context.run(_in_thread_or_refuse, _ask_for_loop, answer, provider, answer, loop)
 
 
 def _is_async(provider: Callable[[], Any]) -> bool:
@@ -53,6 +53,13 @@ def _in_thread(target: Callable[..., None], *args: object) -> None:
     context = contextvars.copy_context()
     name = "feishu-feed-card token provider"
     threading.Thread(target=context.run, args=(target, *args), name=name, daemon=True).start()
+
+
+def _in_thread_or_refuse(target: Callable[..., None], answer: Answer, *args: object) -> None:
+    try:
+        _in_thread(target, *args)
+    except RuntimeError as error:  # the system has no thread left
+        answer.refuse(str(error))
 
 
 def _ask(provider: Callable[[], Any], answer: Answer) -> None:

@@ -15,6 +15,21 @@ UserIdType: TypeAlias = Literal["open_id", "union_id", "user_id"]
 Station: TypeAlias = Literal["order", "quota", "token", "connect", "send", "answer"]
 """Where on its way a call failed."""
 
+ConnectionReason: TypeAlias = Literal[
+    "dns",
+    "refused",
+    "unreachable",
+    "timeout",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_name",
+    "tls",
+    "proxy",
+    "proxy_auth",
+    "closed",
+]
+"""Why there is no connection, or why it broke."""
+
 
 class _SequenceNotStr(Protocol):
     """A sequence of strings that is not itself a string: whose `in` takes any object."""
@@ -60,7 +75,7 @@ class ClientOptions(TypedDict, total=False):
     app_ticket: str | None
     base_url: str | None
     allow_http: bool
-    proxy: str | None
+    proxy: str | Literal[False] | None
     ca_certs: str | os.PathLike[str] | None
     user_agent: str | None
     timeout: float | None

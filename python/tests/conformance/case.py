@@ -17,8 +17,9 @@ _OPTIONS = {
 _OUTCOME = {"ok", "failed_user_reasons", "log_id", "log_ids", "requests", "users"}
 
 _ERROR = {
-    "kind", "platform_code", "http_status", "retryable", "attempts", "station", "field", "message_contains",
-    "hint_contains", "log_id", "users", "retry_after", "field_violations", "permission_violations",
+    "kind", "platform_code", "http_status", "retryable", "attempts", "station", "reason", "field",
+    "message_contains", "hint_contains", "log_id", "users", "retry_after", "field_violations",
+    "permission_violations",
 }  # fmt: skip
 
 _USERS = {"reached", "failed", "unknown", "not_attempted"}

@@ -267,6 +267,7 @@ def _error_in_json(error: FeedCardError) -> dict[str, Any]:
         "retryable",
         "attempts",
         "station",
+        "reason",
         "field",
         "log_id",
         "retry_after",

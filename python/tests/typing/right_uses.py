@@ -11,6 +11,8 @@ from feishu_feed_card import (
     AsyncMany,
     Client,
     ClientOptions,
+    ConnectionFailedError,
+    ConnectionReason,
     FailedUserReason,
     FeedCardError,
     InvalidInputError,
@@ -53,6 +55,7 @@ def main() -> None:
         quota: Quota | None = client.quota
         Client(tenant_access_token="t-1", quota=quota).set_app_ticket("ticket")
         Client("cli_1", "secret", rate_limit=None)
+        Client("cli_1", "secret", proxy=False)
     options: ClientOptions = {"app_id": "cli_1", "timeout": 3}
     Client.from_env(**options).close()
     Client(token_provider=lambda: "t-1")
@@ -147,6 +150,10 @@ def errors() -> None:
         print(error.outcome, error.failed, error.permission_violations[0].subject)
     except feishu_feed_card.ServerError as error:
         print(error.platform_code)
+    except ConnectionFailedError as error:
+        reason: ConnectionReason | None = error.reason
+        if reason == "proxy_auth":
+            raise
     except FeedCardError as error:
         if error.station == "token":
             raise

@@ -30,6 +30,7 @@ def clients() -> None:
     Client(token_provider="t-1")  # expect: arg-type
     Client(token_provider=lambda: 1)  # expect: arg-type, return-value
     Client(quota="quota")  # expect: arg-type
+    Client(proxy=True)  # expect: arg-type
     Client.from_env(retries=3)  # expect: call-arg
     with AsyncClient() as client:  # expect: attr-defined
         print(client)
@@ -78,6 +79,8 @@ def outcomes(outcome: Outcome) -> None:
 def errors(error: FeedCardError) -> None:
     print(error.retry_after + 1)  # expect: operator
     if error.station == "tokens":  # expect: comparison-overlap
+        print(error)
+    if error.reason == "tls_unknown":  # expect: comparison-overlap
         print(error)
     raise RateLimitedError(retry_after="1")  # expect: arg-type
 

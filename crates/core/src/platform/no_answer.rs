@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use super::answer::{Failure, by_status};
 use super::codes::RetryRule;
-use crate::data::error::{ConnectionReason, Error, ErrorKind, Station};
+use crate::data::error::{BoxError, ConnectionReason, Error, ErrorKind, Station};
 use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes};
 
 /// A transport's failure, in the form of an answer's.
@@ -66,6 +66,19 @@ fn connection_failed(what: &str, fault: Fault) -> Error {
         .with_source(source)
 }
 
+/// The hint where nothing is wrong with the connection.
+const OUT_OF_RESOURCES: &str =
+    "Call again later; if it persists, check the process's limits of file descriptors and threads";
+
+/// The system refused a thread or a file descriptor, and nothing was sent.
+pub(crate) fn out_of_resources(error: impl Into<BoxError>) -> Error {
+    let error = error.into();
+    let message = format!("the process has no thread or file descriptor left for the call: {error}");
+    Error::new(ErrorKind::ConnectionFailed, message)
+        .with_hint(OUT_OF_RESOURCES)
+        .with_source(error)
+}
+
 fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> &'static str {
     use ConnectionReason as Reason;
 
@@ -99,9 +112,7 @@ fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> &'s
             "Check user name and password of the proxy, percent-encoded in its URL"
         }
         (Some(Reason::Closed), _) => "Call again: setting the same state twice does no harm",
-        (None, _) => {
-            "Call again later; if it persists, check the process's limits of file descriptors and threads"
-        }
+        (None, _) => OUT_OF_RESOURCES,
     }
 }
 

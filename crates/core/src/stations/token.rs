@@ -23,7 +23,7 @@ mod provider;
 
 use fetch_time::FetchTime;
 
-pub use provider::{Abandoned, ProvidedToken, Providing, TokenProvider};
+pub use provider::{Abandoned, NoThread, ProvidedToken, Providing, TokenProvider};
 
 /// Longest time before its end at which a token is renewed. With less than 30 minutes left the platform hands
 /// out a new token, with more it repeats the old one (FACTS: token).

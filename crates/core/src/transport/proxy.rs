@@ -128,15 +128,24 @@ fn of_environment(platform: &Url, variable: &dyn Fn(&str) -> Option<String>) -> 
     }
 }
 
-/// The value without what may be a password.
+/// The value without what may be a password: all before the last `@`, or, if the host is missing, what should be a port.
 fn masked(value: &str) -> String {
-    let Some((before, host)) = value.rsplit_once('@') else {
-        return shown(value);
+    let is_scheme = |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let (scheme, rest) = match value.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
+        _ => (String::new(), value),
     };
-    let scheme = before
-        .split_once("://")
-        .map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
-    shown(&format!("{scheme}[secret]@{host}"))
+    if let Some((_, place)) = rest.rsplit_once('@') {
+        let is_of_a_place = |letter: char| letter.is_ascii_alphanumeric() || ".-_:[]".contains(letter);
+        let end = place.find(|letter| !is_of_a_place(letter)).unwrap_or(place.len());
+        return shown(&format!("{scheme}[secret]@{}", &place[..end]));
+    }
+    match rest.split_once(':') {
+        Some((host, port)) if port.trim_end_matches('/').parse::<u16>().is_err() => {
+            shown(&format!("{scheme}{host}:[secret]"))
+        }
+        _ => shown(value),
+    }
 }
 
 /// The longest user name and the longest password of SOCKS5 (RFC 1929).
@@ -468,13 +477,22 @@ mod tests {
 
     #[test]
     fn an_unusable_variable_is_named_without_its_secret() {
-        let variables = [("https_proxy", "http://me:hunter2/@proxy:1")];
-        let refused = of_environment(&platform("https://open.feishu.cn"), &environment(&variables));
-        let error = refused.err().unwrap().to_string();
-        assert!(
-            error.contains("https_proxy") && error.contains("http://[secret]@proxy:1"),
-            "{error}"
-        );
-        assert!(!error.contains("hunter"), "{error}");
+        for (value, masked) in [
+            ("http://me:hunter2/@proxy:1", "http://[secret]@proxy:1"),
+            ("http://me:hunter2", "http://me:[secret]"),
+            ("me:hunter2", "me:[secret]"),
+            ("http://me:7654321", "http://me:[secret]"),
+            ("me:hunter://2@proxy", "[secret]@proxy"),
+            ("http://me:1@a#hunter2", "http://[secret]@a"),
+            ("ftp://proxy:21", "ftp://proxy:21"),
+            ("http://proxy/path", "http://proxy/path"),
+        ] {
+            let variables = [("https_proxy", value)];
+            let refused = of_environment(&platform("https://open.feishu.cn"), &environment(&variables));
+            let error = refused.err().unwrap().to_string();
+            assert!(error.contains("https_proxy is"), "{error}");
+            assert!(error.contains(&format!("\"{masked}\"")), "{error}");
+            assert!(!error.contains("hunter") && !error.contains("7654321"), "{error}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use zeroize::Zeroizing;
 
-use super::{Abandoned, FetchTime, Token, TokenProvider, provider};
+use super::{Abandoned, FetchTime, NoThread, Token, TokenProvider, provider};
 use crate::data::error::{BoxError, Error, ErrorKind, Station};
 use crate::data::outside;
 use crate::data::secret::{self, Mask};
@@ -159,6 +159,10 @@ fn time_is_over(message: &str) -> Error {
 }
 
 fn provider_failed(error: BoxError) -> Error {
+    let error = match error.downcast::<NoThread>() {
+        Ok(no_thread) => return no_answer::out_of_resources(no_thread),
+        Err(error) => error,
+    };
     Error::new(
         ErrorKind::Authentication,
         format!("the token provider failed: {}", outside::quoted(&error)),

@@ -24,6 +24,18 @@ impl fmt::Display for Abandoned {
 
 impl std::error::Error for Abandoned {}
 
+/// What a binding's provider fails with when the system has no thread to run it on, and why.
+#[derive(Debug)]
+pub struct NoThread(pub String);
+
+impl fmt::Display for NoThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoThread {}
+
 /// A [`TokenProvider`]'s pending token.
 pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>> + Send>>;
 

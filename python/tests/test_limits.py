@@ -1,0 +1,204 @@
+"""A container's limits: no file descriptor or no thread is left."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from scripts import run
+
+if sys.platform == "win32":
+    pytest.skip("Windows has no such limits", allow_module_level=True)
+
+SETUP = """
+import asyncio, os, resource, sys, threading
+from feishu_feed_card import AsyncClient, Client, ConnectionFailedError
+from feishu_feed_card.sandbox import Sandbox
+import feishu_feed_card._many, feishu_feed_card._provider
+
+sandbox = Sandbox({"switches": {"per_second": None, "per_minute": None}})
+USERS = ["ou_b", "ou_a", "ou_b"]
+PIN = {"feed_card_id": sandbox.CHAT, "user_ids": [sandbox.USER], "time_sensitive": True}
+
+class Limit:
+    def __init__(self, what):
+        self.what = what
+        self.before, self.hard = resource.getrlimit(what)
+
+    def __exit__(self, *_):
+        resource.setrlimit(self.what, (self.before, self.hard))
+
+class NoDescriptor(Limit):
+    def __init__(self):
+        super().__init__(resource.RLIMIT_NOFILE)
+
+    def __enter__(self):
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(self.what, (lowest, self.hard))
+
+class NoThread(Limit):
+    def __init__(self):
+        super().__init__(resource.RLIMIT_NPROC)
+
+    def __enter__(self):
+        if os.getuid() == 0:
+            os.setuid(65534)  # root has no such limit
+        resource.setrlimit(self.what, (1, self.hard))
+        try:
+            threading.Thread(target=int).start()
+        except RuntimeError:
+            return
+        print("this system does not enforce RLIMIT_NPROC")
+        sys.exit()
+
+def check(error, not_attempted=("ou_b", "ou_a")):
+    assert error.kind == "CONNECTION", error
+    assert error.retryable and error.reason is None and error.attempts == 0, repr(error)
+    assert error.not_attempted == not_attempted, error.not_attempted
+    assert "limits of file descriptors and threads" in error.hint, error.hint
+
+def raises(call, **expected):
+    try:
+        call()
+    except ConnectionFailedError as error:
+        check(error, **expected)
+    else:
+        raise AssertionError("no error")
+
+async def raises_async(call, **expected):
+    try:
+        await call()
+    except ConnectionFailedError as error:
+        check(error, **expected)
+    else:
+        raise AssertionError("no error")
+"""
+
+LIMITS = pytest.mark.parametrize("limit", ["NoDescriptor", "NoThread"])
+
+
+def proves(body: str) -> None:
+    """Runs a script that must print "ok", or that the machine cannot show it."""
+    ended = run(SETUP + body)
+    if "does not enforce" in ended.out:
+        pytest.skip(ended.out.strip())
+    assert (ended.code, ended.out.strip(), ended.err) == (0, "ok", ""), ended
+
+
+@LIMITS
+def test_the_first_call_fails_and_the_next_one_works(limit: str):
+    proves(f"""
+client = sandbox.client()
+with {limit}():
+    for _ in range(2):
+        raises(lambda: client.set_bot_time_sensitive(USERS, True))
+        raises(lambda: client.set_time_sensitive(sandbox.CHAT, USERS, True))
+assert sandbox.request_count() == 0
+assert client.set_bot_time_sensitive([sandbox.USER], True).ok
+print("ok")
+""")
+
+
+@LIMITS
+def test_the_first_awaited_call_fails_and_the_next_one_works(limit: str):
+    proves(f"""
+async def main():
+    client = sandbox.async_client()
+    with {limit}():
+        for _ in range(2):
+            await raises_async(lambda: client.set_bot_time_sensitive(USERS, True))
+    assert sandbox.request_count() == 0
+    assert (await client.set_bot_time_sensitive([sandbox.USER], True)).ok
+
+asyncio.run(main())
+print("ok")
+""")
+
+
+def test_an_event_loop_without_a_descriptor_fails_and_the_next_call_works():
+    # The runtime is there already; what wakes this loop is not.
+    proves("""
+with sandbox.client() as client:
+    assert client.set_bot_time_sensitive([sandbox.USER], True).ok
+
+async def main():
+    client = sandbox.async_client()
+    with NoDescriptor():
+        await raises_async(lambda: client.set_bot_time_sensitive(USERS, True))
+    assert (await client.set_bot_time_sensitive([sandbox.USER], True)).ok
+
+asyncio.run(main())
+print("ok")
+""")
+
+
+@LIMITS
+def test_many_calls_that_cannot_begin_keep_their_report(limit: str):
+    proves(f"""
+client = sandbox.client()
+with {limit}():
+    many = client.set_time_sensitive_many([PIN, PIN])
+    raises(lambda: next(many), not_attempted=())
+    report = many.report()
+    assert (report.taken, report.unfinished) == (0, ()), report
+
+async def main():
+    client = sandbox.async_client()
+    with {limit}():
+        many = client.set_time_sensitive_many([PIN, PIN])
+        await raises_async(lambda: anext(many), not_attempted=())
+        report = await many.report()
+        assert (report.taken, report.unfinished) == (0, ()), report
+    items = [item async for item in client.set_time_sensitive_many([PIN, PIN])]
+    assert all(item.outcome.ok for item in items), items
+
+asyncio.run(main())
+assert [item.outcome.ok for item in client.set_time_sensitive_many([PIN, PIN])] == [True, True]
+print("ok")
+""")
+
+
+@LIMITS
+def test_many_calls_under_way_have_their_errors_and_their_report(limit: str):
+    # Names are looked up in threads; an address needs a descriptor.
+    name = "localhost" if limit == "NoThread" else "127.0.0.1"
+    proves(f"""
+warm = sandbox.client()
+assert warm.set_bot_time_sensitive([sandbox.USER], True).ok
+client = sandbox.client(base_url=sandbox.base_url.replace("127.0.0.1", {name!r}), max_retries=0)
+with {limit}():
+    many = client.set_time_sensitive_many([PIN] * 3)
+    for item in many:
+        error = item.error
+        assert error.kind == "CONNECTION" and error.reason is None, repr(error)
+        assert "limits of file descriptors and threads" in error.hint, error.hint
+        assert error.not_attempted == (sandbox.USER,), repr(error)
+    report = many.report()
+    assert (report.taken, report.failed) == (3, 3), report
+assert client.set_time_sensitive(**PIN).ok
+print("ok")
+""")
+
+
+def test_a_token_provider_without_a_thread():
+    proves(
+        """
+client = sandbox.client(app_id=None, app_secret=None, token_provider=sandbox_token, max_retries=0)
+with sandbox.client() as warm:
+    assert warm.set_bot_time_sensitive([sandbox.USER], True).ok
+
+async def main():
+    client = sandbox.async_client(token_provider=sandbox_token, max_retries=0)
+    await raises_async(lambda: client.set_bot_time_sensitive(USERS, True))
+
+with NoThread():
+    raises(lambda: client.set_bot_time_sensitive(USERS, True))
+    many = client.set_time_sensitive_many([PIN, PIN])
+    raises(lambda: next(many), not_attempted=())
+    assert many.report().taken == 0
+    asyncio.run(main())
+print("ok")
+""".replace("sandbox_token", '(lambda: "t-1")')
+    )
