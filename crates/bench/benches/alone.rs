@@ -6,16 +6,12 @@
 //! each look at the clock takes a lock.
 //!
 //! ```text
-//! cargo bench -p feishu-feed-card-bench --bench alone                      (criterion, compared with the last run)
-//! cargo bench -p feishu-feed-card-bench --bench alone -- --brief           (medians, for the targets)
-//! cargo bench -p feishu-feed-card-bench --bench alone -- --instructions    (needs valgrind)
+//! cargo bench -p feishu-feed-card-bench --bench alone               (criterion, compared with the last run)
+//! cargo bench -p feishu-feed-card-bench --bench alone -- --brief    (medians, for the targets)
 //! ```
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::error::Error;
 use std::hint::black_box;
-use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,15 +34,7 @@ const BATCHES: usize = 2000;
 const CLIENTS: usize = 51;
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let has = |word: &str| arguments.iter().any(|argument| argument == word);
-    if let [word, calls, prepared] = &arguments[..]
-        && word == "make"
-    {
-        make(calls.parse()?, prepared.parse()?)
-    } else if has("--instructions") {
-        instructions()
-    } else if has("--brief") {
+    if std::env::args().any(|argument| argument == "--brief") {
         brief()
     } else {
         compare();
@@ -58,18 +46,15 @@ fn main() -> Result<()> {
 fn compare() {
     let mut criterion = Criterion::default().configure_from_args();
     criterion.bench_function("a call, without the network", |bencher| {
-        bencher.iter_custom(|calls| {
-            match u32::try_from(calls)
-                .map_err(Into::into)
-                .and_then(|calls| batch(calls, calls))
-            {
-                Ok(batch) => batch.took,
+        bencher.iter_custom(
+            |calls| match u32::try_from(calls).map_err(Into::into).and_then(batch) {
+                Ok(took) => took,
                 Err(error) => {
                     eprintln!("{error}");
                     std::process::exit(1)
                 }
-            }
-        });
+            },
+        );
     });
     criterion.bench_function("making a client", |bencher| {
         bencher.iter(|| Client::builder().app("cli_example", SECRET).build());
@@ -80,14 +65,8 @@ fn compare() {
 /// Medians, as `name=figure`.
 fn brief() -> Result<()> {
     let mut times = Vec::new();
-    let mut allocations = 0.0;
     for _ in 0..BATCHES {
-        let batch = batch(CALLS, CALLS)?;
-        times.push(batch.took.as_secs_f64() * 1e6 / f64::from(CALLS));
-        #[allow(clippy::cast_precision_loss, reason = "a few per call")]
-        {
-            allocations = batch.allocations as f64 / f64::from(CALLS);
-        }
+        times.push(batch(CALLS)?.as_secs_f64() * 1e6 / f64::from(CALLS));
     }
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
@@ -96,50 +75,16 @@ fn brief() -> Result<()> {
         clients.push(began.elapsed().as_secs_f64() * 1e3);
     }
     let (time, client) = (median(&mut times), median(&mut clients));
-    println!("own_us={time:.3} own_allocations={allocations:.2} client_ms={client:.3}");
+    println!("own_us={time:.3} client_ms={client:.3}");
     Ok(())
-}
-
-/// Two runs that differ in the number of calls alone, so that everything else falls out.
-fn instructions() -> Result<()> {
-    const FEW: u32 = 1000;
-    const MANY: u32 = 5000;
-    let count = |calls: u32| -> Result<f64> {
-        let output = Command::new("valgrind")
-            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-            .arg(std::env::current_exe()?)
-            .args(["make", &calls.to_string(), &MANY.to_string()])
-            .output()
-            .map_err(|error| format!("valgrind: {error}"))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let count = said
-            .lines()
-            .find_map(|line| line.split_once("Collected : "))
-            .map(|(_, count)| count);
-        let count = count.ok_or_else(|| format!("valgrind: {}: {said}", output.status))?;
-        Ok(count.trim().parse()?)
-    };
-    // A batch makes as many calls again before.
-    let each = (count(MANY)? - count(FEW)?) / f64::from(2 * (MANY - FEW));
-    println!("a call, without the network      {each:>8.0} instructions");
-    Ok(())
-}
-
-fn make(calls: u32, prepared: u32) -> Result<()> {
-    batch(calls, prepared).map(drop)
-}
-
-struct Batch {
-    took: Duration,
-    allocations: u64,
 }
 
 /// As many calls again are made before, so that the quota's windows have their size.
-fn batch(calls: u32, prepared: u32) -> Result<Batch> {
+fn batch(calls: u32) -> Result<Duration> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let transport = Arc::new(AtOnce::new(prepared.saturating_mul(2).saturating_add(1)));
+    let transport = Arc::new(AtOnce::new(calls.saturating_mul(2).saturating_add(1)));
     let client = Client::builder()
         .app("cli_example", SECRET)
         .rate_limit(RateLimit::new(1_000_000, 60_000_000))
@@ -147,21 +92,16 @@ fn batch(calls: u32, prepared: u32) -> Result<Batch> {
         .build()?;
     runtime.block_on(async {
         make_calls(&client, calls).await?;
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
         let began = Instant::now();
         make_calls(&client, calls).await?;
         let took = began.elapsed();
-        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
         let other = AtOnce::new(calls);
         let began = Instant::now();
         for _ in 0..calls {
             drop(black_box(other.take()));
         }
-        Ok(Batch {
-            // Without what it takes to free the answers: hyper makes and frees them.
-            took: took.saturating_sub(began.elapsed()),
-            allocations,
-        })
+        // Without the time to free the answers: hyper makes and frees them.
+        Ok(took.saturating_sub(began.elapsed()))
     })
 }
 
@@ -224,31 +164,3 @@ impl Transport for AtOnce {
         })
     }
 }
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-struct Counting;
-
-#[allow(unsafe_code, reason = "an allocator that counts can only be written so")]
-// SAFETY: every call is passed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;

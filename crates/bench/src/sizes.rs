@@ -123,12 +123,6 @@ pub(crate) fn alone(figures: &str) -> Vec<Question> {
             "µs",
             "own_us",
         ),
-        one(
-            "own-allocations",
-            "Our own allocations in a call",
-            "allocations",
-            "own_allocations",
-        ),
         one("client", "Making a client", "ms", "client_ms"),
     ]
 }
