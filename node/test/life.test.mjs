@@ -79,7 +79,7 @@ test('a client is collected, also one whose token provider holds it', async (t) 
 })
 
 test('many calls leave nothing', async (t) => {
-  // `cargo xtask matrix`, whose build is an optimised one, makes 100,000.
+  // `cargo matrix`, whose build is an optimised one, makes 100,000.
   const calls = Number(process.env.LEAK_TEST_CALLS ?? 20_000)
   const sandbox = sandboxFor(t)
   sandbox.setSwitches({ keep_requests: 0 })

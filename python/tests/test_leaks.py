@@ -16,7 +16,7 @@ from feishu_feed_card import InvalidInputError, RejectedError
 from feishu_feed_card.sandbox import Sandbox
 
 ROUNDS = 10
-# `cargo xtask matrix`, whose build is an optimised one, makes 100,000.
+# `cargo matrix`, whose build is an optimised one, makes 100,000.
 CALLS = int(os.environ.get("LEAK_TEST_CALLS", "10000")) // ROUNDS
 
 

@@ -1,7 +1,7 @@
 //! The stand-in platform as a server in this process.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::server::Server;
 use crate::stage::Stage;
 use crate::tls;
 
-/// The stand-in platform behind HTTP on a loopback port. All controls of its [`Stage`] are at hand; dropping
+/// The stand-in platform behind HTTP, on loopback by default. All controls of its [`Stage`] are at hand; dropping
 /// it stops the server.
 ///
 /// ```
@@ -37,6 +37,7 @@ pub struct Sandbox {
 pub struct SandboxBuilder {
     world: World,
     faults: Vec<Fault>,
+    address: IpAddr,
     port: u16,
     https: bool,
     https_port: u16,
@@ -49,6 +50,7 @@ impl Sandbox {
         SandboxBuilder {
             world: World::example(),
             faults: Vec::new(),
+            address: Ipv4Addr::LOCALHOST.into(),
             port: 0,
             https: false,
             https_port: 0,
@@ -56,7 +58,7 @@ impl Sandbox {
         }
     }
 
-    /// `http://127.0.0.1:…`
+    /// `http://127.0.0.1:…`, with the address given to [`bind`](SandboxBuilder::bind).
     pub fn base_url(&self) -> String {
         format!("http://{}", self.server.http)
     }
@@ -163,6 +165,13 @@ impl SandboxBuilder {
         self
     }
 
+    /// Listens on this address of the machine; 127.0.0.1 by default. Whoever can reach the address can use and control
+    /// the sandbox. Its certificate is for loopback only.
+    pub fn bind(mut self, address: IpAddr) -> Self {
+        self.address = address;
+        self
+    }
+
     /// Speaks http on this port; 0, the default, takes a free one.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
@@ -192,8 +201,9 @@ impl SandboxBuilder {
         let stage = Stage::new(self.world);
         stage.faults(self.faults);
         let (tls, ca_pem) = if self.https { Some(tls::acceptor()?) } else { None }.unzip();
-        let https = tls.map(|tls| (self.https_port, tls));
-        let server = Server::start(stage.clone(), self.port, https, self.max_concurrent_streams)?;
+        let http = SocketAddr::new(self.address, self.port);
+        let https = tls.map(|tls| (SocketAddr::new(self.address, self.https_port), tls));
+        let server = Server::start(stage.clone(), http, https, self.max_concurrent_streams)?;
         Ok(Sandbox {
             stage,
             server,

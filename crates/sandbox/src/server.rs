@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -61,19 +61,19 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(
         stage: Stage,
-        port: u16,
-        https: Option<(u16, TlsAcceptor)>,
+        http: SocketAddr,
+        https: Option<(SocketAddr, TlsAcceptor)>,
         max_concurrent_streams: Option<u32>,
     ) -> io::Result<Self> {
-        let (http_listener, http) = listen(port)?;
+        let (http_listener, http) = listen(http)?;
         let mut doors = vec![Door {
             address: http,
             tls: None,
         }];
         let mut listeners = vec![http_listener];
         let mut https_address = None;
-        if let Some((port, tls)) = https {
-            let (listener, address) = listen(port)?;
+        if let Some((address, tls)) = https {
+            let (listener, address) = listen(address)?;
             https_address = Some(address);
             doors.push(Door {
                 address,
@@ -176,8 +176,9 @@ fn protocol(max_concurrent_streams: Option<u32>) -> Builder<TokioExecutor> {
     http
 }
 
-fn listen(port: u16) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+/// Port 0 takes a free one.
+fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
@@ -206,7 +207,7 @@ async fn run(
             Command::Resume(ack) if accepting.is_empty() => {
                 let listeners: io::Result<Vec<_>> = doors
                     .iter()
-                    .map(|door| listen(door.address.port()).map(|(listener, _)| listener))
+                    .map(|door| listen(door.address).map(|(listener, _)| listener))
                     .collect();
                 let result =
                     listeners.map(|listeners| accepting.extend(doors.iter().zip(listeners).map(open)));

@@ -20,6 +20,22 @@ fn a_port_that_is_taken_is_an_error() {
     assert_eq!((again.https_base_url(), again.ca_pem()), (None, None));
 }
 
+/// Every address in 127.0.0.0/8 is loopback on Linux only.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn it_listens_on_the_address_given_also_after_a_pause() {
+    let address = [127, 0, 0, 2];
+    let sandbox = Sandbox::builder().bind(address.into()).start().unwrap();
+    let port = sandbox.address().port();
+    assert_eq!(sandbox.base_url(), format!("http://127.0.0.2:{port}"));
+    sandbox.pause_listening().unwrap();
+    sandbox.resume_listening().unwrap();
+    let app = App::of(&sandbox).await;
+    assert_eq!(app.pin(true).await.unwrap().code(), 0);
+    let elsewhere = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap_err();
+    assert_eq!(elsewhere.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
 #[tokio::test]
 async fn frequency_limits_hold_on_the_wire() {
     // The minute's window, so that a slow machine's second does not matter.

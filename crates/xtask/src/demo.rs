@@ -1,8 +1,12 @@
 //! `cargo xtask demo`: one call, from each language, against a sandbox.
 
-use crate::node;
-use crate::python::Venv;
-use crate::run::{Run, WITHOUT_BINDINGS, become_it, quietly};
+use std::process::Command;
+
+use xtask::node;
+use xtask::python::Venv;
+use xtask::run::{Run, quietly};
+
+use crate::WITHOUT_BINDINGS;
 
 pub(crate) fn demo(run: &mut Run) -> Result<(), String> {
     node::check(run)?;
@@ -20,7 +24,23 @@ pub(crate) fn demo(run: &mut Run) -> Result<(), String> {
         quietly(what, build)?;
     }
 
-    let mut demo = run.command(run.built("debug")?.join("examples/demo"));
+    let mut demo = run.command(run.target()?.join("debug/examples/demo"));
     demo.env("DEMO_PYTHON", venv.program("python"));
     become_it(demo)
+}
+
+/// Replaces this process, so that a signal to it ends the other program.
+#[cfg(unix)]
+fn become_it(mut program: Command) -> Result<(), String> {
+    use std::os::unix::process::CommandExt;
+    Err(program.exec().to_string())
+}
+
+#[cfg(not(unix))]
+fn become_it(mut program: Command) -> Result<(), String> {
+    match program.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }

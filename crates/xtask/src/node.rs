@@ -7,8 +7,8 @@ use crate::run::{Run, output, quietly};
 
 const OLDEST: u32 = 20;
 
-/// Fails with a sentence where there is no Node, or an old one, or no npm.
-pub(crate) fn check(run: &Run) -> Result<(), String> {
+/// Returns an error if Node.js is missing or too old, or npm is missing.
+pub fn check(run: &Run) -> Result<(), String> {
     let ask = |program: &str| {
         let mut command = run.command(program);
         command.arg("--version");
@@ -29,18 +29,18 @@ pub(crate) fn check(run: &Run) -> Result<(), String> {
 }
 
 /// `npm …` in the package's folder.
-pub(crate) fn npm<'a>(run: &Run, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+pub fn npm<'a>(run: &Run, arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut npm = run.command("npm");
     npm.args(arguments).current_dir(run.root.join("node"));
     npm
 }
 
 /// `npm ci`.
-pub(crate) fn ci(run: &Run) -> Command {
+pub fn ci(run: &Run) -> Command {
     npm(run, ["ci", "--no-audit", "--no-fund"])
 }
 
-/// Where it is noted for which lock file `npm ci` has run.
+/// Holds the lock file that `npm ci` last ran for.
 const STAMP: &str = "node/node_modules/.wanted";
 
 fn lock(run: &Run) -> Result<String, String> {
@@ -48,13 +48,13 @@ fn lock(run: &Run) -> Result<String, String> {
     fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// Notes that `npm ci` has run.
-pub(crate) fn installed(run: &Run) -> Result<(), String> {
+/// Records that `npm ci` has run for the present lock file.
+pub fn installed(run: &Run) -> Result<(), String> {
     fs::write(run.root.join(STAMP), lock(run)?).map_err(|error| format!("{STAMP}: {error}"))
 }
 
-/// `npm ci`, unless what it installed is still what the lock file says.
-pub(crate) fn install(run: &Run) -> Result<(), String> {
+/// `npm ci`, unless it has already run for the present lock file.
+pub fn install(run: &Run) -> Result<(), String> {
     let wanted = lock(run)?;
     if fs::read_to_string(run.root.join(STAMP)).is_ok_and(|had| had == wanted) {
         return Ok(());

@@ -26,9 +26,9 @@ const TARBALLS: &str = "node/packed";
 const PACKED: u64 = 3_000_000;
 const LIBRARY: u64 = 4_500_000;
 
-/// What is built for. Zig brings each libc in the version asked for; the machine's own would tie the packages
+/// A platform to build for. Zig provides each libc in the version asked for; the machine's own would tie the packages
 /// to systems as new as the machine.
-pub(crate) struct Target {
+pub struct Target {
     triple: &'static str,
     /// With the version of the libc, in zig's way.
     for_zig: &'static str,
@@ -37,8 +37,8 @@ pub(crate) struct Target {
     std: Option<musl::Std>,
 }
 
-/// glibc 2.17 is the oldest that Rust's standard library runs on.
-pub(crate) const GNU: Target = Target {
+/// Linux with glibc 2.17, the oldest that Rust's standard library runs on.
+pub const GNU: Target = Target {
     triple: "x86_64-unknown-linux-gnu",
     for_zig: "x86_64-unknown-linux-gnu.2.17",
     tag: "manylinux_2_17",
@@ -56,7 +56,8 @@ const fn musl(std: musl::Std) -> Target {
     }
 }
 
-pub(crate) fn package(run: &mut Run) -> Result<(), String> {
+/// Builds and checks everything that is published.
+pub fn package(run: &mut Run) -> Result<(), String> {
     node::check(run)?;
     let venv = tools(run)?;
     node::install(run)?;
@@ -84,8 +85,8 @@ pub(crate) fn package(run: &mut Run) -> Result<(), String> {
     fit
 }
 
-/// Removes the modules of an earlier build, of whatever platform: they would be packed too.
-pub(crate) fn without_modules(run: &Run) -> Result<(), String> {
+/// Removes the native modules of an earlier build, for all platforms: they would be packed too.
+pub fn without_modules(run: &Run) -> Result<(), String> {
     for module in files(run, "node")? {
         if module.extension().is_some_and(|extension| extension == "node") {
             fs::remove_file(&module).map_err(|error| format!("{}: {error}", module.display()))?;
@@ -94,13 +95,13 @@ pub(crate) fn without_modules(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// The environment with the tools.
-pub(crate) fn tools(run: &Run) -> Result<Venv, String> {
+/// The environment with the packaging tools.
+pub fn tools(run: &Run) -> Result<Venv, String> {
     Venv::at(run, ".scratch/package", &TOOLS, &TOOLS.join(" "))
 }
 
-/// Builds the wheel for a target and returns where it is.
-pub(crate) fn wheel(run: &mut Run, venv: &Venv, target: &Target) -> Result<PathBuf, String> {
+/// Builds the wheel for a target and returns its path.
+pub fn wheel(run: &mut Run, venv: &Venv, target: &Target) -> Result<PathBuf, String> {
     let mut maturin = venv.command(run, "maturin");
     maturin
         .args([
@@ -126,16 +127,16 @@ pub(crate) fn wheel(run: &mut Run, venv: &Venv, target: &Target) -> Result<PathB
     Ok(wheel)
 }
 
-/// The wheel with this in its name.
-pub(crate) fn built_wheel(run: &Run, tag: &str) -> Result<PathBuf, String> {
+/// The built wheel with this tag in its name.
+pub fn built_wheel(run: &Run, tag: &str) -> Result<PathBuf, String> {
     files(run, WHEELS)?
         .into_iter()
         .find(|file| file.to_string_lossy().contains(tag))
         .ok_or_else(|| format!("there is no wheel for {tag} in {WHEELS}"))
 }
 
-/// Builds the native module for a target, where Node in the clone finds it and the packing too.
-pub(crate) fn node_module(run: &mut Run, venv: &Venv, target: &Target) -> Result<(), String> {
+/// Builds the native module for a target, in the folder where both Node.js in the clone and the packing look for it.
+pub fn node_module(run: &mut Run, venv: &Venv, target: &Target) -> Result<(), String> {
     let arguments = ["run", "build", "--", "--zig", "--target", target.for_zig];
     let mut build = node::npm(run, arguments);
     // For cargo-zigbuild and zig.

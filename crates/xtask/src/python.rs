@@ -19,25 +19,25 @@ const NAMES: [&str; 7] = [
 ];
 
 /// A virtual environment.
-pub(crate) struct Venv(PathBuf);
+pub struct Venv(PathBuf);
 
 impl Venv {
     /// The project's own, with the package's development tools.
-    pub(crate) fn of_project(run: &Run) -> Result<Self, String> {
+    pub fn of_project(run: &Run) -> Result<Self, String> {
         const TOOLS: &str = "python/requirements-dev.txt";
         let file = run.root.join(TOOLS);
         let wanted = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         Self::at(run, ".venv", &["--requirement", TOOLS], &wanted)
     }
 
-    /// An environment in this folder with what `pip install` installs. One that is there stays, unless
-    /// `wanted` says something else than when it was made.
-    pub(crate) fn at(run: &Run, folder: &str, install: &[&str], wanted: &str) -> Result<Self, String> {
+    /// An environment in this folder with what `pip install` installs. An existing one is used again if it was made
+    /// with the same `wanted`.
+    pub fn at(run: &Run, folder: &str, install: &[&str], wanted: &str) -> Result<Self, String> {
         Self::with(run, folder, install, wanted, || find(run))
     }
 
-    /// The same with an interpreter that is found otherwise.
-    pub(crate) fn with(
+    /// The same with another interpreter, which is only looked for if the environment has to be made.
+    pub fn with(
         run: &Run,
         folder: &str,
         install: &[&str],
@@ -68,20 +68,20 @@ impl Venv {
         self.0.join(if cfg!(windows) { "Scripts" } else { "bin" })
     }
 
-    /// Where one of the environment's programs is.
-    pub(crate) fn program(&self, name: &str) -> PathBuf {
+    /// The path of one of the environment's programs.
+    pub fn program(&self, name: &str) -> PathBuf {
         self.folder_of_programs().join(name)
     }
 
     /// One of the environment's programs, run as in the activated environment.
-    pub(crate) fn command(&self, run: &Run, program: &str) -> Command {
+    pub fn command(&self, run: &Run, program: &str) -> Command {
         let mut command = run.command(self.program(program));
         self.activate(&mut command);
         command
     }
 
     /// Lets a command find the environment's programs.
-    pub(crate) fn activate(&self, command: &mut Command) {
+    pub fn activate(&self, command: &mut Command) {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths(
             std::iter::once(self.folder_of_programs()).chain(std::env::split_paths(&path)),
@@ -92,8 +92,8 @@ impl Venv {
         command.env("VIRTUAL_ENV", &self.0).env_remove("PYTHONHOME");
     }
 
-    /// Builds the extension and puts the package into this environment.
-    pub(crate) fn develop(&self, run: &Run) -> Command {
+    /// `maturin develop`: builds the extension and installs the package into this environment.
+    pub fn develop(&self, run: &Run) -> Command {
         let mut maturin = self.command(run, "maturin");
         maturin.arg("develop").current_dir(run.root.join("python"));
         maturin
@@ -126,8 +126,8 @@ fn find(run: &Run) -> Result<PathBuf, String> {
     Err(format!("Python {major}.{minor} or later is needed: {seen}"))
 }
 
-/// The version that an interpreter says it has.
-pub(crate) fn version(mut python: Command) -> Option<(u32, u32)> {
+/// An interpreter's version; `None` if it does not run.
+pub fn version(mut python: Command) -> Option<(u32, u32)> {
     python.args(["-c", "import sys; print('%d %d' % sys.version_info[:2])"]);
     let text = output(python)?;
     let (major, minor) = text.split_once(' ')?;

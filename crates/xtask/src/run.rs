@@ -7,18 +7,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The bindings' crates are built and tested through their packages. All steps name the same packages, so
-/// that cargo unites the features of their dependencies in the same way and builds these once.
-pub(crate) const WITHOUT_BINDINGS: [&str; 4] = [
-    "--workspace",
-    "--exclude=feishu-feed-card-python",
-    "--exclude=feishu-feed-card-node",
-    "--locked",
-];
-
-/// Where the project is, and what has been done.
-pub(crate) struct Run {
-    pub(crate) root: PathBuf,
+/// Where the project is, and the steps run so far.
+pub struct Run {
+    /// The project's root folder.
+    pub root: PathBuf,
     began: Instant,
     steps: Vec<Step>,
 }
@@ -31,10 +23,17 @@ struct Step {
     failed: bool,
 }
 
+impl Default for Run {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Run {
-    pub(crate) fn new() -> Self {
-        // What is compiled in is another clone's where the target folder was copied or moved with this one:
-        // cargo does not build again for that.
+    /// Finds the project's root from the package that `cargo run` runs.
+    pub fn new() -> Self {
+        // The path compiled in belongs to another clone if the target folder was copied with this one: cargo does
+        // not rebuild for that.
         let here =
             std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
         let here = Path::new(&here);
@@ -45,12 +44,11 @@ impl Run {
         }
     }
 
-    /// A program, to be run at the project's root.
-    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    /// A command that runs in the project's root folder.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
-        // What `cargo run` says of this package is none of the next program's business; ring's build
-        // script would run again for it.
+        // `cargo run` sets these for the package it runs. Passed on, they would make ring's build script run again.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
@@ -61,31 +59,29 @@ impl Run {
     }
 
     /// The cargo that runs this program.
-    pub(crate) fn cargo<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    pub fn cargo<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = self.command(cargo);
         command.args(arguments);
         command
     }
 
-    /// Where cargo puts what it builds with this profile: beside this program's own folder, wherever the
-    /// target folder is.
-    pub(crate) fn built(&self, profile: &str) -> Result<PathBuf, String> {
+    /// The target folder, wherever it is: this program runs from a folder in it.
+    pub fn target(&self) -> Result<PathBuf, String> {
         let this = std::env::current_exe().map_err(|error| error.to_string())?;
-        let target = this.ancestors().nth(2).unwrap_or(&self.root);
-        Ok(target.join(profile))
+        Ok(this.ancestors().nth(2).unwrap_or(&self.root).to_owned())
     }
 
-    /// Runs a program as a step: named, shown and timed. The first that fails is the last that runs.
-    pub(crate) fn step(&mut self, name: &'static str, mut command: Command) -> Result<(), String> {
+    /// Runs a program as a step: printed, timed and kept for [`sum_up`](Self::sum_up).
+    pub fn step(&mut self, name: &'static str, mut command: Command) -> Result<(), String> {
         self.timed(name, || {
             announce(name, &command);
             command.status().map(|status| (status, None))
         })
     }
 
-    /// The same for a program that runs tests: what it says is also searched for how many passed.
-    pub(crate) fn tests(&mut self, name: &'static str, mut command: Command) -> Result<(), String> {
+    /// The same for a program that runs tests; also counts those that passed, from its output.
+    pub fn tests(&mut self, name: &'static str, mut command: Command) -> Result<(), String> {
         self.timed(name, || {
             announce(name, &command);
             let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -121,8 +117,8 @@ impl Run {
         Err(format!("{name} failed: {failed}"))
     }
 
-    /// Prints what the steps took, and how many tests passed.
-    pub(crate) fn sum_up(&self) {
+    /// Prints the duration of each step, and how many tests passed.
+    pub fn sum_up(&self) {
         println!("\n{:<40}{:>9}{:>8}", "step", "seconds", "tests");
         for step in &self.steps {
             let tests = step.tests.map(|tests| tests.to_string()).unwrap_or_default();
@@ -142,8 +138,8 @@ impl Run {
     }
 }
 
-/// Runs a program that says nothing unless it fails.
-pub(crate) fn quietly(what: &str, mut command: Command) -> Result<(), String> {
+/// Runs a program; prints its output only if it fails.
+pub fn quietly(what: &str, mut command: Command) -> Result<(), String> {
     let output = command
         .output()
         .map_err(|error| format!("{what}: {}: {error}", shown(&command)))?;
@@ -155,24 +151,8 @@ pub(crate) fn quietly(what: &str, mut command: Command) -> Result<(), String> {
     Err(format!("{what} failed: {}", output.status))
 }
 
-/// One process instead of two: whoever ends this one ends what the other does.
-#[cfg(unix)]
-pub(crate) fn become_it(mut program: Command) -> Result<(), String> {
-    use std::os::unix::process::CommandExt;
-    Err(program.exec().to_string())
-}
-
-#[cfg(not(unix))]
-pub(crate) fn become_it(mut program: Command) -> Result<(), String> {
-    match program.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(status.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// What a program prints; nothing where it does not run.
-pub(crate) fn output(mut command: Command) -> Option<String> {
+/// What a program prints on standard output; `None` if it cannot be run or fails.
+pub fn output(mut command: Command) -> Option<String> {
     let output = command.stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     output.status.success().then_some(text)
@@ -189,7 +169,7 @@ fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
-/// Passes on what a test runner says, and counts the tests it says have passed.
+/// Passes on a test runner's output, and counts the tests that passed according to it.
 fn echo(from: Option<impl Read>, mut to: impl Write) -> u64 {
     let mut passed = 0;
     let mut line = Vec::new();

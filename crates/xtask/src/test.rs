@@ -2,9 +2,11 @@
 
 use std::process::Command;
 
-use crate::node;
-use crate::python::Venv;
-use crate::run::{Run, WITHOUT_BINDINGS, output};
+use xtask::node;
+use xtask::python::Venv;
+use xtask::run::{Run, output};
+
+use crate::WITHOUT_BINDINGS;
 
 pub(crate) fn test(run: &mut Run) -> Result<(), String> {
     // Before the long part: nobody should wait for minutes to hear that Node is missing.

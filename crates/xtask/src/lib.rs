@@ -1,0 +1,10 @@
+//! What `cargo xtask` and the laboratory (`crates/bench`, `crates/matrix`, `crates/torture`) share: running other
+//! programs, Python environments, npm, and building the packages.
+//!
+//! The crate has no dependencies, so that `cargo xtask` itself compiles in a second.
+
+mod musl;
+pub mod node;
+pub mod package;
+pub mod python;
+pub mod run;
