@@ -1,5 +1,5 @@
-//! How a request leaves and a response comes back. Two implementations: [`Http`](http::Http), and in tests the
-//! sandbox's model called directly, without a socket.
+//! How a request leaves and a response comes back. Two implementations: reqwest, and in tests the sandbox's
+//! model called directly, without a socket.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,5 +1,11 @@
 //! The layers of `src`, as `docs/architecture.md` shows them: each uses only those below it.
 
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of any test function"
+)]
+
 use std::fs;
 use std::path::Path;
 
