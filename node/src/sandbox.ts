@@ -57,7 +57,7 @@ export interface Fault {
   delay_after_ms?: number
   /** Takes effect also when the client has gone. */
   detached?: boolean
-  /** Reset, or answered by the script, and yet the request arrives this much later. */
+  /** Reset or answered; the request arrives this much later. */
   late_ms?: number
   refuse?: boolean
   reset?: 'before' | 'after'

@@ -300,8 +300,8 @@ struct Detail {
 /// Longest message, in characters: one or two quotations and the words around them.
 const MOST_MESSAGE: usize = 2000;
 
-/// Text from outside is masked and cut where it is read ([`outside`](crate::data::outside)). These functions make texts
-/// printable once more, so that every text of an error is.
+// Text from outside is masked and cut where it is read (see `outside`). These functions make texts printable once
+// more, so that every text of an error is.
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Detail {
