@@ -190,6 +190,9 @@ impl ClientBuilder {
     /// - `referer(false)`, no cookie store, no `timeout` and no `read_timeout`.
     /// - `dns_resolver`: the default panics if the process can start no thread.
     ///
+    /// Since its proxy and resolver are not known, an http `base_url` needs [`allow_http`](Self::allow_http), also on this
+    /// machine.
+    ///
     /// Such a client is used on every runtime: a call may then wait for a connection that belongs to a runtime which
     /// nobody drives. Use one [`Client`] for each runtime.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {

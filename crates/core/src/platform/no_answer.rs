@@ -7,31 +7,19 @@ use super::codes::RetryRule;
 use crate::data::error::{BoxError, ConnectionReason, Error, ErrorKind, Station};
 use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes};
 
-/// A transport's failure, in the form of an answer's.
+/// Turns the error of a transport into the failure of an attempt.
 pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
     let (error, retry) = match error {
         TransportError::Connect(fault) => {
-            let error = connection_failed("no connection", fault).with_station(Station::Connect);
-            let retry = if error.retryable() {
-                RetryRule::Backoff
-            } else {
-                RetryRule::No
-            };
-            (error, retry)
+            retried(connection_failed("no connection", fault, Station::Connect))
         }
         TransportError::Broken(fault) => {
             let station = if was_sent { Station::Answer } else { Station::Send };
-            let error = connection_failed("the connection broke", fault).with_station(station);
-            let retry = if error.retryable() {
-                RetryRule::Backoff
-            } else {
-                RetryRule::No
-            };
-            (error, retry)
+            retried(connection_failed("the connection broke", fault, station))
         }
         TransportError::Unprocessed(fault) => {
-            let error = connection_failed("the server did not process the request", fault);
-            (error.with_station(Station::Send), RetryRule::Resend)
+            let what = "the server did not process the request";
+            (connection_failed(what, fault, Station::Send), RetryRule::Resend)
         }
         TransportError::TooLarge(status) => {
             let why = format!("the answer is larger than {MOST_BYTES} bytes");
@@ -52,7 +40,17 @@ pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
     }
 }
 
-fn connection_failed(what: &str, fault: Fault) -> Error {
+/// A wrong certificate or password stays wrong.
+fn retried(error: Error) -> (Error, RetryRule) {
+    let retry = if error.retryable() {
+        RetryRule::Backoff
+    } else {
+        RetryRule::No
+    };
+    (error, retry)
+}
+
+fn connection_failed(what: &str, fault: Fault, station: Station) -> Error {
     let Fault { reason, peer, source } = fault;
     let cause = innermost(&*source);
     let message = match &peer {
@@ -61,6 +59,7 @@ fn connection_failed(what: &str, fault: Fault) -> Error {
         None => format!("{what}: {cause}"),
     };
     Error::new(ErrorKind::ConnectionFailed, message)
+        .with_station(station)
         .with_reason(reason)
         .with_hint(connection_hint(reason, peer.as_ref()))
         .with_source(source)
@@ -112,7 +111,10 @@ fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> &'s
             "Check user name and password of the proxy, percent-encoded in its URL"
         }
         (Some(Reason::Closed), _) => "Call again: setting the same state twice does no harm",
-        (None, _) => OUT_OF_RESOURCES,
+        (None, Some(_)) => OUT_OF_RESOURCES,
+        (None, None) => {
+            "Call again; if it persists, report it with this message: the HTTP library should not fail so"
+        }
     }
 }
 

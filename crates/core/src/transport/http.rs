@@ -90,6 +90,13 @@ impl Http {
             proxy: None,
         };
         let (clients, roots) = if let Some(client) = &network.http_client {
+            if host::is_http(&network.platform) && !network.allow_http {
+                return Err(Error::invalid_input(
+                    "base_url",
+                    "http, together with http_client",
+                    "https, or allow_http: the HTTP client may use a proxy or a resolver that leads to another machine",
+                ));
+            }
             (Clients::Given(client.clone()), None)
         } else {
             let route = proxy::route(&network.proxy, &network.platform, network.allow_http)?;
