@@ -48,7 +48,7 @@ export interface ClientOptions {
   caCerts?: string | undefined
   /** Appended to ours. */
   userAgent?: string | undefined
-  /** For one call with all its retries and waiting. Default: 30,000. */
+  /** For one call, retries and waiting included. Default: 30,000. */
   timeoutMs?: number | undefined
   /** Default: 5,000. */
   connectTimeoutMs?: number | undefined
@@ -64,7 +64,7 @@ export interface ClientOptions {
   lateArrivalMs?: number | undefined
   /** Calls with more users are split. Default: 50. */
   maxUsersPerRequest?: number | undefined
-  /** Gets all that happens. What it throws is an uncaught exception. */
+  /** Gets every event. What it throws is an uncaught exception. */
   onEvent?: ((event: ClientEvent) => void) | undefined
 }
 

@@ -137,8 +137,9 @@ class FeedCardError(Exception):
         self.retryable = retryable
         self.retry_after = retry_after
         self.attempts = attempts
-        self.station = station
-        self.reason = reason
+        # Without these types pyright widens the literals to str.
+        self.station: Station | None = station
+        self.reason: ConnectionReason | None = reason
         self.hint = hint
         self.permission_violations = tuple(permission_violations)
         self.field_violations = tuple(field_violations)

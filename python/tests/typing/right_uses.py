@@ -29,6 +29,7 @@ from feishu_feed_card import (
     UserIds,
     UserIdType,
 )
+from feishu_feed_card._types import Station
 from feishu_feed_card.sandbox import Fault, Sandbox, World
 
 
@@ -155,7 +156,8 @@ def errors() -> None:
         if reason == "proxy_auth":
             raise
     except FeedCardError as error:
-        if error.station == "token":
+        station: Station | None = error.station
+        if station == "token":
             raise
 
 
