@@ -166,7 +166,7 @@ impl SandboxBuilder {
     }
 
     /// Listens on this address of the machine; 127.0.0.1 by default. Whoever can reach the address can use and control
-    /// the sandbox. Its certificate is for loopback only.
+    /// the sandbox. Its certificate is for this address and for loopback.
     pub fn bind(mut self, address: IpAddr) -> Self {
         self.address = address;
         self
@@ -200,7 +200,7 @@ impl SandboxBuilder {
     pub fn start(self) -> io::Result<Sandbox> {
         let stage = Stage::new(self.world);
         stage.faults(self.faults);
-        let (tls, ca_pem) = if self.https { Some(tls::acceptor()?) } else { None }.unzip();
+        let (tls, ca_pem) = if self.https { Some(tls::acceptor(self.address)?) } else { None }.unzip();
         let http = SocketAddr::new(self.address, self.port);
         let https = tls.map(|tls| (SocketAddr::new(self.address, self.https_port), tls));
         let server = Server::start(stage.clone(), http, https, self.max_concurrent_streams)?;

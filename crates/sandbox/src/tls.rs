@@ -1,6 +1,7 @@
 //! A certificate authority for one sandbox, made when https is asked for.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rcgen::{
@@ -12,8 +13,9 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// An acceptor for `localhost`, `127.0.0.1` and `::1`, and the authority's certificate as PEM.
-pub(crate) fn acceptor() -> io::Result<(TlsAcceptor, String)> {
+/// An acceptor for `localhost`, `127.0.0.1`, `::1` and the address that the sandbox listens on, and the authority's
+/// certificate as PEM.
+pub(crate) fn acceptor(address: IpAddr) -> io::Result<(TlsAcceptor, String)> {
     let mut authority = CertificateParams::default();
     authority
         .distinguished_name
@@ -24,7 +26,10 @@ pub(crate) fn acceptor() -> io::Result<(TlsAcceptor, String)> {
     let authority_certificate = authority.self_signed(&authority_key).map_err(io::Error::other)?;
     let pem = authority_certificate.pem();
 
-    let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
+    let mut names = ["localhost", "127.0.0.1", "::1"].map(String::from).to_vec();
+    if !address.is_loopback() {
+        names.push(address.to_string());
+    }
     let mut leaf = CertificateParams::new(names).map_err(io::Error::other)?;
     leaf.distinguished_name.push(DnType::CommonName, "localhost");
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
