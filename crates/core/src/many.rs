@@ -310,8 +310,8 @@ impl Many {
         let sent = self.running.len().saturating_sub(waiting_for_quota);
         let eta = self.total.map(|total| {
             let unsent = total.saturating_sub(done + sent);
-            match &lane {
-                Some(lane) if unsent > 0 => lane.estimate(unsent - 1),
+            match (&lane, unsent.checked_sub(1)) {
+                (Some(lane), Some(before_the_last)) => lane.estimate(before_the_last),
                 _ => Duration::ZERO,
             }
         });

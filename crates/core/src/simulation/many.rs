@@ -10,6 +10,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Trip, USER, client, fill_chat, random, round_trip, stage, up_to};
+use crate::many::concurrency;
 use crate::{ErrorKind, RateLimit, Request};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
@@ -786,4 +787,64 @@ async fn a_batch_has_what_is_ready_up_to_its_size() {
         sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(sizes, [4, 4, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_is_dropped_half_way_loses_nothing() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(300)))
+        .rate_limit(RateLimit::new(2, 100))
+        .build()
+        .unwrap();
+    let chats = [CHAT, CHAT, CHAT, CHAT, "nowhere", CHAT];
+    let mut many = client.set_time_sensitive_many(chats.map(|chat| Request::new(chat, [USER], true)));
+    assert_eq!(many.next().await.unwrap().index, 4);
+    assert!(many.next().now_or_never().is_none());
+    // For a token and two answers.
+    sleep(Duration::from_millis(700)).await;
+    assert!(
+        many.report().now_or_never().is_none(),
+        "the calls have yet to stop"
+    );
+    let report = many.report().await;
+    assert_eq!((report.taken, report.succeeded, report.failed), (6, 2, 1));
+    let unread = report.unread.iter().map(|item| item.index);
+    let unfinished = report.unfinished.iter().map(|left| left.index);
+    let mut indices: Vec<_> = unread.chain(unfinished).collect();
+    indices.sort_unstable();
+    assert_eq!(indices, [0, 1, 2, 3, 5]);
+}
+
+#[test]
+fn the_number_of_requests_in_progress_is_bounded() {
+    assert_eq!(
+        [0, 1, 100, 10_000, usize::MAX].map(concurrency),
+        [1, 1, 100, 10_000, 10_000]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_has_a_total_only_if_the_input_knows_it() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(50)))
+        .rate_limit(RateLimit::new(2, 1000))
+        .build()
+        .unwrap();
+    let request = || Request::new(CHAT, [USER], true);
+    let endless = client.set_time_sensitive_many(std::iter::repeat_with(request));
+    assert_eq!((endless.progress().total, endless.progress().eta), (None, None));
+    let at_most = (0..5).map(move |_| request()).filter(|_| true);
+    assert_eq!(client.set_time_sensitive_many(at_most).progress().total, None);
+
+    let mut five = client.set_time_sensitive_many((0..5).map(move |_| request()));
+    let window = Duration::from_millis(1_002);
+    // The fifth of five waits for two others and two more: two windows at least.
+    assert_eq!(
+        (five.progress().total, five.progress().eta),
+        (Some(5), Some(2 * window))
+    );
+    assert!(five.next().await.unwrap().result.is_ok());
+    let progress = five.progress();
+    assert_eq!((progress.done, progress.waiting_for_quota), (1, 3));
+    assert!(format!("{five:?}").contains("waiting_for_quota: 3"), "{five:?}");
 }

@@ -393,6 +393,26 @@ async fn a_reset_of_nothing_or_of_ages_neither_hammers_nor_overflows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_accepted_call_raises_the_pace_and_a_refused_one_does_not() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(10)))
+        .rate_limit(RateLimit::new(8, 1000))
+        .build()
+        .unwrap();
+    let lane = client.core.lane(Lane::Chat).unwrap();
+    stage.fault(told(&[("x-ogw-ratelimit-reset", "1")], 1));
+    let mut waits = Vec::new();
+    for _ in 0..2 {
+        let outcome = client.set_time_sensitive(CHAT, [USER], true).await.unwrap();
+        assert!(outcome.ok());
+        waits.push(lane.estimate(0));
+    }
+    // 4 a second after the refusal, 4.25 after the retry that was accepted.
+    let expected = SECOND.div_f64(4.0).saturating_sub(SECOND.div_f64(4.25));
+    assert_eq!(waits[0].saturating_sub(waits[1]), expected, "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_told_limit_is_heeded_and_lapses() {
     for (limit, calls, least) in [("50", 100, 0), ("5", 100, 19), ("200", 390, 60)] {
         let stage = stage(0, Switches::unlimited());

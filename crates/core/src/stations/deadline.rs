@@ -52,17 +52,25 @@ impl TimeLimit {
 
     /// Awaits `future`. Returns `None` if the deadline passes first, or if the caller of many calls stops
     /// them.
-    pub(crate) async fn bound<F: Future>(&self, deadline: Option<Instant>, future: F) -> Option<F::Output> {
-        if self.is_stopped() {
-            // Do not start queued requests: nobody waits for their results.
-            return None;
-        }
-        select! {
-            // A result that is there counts, also at the deadline. The timer starts only if there is none.
-            biased;
-            output = future => Some(output),
-            () = self.stopped() => None,
-            () = reached(deadline) => None,
+    pub(crate) fn bound<F: Future>(
+        &self,
+        deadline: Option<Instant>,
+        future: F,
+    ) -> impl Future<Output = Option<F::Output>> {
+        // Boxed, because an async function stores its arguments twice. Nested, that was 3.5 kB for each call.
+        let future = Box::pin(future);
+        async move {
+            if self.is_stopped() {
+                // Do not start queued requests: nobody waits for their results.
+                return None;
+            }
+            select! {
+                // A result that is there counts, also at the deadline. The timer starts only if there is none.
+                biased;
+                output = future => Some(output),
+                () = self.stopped() => None,
+                () = reached(deadline) => None,
+            }
         }
     }
 
@@ -129,5 +137,100 @@ impl<'a> CallTime<'a> {
 
     fn own(&self) -> MutexGuard<'_, Option<Instant>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use tokio::join;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn of_many(timeout: Duration, deadline: Option<Instant>) -> (watch::Sender<bool>, TimeLimit) {
+        let (stop, stopped) = watch::channel(false);
+        let batch = Box::new(BatchLimit {
+            deadline,
+            stop: stopped,
+        });
+        (stop, TimeLimit::OfMany { timeout, batch })
+    }
+
+    async fn slot_after(seconds: u32) -> Option<()> {
+        sleep(seconds * SECOND).await;
+        Some(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_of_any_length_has_an_end() {
+        let now = Instant::now();
+        assert_eq!(after(SECOND), now + SECOND);
+        let years = after(Duration::MAX).duration_since(now).as_secs() / (365 * 24 * 60 * 60);
+        assert_eq!(years, 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_counts_if_it_is_there_at_the_deadline() {
+        let now = Instant::now();
+        let limit = TimeLimit::At(now);
+        assert_eq!(limit.bound(Some(now), ready(1)).await, Some(1));
+        assert_eq!(limit.bound(Some(now + SECOND), pending::<()>()).await, None);
+        assert_eq!(now.elapsed(), SECOND);
+        assert_eq!(limit.bound(None, sleep(SECOND)).await, Some(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_what_runs_and_starts_nothing() {
+        let now = Instant::now();
+        let (stop, limit) = of_many(SECOND, None);
+        let running = limit.bound(None, pending::<()>());
+        let stopping = async {
+            sleep(SECOND).await;
+            stop.send_replace(true);
+        };
+        assert_eq!(join!(running, stopping).0, None);
+        assert_eq!(now.elapsed(), SECOND);
+        assert_eq!(limit.bound(None, ready(())).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_one_of_many_has_a_time_of_its_own() {
+        let now = Instant::now();
+        let end = now + 100 * SECOND;
+        let single = TimeLimit::At(end);
+        assert_eq!((single.for_a_turn(), single.counts_pauses()), (Some(end), false));
+        let (_stop, many) = of_many(SECOND, Some(end));
+        assert_eq!((many.for_a_turn(), many.counts_pauses()), (Some(end), true));
+
+        let time = CallTime::new(&single);
+        time.for_a_slot(slot_after(1)).await;
+        assert_eq!(time.deadline(), Some(end));
+
+        let time = CallTime::new(&many);
+        assert_eq!(time.deadline(), None);
+        time.for_a_slot(ready(None::<()>)).await;
+        assert_eq!(time.deadline(), None, "no slot was taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_a_slot_extends_the_deadline() {
+        let (_stop, limit) = of_many(5 * SECOND, Some(Instant::now() + 20 * SECOND));
+        let time = CallTime::new(&limit);
+        let began = Instant::now();
+        time.for_a_slot(slot_after(1)).await;
+        assert_eq!(time.deadline(), Some(began + 6 * SECOND));
+        // Both wait at the same time.
+        join!(time.for_a_slot(slot_after(4)), time.for_a_slot(slot_after(3)));
+        assert_eq!(time.deadline(), Some(began + 10 * SECOND));
+        time.for_a_slot(slot_after(14)).await;
+        assert_eq!(
+            time.deadline(),
+            Some(began + 20 * SECOND),
+            "the end of all of them"
+        );
     }
 }

@@ -234,10 +234,8 @@ impl Pass {
             return;
         };
         let late = &mut chat.late_until[usize::from(self.state)];
-        if late.is_none_or(|earlier| earlier < until) {
-            *late = Some(until);
-            chats.unanswered.push_back((until, self.target.clone()));
-        }
+        *late = (*late).max(Some(until));
+        chats.unanswered.push_back((until, self.target.clone()));
     }
 }
 

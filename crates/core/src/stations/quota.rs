@@ -564,3 +564,238 @@ impl Drop for Slot {
         self.lane.line().freed.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn lane(per_second: u32, per_minute: u32) -> LaneHandle {
+        QuotaHandle::new(RateLimit::new(per_second, per_minute)).lane(Lane::Chat)
+    }
+
+    fn take_now(lane: &LaneHandle) -> Slot {
+        let slot = lane.take(None).now_or_never();
+        slot.expect("a slot is free").unwrap()
+    }
+
+    /// A task that waits in line when this returns.
+    async fn waiter(lane: &LaneHandle, deadline: Option<Instant>) -> JoinHandle<Result<Slot, NoSlot>> {
+        let lane = lane.clone();
+        let waiter = tokio::spawn(async move { lane.take(deadline).await });
+        tokio::task::yield_now().await;
+        waiter
+    }
+
+    fn used_up() -> Error {
+        Error::new(ErrorKind::QuotaExhausted, "used up")
+    }
+
+    #[test]
+    fn a_handle_shows_its_limit() {
+        let shown = format!("{:?}", QuotaHandle::new(RateLimit::new(25, 500)));
+        assert!(shown.contains("25") && shown.contains("500"), "{shown}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_is_free_one_window_after_the_latest_arrival() {
+        for (lane, window) in [(lane(2, 1000), ms(1_002)), (lane(1000, 2), ms(60_120))] {
+            let [first, second] = [(); 2].map(|()| take_now(&lane));
+            assert_eq!(lane.estimate(0), window, "no answer yet: a window at least");
+            sleep(ms(300)).await;
+            second.unanswered(5 * SECOND);
+            first.answered(true);
+            assert_eq!(lane.estimate(0), window);
+            assert_eq!(lane.estimate(1), window + 5 * SECOND);
+            sleep(window.saturating_sub(ms(1))).await;
+            assert_eq!(lane.estimate(0), ms(1));
+            sleep(ms(1)).await;
+            let third = take_now(&lane);
+            assert!(lane.take(None).now_or_never().is_none());
+            drop(third);
+            take_now(&lane);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_ahead_take_their_slots_first() {
+        let lane = lane(2, 1000);
+        let waits = |lane: &LaneHandle| [0, 1, 2, 3, 4].map(|ahead| lane.estimate(ahead));
+        let window = ms(1_002);
+        assert_eq!(waits(&lane), [0, 0, 1, 1, 2].map(|windows| windows * window));
+        let slot = take_now(&lane);
+        assert_eq!(waits(&lane), [0, 1, 1, 2, 2].map(|windows| windows * window));
+        slot.answered(true);
+        sleep(ms(500)).await;
+        let wait = window.saturating_sub(ms(500));
+        assert_eq!(
+            waits(&lane),
+            [Duration::ZERO, wait, window, wait + window, 2 * window]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_requests_are_checked_by_the_last() {
+        let lane = lane(2, 1000);
+        let deadline = Some(Instant::now() + SECOND);
+        assert!(lane.check(2, deadline).is_ok());
+        assert!(matches!(lane.check(3, deadline), Err(NoSlot::TooLate(wait)) if wait == ms(1_002)));
+        let slots = [(); 2].map(|()| take_now(&lane));
+        let waiting = [waiter(&lane, None).await, waiter(&lane, None).await];
+        assert_eq!(lane.waiting(), 2);
+        let deadline = |seconds: u32| Some(Instant::now() + seconds * SECOND);
+        assert!(matches!(lane.check(1, deadline(2)), Err(NoSlot::TooLate(wait)) if wait == ms(2_004)));
+        assert!(lane.check(1, deadline(3)).is_ok());
+        drop(slots);
+        for waiter in waiting {
+            waiter.await.unwrap().unwrap();
+        }
+        assert_eq!(lane.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_goes_to_the_first_in_line() {
+        let lane = lane(1, 1000);
+        let slot = take_now(&lane);
+        let first = waiter(&lane, None).await;
+        drop(slot);
+        assert!(
+            lane.take(None).now_or_never().is_none(),
+            "the first waiter's slot"
+        );
+        let began = Instant::now();
+        first.await.unwrap().unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_has_passed_takes_no_slot() {
+        let result = lane(1, 1).take(Some(Instant::now())).await;
+        assert!(matches!(result, Err(NoSlot::TooLate(Duration::ZERO))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_waiters_learn_of_a_pause_and_of_the_months_end() {
+        let lane = lane(1, 1000);
+        let slot = take_now(&lane);
+        let deadline = Some(Instant::now() + 10 * SECOND);
+        let waiters = [
+            waiter(&lane, None).await,
+            waiter(&lane, deadline).await,
+            waiter(&lane, None).await,
+        ];
+        let [first, with_deadline, last] = waiters;
+        lane.pause(20 * SECOND, None, slot.taken_at());
+        let began = Instant::now();
+        let error = with_deadline.await.unwrap().unwrap_err();
+        assert!(
+            matches!(error, NoSlot::TooLate(wait) if wait == 22 * SECOND),
+            "{error:?}"
+        );
+        lane.exhaust(used_up());
+        for waiter in [first, last] {
+            let error = waiter.await.unwrap().unwrap_err();
+            assert!(matches!(error, NoSlot::Exhausted(_)), "{error:?}");
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_month_is_probed_again_after_a_minute() {
+        let lane = lane(1, 1);
+        lane.exhaust(used_up());
+        assert_eq!(lane.estimate(0), EXHAUSTED_FOR);
+        sleep(EXHAUSTED_FOR.saturating_sub(ms(1))).await;
+        assert!(lane.take(None).await.is_err());
+        sleep(ms(1)).await;
+        assert_eq!(lane.estimate(0), Duration::ZERO);
+        take_now(&lane);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_halves_the_pace_and_each_accepted_call_raises_it() {
+        let lane = lane(8, 1000);
+        let [before, after] = [(); 2].map(|()| take_now(&lane).taken_at());
+        sleep(SECOND).await;
+        // 4 a second from here on.
+        lane.pause(10 * SECOND, None, before);
+        assert_eq!(lane.estimate(0), ms(10_250));
+        sleep(SECOND).await;
+        lane.pause(5 * SECOND, None, after);
+        assert_eq!(lane.estimate(0), ms(9_250), "of the pace before the pause");
+        sleep(ms(9_250)).await;
+        let slot = take_now(&lane);
+        assert_eq!(lane.estimate(0), ms(250));
+        slot.answered(true);
+        sleep(ms(250)).await;
+        let slot = take_now(&lane);
+        assert_eq!(lane.estimate(0), Duration::from_secs_f64(1.0 / 4.25));
+        // Half of 4.25.
+        lane.pause(SECOND, None, slot.taken_at());
+        assert_eq!(lane.estimate(0), SECOND + Duration::from_secs_f64(2.0 / 4.25));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_is_never_below_one_call_in_two_seconds() {
+        let lane = lane(1, 1000);
+        for _ in 0..3 {
+            lane.pause(Duration::ZERO, None, Instant::now());
+            assert_eq!(lane.estimate(0), 2 * SECOND);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_full_pace_only_the_windows_limit() {
+        for (is_accepted, wait) in [(true, Duration::ZERO), (false, SECOND)] {
+            let lane = lane(2, 1000);
+            lane.pause(Duration::ZERO, None, Instant::now());
+            sleep(SECOND).await;
+            take_now(&lane).answered(is_accepted);
+            assert_eq!(lane.estimate(0), wait);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_of_ages_is_a_mistake() {
+        let lane = lane(1, 1000);
+        lane.pause(Duration::MAX, None, Instant::now());
+        assert_eq!(lane.estimate(0), LONGEST_PAUSE + 2 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lower_limit_holds_for_ten_minutes() {
+        let lane = lane(5, 1000);
+        for _ in 0..4 {
+            take_now(&lane).answered(true);
+            sleep(ms(100)).await;
+        }
+        lane.pause(Duration::ZERO, Some(2), Instant::now());
+        // Two of the four slots must be free again before there is one within the lower limit.
+        assert_eq!(
+            [0, 1].map(|ahead| lane.estimate(ahead)),
+            [ms(1_202 - 400), ms(1_302 - 400)]
+        );
+        sleep(LOWERED_FOR.saturating_sub(ms(1))).await;
+        assert_eq!(lane.estimate(4), 2 * ms(1_002));
+        sleep(ms(1)).await;
+        assert_eq!(lane.estimate(4), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_above_the_seconds_is_the_minutes() {
+        for (limit, wait) in [(50, ms(1_002)), (51, ms(60_120))] {
+            let lane = lane(500, 1000);
+            lane.pause(Duration::ZERO, Some(limit), Instant::now());
+            assert_eq!(lane.estimate(limit as usize), wait);
+        }
+    }
+}

@@ -23,8 +23,8 @@ pub(crate) fn backoff(replays: u32) -> Duration {
 /// unlimited and without delay.
 const LEAST_PACING: Duration = Duration::from_secs(1);
 
-/// Requests that the server provably did not process are sent again without counting as retries, but a server that never
-/// processes any must not be asked for ever.
+/// Requests that the server certainly did not process are sent again without counting as retries. Limited,
+/// because a server may never process any.
 const FREE_RESENDS: u32 = 3;
 
 /// The retries of one call.
@@ -60,7 +60,7 @@ impl Retries {
             {
                 Some(wait)
             }
-            // The first goes out on another connection; a server that refuses that too is busy.
+            // The first resend uses another connection at once. A server that refuses that too is busy.
             (RetryRule::Resend, _) if self.resent < FREE_RESENDS => {
                 self.resent += 1;
                 Some(if self.resent == 1 {
