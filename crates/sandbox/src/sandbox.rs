@@ -200,7 +200,12 @@ impl SandboxBuilder {
     pub fn start(self) -> io::Result<Sandbox> {
         let stage = Stage::new(self.world);
         stage.faults(self.faults);
-        let (tls, ca_pem) = if self.https { Some(tls::acceptor(self.address)?) } else { None }.unzip();
+        let (tls, ca_pem) = if self.https {
+            Some(tls::acceptor(self.address)?)
+        } else {
+            None
+        }
+        .unzip();
         let http = SocketAddr::new(self.address, self.port);
         let https = tls.map(|tls| (SocketAddr::new(self.address, self.https_port), tls));
         let server = Server::start(stage.clone(), http, https, self.max_concurrent_streams)?;

@@ -161,11 +161,14 @@ impl Roots {
     }
 
     /// Whether the server shows exactly a certificate that the caller trusts. webpki knows no issuer for it, or refuses it
-    /// because it is marked as a CA, as self-signed ones often are. Either way it has checked the dates first; the name is
-    /// left to check. The extended key usage of a CA is not checked: the caller has named this very certificate.
+    /// because it is marked as a CA, as self-signed ones often are. Before that it has checked the dates; the name is left
+    /// to check. The extended key usage of a CA is not checked: the caller has named this very certificate.
     fn is_own(&self, end_entity: &CertificateDer<'_>, error: &TlsError) -> bool {
         let is_about_the_issuer = match error {
-            TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => true,
+            // `BadSignature`: a root has the issuer's name and another key. The certificate itself may be that root.
+            TlsError::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            ) => true,
             TlsError::InvalidCertificate(CertificateError::Other(OtherError(error))) => {
                 error.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
             }
