@@ -174,3 +174,84 @@ fn doing(station: Station) -> &'static str {
         Station::Send | Station::Answer => "waiting for the answer",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(kind: ErrorKind, is_answer: bool) -> Reading<CallData> {
+        Reading::Failure(Failure {
+            error: Error::new(kind, "it failed"),
+            retry: RetryRule::No,
+            wait: None,
+            limit: None,
+            is_answer,
+        })
+    }
+
+    fn sent() -> Trace {
+        let trace = Trace {
+            station: Station::Connect,
+            ..Trace::default()
+        };
+        assert!(trace.sent.raise());
+        trace
+    }
+
+    fn users(trace: &Trace) -> UserIds {
+        let error = Error::new(ErrorKind::Server, "it failed");
+        trace.account_for(error, vec!["ou_1".to_owned()]).users().clone()
+    }
+
+    #[test]
+    fn a_request_that_left_waits_for_its_answer() {
+        let connecting = Trace {
+            station: Station::Connect,
+            ..Trace::default()
+        };
+        assert_eq!(connecting.station_now(), Station::Connect);
+        assert_eq!(sent().station_now(), Station::Answer);
+        // The next attempt waits for its slot, whatever became of the one before.
+        let waiting = Trace {
+            station: Station::Quota,
+            ..sent()
+        };
+        assert_eq!(waiting.station_now(), Station::Quota);
+    }
+
+    #[test]
+    fn users_are_unknown_once_an_attempt_may_have_reached_them() {
+        assert_eq!(users(&Trace::default()).not_attempted, ["ou_1"]);
+        assert_eq!(users(&sent()).unknown, ["ou_1"], "no answer yet");
+        for (kind, is_answer, is_known) in [
+            (ErrorKind::Rejected, true, true),
+            (ErrorKind::RateLimited, true, true),
+            (ErrorKind::Server, true, false),
+            (ErrorKind::UnexpectedResponse, true, false),
+            (ErrorKind::Rejected, false, false),
+            (ErrorKind::ConnectionFailed, false, false),
+        ] {
+            let mut trace = sent();
+            trace.note(&failed(kind, is_answer));
+            let users = users(&trace);
+            let expected = if is_known { &users.failed } else { &users.unknown };
+            assert_eq!(*expected, ["ou_1"], "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_later_refusal_does_not_make_an_unknown_user_known() {
+        let mut trace = sent();
+        trace.note(&failed(ErrorKind::ConnectionFailed, false));
+        assert!(trace.sent.raise());
+        trace.note(&failed(ErrorKind::Rejected, true));
+        assert_eq!(users(&trace).unknown, ["ou_1"]);
+    }
+
+    #[test]
+    fn an_attempt_that_was_not_sent_changes_nothing() {
+        let mut trace = Trace::default();
+        trace.note(&failed(ErrorKind::ConnectionFailed, false));
+        assert_eq!(users(&trace).not_attempted, ["ou_1"]);
+    }
+}

@@ -19,7 +19,9 @@ mod namespaces;
 #[cfg(target_os = "linux")]
 mod outage;
 mod proxies;
+mod servers;
 mod trust;
+mod unsent;
 
 const CHAT: &str = World::EXAMPLE_CHAT;
 const USER: &str = World::EXAMPLE_USER;
