@@ -220,6 +220,20 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_says_what_was_waited_for() {
+        for (station, doing) in [
+            (Station::Order, "opposite state"),
+            (Station::Quota, "slot"),
+            (Station::Token, "token"),
+            (Station::Connect, "connecting"),
+            (Station::Answer, "answer"),
+        ] {
+            let message = deadline_passed(station).message().to_owned();
+            assert!(message.contains(doing), "{station}: {message}");
+        }
+    }
+
+    #[test]
     fn users_are_unknown_once_an_attempt_may_have_reached_them() {
         assert_eq!(users(&Trace::default()).not_attempted, ["ou_1"]);
         assert_eq!(users(&sent()).unknown, ["ou_1"], "no answer yet");

@@ -118,16 +118,16 @@ impl Http {
     /// Sends the request, and once more if the server's issuer may be one that the system trusts: its roots are loaded
     /// then, and no byte of the request has left.
     async fn exchange(&self, request: Outgoing, sent: &Sent) -> Result<Response<Bytes>, TransportError> {
+        let Some(roots) = self.roots.as_ref().filter(|_| !Roots::has_system()) else {
+            return Ok(self.exchange_once(request, sent).await?);
+        };
         match self.exchange_once(request.clone(), sent).await {
+            // Counts as a part of connecting: where reading the roots blocks, the error is the certificate's.
             Err(Failed::UnknownIssuer(error)) => {
-                let Some(roots) = &self.roots else {
-                    return Err(error);
-                };
-                // Counts as a part of connecting: where reading the roots blocks, the error is the certificate's.
-                if timeout(self.connect_timeout, roots.load_system()).await.is_err() {
-                    return Err(error);
+                match timeout(self.connect_timeout, roots.load_system()).await {
+                    Ok(()) => Ok(self.exchange_once(request, sent).await?),
+                    Err(_) => Err(error),
                 }
-                Ok(self.exchange_once(request, sent).await?)
             }
             other => Ok(other?),
         }

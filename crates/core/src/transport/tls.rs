@@ -146,9 +146,13 @@ impl Roots {
         loading.await;
     }
 
+    pub(super) fn has_system() -> bool {
+        SYSTEM.get().is_some()
+    }
+
     /// Whether this error is about an issuer that the system's roots may know, which are not loaded yet.
     pub(super) fn want_system(error: &reqwest::Error) -> bool {
-        SYSTEM.get().is_none()
+        !Self::has_system()
             && super::fault::causes(error)
                 .filter_map(|cause| cause.downcast_ref::<TlsError>())
                 .any(|error| match error {
