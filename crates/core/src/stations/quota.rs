@@ -246,8 +246,8 @@ impl Window {
         self.give_back();
         // Nearly always the last. Slots of unanswered requests become free later than those of requests that
         // were sent after them.
-        let index = self.freeing.partition_point(|other| *other <= at);
-        self.freeing.insert(index, at);
+        let later = self.freeing.iter().rev().take_while(|other| **other > at).count();
+        self.freeing.insert(self.freeing.len() - later, at);
     }
 }
 
