@@ -9,17 +9,24 @@ use crate::client::Client;
 use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{self, Request};
 use crate::data::outcome::UserIds;
+use crate::data::text::text;
 use crate::many;
 use crate::platform::no_answer;
 use crate::stations::quota::{QuotaHandle, RateLimit};
 
+pub use crate::data::error::Spelled;
 pub use crate::stations::token::{Abandoned, NoThread};
 
 pub mod reports;
 
 /// The error for an argument of a wrong type, and for an option that does not exist.
 pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: impl Display) -> Error {
-    Error::invalid_input(field.into(), value, expected)
+    Error::invalid_input(field.into(), value.to_string(), expected.to_string())
+}
+
+/// An error's texts, with the names of options, arguments and methods as `spelling` makes them of Rust's.
+pub fn spelled(error: &Error, spelling: fn(&str) -> String) -> Spelled {
+    error.spelled(spelling)
 }
 
 /// The error of a call that did not come as far as the core's own checks, with the user ids handed in.
@@ -39,10 +46,12 @@ pub fn out_of_resources(error: io::Error, user_ids: Vec<String>) -> Error {
 pub fn total_timeout_passed(request: &Request) -> Error {
     let error = Error::new(
         ErrorKind::DeadlineExceeded,
-        "the total_timeout passed before the request was begun",
+        text!("the {total_timeout} passed before the request was begun"),
     )
     .with_station(Station::Quota)
-    .with_hint("Give the requests a longer total_timeout, or hand this one in again");
+    .with_hint(text!(
+        "Give the requests a longer {total_timeout}, or hand this one in again"
+    ));
     refused(error, request.user_ids.clone())
 }
 
@@ -50,7 +59,7 @@ pub fn total_timeout_passed(request: &Request) -> Error {
 /// none.
 pub fn concurrency(wanted: Option<usize>) -> Result<usize, Error> {
     match wanted {
-        Some(0) => Err(invalid_input("concurrency", 0, "at least 1")),
+        Some(0) => Err(Error::invalid_input(text!("{concurrency}"), "0", "at least 1")),
         Some(most) => Ok(many::concurrency(most)),
         None => Ok(many::CONCURRENCY),
     }

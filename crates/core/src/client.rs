@@ -10,6 +10,7 @@ use crate::call::{Core, QueuedCall};
 use crate::data::error::Error;
 use crate::data::input::{Call, Request, Target, UserIdType, check_user_ids, filled, without_repeats};
 use crate::data::outcome::{Outcome, UserIds};
+use crate::data::text::text;
 use crate::options::ClientBuilder;
 use crate::stations::deadline::{TimeLimit, after};
 use crate::stations::quota::QuotaHandle;
@@ -99,12 +100,12 @@ impl Client {
         let app_ticket = app_ticket.into();
         let Identity::Store(app) = &self.core.tokens.source().identity else {
             return Err(Error::invalid_input(
-                "app_ticket",
+                text!("{app_ticket}"),
                 "given to a client that is not a store app's",
-                "a client made with a tenant_key",
+                text!("a client made with a {tenant_key}"),
             ));
         };
-        filled("app_ticket", Some(&app_ticket))?;
+        filled(text!("{app_ticket}"), Some(&app_ticket))?;
         app.ticket.send_replace(Some(app_ticket.into()));
         self.core.tokens.forget_refusal();
         Ok(())
@@ -126,7 +127,11 @@ impl Client {
         } = request;
         let is_store_app = matches!(self.core.tokens.source().identity, Identity::Store(_));
         let target = if timeout == Some(Duration::ZERO) {
-            Err(Error::invalid_input("timeout", 0, "a positive duration"))
+            Err(Error::invalid_input(
+                text!("{timeout}"),
+                "0",
+                "a positive duration",
+            ))
         } else if is_bot {
             Ok(Target::Bot)
         } else {

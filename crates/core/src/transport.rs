@@ -21,7 +21,7 @@ pub(crate) mod http;
 pub(crate) mod proxy;
 mod tls;
 
-pub(crate) use fault::causes;
+pub(crate) use fault::{causes, text_of};
 
 /// The content type of every request (the platform's page).
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");

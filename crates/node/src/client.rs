@@ -203,5 +203,5 @@ pub(crate) fn kind(user_id_type: Option<String>) -> std::result::Result<UserIdTy
 
 /// A call's `timeoutMs`.
 pub(crate) fn timeout(timeout_ms: Option<f64>) -> std::result::Result<Option<Duration>, Error> {
-    timeout_ms.map(|ms| milliseconds("timeout", ms)).transpose()
+    timeout_ms.map(|ms| milliseconds("timeoutMs", ms)).transpose()
 }

@@ -12,6 +12,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::subscriber::NoSubscriber;
 
 use crate::environment::Queue;
+use crate::names::camel_case;
 
 /// Pushes one client's events onto the queue of the environment that the client was made in.
 pub(crate) struct Events {
@@ -75,16 +76,10 @@ impl Listener for Events {
 
 /// `log_id` → `logId`, `wait_s` → `waitMs`.
 fn in_javascript(name: &str) -> String {
-    let name = name
-        .strip_suffix("_s")
-        .map_or_else(|| name.to_owned(), |name| format!("{name}_ms"));
-    let mut words = name.split('_');
-    let first = words.next().unwrap_or_default().to_owned();
-    words.fold(first, |mut text, word| {
-        let mut letters = word.chars();
-        text.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
-        text + letters.as_str()
-    })
+    match name.strip_suffix("_s") {
+        Some(name) => camel_case(name) + "Ms",
+        None => camel_case(name),
+    }
 }
 
 #[cfg(test)]

@@ -227,7 +227,7 @@ impl NativeMany {
         };
         let mut many = client.set_time_sensitive_stream(source).concurrency(concurrency);
         if let Some(ms) = total_timeout_ms {
-            many = many.total_timeout(milliseconds("total_timeout", ms)?);
+            many = many.total_timeout(milliseconds("totalTimeoutMs", ms)?);
         }
         Ok(Self {
             concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
