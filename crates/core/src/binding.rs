@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
-use crate::client::Client;
+use crate::client::{Client, SetTimeSensitive};
 use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{self, Request};
 use crate::data::outcome::UserIds;
@@ -15,9 +15,20 @@ use crate::platform::no_answer;
 use crate::stations::quota::{QuotaHandle, RateLimit};
 
 pub use crate::data::error::Spelled;
+pub use crate::data::input::Target;
 pub use crate::stations::token::{Abandoned, NoThread};
 
 pub mod reports;
+
+/// [`Client::set_time_sensitive`] or [`Client::set_bot_time_sensitive`], whichever the target needs.
+pub fn set_time_sensitive(
+    client: &Client,
+    target: Target,
+    user_ids: Vec<String>,
+    time_sensitive: bool,
+) -> SetTimeSensitive {
+    client.call(target, user_ids, time_sensitive)
+}
 
 /// The error for an argument of a wrong type, and for an option that does not exist.
 pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: impl Display) -> Error {
@@ -43,7 +54,7 @@ pub fn out_of_resources(error: io::Error, user_ids: Vec<String>) -> Error {
 }
 
 /// The error of one of many requests that was read as `total_timeout` passed, too late for the core to take it.
-pub fn total_timeout_passed(request: &Request) -> Error {
+pub fn total_timeout_passed(user_ids: Vec<String>) -> Error {
     let error = Error::new(
         ErrorKind::DeadlineExceeded,
         text!("the {total_timeout} passed before the request was begun"),
@@ -52,7 +63,7 @@ pub fn total_timeout_passed(request: &Request) -> Error {
     .with_hint(text!(
         "Give the requests a longer {total_timeout}, or hand this one in again"
     ));
-    refused(error, request.user_ids.clone())
+    refused(error, user_ids)
 }
 
 /// How many of many requests the core has under way at a time where it is told this, or nothing; an error for
@@ -77,6 +88,12 @@ pub fn shown(value: &str) -> String {
 /// A duration from a number of seconds: positive and finite, or an error that names the field.
 pub fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
     input::seconds(field, value)
+}
+
+/// Stands for a request that a binding could not read. It keeps the place of that request among many, and the core's
+/// checks reject it.
+pub fn unreadable_request() -> Request {
+    Request::new("", [""; 0], false)
 }
 
 /// Like [`seconds`], but it may be 0.

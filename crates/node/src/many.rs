@@ -149,7 +149,7 @@ struct UnfinishedData {
 /// The error of a request that was read as the total timeout passed, and that nobody took.
 #[napi(catch_unwind)]
 pub(crate) fn total_timeout_passed(user_ids: Vec<String>) -> ErrorData {
-    (&binding::total_timeout_passed(&Request::new("", user_ids, false))).into()
+    (&binding::total_timeout_passed(user_ids)).into()
 }
 
 #[napi]
@@ -338,13 +338,13 @@ impl Source {
     fn request(&mut self, fed: Option<Fed>) -> Request {
         let index = self.index;
         self.index += 1;
-        // It keeps its place in the line, where the core's checks stop it.
-        let nothing = || Request::new("", [""; 0], false);
-        let Some(fed) = fed else { return nothing() };
+        let Some(fed) = fed else {
+            return binding::unreadable_request();
+        };
         fed.request().unwrap_or_else(|error| {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
             refused.insert(index, error);
-            nothing()
+            binding::unreadable_request()
         })
     }
 }

@@ -44,6 +44,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(errors::invalid_input, module)?)?;
     module.add_function(wrap_pyfunction!(outcome::raise_for_failed, module)?)?;
     module.add_function(wrap_pyfunction!(sandbox::example_world, module)?)?;
+    module.add("BOT", arguments::Bot.into_pyobject(py)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add(
         "ERROR_KINDS",

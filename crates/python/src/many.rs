@@ -385,7 +385,7 @@ impl Many {
         let (core, handed_in) = match arguments::request(request, &mut user_ids) {
             Ok((core, ids)) => (core, HandedIn::new(request, ids)),
             Err(error) if errors::is_invalid_input(py, &error)? => {
-                let stands_in = Request::new("", [""; 0], false);
+                let stands_in = binding::unreadable_request();
                 let error = Some(error.into_value(py).into_any());
                 let handed_in = HandedIn::new(request, PyTuple::empty(py));
                 (stands_in, HandedIn { error, ..handed_in })
@@ -721,13 +721,13 @@ impl Many {
             (taken, not_taken)
         };
         lock(&self.state).out_of_time += not_taken.len();
-        let to_python = |(index, request)| {
+        let to_python = |(index, request): (usize, Request)| {
             let HandedIn {
                 request: own, error, ..
             } = self.handed_in(py, index);
             let error = match error {
                 Some(error) => error.into_bound(py),
-                None => errors::to_python(py, &binding::total_timeout_passed(&request))?,
+                None => errors::to_python(py, &binding::total_timeout_passed(request.user_ids))?,
             };
             item(py, index, own, None, Some(error))
         };

@@ -9,6 +9,7 @@ from feishu_feed_card._outcome import Outcome
 from feishu_feed_card._types import Request
 
 __all__ = [
+    "BOT",
     "ERROR_KINDS",
     "PLATFORM_RATE_LIMIT",
     "Answer",
@@ -31,6 +32,8 @@ __all__ = [
 __version__: str
 ERROR_KINDS: tuple[str, ...]
 PLATFORM_RATE_LIMIT: tuple[int, int]
+# Stands for the bot's own chat where `Client.call` and `Client.start` take a group chat's id.
+BOT: object
 
 @final
 class Quota:
@@ -47,8 +50,7 @@ class Client:
     def quota(self) -> Quota | None: ...
     def call(
         self,
-        is_bot: bool,
-        feed_card_id: object,
+        target: object,
         user_ids: object,
         time_sensitive: object,
         user_id_type: object,
@@ -56,8 +58,7 @@ class Client:
     ) -> Outcome: ...
     def start(
         self,
-        is_bot: bool,
-        feed_card_id: object,
+        target: object,
         user_ids: object,
         time_sensitive: object,
         user_id_type: object,

@@ -143,11 +143,35 @@ impl Request {
     }
 }
 
-/// Whose card is pinned: a group chat's, or the bot's own chat.
+/// Whose card is pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Target {
+pub enum Target {
+    /// The group chat with this id.
     Chat(String),
+    /// The bot's own chat.
     Bot,
+}
+
+/// What a caller hands in for one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Arguments {
+    pub(crate) target: Target,
+    pub(crate) user_ids: Vec<String>,
+    pub(crate) time_sensitive: bool,
+    pub(crate) user_id_type: UserIdType,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl From<Request> for Arguments {
+    fn from(request: Request) -> Self {
+        Self {
+            target: Target::Chat(request.feed_card_id),
+            user_ids: request.user_ids,
+            time_sensitive: request.time_sensitive,
+            user_id_type: request.user_id_type,
+            timeout: request.timeout,
+        }
+    }
 }
 
 /// A call whose arguments have passed every check.
@@ -172,7 +196,10 @@ impl Target {
         }
     }
 
-    pub(crate) fn chat(feed_card_id: String) -> Result<Self, Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let Self::Chat(feed_card_id) = self else {
+            return Ok(());
+        };
         let well_formed = feed_card_id.strip_prefix("oc_").is_some_and(|rest| {
             (1..=125).contains(&rest.len())
                 && rest
@@ -180,7 +207,7 @@ impl Target {
                     .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
         });
         if well_formed {
-            return Ok(Self::Chat(feed_card_id));
+            return Ok(());
         }
         let expected = if feed_card_id == BOT_SEGMENT {
             text!("a group chat's id; for the bot's own chat use {set_bot_time_sensitive}")
@@ -189,7 +216,7 @@ impl Target {
         };
         Err(Error::invalid_input(
             text!("{feed_card_id}"),
-            shown(&feed_card_id),
+            shown(feed_card_id),
             expected,
         ))
     }
