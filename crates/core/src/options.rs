@@ -72,12 +72,12 @@ pub struct ClientBuilder {
     late_arrival: Option<Duration>,
     max_users_per_request: Option<usize>,
     transport: Option<Arc<dyn Transport>>,
-    environment: Option<Environment>,
+    environment: Option<EnvironmentOptions>,
 }
 
 /// What the environment said, for options that are not given.
 #[derive(Clone)]
-struct Environment {
+struct EnvironmentOptions {
     app_id: Option<String>,
     app_secret: Option<SecretString>,
     base_url: Option<String>,
@@ -140,7 +140,7 @@ impl ClientBuilder {
     /// they are set and the option is not.
     pub fn from_env(mut self) -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        self.environment = Some(Environment {
+        self.environment = Some(EnvironmentOptions {
             app_id: variable("FEISHU_APP_ID"),
             app_secret: variable("FEISHU_APP_SECRET").map(Into::into),
             base_url: variable("FEISHU_BASE_URL"),

@@ -15,7 +15,7 @@ use tracing::dispatcher::with_default;
 use tracing::instrument::WithSubscriber;
 
 use crate::data::ErrorData;
-use crate::environment::{Call, Environment, Queue};
+use crate::environment::{Environment, PendingCall, Queue};
 use crate::events::events;
 use crate::many::{ManyArguments, NativeMany};
 use crate::options::{Options, milliseconds};
@@ -121,11 +121,12 @@ impl NativeClient {
         let _within = runtime()?.enter();
         let users = user_ids.len();
         let target = feed_card_id.map_or(Target::Bot, Target::Chat);
-        let mut call: Call = match self.call(target, user_ids, time_sensitive, user_id_type, timeout_ms) {
-            // Now and not when first polled: a call takes its place in the order when it is made.
-            Ok(call) => call.into_future(),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        };
+        let mut call: PendingCall =
+            match self.call(target, user_ids, time_sensitive, user_id_type, timeout_ms) {
+                // Now and not when first polled: a call takes its place in the order when it is made.
+                Ok(call) => call.into_future(),
+                Err(error) => Box::pin(std::future::ready(Err(error))),
+            };
         if let Some(events) = &self.events {
             call = Box::pin(call.with_subscriber(events.clone()));
         }

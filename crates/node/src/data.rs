@@ -122,7 +122,7 @@ pub struct ErrorData {
 /// What a call came back with.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Answer {
+pub(crate) struct CallResult {
     /// With `log_ids`, in place of an outcome: every user handed in was reached, and none was there twice, so
     /// that the facade's own list of them will do.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,7 +136,7 @@ pub(crate) struct Answer {
     error: Option<Box<ErrorData>>,
 }
 
-impl Answer {
+impl CallResult {
     /// For a call with this many users, repeats included.
     pub(crate) fn new(result: Result<Outcome, Error>, users: usize) -> Self {
         match result {

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use feishu_feed_card::binding::reports::{Listener, Report, Spans, Subscriber, Value, What};
+use feishu_feed_card::binding::reports::{Listener, Spans, Subscriber, TraceReport, Value, What};
 use serde_json::{Map, json};
 use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
@@ -46,7 +46,7 @@ impl Listener for Events {
     }
 
     /// A span is told when it has ended, with how long it took.
-    fn hear(&self, report: Report<'_>) {
+    fn hear(&self, report: TraceReport<'_>) {
         let mut told = Map::new();
         match report.what {
             What::Begins(_) => return,

@@ -19,7 +19,7 @@ use crate::arguments;
 use crate::engine::{Engine, engine};
 use crate::errors::{out_of_resources, raised, refused};
 use crate::logs;
-use crate::loops::{self, Call, Mailbox};
+use crate::loops::{self, CallHandle, Mailbox};
 use crate::many::Many;
 use crate::options::{Options, Pacing};
 use crate::outcome;
@@ -31,7 +31,7 @@ use crate::quota::Quota;
 const LOOKS_EVERY: Duration = Duration::from_millis(40);
 
 /// A call of the core on its way.
-pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
+pub(crate) type PendingCall = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
 
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Client {
@@ -137,7 +137,7 @@ impl Client {
         time_sensitive: &Bound<'py, PyAny>,
         user_id_type: &Bound<'py, PyAny>,
         timeout: &Bound<'py, PyAny>,
-    ) -> PyResult<(Bound<'py, PyAny>, Call)> {
+    ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
         let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout)?;
         logs::look(py);
         let core = self.core(py, self.live(py)?)?;
@@ -358,7 +358,7 @@ impl Arguments {
     }
 
     /// The call takes its place in the order of calls here, not when it is first polled.
-    fn make(self, core: &Core) -> Making {
+    fn make(self, core: &Core) -> PendingCall {
         let Self {
             target,
             user_ids,

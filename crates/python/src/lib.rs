@@ -31,7 +31,7 @@ mod sandbox;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add_class::<client::Client>()?;
-    module.add_class::<loops::Call>()?;
+    module.add_class::<loops::CallHandle>()?;
     module.add_class::<loops::Calls>()?;
     module.add_class::<many::Many>()?;
     module.add_class::<provider::Answer>()?;

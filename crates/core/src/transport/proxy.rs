@@ -184,7 +184,7 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
     }
     let place = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
     let credentials = credentials.map(encoded).transpose()?;
-    if let Some(Credentials { user, password, .. }) = &credentials {
+    if let Some(ProxyCredentials { user, password, .. }) = &credentials {
         match scheme {
             "socks4" | "socks4a" => return Err("it has a user name, which SOCKS4 proxies are not sent"),
             "socks5" | "socks5h" if (*user).max(*password) > MAX_SOCKS5_CREDENTIAL => {
@@ -225,7 +225,7 @@ fn host_and_port(place: &str) -> Result<(String, Option<u16>), &'static str> {
     Ok((host.to_owned(), port))
 }
 
-struct Credentials {
+struct ProxyCredentials {
     /// `user:password`, all but letters and digits percent-encoded.
     encoded: String,
     /// Lengths in bytes, decoded.
@@ -235,7 +235,7 @@ struct Credentials {
 
 /// Encodes credentials again. Only what a URL may hold is accepted: whether an `@`, `/` or `#` belongs to the password or ends
 /// it would be a guess, and the rest of the password could become the host.
-fn encoded(credentials: &str) -> Result<Credentials, &'static str> {
+fn encoded(credentials: &str) -> Result<ProxyCredentials, &'static str> {
     const UNRESERVED_AND_SUB_DELIMS: &[u8] = b"-._~!$&'()*+,;=";
 
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
@@ -273,7 +273,7 @@ fn encoded(credentials: &str) -> Result<Credentials, &'static str> {
     if user_bytes.contains(&b':') {
         return Err("it has a user name with a colon in it, which no proxy can tell from the password");
     }
-    Ok(Credentials {
+    Ok(ProxyCredentials {
         encoded: format!("{user}:{password}"),
         user: user_bytes.len(),
         password: password_bytes.len(),
