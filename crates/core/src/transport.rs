@@ -35,10 +35,10 @@ pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Tra
 /// One request with a JSON body. Cloning is cheap and copies no secret.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    pub method: Method,
+    pub(crate) method: Method,
     pub url: Url,
-    pub authorization: Option<HeaderValue>,
-    pub body: Bytes,
+    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) body: Bytes,
 }
 
 /// Carries one request to the platform. Dropping the returned future stops it.
