@@ -1,6 +1,5 @@
 import type { ErrorData, FieldViolation, PermissionViolation, Users } from './binding.js'
 import { native } from './load.js'
-import { inJavaScript, inJavaScriptField } from './names.js'
 import type { Outcome } from './outcome.js'
 
 /** One class for each. */
@@ -187,32 +186,14 @@ export function errorOf(data: ErrorData, more: { cause?: unknown; outcome?: Outc
   const details: Partial<ErrorFacts> & ErrorOptions = {
     cause: causeOf(data.causes),
     ...Object.fromEntries(known),
-    ...namesOf(data),
     ...more,
   }
   const Kind = classes[data.kind as ErrorCode]?.[1] ?? FeedCardError
-  return new Kind(said(data), details)
+  return new Kind(data.message, details)
 }
 
 /** What the native module tells this one, and nobody else. */
 const borderOnly = ['kind', 'message', 'causes', 'question']
-
-/** The message with JavaScript's names in what is the core's own words, not in the platform's. */
-function said({ message, field, hint }: ErrorData): string {
-  if (field !== undefined && message.startsWith(`${field}: `)) {
-    return inJavaScriptField(field) + inJavaScript(message.slice(field.length))
-  }
-  return hint !== undefined && message.endsWith(hint)
-    ? message.slice(0, -hint.length) + inJavaScript(hint)
-    : message
-}
-
-function namesOf({ field, hint }: ErrorData): Pick<ErrorFacts, 'field' | 'hint'> {
-  return {
-    ...(field !== undefined && { field: inJavaScriptField(field) }),
-    ...(hint !== undefined && { hint: inJavaScript(hint) }),
-  }
-}
 
 /**
  * The error for a value of a wrong type: which, what it was (never a secret), what is expected.

@@ -108,7 +108,17 @@ test('names are the ones of JavaScript, values and the words of the platform sta
     field: 'connectTimeoutMs',
     message: 'connectTimeoutMs: -1; expected a positive, finite number of milliseconds',
   })
+  assert.throws(() => new errors.Client({}), {
+    field: 'appId',
+    message:
+      'appId: missing; expected appId with appSecret (or FEISHU_APP_ID with FEISHU_APP_SECRET and fromEnv), a tenantAccessToken, or a tokenProvider',
+  })
   const sandbox = sandboxFor(t)
+  sandbox.faults({ on: 'call', delay_before_ms: 5000 })
+  await assert.rejects(
+    clientOf(sandbox, { attemptTimeoutMs: 50, maxRetries: 0 }).setTimeSensitive(pin),
+    /^DeadlineExceededError: the attemptTimeoutMs passed/,
+  )
   sandbox.faults({
     on: 'call',
     code: 230_001,

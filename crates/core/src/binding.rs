@@ -5,21 +5,39 @@ use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
-use crate::client::Client;
+use crate::client::{Client, SetTimeSensitive};
 use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{self, Request};
 use crate::data::outcome::UserIds;
+use crate::data::text::text;
 use crate::many;
 use crate::platform::no_answer;
 use crate::stations::quota::{QuotaHandle, RateLimit};
 
+pub use crate::data::error::Spelled;
+pub use crate::data::input::Target;
 pub use crate::stations::token::{Abandoned, NoThread};
 
 pub mod reports;
 
+/// [`Client::set_time_sensitive`] or [`Client::set_bot_time_sensitive`], whichever the target needs.
+pub fn set_time_sensitive(
+    client: &Client,
+    target: Target,
+    user_ids: Vec<String>,
+    time_sensitive: bool,
+) -> SetTimeSensitive {
+    client.call(target, user_ids, time_sensitive)
+}
+
 /// The error for an argument of a wrong type, and for an option that does not exist.
 pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: impl Display) -> Error {
-    Error::invalid_input(field.into(), value, expected)
+    Error::invalid_input(field.into(), value.to_string(), expected.to_string())
+}
+
+/// An error's texts, with the names of options, arguments and methods as `spelling` makes them of Rust's.
+pub fn spelled(error: &Error, spelling: fn(&str) -> String) -> Spelled {
+    error.spelled(spelling)
 }
 
 /// The error of a call that did not come as far as the core's own checks, with the user ids handed in.
@@ -36,21 +54,23 @@ pub fn out_of_resources(error: io::Error, user_ids: Vec<String>) -> Error {
 }
 
 /// The error of one of many requests that was read as `total_timeout` passed, too late for the core to take it.
-pub fn total_timeout_passed(request: &Request) -> Error {
+pub fn total_timeout_passed(user_ids: Vec<String>) -> Error {
     let error = Error::new(
         ErrorKind::DeadlineExceeded,
-        "the total_timeout passed before the request was begun",
+        text!("the {total_timeout} passed before the request was begun"),
     )
     .with_station(Station::Quota)
-    .with_hint("Give the requests a longer total_timeout, or hand this one in again");
-    refused(error, request.user_ids.clone())
+    .with_hint(text!(
+        "Give the requests a longer {total_timeout}, or hand this one in again"
+    ));
+    refused(error, user_ids)
 }
 
 /// How many of many requests the core has under way at a time where it is told this, or nothing; an error for
 /// none.
 pub fn concurrency(wanted: Option<usize>) -> Result<usize, Error> {
     match wanted {
-        Some(0) => Err(invalid_input("concurrency", 0, "at least 1")),
+        Some(0) => Err(Error::invalid_input(text!("{concurrency}"), "0", "at least 1")),
         Some(most) => Ok(many::concurrency(most)),
         None => Ok(many::CONCURRENCY),
     }
@@ -68,6 +88,12 @@ pub fn shown(value: &str) -> String {
 /// A duration from a number of seconds: positive and finite, or an error that names the field.
 pub fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
     input::seconds(field, value)
+}
+
+/// Stands for a request that a binding could not read. It keeps the place of that request among many, and the core's
+/// checks reject it.
+pub fn unreadable_request() -> Request {
+    Request::new("", [""; 0], false)
 }
 
 /// Like [`seconds`], but it may be 0.

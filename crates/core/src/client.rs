@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::call::{Core, QueuedCall};
 use crate::data::error::Error;
-use crate::data::input::{Call, Request, Target, UserIdType, check_user_ids, filled, without_repeats};
+use crate::data::input::{Arguments, Call, Target, UserIdType, check_user_ids, filled, without_repeats};
 use crate::data::outcome::{Outcome, UserIds};
+use crate::data::text::text;
 use crate::options::ClientBuilder;
 use crate::stations::deadline::{TimeLimit, after};
 use crate::stations::quota::QuotaHandle;
@@ -72,12 +73,8 @@ impl Client {
         user_ids: impl IntoIterator<Item = impl Into<String>>,
         time_sensitive: bool,
     ) -> SetTimeSensitive {
-        let request = Request::new(feed_card_id, user_ids, time_sensitive);
-        SetTimeSensitive {
-            client: self.clone(),
-            request,
-            is_bot: false,
-        }
+        let user_ids = user_ids.into_iter().map(Into::into).collect();
+        self.call(Target::Chat(feed_card_id.into()), user_ids, time_sensitive)
     }
 
     /// Pins or unpins the bot's own chat at the top of these users' message lists.
@@ -86,11 +83,25 @@ impl Client {
         user_ids: impl IntoIterator<Item = impl Into<String>>,
         time_sensitive: bool,
     ) -> SetTimeSensitive {
-        let request = Request::new(String::new(), user_ids, time_sensitive);
+        let user_ids = user_ids.into_iter().map(Into::into).collect();
+        self.call(Target::Bot, user_ids, time_sensitive)
+    }
+
+    pub(crate) fn call(
+        &self,
+        target: Target,
+        user_ids: Vec<String>,
+        time_sensitive: bool,
+    ) -> SetTimeSensitive {
         SetTimeSensitive {
             client: self.clone(),
-            request,
-            is_bot: true,
+            arguments: Arguments {
+                target,
+                user_ids,
+                time_sensitive,
+                user_id_type: UserIdType::default(),
+                timeout: None,
+            },
         }
     }
 
@@ -99,12 +110,12 @@ impl Client {
         let app_ticket = app_ticket.into();
         let Identity::Store(app) = &self.core.tokens.source().identity else {
             return Err(Error::invalid_input(
-                "app_ticket",
+                text!("{app_ticket}"),
                 "given to a client that is not a store app's",
-                "a client made with a tenant_key",
+                text!("a client made with a {tenant_key}"),
             ));
         };
-        filled("app_ticket", Some(&app_ticket))?;
+        filled(text!("{app_ticket}"), Some(&app_ticket))?;
         app.ticket.send_replace(Some(app_ticket.into()));
         self.core.tokens.forget_refusal();
         Ok(())
@@ -116,34 +127,35 @@ impl Client {
     }
 
     /// The checks that every call passes before anything is sent.
-    pub(crate) fn check(&self, request: Request, is_bot: bool) -> Result<Call, Error> {
-        let Request {
-            feed_card_id,
+    pub(crate) fn check(&self, arguments: Arguments) -> Result<Call, Error> {
+        let Arguments {
+            target,
             user_ids,
             time_sensitive,
             user_id_type,
             timeout,
-        } = request;
+        } = arguments;
         let is_store_app = matches!(self.core.tokens.source().identity, Identity::Store(_));
-        let target = if timeout == Some(Duration::ZERO) {
-            Err(Error::invalid_input("timeout", 0, "a positive duration"))
-        } else if is_bot {
-            Ok(Target::Bot)
+        let checked = if timeout == Some(Duration::ZERO) {
+            Err(Error::invalid_input(
+                text!("{timeout}"),
+                "0",
+                "a positive duration",
+            ))
         } else {
-            Target::chat(feed_card_id)
+            target
+                .check()
+                .and_then(|()| check_user_ids(&user_ids, user_id_type, is_store_app))
         };
-        let checked = target.and_then(|target| {
-            check_user_ids(&user_ids, user_id_type, is_store_app)?;
-            Ok(target)
-        });
+        let user_ids = without_repeats(user_ids);
         match checked {
-            Ok(target) => Ok(Call {
+            Ok(()) => Ok(Call {
                 target,
-                user_ids: without_repeats(user_ids),
+                user_ids,
                 time_sensitive,
                 user_id_type,
             }),
-            Err(error) => Err(error.with_users(UserIds::not_attempted(without_repeats(user_ids)))),
+            Err(error) => Err(error.with_users(UserIds::not_attempted(user_ids))),
         }
     }
 }
@@ -162,32 +174,27 @@ impl fmt::Debug for Client {
 #[derive(Clone, Debug)]
 pub struct SetTimeSensitive {
     client: Client,
-    request: Request,
-    is_bot: bool,
+    arguments: Arguments,
 }
 
 impl SetTimeSensitive {
     /// Which kind of id the user ids are; `open_id` unless said.
     pub fn user_id_type(mut self, user_id_type: UserIdType) -> Self {
-        self.request.user_id_type = user_id_type;
+        self.arguments.user_id_type = user_id_type;
         self
     }
 
     /// The deadline of this call with all its replays and waiting; the client's unless said.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.request.timeout = Some(timeout);
+        self.arguments.timeout = Some(timeout);
         self
     }
 
     /// Checks the call and takes its place among those on its chat.
     fn begin(self) -> Result<(Client, QueuedCall), Error> {
-        let Self {
-            client,
-            request,
-            is_bot,
-        } = self;
-        let deadline = after(request.timeout.unwrap_or(client.core.limits.timeout));
-        let call = client.check(request, is_bot)?;
+        let Self { client, arguments } = self;
+        let deadline = after(arguments.timeout.unwrap_or(client.core.limits.timeout));
+        let call = client.check(arguments)?;
         let queued = client.core.queue(call, TimeLimit::At(deadline));
         Ok((client, queued))
     }

@@ -5,3 +5,4 @@ pub(crate) mod input;
 pub(crate) mod outcome;
 pub(crate) mod outside;
 pub(crate) mod secret;
+pub(crate) mod text;

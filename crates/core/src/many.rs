@@ -427,7 +427,7 @@ impl Many {
         let core = self.client.core.clone();
         let timeout = request.timeout.unwrap_or(core.limits.timeout);
         let request = Arc::new(request);
-        match self.client.check((*request).clone(), false) {
+        match self.client.check((*request).clone().into()) {
             Err(error) => {
                 self.rejected = Some(Item {
                     index,

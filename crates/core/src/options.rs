@@ -15,6 +15,7 @@ use crate::client::Client;
 use crate::data::error::Error;
 use crate::data::input::{filled, shown};
 use crate::data::secret;
+use crate::data::text::{Template, text};
 use crate::platform::base_url::BaseUrl;
 use crate::platform::request::MOST_USERS;
 use crate::stations::order::Order;
@@ -71,12 +72,12 @@ pub struct ClientBuilder {
     late_arrival: Option<Duration>,
     max_users_per_request: Option<usize>,
     transport: Option<Arc<dyn Transport>>,
-    environment: Option<Environment>,
+    environment: Option<EnvironmentOptions>,
 }
 
 /// What the environment said, for options that are not given.
 #[derive(Clone)]
-struct Environment {
+struct EnvironmentOptions {
     app_id: Option<String>,
     app_secret: Option<SecretString>,
     base_url: Option<String>,
@@ -139,7 +140,7 @@ impl ClientBuilder {
     /// they are set and the option is not.
     pub fn from_env(mut self) -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        self.environment = Some(Environment {
+        self.environment = Some(EnvironmentOptions {
             app_id: variable("FEISHU_APP_ID"),
             app_secret: variable("FEISHU_APP_SECRET").map(Into::into),
             base_url: variable("FEISHU_BASE_URL"),
@@ -307,29 +308,35 @@ impl ClientBuilder {
     }
 
     fn checked(self) -> Result<Client, Error> {
-        let positive = |field: &'static str, value: Option<Duration>| match value {
-            Some(Duration::ZERO) => Err(Error::invalid_input(field, 0, "a positive duration")),
+        let positive = |field: Template, value: Option<Duration>| match value {
+            Some(Duration::ZERO) => Err(Error::invalid_input(field, "0", "a positive duration")),
             other => Ok(other),
         };
-        let timeout = positive("timeout", self.timeout)?.unwrap_or(Duration::from_secs(30));
+        let timeout = positive(text!("{timeout}"), self.timeout)?.unwrap_or(Duration::from_secs(30));
         let connect_timeout =
-            positive("connect_timeout", self.connect_timeout)?.unwrap_or(Duration::from_secs(5));
+            positive(text!("{connect_timeout}"), self.connect_timeout)?.unwrap_or(Duration::from_secs(5));
         let limits = Limits {
             timeout,
-            attempt_timeout: positive("attempt_timeout", self.attempt_timeout)?,
+            attempt_timeout: positive(text!("{attempt_timeout}"), self.attempt_timeout)?,
             max_retries: self.max_retries.unwrap_or(3),
             late_arrival: match self.late_arrival.unwrap_or(Duration::from_secs(5)) {
                 late if late > LATEST_ARRIVAL => {
                     return Err(Error::invalid_input(
-                        "late_arrival",
-                        late.as_secs_f64(),
+                        text!("{late_arrival}"),
+                        late.as_secs_f64().to_string(),
                         "at most an hour",
                     ));
                 }
                 late => late,
             },
             max_users_per_request: match self.max_users_per_request.unwrap_or(MOST_USERS) {
-                0 => return Err(Error::invalid_input("max_users_per_request", 0, "at least 1")),
+                0 => {
+                    return Err(Error::invalid_input(
+                        text!("{max_users_per_request}"),
+                        "0",
+                        "at least 1",
+                    ));
+                }
                 most => most,
             },
         };
@@ -348,14 +355,14 @@ impl ClientBuilder {
         })?;
         if self.http_client.is_some() {
             let beside = [
-                ("proxy", !matches!(self.proxy, ProxyOption::Environment)),
-                ("ca_certs", self.ca_certs.is_some()),
-                ("connect_timeout", self.connect_timeout.is_some()),
+                (text!("{proxy}"), !matches!(self.proxy, ProxyOption::Environment)),
+                (text!("{ca_certs}"), self.ca_certs.is_some()),
+                (text!("{connect_timeout}"), self.connect_timeout.is_some()),
             ];
             if let Some((name, _)) = beside.into_iter().find(|(_, is_given)| *is_given) {
                 return Err(Error::invalid_input(
                     name,
-                    "given together with http_client",
+                    text!("given together with {http_client}"),
                     "one of them: the HTTP client has its own",
                 ));
             }
@@ -418,13 +425,19 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         tenant_access_token,
         token_provider,
     } = given;
-    filled("app_id", app_id.as_deref())?;
-    filled("app_secret", app_secret.as_ref().map(SecretString::expose_secret))?;
-    filled("tenant_key", tenant_key.as_deref())?;
-    filled("app_ticket", app_ticket.as_ref().map(SecretString::expose_secret))?;
+    filled(text!("{app_id}"), app_id.as_deref())?;
+    filled(
+        text!("{app_secret}"),
+        app_secret.as_ref().map(SecretString::expose_secret),
+    )?;
+    filled(text!("{tenant_key}"), tenant_key.as_deref())?;
+    filled(
+        text!("{app_ticket}"),
+        app_ticket.as_ref().map(SecretString::expose_secret),
+    )?;
     let token = tenant_access_token;
     filled(
-        "tenant_access_token",
+        text!("{tenant_access_token}"),
         token.as_ref().map(SecretString::expose_secret),
     )?;
 
@@ -432,15 +445,15 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
     let ways = [is_app, token.is_some(), token_provider.is_some()];
     if ways.into_iter().filter(|way| *way).count() > 1 {
         return Err(Error::invalid_input(
-            "app_id, tenant_access_token, token_provider",
+            text!("{app_id}, {tenant_access_token}, {token_provider}"),
             "more than one given",
-            "one of app_id with app_secret, tenant_access_token, token_provider",
+            text!("one of {app_id} with {app_secret}, {tenant_access_token}, {token_provider}"),
         ));
     }
     if let Some(token) = token {
         if secret::bearer(&token).is_none() {
             return Err(Error::invalid_input(
-                "tenant_access_token",
+                text!("{tenant_access_token}"),
                 "has characters that cannot stand in a header",
                 "the token alone, without quotes or line breaks",
             ));
@@ -452,15 +465,17 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
     }
     let Some(app_id) = app_id else {
         return Err(Error::invalid_input(
-            "app_id",
+            text!("{app_id}"),
             "missing",
-            "app_id with app_secret (or FEISHU_APP_ID with FEISHU_APP_SECRET and from_env), \
-             a tenant_access_token, or a token_provider",
+            text!(
+                "{app_id} with {app_secret} (or FEISHU_APP_ID with FEISHU_APP_SECRET and {from_env}), \
+                 a {tenant_access_token}, or a {token_provider}"
+            ),
         ));
     };
     let Some(app_secret) = app_secret else {
         return Err(Error::invalid_input(
-            "app_secret",
+            text!("{app_secret}"),
             "missing",
             "the secret of the app",
         ));
@@ -474,9 +489,9 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
             app_access_token: Mutex::default(),
         }))),
         (None, Some(_)) => Err(Error::invalid_input(
-            "tenant_key",
+            text!("{tenant_key}"),
             "missing",
-            "the key of the tenant that a store app acts for, as an app_ticket is given",
+            text!("the key of the tenant that a store app acts for, as an {app_ticket} is given"),
         )),
         (None, None) => Ok(Identity::SelfBuilt(Arc::new(SelfBuiltApp { app_id, app_secret }))),
     }
@@ -486,14 +501,18 @@ fn quota(pacing: Pacing, shared: Option<QuotaHandle>) -> Result<Option<QuotaHand
     match (pacing, shared) {
         (Pacing::Unsaid, Some(quota)) => Ok(Some(quota)),
         (_, Some(_)) => Err(Error::invalid_input(
-            "rate_limit",
-            "given together with quota",
+            text!("{rate_limit}"),
+            text!("given together with {quota}"),
             "one of them: a shared quota has its own limit",
         )),
         (Pacing::Unsaid, None) => Ok(Some(QuotaHandle::new(RateLimit::default()))),
-        (Pacing::Limit(limit), None) if limit.per_second == 0 || limit.per_minute == 0 => Err(
-            Error::invalid_input("rate_limit", 0, "at least 1 call a second and 1 a minute"),
-        ),
+        (Pacing::Limit(limit), None) if limit.per_second == 0 || limit.per_minute == 0 => {
+            Err(Error::invalid_input(
+                text!("{rate_limit}"),
+                "0",
+                "at least 1 call a second and 1 a minute",
+            ))
+        }
         (Pacing::Limit(limit), None) => Ok(Some(QuotaHandle::new(limit))),
         (Pacing::Off, None) => Ok(None),
     }
@@ -508,7 +527,7 @@ fn user_agent(suffix: Option<&str>) -> Result<HeaderValue, Error> {
     match HeaderValue::try_from(format!("{own} {suffix}")) {
         Ok(value) if is_plain => Ok(value),
         _ => Err(Error::invalid_input(
-            "user_agent",
+            text!("{user_agent}"),
             shown(suffix),
             "printable ASCII, such as `my-bot/1.0`",
         )),

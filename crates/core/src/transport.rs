@@ -21,7 +21,7 @@ pub(crate) mod http;
 pub(crate) mod proxy;
 mod tls;
 
-pub(crate) use fault::causes;
+pub(crate) use fault::{causes, text_of};
 
 /// The content type of every request (the platform's page).
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -35,10 +35,10 @@ pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Tra
 /// One request with a JSON body. Cloning is cheap and copies no secret.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    pub method: Method,
+    pub(crate) method: Method,
     pub url: Url,
-    pub authorization: Option<HeaderValue>,
-    pub body: Bytes,
+    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) body: Bytes,
 }
 
 /// Carries one request to the platform. Dropping the returned future stops it.

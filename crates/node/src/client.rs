@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use feishu_feed_card::binding::{self, invalid_input};
+use feishu_feed_card::binding::{self, Target, invalid_input};
 use feishu_feed_card::{Client, Error, QuotaHandle, SetTimeSensitive, UserIdType};
 use napi::Env;
 use napi::bindgen_prelude::{Either, ObjectFinalize, Result};
@@ -15,7 +15,7 @@ use tracing::dispatcher::with_default;
 use tracing::instrument::WithSubscriber;
 
 use crate::data::ErrorData;
-use crate::environment::{Call, Environment, Queue};
+use crate::environment::{Environment, PendingCall, Queue};
 use crate::events::events;
 use crate::many::{ManyArguments, NativeMany};
 use crate::options::{Options, milliseconds};
@@ -120,12 +120,13 @@ impl NativeClient {
     ) -> Result<()> {
         let _within = runtime()?.enter();
         let users = user_ids.len();
-        let mut call: Call = match self.call(user_ids, time_sensitive, feed_card_id, user_id_type, timeout_ms)
-        {
-            // Now and not when first polled: a call takes its place in the order when it is made.
-            Ok(call) => call.into_future(),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        };
+        let target = feed_card_id.map_or(Target::Bot, Target::Chat);
+        let mut call: PendingCall =
+            match self.call(target, user_ids, time_sensitive, user_id_type, timeout_ms) {
+                // Now and not when first polled: a call takes its place in the order when it is made.
+                Ok(call) => call.into_future(),
+                Err(error) => Box::pin(std::future::ready(Err(error))),
+            };
         if let Some(events) = &self.events {
             call = Box::pin(call.with_subscriber(events.clone()));
         }
@@ -171,9 +172,9 @@ impl NativeClient {
 
     fn call(
         &self,
+        target: Target,
         user_ids: Vec<String>,
         time_sensitive: bool,
-        feed_card_id: Option<String>,
         user_id_type: Option<String>,
         timeout_ms: Option<f64>,
     ) -> std::result::Result<SetTimeSensitive, Error> {
@@ -184,11 +185,8 @@ impl NativeClient {
             Ok(all) => all,
             Err(error) => return Err(binding::refused(error, user_ids)),
         };
-        let mut call = match feed_card_id {
-            Some(feed_card_id) => client.set_time_sensitive(feed_card_id, user_ids, time_sensitive),
-            None => client.set_bot_time_sensitive(user_ids, time_sensitive),
-        };
-        call = call.user_id_type(kind);
+        let mut call =
+            binding::set_time_sensitive(&client, target, user_ids, time_sensitive).user_id_type(kind);
         if let Some(timeout) = timeout {
             call = call.timeout(timeout);
         }
@@ -203,5 +201,5 @@ pub(crate) fn kind(user_id_type: Option<String>) -> std::result::Result<UserIdTy
 
 /// A call's `timeoutMs`.
 pub(crate) fn timeout(timeout_ms: Option<f64>) -> std::result::Result<Option<Duration>, Error> {
-    timeout_ms.map(|ms| milliseconds("timeout", ms)).transpose()
+    timeout_ms.map(|ms| milliseconds("timeoutMs", ms)).transpose()
 }

@@ -2,12 +2,14 @@
 
 use std::error::Error as _;
 
+use feishu_feed_card::binding::{self, Spelled};
 use feishu_feed_card::{
     ConnectionReason, Error, FailedUserReason, FieldViolation, Outcome, PermissionViolation, Station, UserIds,
 };
 use napi_derive::napi;
 use serde::Serialize;
 
+use crate::names::in_javascript;
 use crate::provider::Unanswered;
 
 /// Every user id handed in, each in exactly one list, in the order given.
@@ -120,7 +122,7 @@ pub struct ErrorData {
 /// What a call came back with.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Answer {
+pub(crate) struct CallResult {
     /// With `log_ids`, in place of an outcome: every user handed in was reached, and none was there twice, so
     /// that the facade's own list of them will do.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,7 +136,7 @@ pub(crate) struct Answer {
     error: Option<Box<ErrorData>>,
 }
 
-impl Answer {
+impl CallResult {
     /// For a call with this many users, repeats included.
     pub(crate) fn new(result: Result<Outcome, Error>, users: usize) -> Self {
         match result {
@@ -214,10 +216,11 @@ impl From<Outcome> for OutcomeData {
 impl From<&Error> for ErrorData {
     fn from(error: &Error) -> Self {
         let owned = |text: Option<&str>| text.map(str::to_owned);
+        let Spelled { printed, field, hint } = binding::spelled(error, in_javascript);
         Self {
             kind: error.kind().as_str(),
-            message: error.to_string(),
-            field: owned(error.field()),
+            message: printed,
+            field,
             platform_code: error.platform_code(),
             msg: owned(error.msg()),
             http_status: error.http_status().map(u32::from),
@@ -227,7 +230,7 @@ impl From<&Error> for ErrorData {
             attempts: error.attempts(),
             station: error.station().map(Station::as_str),
             reason: error.reason().map(ConnectionReason::as_str),
-            hint: owned(error.hint()),
+            hint,
             permission_violations: error.permission_violations().iter().map(Into::into).collect(),
             field_violations: error.field_violations().iter().map(Into::into).collect(),
             users: error.users().into(),

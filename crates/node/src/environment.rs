@@ -21,13 +21,13 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, yield_now};
 
-use crate::data::Answer;
+use crate::data::CallResult;
 use crate::many::ManyData;
 use crate::options;
 use crate::runtime::runtime;
 
 /// A core's call under way.
-pub(crate) type Call = Pin<Box<dyn Future<Output = std::result::Result<Outcome, Error>> + Send>>;
+pub(crate) type PendingCall = Pin<Box<dyn Future<Output = std::result::Result<Outcome, Error>> + Send>>;
 
 /// A token provider's answer: the token and the milliseconds it is good for.
 pub(crate) type Provided = std::result::Result<(String, Option<f64>), String>;
@@ -56,18 +56,18 @@ enum Told {
     /// A bug of this package ended the call: what the panic said.
     Panic(String),
     #[serde(untagged)]
-    Call(Answer),
+    Call(CallResult),
 }
 
 /// What both sides hold.
 #[derive(Default)]
 pub(crate) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     wake: Mutex<Option<Wake>>,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     /// Messages, a JSON array that is not closed yet: the JavaScript thread's own parser is several times as
     /// fast as making each object and each of its fields across the border.
     told: String,
@@ -81,7 +81,7 @@ struct State {
 }
 
 impl Queue {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,8 +159,12 @@ impl Queue {
     }
 
     /// Puts a call with this many users on the runtime; its end comes back under this id.
-    pub(crate) fn start(self: &Arc<Self>, env: &Env, id: i64, call: Call, users: usize) -> Result<()> {
-        self.put(env, id, async move { Told::Call(Answer::new(call.await, users)) })
+    pub(crate) fn start(self: &Arc<Self>, env: &Env, id: i64, call: PendingCall, users: usize) -> Result<()> {
+        self.put(
+            env,
+            id,
+            async move { Told::Call(CallResult::new(call.await, users)) },
+        )
     }
 
     /// Puts what many calls were asked for on the runtime; the answer comes back under this id.
@@ -198,7 +202,7 @@ impl Queue {
     /// On the JavaScript thread: what came since the last time, a JSON array, and whether nothing is in flight
     /// any more.
     fn drain(&self) -> (String, bool) {
-        let State {
+        let QueueState {
             told,
             ended,
             in_flight,

@@ -5,13 +5,14 @@
 
 use std::sync::{Arc, OnceLock};
 
-use feishu_feed_card::binding::reports::{Listener, Report, Spans, Subscriber, Value, What};
+use feishu_feed_card::binding::reports::{Listener, Spans, Subscriber, TraceReport, Value, What};
 use serde_json::{Map, json};
 use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::NoSubscriber;
 
 use crate::environment::Queue;
+use crate::names::camel_case;
 
 /// Pushes one client's events onto the queue of the environment that the client was made in.
 pub(crate) struct Events {
@@ -45,7 +46,7 @@ impl Listener for Events {
     }
 
     /// A span is told when it has ended, with how long it took.
-    fn hear(&self, report: Report<'_>) {
+    fn hear(&self, report: TraceReport<'_>) {
         let mut told = Map::new();
         match report.what {
             What::Begins(_) => return,
@@ -75,16 +76,10 @@ impl Listener for Events {
 
 /// `log_id` → `logId`, `wait_s` → `waitMs`.
 fn in_javascript(name: &str) -> String {
-    let name = name
-        .strip_suffix("_s")
-        .map_or_else(|| name.to_owned(), |name| format!("{name}_ms"));
-    let mut words = name.split('_');
-    let first = words.next().unwrap_or_default().to_owned();
-    words.fold(first, |mut text, word| {
-        let mut letters = word.chars();
-        text.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
-        text + letters.as_str()
-    })
+    match name.strip_suffix("_s") {
+        Some(name) => camel_case(name) + "Ms",
+        None => camel_case(name),
+    }
 }
 
 #[cfg(test)]

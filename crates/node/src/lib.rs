@@ -17,6 +17,7 @@ mod data;
 mod environment;
 mod events;
 mod many;
+mod names;
 mod options;
 mod provider;
 mod runtime;

@@ -21,7 +21,7 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
 use crate::client;
-use crate::data::{Answer, ErrorData, Users};
+use crate::data::{CallResult, ErrorData, Users};
 use crate::environment::Queue;
 use crate::options::{milliseconds, whole};
 
@@ -46,7 +46,7 @@ pub struct ManyArguments {
 #[napi]
 pub struct NativeMany {
     feed: RefCell<Option<mpsc::Sender<String>>>,
-    running: Arc<Running>,
+    running: Arc<ManyState>,
     queue: Arc<Queue>,
     events: Option<Dispatch>,
     /// How many requests may be fed and not yet back.
@@ -54,7 +54,7 @@ pub struct NativeMany {
     pub concurrency: u32,
 }
 
-struct Running {
+struct ManyState {
     paced: tokio::sync::Mutex<Paced>,
     /// Closed where the core reads no more.
     feed: mpsc::WeakSender<String>,
@@ -86,7 +86,7 @@ struct Fed {
 }
 
 /// What the core reads from.
-struct Source {
+struct Requests {
     fed: mpsc::Receiver<String>,
     read: VecDeque<Option<Fed>>,
     index: usize,
@@ -116,7 +116,7 @@ pub(crate) struct Batch {
 struct ItemData {
     index: usize,
     #[serde(flatten)]
-    answer: Answer,
+    answer: CallResult,
 }
 
 #[derive(Serialize)]
@@ -149,7 +149,7 @@ struct UnfinishedData {
 /// The error of a request that was read as the total timeout passed, and that nobody took.
 #[napi(catch_unwind)]
 pub(crate) fn total_timeout_passed(user_ids: Vec<String>) -> ErrorData {
-    (&binding::total_timeout_passed(&Request::new("", user_ids, false))).into()
+    (&binding::total_timeout_passed(user_ids)).into()
 }
 
 #[napi]
@@ -218,7 +218,7 @@ impl NativeMany {
         let concurrency = binding::concurrency(concurrency.map(|most| most as usize))?;
         let (feed, from_facade) = mpsc::channel(concurrency);
         let refused = Refused::default();
-        let source = Source {
+        let source = Requests {
             fed: from_facade,
             read: VecDeque::new(),
             index: 0,
@@ -227,11 +227,11 @@ impl NativeMany {
         };
         let mut many = client.set_time_sensitive_stream(source).concurrency(concurrency);
         if let Some(ms) = total_timeout_ms {
-            many = many.total_timeout(milliseconds("total_timeout", ms)?);
+            many = many.total_timeout(milliseconds("totalTimeoutMs", ms)?);
         }
         Ok(Self {
             concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
-            running: Arc::new(Running {
+            running: Arc::new(ManyState {
                 paced: tokio::sync::Mutex::new(Paced {
                     many,
                     last: None,
@@ -249,7 +249,7 @@ impl NativeMany {
     }
 }
 
-impl Running {
+impl ManyState {
     async fn next_batch(&self) -> ManyData {
         let paced = &mut *self.paced.lock().await;
         let next = paced.next_batch(&self.stop);
@@ -296,7 +296,7 @@ impl Running {
         let refused = self.refused().remove(&index);
         ItemData {
             index,
-            answer: Answer::new(refused.map_or(result, Err), request.user_ids.len()),
+            answer: CallResult::new(refused.map_or(result, Err), request.user_ids.len()),
         }
     }
 
@@ -334,22 +334,22 @@ impl Paced {
     }
 }
 
-impl Source {
+impl Requests {
     fn request(&mut self, fed: Option<Fed>) -> Request {
         let index = self.index;
         self.index += 1;
-        // It keeps its place in the line, where the core's checks stop it.
-        let nothing = || Request::new("", [""; 0], false);
-        let Some(fed) = fed else { return nothing() };
+        let Some(fed) = fed else {
+            return binding::unreadable_request();
+        };
         fed.request().unwrap_or_else(|error| {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
             refused.insert(index, error);
-            nothing()
+            binding::unreadable_request()
         })
     }
 }
 
-impl Stream for Source {
+impl Stream for Requests {
     type Item = Request;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Request>> {

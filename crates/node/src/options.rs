@@ -83,25 +83,25 @@ impl Options<'_> {
             user_agent,
         );
         if let Some(ms) = self.timeout_ms {
-            builder = builder.timeout(milliseconds("timeout", ms)?);
+            builder = builder.timeout(milliseconds("timeoutMs", ms)?);
         }
         if let Some(ms) = self.connect_timeout_ms {
-            builder = builder.connect_timeout(milliseconds("connect_timeout", ms)?);
+            builder = builder.connect_timeout(milliseconds("connectTimeoutMs", ms)?);
         }
         if let Some(ms) = self.attempt_timeout_ms {
-            builder = builder.attempt_timeout(milliseconds("attempt_timeout", ms)?);
+            builder = builder.attempt_timeout(milliseconds("attemptTimeoutMs", ms)?);
         }
         if let Some(ms) = self.late_arrival_ms {
             builder = builder.late_arrival(match ms {
                 0.0 => Duration::ZERO,
-                ms => milliseconds("late_arrival", ms)?,
+                ms => milliseconds("lateArrivalMs", ms)?,
             });
         }
         if let Some(number) = self.max_retries {
-            builder = builder.max_retries(whole("max_retries", number)?);
+            builder = builder.max_retries(whole("maxRetries", number)?);
         }
         if let Some(number) = self.max_users_per_request {
-            let most = whole("max_users_per_request", number)?;
+            let most = whole("maxUsersPerRequest", number)?;
             builder = builder.max_users_per_request(usize::try_from(most).unwrap_or(usize::MAX));
         }
         if self.no_proxy {
@@ -112,8 +112,8 @@ impl Options<'_> {
         }
         if let Some(rate) = self.rate_limit {
             builder = builder.rate_limit(RateLimit::new(
-                whole("rate_limit.per_second", rate.per_second)?,
-                whole("rate_limit.per_minute", rate.per_minute)?,
+                whole("rateLimit.perSecond", rate.per_second)?,
+                whole("rateLimit.perMinute", rate.per_minute)?,
             ));
         }
         if let Some(quota) = self.quota {

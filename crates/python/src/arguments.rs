@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use feishu_feed_card::binding::Target;
 use feishu_feed_card::{Error, Request, UserIdType, binding};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -84,6 +85,18 @@ pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
     value
         .extract()
         .map_err(|_| wrong(field, value, "the path of a file, as a str or os.PathLike"))
+}
+
+/// Stands for the bot's own chat where a call takes a group chat's id.
+#[pyclass(module = "feishu_feed_card._native", frozen)]
+pub(crate) struct Bot;
+
+/// A group chat's id, or [`Bot`].
+pub(crate) fn target(value: &Bound<'_, PyAny>) -> PyResult<Target> {
+    if value.is_instance_of::<Bot>() {
+        return Ok(Target::Bot);
+    }
+    text("feed_card_id", value).map(Target::Chat)
 }
 
 /// The elements of any iterable but those that are one value: a `str` is not a list of letters, nor a

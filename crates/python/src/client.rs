@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use feishu_feed_card::binding::Target;
 use feishu_feed_card::{Client as Core, ClientBuilder, Error, Outcome, RateLimit, UserIdType, binding};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -18,7 +19,7 @@ use crate::arguments;
 use crate::engine::{Engine, engine};
 use crate::errors::{out_of_resources, raised, refused};
 use crate::logs;
-use crate::loops::{self, Call, Mailbox};
+use crate::loops::{self, CallHandle, Mailbox};
 use crate::many::Many;
 use crate::options::{Options, Pacing};
 use crate::outcome;
@@ -30,7 +31,7 @@ use crate::quota::Quota;
 const LOOKS_EVERY: Duration = Duration::from_millis(40);
 
 /// A call of the core on its way.
-pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
+pub(crate) type PendingCall = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
 
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Client {
@@ -103,21 +104,13 @@ impl Client {
     fn call<'py>(
         &self,
         py: Python<'py>,
-        is_bot: bool,
-        feed_card_id: &Bound<'py, PyAny>,
+        target: &Bound<'py, PyAny>,
         user_ids: &Bound<'py, PyAny>,
         time_sensitive: &Bound<'py, PyAny>,
         user_id_type: &Bound<'py, PyAny>,
         timeout: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let arguments = Arguments::read(
-            is_bot,
-            feed_card_id,
-            user_ids,
-            time_sensitive,
-            user_id_type,
-            timeout,
-        )?;
+        let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout)?;
         logs::look(py);
         let live = self.live(py)?;
         let core = self.core(py, live)?;
@@ -139,21 +132,13 @@ impl Client {
     fn start<'py>(
         &self,
         py: Python<'py>,
-        is_bot: bool,
-        feed_card_id: &Bound<'py, PyAny>,
+        target: &Bound<'py, PyAny>,
         user_ids: &Bound<'py, PyAny>,
         time_sensitive: &Bound<'py, PyAny>,
         user_id_type: &Bound<'py, PyAny>,
         timeout: &Bound<'py, PyAny>,
-    ) -> PyResult<(Bound<'py, PyAny>, Call)> {
-        let arguments = Arguments::read(
-            is_bot,
-            feed_card_id,
-            user_ids,
-            time_sensitive,
-            user_id_type,
-            timeout,
-        )?;
+    ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
+        let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout)?;
         logs::look(py);
         let core = self.core(py, self.live(py)?)?;
         let here = match loops::here(py)? {
@@ -329,8 +314,7 @@ impl Live {
 
 /// A call's arguments, of the right types.
 struct Arguments {
-    /// `None` for the bot's own chat.
-    feed_card_id: Option<String>,
+    target: Target,
     user_ids: Vec<String>,
     time_sensitive: bool,
     user_id_type: UserIdType,
@@ -339,8 +323,7 @@ struct Arguments {
 
 impl Arguments {
     fn read(
-        is_bot: bool,
-        feed_card_id: &Bound<'_, PyAny>,
+        target: &Bound<'_, PyAny>,
         user_ids: &Bound<'_, PyAny>,
         time_sensitive: &Bound<'_, PyAny>,
         user_id_type: &Bound<'_, PyAny>,
@@ -349,11 +332,7 @@ impl Arguments {
         let py = user_ids.py();
         let rest = || {
             PyResult::Ok((
-                if is_bot {
-                    None
-                } else {
-                    Some(arguments::text("feed_card_id", feed_card_id)?)
-                },
+                arguments::target(target)?,
                 arguments::flag("time_sensitive", time_sensitive)?,
                 arguments::text("user_id_type", user_id_type)?
                     .parse()
@@ -367,8 +346,8 @@ impl Arguments {
         };
         let user_ids = arguments::user_ids(user_ids)?;
         match rest() {
-            Ok((feed_card_id, time_sensitive, user_id_type, timeout)) => Ok(Self {
-                feed_card_id,
+            Ok((target, time_sensitive, user_id_type, timeout)) => Ok(Self {
+                target,
                 user_ids,
                 time_sensitive,
                 user_id_type,
@@ -379,19 +358,16 @@ impl Arguments {
     }
 
     /// The call takes its place in the order of calls here, not when it is first polled.
-    fn make(self, core: &Core) -> Making {
+    fn make(self, core: &Core) -> PendingCall {
         let Self {
-            feed_card_id,
+            target,
             user_ids,
             time_sensitive,
             user_id_type,
             timeout,
         } = self;
-        let call = match feed_card_id {
-            Some(feed_card_id) => core.set_time_sensitive(feed_card_id, user_ids, time_sensitive),
-            None => core.set_bot_time_sensitive(user_ids, time_sensitive),
-        };
-        let call = call.user_id_type(user_id_type);
+        let call =
+            binding::set_time_sensitive(core, target, user_ids, time_sensitive).user_id_type(user_id_type);
         match timeout {
             Some(timeout) => call.timeout(timeout).into_future(),
             None => call.into_future(),

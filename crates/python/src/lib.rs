@@ -31,7 +31,7 @@ mod sandbox;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add_class::<client::Client>()?;
-    module.add_class::<loops::Call>()?;
+    module.add_class::<loops::CallHandle>()?;
     module.add_class::<loops::Calls>()?;
     module.add_class::<many::Many>()?;
     module.add_class::<provider::Answer>()?;
@@ -44,6 +44,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(errors::invalid_input, module)?)?;
     module.add_function(wrap_pyfunction!(outcome::raise_for_failed, module)?)?;
     module.add_function(wrap_pyfunction!(sandbox::example_world, module)?)?;
+    module.add("BOT", arguments::Bot.into_pyobject(py)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add(
         "ERROR_KINDS",

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use feishu_feed_card::binding::reports::{Fields, Listener, Report, Spans, Subscriber, Value, What};
+use feishu_feed_card::binding::reports::{Fields, Listener, Spans, Subscriber, TraceReport, Value, What};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -39,7 +39,7 @@ struct Log {
     /// What `logging` lets through now.
     threshold: AtomicUsize,
     has_thread: AtomicBool,
-    queue: Mutex<Queue>,
+    queue: Mutex<LogQueue>,
     filled: Condvar,
     spans: Spans,
 }
@@ -57,13 +57,13 @@ impl Default for Log {
 }
 
 #[derive(Default)]
-struct Queue {
-    records: VecDeque<Record>,
+struct LogQueue {
+    records: VecDeque<LogRecord>,
     dropped: usize,
     is_closed: bool,
 }
 
-struct Record {
+struct LogRecord {
     level: usize,
     at: SystemTime,
     message: String,
@@ -81,7 +81,7 @@ fn level_of(level: Level) -> usize {
 }
 
 impl Log {
-    fn put(&self, record: Record) {
+    fn put(&self, record: LogRecord) {
         let mut queue = lock(&self.queue);
         if queue.is_closed {
             return;
@@ -114,14 +114,14 @@ impl Listener for Tap {
         &log().spans
     }
 
-    fn hear(&self, report: Report<'_>) {
+    fn hear(&self, report: TraceReport<'_>) {
         let message = match report.what {
             What::Event(message) => message,
             What::Begins(name) => format!("{name} begins"),
             // Its last record said how.
             What::Ended(..) => return,
         };
-        log().put(Record {
+        log().put(LogRecord {
             level: level_of(report.level),
             at: SystemTime::now(),
             message,

@@ -23,7 +23,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use tokio::task::AbortHandle;
 
-use crate::client::Making;
+use crate::client::PendingCall;
 use crate::engine::{Engine, engine};
 use crate::errors;
 use crate::outcome;
@@ -76,11 +76,11 @@ pub(crate) struct Calls {
     bell: UnixStream,
     /// A thread hears the bell, not the loop.
     has_listener: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<InFlightCalls>,
 }
 
 #[derive(Default)]
-struct State {
+struct InFlightCalls {
     /// Never given twice: a late end cannot meet another call.
     last: u64,
     in_flight: HashMap<u64, InFlight>,
@@ -96,13 +96,13 @@ struct InFlight {
 
 /// One call in flight.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
-pub(crate) struct Call {
+pub(crate) struct CallHandle {
     number: u64,
     calls: Py<Calls>,
 }
 
 #[pymethods]
-impl Call {
+impl CallHandle {
     /// Stops the request, where it has not ended.
     pub(crate) fn cancel(&self) {
         let calls = self.calls.get();
@@ -119,7 +119,7 @@ impl Call {
     }
 }
 
-impl Call {
+impl CallHandle {
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -287,13 +287,13 @@ impl<'py> Here<'py> {
     /// Starts a call: a future that its end settles, and what stops the call.
     pub(crate) fn start(
         &self,
-        making: Making,
+        making: PendingCall,
         context: Option<Py<PyAny>>,
-    ) -> PyResult<(Bound<'py, PyAny>, Call)> {
+    ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
         let has_context = context.is_some();
         let (future, call, mailbox) = self.begin(context)?;
         let number = call.number;
-        let end = End {
+        let end = EndOfCall {
             mailbox: mailbox.clone(),
             number,
             result: None,
@@ -315,11 +315,11 @@ impl<'py> Here<'py> {
     }
 
     /// Begins a wait: a future that [`Mailbox::ready`] settles, and what ends the wait.
-    pub(crate) fn wait(&self) -> PyResult<(Bound<'py, PyAny>, Call, Arc<Mailbox>)> {
+    pub(crate) fn wait(&self) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {
         self.begin(None)
     }
 
-    fn begin(&self, context: Option<Py<PyAny>>) -> PyResult<(Bound<'py, PyAny>, Call, Arc<Mailbox>)> {
+    fn begin(&self, context: Option<Py<PyAny>>) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {
         let name = intern!(self.event_loop.py(), "create_future");
         let future = self.event_loop.call_method0(name)?;
         let this = self.calls.get();
@@ -335,7 +335,7 @@ impl<'py> Here<'py> {
         state.in_flight.insert(number, call);
         drop(state);
         let calls = self.calls.clone().unbind();
-        Ok((future, Call { number, calls }, mailbox))
+        Ok((future, CallHandle { number, calls }, mailbox))
     }
 }
 
@@ -353,19 +353,19 @@ pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// Puts a call's end into the mailbox when dropped, also where the call panicked: nobody waits for ever.
-struct End {
+struct EndOfCall {
     mailbox: Arc<Mailbox>,
     number: u64,
     result: Option<Result<Outcome, Error>>,
 }
 
-impl End {
+impl EndOfCall {
     async fn of(mut self, call: impl Future<Output = Result<Outcome, Error>>) {
         self.result = Some(call.await);
     }
 }
 
-impl Drop for End {
+impl Drop for EndOfCall {
     fn drop(&mut self) {
         self.mailbox.put(Letter::End(self.number, self.result.take()));
     }

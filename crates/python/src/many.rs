@@ -31,8 +31,8 @@ use crate::client::{Client, wait};
 use crate::engine::{Engine, engine};
 use crate::errors;
 use crate::logs;
-use crate::loops::{self, Call, Mailbox};
-use crate::outcome::{self, Record};
+use crate::loops::{self, CallHandle, Mailbox};
+use crate::outcome::{self, RecordClass};
 
 /// Results that cross to Python at a time, at most: waking a thread or a loop costs as much as ten of
 /// them and more.
@@ -53,7 +53,7 @@ pub(crate) struct Many {
     total: Option<usize>,
     /// Somebody wants to hear of progress.
     tells: bool,
-    state: Mutex<State>,
+    state: Mutex<PythonSide>,
     /// Somebody waits for the next result.
     is_busy: AtomicBool,
 }
@@ -63,8 +63,8 @@ type Values = (usize, Option<usize>, usize, usize, Option<f64>);
 
 /// What only Python's threads touch.
 #[derive(Default)]
-struct State {
-    running: Option<Running>,
+struct PythonSide {
+    running: Option<ManyTask>,
     /// What was read and has not been handed back, by its index.
     handed_in: HashMap<usize, HandedIn>,
     /// How much was read.
@@ -89,7 +89,7 @@ struct HandedIn {
     error: Option<Py<PyAny>>,
 }
 
-struct Running {
+struct ManyTask {
     process: u32,
     /// None of these is touched, nor dropped, in a fork's child.
     own: ManuallyDrop<Own>,
@@ -101,7 +101,7 @@ struct Own {
     shared: Arc<Shared>,
 }
 
-impl Drop for Running {
+impl Drop for ManyTask {
     fn drop(&mut self) {
         if self.process == process::id() {
             #[allow(unsafe_code, reason = "what a fork's child must not drop is dropped by hand")]
@@ -226,9 +226,9 @@ impl Drop for Requests {
 }
 
 /// Tells the end when dropped, also where the task panicked: nobody waits for ever.
-struct End(Arc<Shared>);
+struct EndOfMany(Arc<Shared>);
 
-impl Drop for End {
+impl Drop for EndOfMany {
     fn drop(&mut self) {
         self.0.put(|found| {
             found.end.get_or_insert(Err(Panicked));
@@ -237,7 +237,7 @@ impl Drop for End {
 }
 
 /// Makes the calls.
-async fn run(mut many: feishu_feed_card::Many, end: End, enough: usize, tells: bool) {
+async fn run(mut many: feishu_feed_card::Many, end: EndOfMany, enough: usize, tells: bool) {
     let shared = &end.0;
     loop {
         let mut items = tokio::select! {
@@ -385,7 +385,7 @@ impl Many {
         let (core, handed_in) = match arguments::request(request, &mut user_ids) {
             Ok((core, ids)) => (core, HandedIn::new(request, ids)),
             Err(error) if errors::is_invalid_input(py, &error)? => {
-                let stands_in = Request::new("", [""; 0], false);
+                let stands_in = binding::unreadable_request();
                 let error = Some(error.into_value(py).into_any());
                 let handed_in = HandedIn::new(request, PyTuple::empty(py));
                 (stands_in, HandedIn { error, ..handed_in })
@@ -467,12 +467,12 @@ impl Many {
 
     /// A future of the running event loop that is settled when there are results, or the end; `None`
     /// where there are already.
-    fn ready<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, Call)>> {
+    fn ready<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
         self.wait_on_loop(py, Found::is_ready)
     }
 
     /// The same for the end alone.
-    fn ended<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, Call)>> {
+    fn ended<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
         self.wait_on_loop(py, |found| found.end.is_some())
     }
 
@@ -641,7 +641,7 @@ impl Many {
         // All that the system may refuse, before anything is begun.
         let engine = self.engine(py)?;
         let attendance = self.board(py)?.map(|board| board.attend(py)).transpose()?;
-        let run = run(many, End(shared.clone()), enough, self.tells);
+        let run = run(many, EndOfMany(shared.clone()), enough, self.tells);
         let mut state = lock(&self.state);
         if state.is_all_read || state.running.is_some() {
             // Python's code ran above, and another thread's `report` with it.
@@ -651,7 +651,7 @@ impl Many {
             let _attendance = attendance;
             run.await;
         });
-        state.running = Some(Running {
+        state.running = Some(ManyTask {
             process: process::id(),
             own: ManuallyDrop::new(Own {
                 requests: Some(sender),
@@ -721,13 +721,13 @@ impl Many {
             (taken, not_taken)
         };
         lock(&self.state).out_of_time += not_taken.len();
-        let to_python = |(index, request)| {
+        let to_python = |(index, request): (usize, Request)| {
             let HandedIn {
                 request: own, error, ..
             } = self.handed_in(py, index);
             let error = match error {
                 Some(error) => error.into_bound(py),
-                None => errors::to_python(py, &binding::total_timeout_passed(&request))?,
+                None => errors::to_python(py, &binding::total_timeout_passed(request.user_ids))?,
             };
             item(py, index, own, None, Some(error))
         };
@@ -767,7 +767,7 @@ impl Many {
         &self,
         py: Python<'py>,
         is_there: fn(&Found) -> bool,
-    ) -> PyResult<Option<(Bound<'py, PyAny>, Call)>> {
+    ) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
         let Some(shared) = self.shared()? else {
             return Ok(None);
         };
@@ -833,7 +833,7 @@ impl HandedIn {
     }
 }
 
-impl State {
+impl PythonSide {
     /// Keeps what was read; returns its index.
     fn read(&mut self, handed_in: HandedIn) -> usize {
         let index = self.read;
@@ -895,7 +895,7 @@ fn item<'py>(
     outcome: Option<Bound<'py, PyAny>>,
     error: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static ITEM: Record<4> = Record::new(
+    static ITEM: RecordClass<4> = RecordClass::new(
         "feishu_feed_card._many",
         "Item",
         ["index", "request", "outcome", "error"],

@@ -23,7 +23,7 @@ pub(crate) fn to_python_with<'py>(
     outcome: &Outcome,
     reached: Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static OUTCOME: Record<7> = Record::new(
+    static OUTCOME: RecordClass<7> = RecordClass::new(
         "feishu_feed_card._outcome",
         "Outcome",
         [
@@ -75,22 +75,22 @@ fn reason_to_python<'py>(py: Python<'py>, reason: &FailedUserReason) -> PyResult
 
 /// How one of the package's records is made. Its own `__init__` would take 1 µs for an outcome, and finding each
 /// slot by its name half of what is left.
-pub(crate) struct Record<const N: usize> {
+pub(crate) struct RecordClass<const N: usize> {
     module: &'static str,
     class: &'static str,
     slots: [&'static str; N],
-    found: PyOnceLock<Found<N>>,
+    found: PyOnceLock<FoundClass<N>>,
 }
 
-struct Found<const N: usize> {
+struct FoundClass<const N: usize> {
     class: Py<PyType>,
-    slots: [Slot; N],
+    slots: [SlotSetter; N],
 }
 
 /// A slot's descriptor, and what sets it.
-struct Slot(Py<PyAny>, ffi::descrsetfunc);
+struct SlotSetter(Py<PyAny>, ffi::descrsetfunc);
 
-impl<const N: usize> Record<N> {
+impl<const N: usize> RecordClass<N> {
     pub(crate) const fn new(module: &'static str, class: &'static str, slots: [&'static str; N]) -> Self {
         Self {
             module,
@@ -118,7 +118,7 @@ impl<const N: usize> Record<N> {
             let class = found.class.bind(py).as_type_ptr();
             let record = ffi::PyType_GenericNew(class, ptr::null_mut(), ptr::null_mut());
             let record = Bound::from_owned_ptr_or_err(py, record)?;
-            for (Slot(descriptor, set), value) in found.slots.iter().zip(values) {
+            for (SlotSetter(descriptor, set), value) in found.slots.iter().zip(values) {
                 if set(descriptor.as_ptr(), record.as_ptr(), value.as_ptr()) != 0 {
                     return Err(PyErr::fetch(py));
                 }
@@ -127,25 +127,25 @@ impl<const N: usize> Record<N> {
         }
     }
 
-    fn find(&self, py: Python<'_>) -> PyResult<Found<N>> {
+    fn find(&self, py: Python<'_>) -> PyResult<FoundClass<N>> {
         let class = py
             .import(self.module)?
             .getattr(self.class)?
             .cast_into::<PyType>()?;
         let mut slots = Vec::with_capacity(N);
         for name in self.slots {
-            slots.push(Slot::of(&class.getattr(name)?)?);
+            slots.push(SlotSetter::of(&class.getattr(name)?)?);
         }
         let slots = slots.try_into();
         let slots = slots.map_err(|_| PyRuntimeError::new_err("a bug in feishu_feed_card: lost a slot"))?;
-        Ok(Found {
+        Ok(FoundClass {
             class: class.unbind(),
             slots,
         })
     }
 }
 
-impl Slot {
+impl SlotSetter {
     fn of(descriptor: &Bound<'_, PyAny>) -> PyResult<Self> {
         #[allow(unsafe_code, reason = "a type's functions are had from its C interface alone")]
         // SAFETY: this slot of a type is null or holds such a function, and a null pointer is `None`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feishu_feed_card import _native
 from feishu_feed_card._errors import FeedCardError
-from feishu_feed_card._native import PLATFORM_RATE_LIMIT, invalid_input
+from feishu_feed_card._native import BOT, PLATFORM_RATE_LIMIT, invalid_input
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class Client(_BaseClient):
             >>> [reason.error_message for reason in outcome.failed_user_reasons]
             ['The user is not in the chat']
         """
-        return self._bound.call(False, feed_card_id, user_ids, time_sensitive, user_id_type, timeout)
+        return self._bound.call(feed_card_id, user_ids, time_sensitive, user_id_type, timeout)
 
     @checked
     def set_bot_time_sensitive(
@@ -306,7 +306,7 @@ class Client(_BaseClient):
             ...     client.set_bot_time_sensitive([sandbox.USER], True).ok
             True
         """
-        return self._bound.call(True, None, user_ids, time_sensitive, user_id_type, timeout)
+        return self._bound.call(BOT, user_ids, time_sensitive, user_id_type, timeout)
 
     @checked
     def set_time_sensitive_many(
@@ -439,7 +439,7 @@ class AsyncClient(_BaseClient):
             >>> asyncio.run(main())
             True
         """
-        future, call = self._bound.start(False, feed_card_id, user_ids, time_sensitive, user_id_type, timeout)
+        future, call = self._bound.start(feed_card_id, user_ids, time_sensitive, user_id_type, timeout)
         try:
             return await future
         finally:
@@ -479,7 +479,7 @@ class AsyncClient(_BaseClient):
             >>> asyncio.run(main())
             True
         """
-        future, call = self._bound.start(True, None, user_ids, time_sensitive, user_id_type, timeout)
+        future, call = self._bound.start(BOT, user_ids, time_sensitive, user_id_type, timeout)
         try:
             return await future
         finally:

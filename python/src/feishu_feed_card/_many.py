@@ -460,7 +460,7 @@ class AsyncMany(_Handle):
             self._feeder.cancel_soon()
 
 
-async def _end_of(waiting: tuple[Future[None], _native.Call]) -> None:
+async def _end_of(waiting: tuple[Future[None], _native.CallHandle]) -> None:
     future, call = waiting
     try:
         await future

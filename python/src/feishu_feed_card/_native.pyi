@@ -9,11 +9,12 @@ from feishu_feed_card._outcome import Outcome
 from feishu_feed_card._types import Request
 
 __all__ = [
+    "BOT",
     "ERROR_KINDS",
     "PLATFORM_RATE_LIMIT",
     "Answer",
     "Attendant",
-    "Call",
+    "CallHandle",
     "Calls",
     "Client",
     "Many",
@@ -31,6 +32,8 @@ __all__ = [
 __version__: str
 ERROR_KINDS: tuple[str, ...]
 PLATFORM_RATE_LIMIT: tuple[int, int]
+# Stands for the bot's own chat where `Client.call` and `Client.start` take a group chat's id.
+BOT: object
 
 @final
 class Quota:
@@ -47,8 +50,7 @@ class Client:
     def quota(self) -> Quota | None: ...
     def call(
         self,
-        is_bot: bool,
-        feed_card_id: object,
+        target: object,
         user_ids: object,
         time_sensitive: object,
         user_id_type: object,
@@ -56,13 +58,12 @@ class Client:
     ) -> Outcome: ...
     def start(
         self,
-        is_bot: bool,
-        feed_card_id: object,
+        target: object,
         user_ids: object,
         time_sensitive: object,
         user_id_type: object,
         timeout: object,
-    ) -> tuple[Future[Outcome], Call]: ...
+    ) -> tuple[Future[Outcome], CallHandle]: ...
     def many(
         self, requests: object, concurrency: object, total_timeout: object, progress: object
     ) -> tuple[Many, Iterator[Request] | None]: ...
@@ -70,7 +71,7 @@ class Client:
     def close(self) -> None: ...
 
 @final
-class Call:
+class CallHandle:
     def cancel(self) -> None: ...
 
 @final
@@ -88,8 +89,8 @@ class Many:
     def end_reading(self) -> None: ...
     def fail(self, exception: BaseException) -> None: ...
     def take(self) -> list[Item] | None: ...
-    def ready(self) -> tuple[Future[None], Call] | None: ...
-    def ended(self) -> tuple[Future[None], Call] | None: ...
+    def ready(self) -> tuple[Future[None], CallHandle] | None: ...
+    def ended(self) -> tuple[Future[None], CallHandle] | None: ...
     def stop(self) -> None: ...
     def leave(self) -> None: ...
     def report(self) -> tuple[int, int, int, list[Item], list[Unfinished]]: ...

@@ -34,7 +34,7 @@ pub trait Listener: Send + Sync + 'static {
     fn spans(&self) -> &Spans;
 
     /// Hears one report.
-    fn hear(&self, report: Report<'_>);
+    fn hear(&self, report: TraceReport<'_>);
 }
 
 /// The spans that are open.
@@ -52,7 +52,7 @@ struct Span {
 
 /// Something that happened.
 #[derive(Debug)]
-pub struct Report<'a> {
+pub struct TraceReport<'a> {
     /// How much it matters.
     pub level: Level,
     /// What happened.
@@ -96,7 +96,7 @@ impl<L: Listener> Subscriber<L> {
     }
 
     fn tell(&self, metadata: &Metadata<'_>, what: What<'_>, fields: Fields) {
-        self.0.hear(Report {
+        self.0.hear(TraceReport {
             level: *metadata.level(),
             what,
             fields,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::data::error::Error;
+use crate::data::text::{Template, text};
 use crate::platform::answer::{CallData, Reading};
 use crate::platform::codes::RetryRule;
 use crate::stations::retry::Retries;
@@ -14,7 +15,9 @@ use crate::stations::retry::Retries;
 /// coincidence.
 const MOST_NEW_TOKENS: u32 = 3;
 
-const CANNOT_REPLACE: &str = "The given tenant_access_token is not valid any more and cannot be renewed: give app_id and app_secret, or a token_provider";
+const CANNOT_REPLACE: Template = text!(
+    "The given {tenant_access_token} is not valid any more and cannot be renewed: give {app_id} and {app_secret}, or a {token_provider}"
+);
 
 /// The failed attempts of a request so far.
 pub(super) struct History {
@@ -134,6 +137,7 @@ fn after_refused_token(error: Error, history: &mut History, facts: &Facts) -> Ne
 mod tests {
     use super::*;
     use crate::data::error::ErrorKind;
+    use crate::data::text::Text;
     use crate::platform::answer::Failure;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -292,6 +296,9 @@ mod tests {
             &mut History::new(3, false),
             &given,
         );
-        assert!(matches!(next, Next::GiveUp(error) if error.hint() == Some(CANNOT_REPLACE)));
+        let Next::GiveUp(error) = next else {
+            panic!("not given up")
+        };
+        assert_eq!(error.hint(), Some(Text::from(CANNOT_REPLACE).as_str()));
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::outcome::{Outcome, UserIds};
+use crate::data::text::text;
 use crate::platform::answer::{CallData, Failure, Reading};
 use crate::platform::codes::RetryRule;
 use crate::transport::Sent;
@@ -73,7 +74,7 @@ impl Trace {
         let station = self.station_now();
         let error = Error::new(
             ErrorKind::DeadlineExceeded,
-            format!("the attempt_timeout passed ({})", doing(station)),
+            text!("the {attempt_timeout} passed ({})", doing(station)),
         )
         .with_station(station)
         .with_hint("Call again, or give attempts more time: setting the same state twice does no harm");

@@ -1,12 +1,12 @@
 //! What went wrong, and what to do about it: one error type for every call.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::data::outcome::{Outcome, UserIds};
 use crate::data::outside::{MOST_KEPT, MOST_QUOTED, make_printable, printable, quoted};
+use crate::data::text::{Spelling, Text};
 
 /// Any error, as libraries and token providers return them.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -279,8 +279,8 @@ pub struct Error(Box<Detail>);
 #[derive(Clone, Default)]
 struct Detail {
     kind: Option<ErrorKind>,
-    message: String,
-    field: Option<Cow<'static, str>>,
+    message: Text,
+    field: Option<Text>,
     platform_code: Option<i64>,
     msg: Option<String>,
     http_status: Option<u16>,
@@ -289,7 +289,7 @@ struct Detail {
     attempts: u32,
     station: Option<Station>,
     reason: Option<ConnectionReason>,
-    hint: Option<Cow<'static, str>>,
+    hint: Option<Text>,
     permission_violations: Vec<PermissionViolation>,
     field_violations: Vec<FieldViolation>,
     users: UserIds,
@@ -297,31 +297,30 @@ struct Detail {
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
-/// Longest message, in characters: one or two quotations and the words around them.
-const MOST_MESSAGE: usize = 2000;
-
 // Text from outside is masked and cut where it is read (see `outside`). These functions make texts printable once
 // more, so that every text of an error is.
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Text>) -> Self {
         Self(Box::new(Detail {
             kind: Some(kind),
-            message: printable(message.into(), MOST_MESSAGE),
+            message: message.into(),
             ..Detail::default()
         }))
     }
 
     /// A wrong argument or option: its name, its value (never a secret), and what is expected.
     pub(crate) fn invalid_input(
-        field: impl Into<Cow<'static, str>>,
-        value: impl fmt::Display,
-        expected: impl fmt::Display,
+        field: impl Into<Text>,
+        value: impl Into<Text>,
+        expected: impl Into<Text>,
     ) -> Self {
         let field = field.into();
-        let mut error = Self::new(
-            ErrorKind::InvalidInput,
-            format!("{field}: {value}; expected {expected}"),
-        );
+        let mut message = field.clone();
+        message.push(": ");
+        message.push(value);
+        message.push("; expected ");
+        message.push(expected);
+        let mut error = Self::new(ErrorKind::InvalidInput, message);
         error.0.field = Some(field);
         error
     }
@@ -338,11 +337,8 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
-        self.0.hint = Some(match hint.into() {
-            Cow::Owned(hint) => printable(hint, MOST_MESSAGE).into(),
-            ours @ Cow::Borrowed(_) => ours,
-        });
+    pub(crate) fn with_hint(mut self, hint: impl Into<Text>) -> Self {
+        self.0.hint = Some(hint.into());
         self
     }
 
@@ -407,12 +403,12 @@ impl Error {
 
     /// What happened, without the hint and the numbers that [`Display`](fmt::Display) adds.
     pub fn message(&self) -> &str {
-        &self.0.message
+        self.0.message.as_str()
     }
 
     /// The argument or option that is wrong, such as `user_ids[3]`.
     pub fn field(&self) -> Option<&str> {
-        self.0.field.as_deref()
+        self.0.field.as_ref().map(Text::as_str)
     }
 
     /// The platform's `code`.
@@ -464,7 +460,7 @@ impl Error {
 
     /// What to do, in one sentence.
     pub fn hint(&self) -> Option<&str> {
-        self.0.hint.as_deref()
+        self.0.hint.as_ref().map(Text::as_str)
     }
 
     /// The permissions that the platform says are missing.
@@ -489,10 +485,31 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// The texts of an error with names as a language spells them.
+#[derive(Debug)]
+pub struct Spelled {
+    /// The printed error.
+    pub printed: String,
+    /// [`Error::field`]
+    pub field: Option<String>,
+    /// [`Error::hint`]
+    pub hint: Option<String>,
+}
+
+impl Error {
+    pub(crate) fn spelled(&self, spelling: Spelling) -> Spelled {
+        let field = self.0.field.as_ref().map(|field| field.spelled(spelling));
+        let hint = self.0.hint.as_ref().map(|hint| hint.spelled(spelling));
+        let message = self.0.message.spelled(spelling);
+        Spelled {
+            printed: self.printed(&message, hint.as_deref()),
+            field,
+            hint,
+        }
+    }
+
+    fn printed(&self, message: &str, hint: Option<&str>) -> String {
         let detail = &*self.0;
-        f.write_str(&detail.message)?;
         let mut facts = Vec::new();
         facts.extend(detail.platform_code.map(|code| format!("code {code}")));
         facts.extend(detail.http_status.map(|status| format!("HTTP {status}")));
@@ -504,13 +521,19 @@ impl fmt::Display for Error {
                 .map(|wait| format!("retry after {:.1} s", wait.as_secs_f64())),
         );
         facts.extend(detail.log_id.as_ref().map(|log_id| format!("log_id {log_id}")));
-        if !facts.is_empty() {
-            write!(f, " ({})", facts.join(", "))?;
-        }
-        if let Some(hint) = &detail.hint {
-            write!(f, ". {hint}")?;
-        }
-        Ok(())
+        let facts = if facts.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", facts.join(", "))
+        };
+        let hint = hint.map(|hint| format!(". {hint}")).unwrap_or_default();
+        format!("{message}{facts}{hint}")
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.printed(self.message(), self.hint()))
     }
 }
 
@@ -520,7 +543,7 @@ impl fmt::Debug for Error {
         let mut debug = f.debug_struct("Error");
         debug
             .field("kind", &self.kind())
-            .field("message", &detail.message);
+            .field("message", &self.message());
         macro_rules! known {
             ($($field:ident),+) => { $(if let Some(value) = &detail.$field { debug.field(stringify!($field), value); })+ };
         }
@@ -531,9 +554,11 @@ impl fmt::Debug for Error {
             log_id,
             station,
             reason,
-            retry_after,
-            hint
+            retry_after
         );
+        if let Some(hint) = self.hint() {
+            debug.field("hint", &hint);
+        }
         debug.field("attempts", &detail.attempts);
         if let Some(source) = &detail.source {
             debug.field("source", &format_args!("{}", quoted(source)));
@@ -553,6 +578,7 @@ mod tests {
     use std::error::Error as _;
 
     use super::*;
+    use crate::data::text::text;
 
     /// An error with everything that a printed one may have.
     fn full() -> Error {
@@ -584,6 +610,22 @@ mod tests {
             Error::invalid_input("user_ids[3]", "empty", "an id").to_string(),
             "user_ids[3]: empty; expected an id"
         );
+    }
+
+    #[test]
+    fn an_error_is_spelled_in_its_own_words_only() {
+        let error = Error::invalid_input(text!("{base_url}"), "base_url", text!("a URL, with {timeout}"))
+            .with_platform(None, Some("base_url".to_owned()), 400)
+            .with_hint(text!("Check {base_url}"));
+        let spelled = error.spelled(str::to_uppercase);
+        assert_eq!(
+            spelled.printed,
+            "BASE_URL: base_url; expected a URL, with TIMEOUT (HTTP 400). Check BASE_URL"
+        );
+        assert_eq!(spelled.field.as_deref(), Some("BASE_URL"));
+        assert_eq!(spelled.hint.as_deref(), Some("Check BASE_URL"));
+        assert_eq!(error.msg(), Some("base_url"));
+        assert_eq!(error.spelled(str::to_owned).printed, error.to_string());
     }
 
     #[test]

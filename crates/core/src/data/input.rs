@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::data::error::Error;
+use crate::data::text::{Template, Text, text};
 
 /// Which kind of id the user ids are (`user_id_type`).
 ///
@@ -64,13 +65,17 @@ impl FromStr for UserIdType {
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| {
-                Error::invalid_input("user_id_type", shown(text), "`open_id`, `union_id` or `user_id`")
+                Error::invalid_input(
+                    text!("{user_id_type}"),
+                    shown(text),
+                    "`open_id`, `union_id` or `user_id`",
+                )
             })
     }
 }
 
 /// A file's last line break would be sent, and refused as a wrong secret.
-pub(crate) fn filled(field: &'static str, value: Option<&str>) -> Result<(), Error> {
+pub(crate) fn filled(field: Template, value: Option<&str>) -> Result<(), Error> {
     match value {
         Some(value) if value.trim().is_empty() => Err(Error::invalid_input(field, "empty", "a value")),
         Some(value) if value.trim() != value => Err(Error::invalid_input(
@@ -138,11 +143,35 @@ impl Request {
     }
 }
 
-/// Whose card is pinned: a group chat's, or the bot's own chat.
+/// Whose card is pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Target {
+pub enum Target {
+    /// The group chat with this id.
     Chat(String),
+    /// The bot's own chat.
     Bot,
+}
+
+/// What a caller hands in for one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Arguments {
+    pub(crate) target: Target,
+    pub(crate) user_ids: Vec<String>,
+    pub(crate) time_sensitive: bool,
+    pub(crate) user_id_type: UserIdType,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl From<Request> for Arguments {
+    fn from(request: Request) -> Self {
+        Self {
+            target: Target::Chat(request.feed_card_id),
+            user_ids: request.user_ids,
+            time_sensitive: request.time_sensitive,
+            user_id_type: request.user_id_type,
+            timeout: request.timeout,
+        }
+    }
 }
 
 /// A call whose arguments have passed every check.
@@ -167,7 +196,10 @@ impl Target {
         }
     }
 
-    pub(crate) fn chat(feed_card_id: String) -> Result<Self, Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let Self::Chat(feed_card_id) = self else {
+            return Ok(());
+        };
         let well_formed = feed_card_id.strip_prefix("oc_").is_some_and(|rest| {
             (1..=125).contains(&rest.len())
                 && rest
@@ -175,16 +207,16 @@ impl Target {
                     .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
         });
         if well_formed {
-            return Ok(Self::Chat(feed_card_id));
+            return Ok(());
         }
         let expected = if feed_card_id == BOT_SEGMENT {
-            "a group chat's id; for the bot's own chat use set_bot_time_sensitive"
+            text!("a group chat's id; for the bot's own chat use {set_bot_time_sensitive}")
         } else {
-            "a group chat's id: `oc_` followed by 1 to 125 letters, digits, `_` or `-`"
+            text!("a group chat's id: `oc_` followed by 1 to 125 letters, digits, `_` or `-`")
         };
         Err(Error::invalid_input(
-            "feed_card_id",
-            shown(&feed_card_id),
+            text!("{feed_card_id}"),
+            shown(feed_card_id),
             expected,
         ))
     }
@@ -194,18 +226,22 @@ impl Target {
 pub(crate) fn check_user_ids(user_ids: &[String], kind: UserIdType, is_store_app: bool) -> Result<(), Error> {
     if is_store_app && kind == UserIdType::UserId {
         return Err(Error::invalid_input(
-            "user_id_type",
+            text!("{user_id_type}"),
             "`user_id`",
             "`open_id` or `union_id`: a store app cannot use `user_id`",
         ));
     }
     if user_ids.is_empty() {
-        return Err(Error::invalid_input("user_ids", "empty", "at least one user id"));
+        return Err(Error::invalid_input(
+            text!("{user_ids}"),
+            "empty",
+            "at least one user id",
+        ));
     }
     for (index, id) in user_ids.iter().enumerate() {
         if let Err(expected) = check_user_id(id, kind) {
             return Err(Error::invalid_input(
-                format!("user_ids[{index}]"),
+                text!("{user_ids}[{}]", index),
                 shown(id),
                 expected,
             ));
@@ -227,13 +263,15 @@ pub(crate) fn without_repeats(mut user_ids: Vec<String>) -> Vec<String> {
     user_ids
 }
 
-fn check_user_id(id: &str, kind: UserIdType) -> Result<(), String> {
+fn check_user_id(id: &str, kind: UserIdType) -> Result<(), Text> {
     if let Some(prefix) = kind.prefix()
         && id.len() > prefix.len()
         && !id.starts_with(prefix)
     {
-        return Err(format!(
-            "an id that starts with `{prefix}`, as user_id_type is `{kind}`"
+        return Err(text!(
+            "an id that starts with `{}`, as {user_id_type} is `{}`",
+            prefix,
+            kind
         ));
     }
     let least = kind.prefix().map_or(1, |prefix| prefix.len() + 1);
@@ -244,13 +282,13 @@ fn check_user_id(id: &str, kind: UserIdType) -> Result<(), String> {
     }
     let characters = id.chars().take(most + 1).count();
     if id.trim().is_empty() || id.len() < least {
-        return Err(format!("a user's {kind}"));
+        return Err(text!("a user's {}", kind));
     }
     if characters > most {
-        return Err(format!("at most {most} characters"));
+        return Err(text!("at most {} characters", most));
     }
     if id.trim().len() != id.len() || id.chars().any(char::is_control) {
-        return Err("no blanks around it and no control characters".to_owned());
+        return Err("no blanks around it and no control characters".into());
     }
     Ok(())
 }
@@ -270,6 +308,10 @@ pub(crate) fn seconds(field: &'static str, value: f64) -> Result<Duration, Error
         Ok(duration) if !duration.is_zero() => Ok(duration),
         // More than a Duration holds is as good as for ever.
         Err(_) if value.is_finite() && value > 0.0 => Ok(Duration::MAX),
-        _ => Err(Error::invalid_input(field, value, "a positive, finite number")),
+        _ => Err(Error::invalid_input(
+            field,
+            value.to_string(),
+            "a positive, finite number",
+        )),
     }
 }

@@ -1,6 +1,5 @@
 //! Reads a response: its bytes, status and headers become the call's data, or a failure and what to do about it.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use crate::data::error::{Error, ErrorKind, FieldViolation, PermissionViolation, 
 use crate::data::outcome::FailedUserReason;
 use crate::data::outside::{self, MOST_KEPT, MOST_QUOTED};
 use crate::data::secret::{self, Mask};
+use crate::data::text::{Template, Text, text};
 use crate::platform::codes::{self, RetryRule};
 
 // Constants, because a lookup by text parses the name first.
@@ -270,18 +270,18 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
         None if status.is_server_error() => (
             ErrorKind::Server,
             RetryRule::Backoff,
-            "The platform failed: call again later",
+            text!("The platform failed: call again later"),
         ),
         None if is_answer => (
             ErrorKind::Rejected,
             RetryRule::No,
-            "The platform refused the call: its msg says why",
+            text!("The platform refused the call: its msg says why"),
         ),
         None => (ErrorKind::Rejected, RetryRule::No, NOT_THE_PLATFORM),
     };
     let permission = permission_violations(&body, mask);
     let fields = field_violations(&body, mask);
-    let hint = specific_hint(&permission, &fields).map_or(Cow::Borrowed(hint), Cow::Owned);
+    let hint = specific_hint(&permission, &fields).unwrap_or_else(|| hint.into());
     let headers = response.headers();
     let wait = wait_from(headers);
     let said = msg.as_deref().filter(|msg| !msg.is_empty()).unwrap_or("no msg");
@@ -323,31 +323,32 @@ fn unreadable(response: &Response<Bytes>, message: String, mask: Mask<'_>) -> Fa
     }
 }
 
-pub(super) fn by_status(status: StatusCode) -> (ErrorKind, RetryRule, &'static str) {
+pub(super) fn by_status(status: StatusCode) -> (ErrorKind, RetryRule, Template) {
     if status.is_server_error() {
         (
             ErrorKind::Server,
             RetryRule::Backoff,
-            "The platform, or a proxy before it, failed: call again later",
+            text!("The platform, or a proxy before it, failed: call again later"),
         )
     } else if status == StatusCode::TOO_MANY_REQUESTS {
         (
             ErrorKind::RateLimited,
             RetryRule::Pause,
-            "The platform, or a proxy before it, says to slow down",
+            text!("The platform, or a proxy before it, says to slow down"),
         )
     } else if status.is_redirection() {
         (
             ErrorKind::UnexpectedResponse,
             RetryRule::No,
-            "Redirects are not followed, as they would carry the token elsewhere: check base_url",
+            text!("Redirects are not followed, as they would carry the token elsewhere: check {base_url}"),
         )
     } else {
         (ErrorKind::UnexpectedResponse, RetryRule::No, NOT_THE_PLATFORM)
     }
 }
 
-const NOT_THE_PLATFORM: &str = "Something else than the platform answered: check base_url and the proxy";
+pub(crate) const NOT_THE_PLATFORM: Template =
+    text!("Something else than the platform answered: check {base_url} and the proxy");
 
 /// Quotes the start of a body, which shows whose page it is.
 fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
@@ -481,22 +482,23 @@ fn field_violations(body: &Value, mask: Mask<'_>) -> Vec<FieldViolation> {
 }
 
 /// A hint that names the scopes or the field, if the platform named them.
-fn specific_hint(permission: &[PermissionViolation], fields: &[FieldViolation]) -> Option<String> {
+fn specific_hint(permission: &[PermissionViolation], fields: &[FieldViolation]) -> Option<Text> {
     let scopes: Vec<&str> = permission
         .iter()
         .map(|violation| violation.subject.as_str())
         .filter(|scope| !scope.is_empty())
         .collect();
     if !scopes.is_empty() {
-        return Some(format!(
+        return Some(text!(
             "Give the app one of these scopes in the developer console and publish a version: {}",
             scopes.join(", ")
         ));
     }
     let first = fields.first()?;
-    Some(format!(
+    Some(text!(
         "The platform refused {}: {}",
-        first.field, first.description
+        first.field,
+        first.description
     ))
 }
 

@@ -6,6 +6,7 @@ use reqwest::Url;
 
 use crate::data::error::Error;
 use crate::data::input::{Target, UserIdType, filled, shown};
+use crate::data::text::{Text, text};
 use crate::transport::host;
 
 /// A checked `base_url`.
@@ -24,18 +25,22 @@ const LONGEST_URL: usize = u16::MAX as usize - 1;
 
 impl BaseUrl {
     pub(crate) fn parse(text: &str, allow_http: bool) -> Result<Self, Error> {
-        let invalid = |value: String, expected: &str| Error::invalid_input("base_url", value, expected);
-        let expected = "a URL like https://open.feishu.cn, without a query";
-        filled("base_url", Some(text))?;
+        let invalid =
+            |value: String, expected: Text| Error::invalid_input(text!("{base_url}"), value, expected);
+        let expected = || "a URL like https://open.feishu.cn, without a query".into();
+        filled(text!("{base_url}"), Some(text))?;
         if text.contains('@') {
-            return Err(invalid("has a user name or password in it".to_owned(), expected));
+            return Err(invalid(
+                "has a user name or password in it".to_owned(),
+                expected(),
+            ));
         }
         if text.contains(['?', '#']) {
-            return Err(invalid("has a query or a fragment".to_owned(), expected));
+            return Err(invalid("has a query or a fragment".to_owned(), expected()));
         }
         if !text.is_ascii() {
             let expected = "ASCII: a host of other letters as xn--…, a path of them percent-encoded";
-            return Err(invalid(shown(text), expected));
+            return Err(invalid(shown(text), expected.into()));
         }
         // `Url` corrects what a browser would: it drops line breaks, and finds a host after a third slash.
         let is_plain = !text.contains(|letter: char| letter.is_control() || letter == ' ')
@@ -43,7 +48,7 @@ impl BaseUrl {
                 .split_once("://")
                 .is_some_and(|(_, rest)| !rest.starts_with('/'));
         let Ok(url) = Url::parse(text) else {
-            return Err(invalid(shown(text), expected));
+            return Err(invalid(shown(text), expected()));
         };
         let is_right = is_plain
             && matches!(url.scheme(), "http" | "https")
@@ -51,14 +56,15 @@ impl BaseUrl {
             && url.as_str().len() + LONGEST_CALL <= LONGEST_URL
             && url.as_str().parse::<http::Uri>().is_ok();
         if !is_right {
-            return Err(invalid(shown(text), expected));
+            return Err(invalid(shown(text), expected()));
         }
         let text = text.trim_end_matches('/').to_owned();
         let base_url = Self { url, text };
         if host::is_http(&base_url.url) && !allow_http && !host::is_loopback(host::host(&base_url.url)) {
             return Err(invalid(
                 shown(&base_url.text),
-                "https: over http the token travels readable to everyone; allow_http permits it",
+                text!("https: over http the token travels readable to everyone; {allow_http} permits it")
+                    .into(),
             ));
         }
         Ok(base_url)

@@ -2,6 +2,7 @@
 //! them (FACTS: the gateway's table).
 
 use crate::data::error::ErrorKind;
+use crate::data::text::{Template, text};
 
 /// Whether and how to retry after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(crate) enum RetryRule {
 pub(crate) struct Code {
     pub(crate) kind: ErrorKind,
     pub(crate) retry: RetryRule,
-    pub(crate) hint: &'static str,
+    pub(crate) hint: Template,
 }
 
 /// Invalid or expired app ticket. The platform pushes a new one on request.
@@ -38,21 +39,32 @@ pub(crate) const fn is_platforms(code: i64) -> bool {
     code == 0 || code >= 1000
 }
 
-const fn row(kind: ErrorKind, retry: RetryRule, hint: &'static str) -> Code {
+fn row(kind: ErrorKind, retry: RetryRule, hint: Template) -> Code {
     Code { kind, retry, hint }
 }
 
-const CHECK_APP: &str = "Check app_id and app_secret, and that the base_url is the one the app lives on";
-const CHECK_APP_SETUP: &str = "The app is not set up for this kind of token: check in the developer console whether it is a self-built or a store app";
-const NEW_TOKEN_REFUSED: &str = "A new token was refused as well: check that app and base_url belong together and that the app is enabled";
-const WRONG_KIND_OF_TOKEN: &str = "This call takes a tenant_access_token, not a user's or an app's";
-const MISSING_SCOPE: &str = "Give the app the scope im:datasync.feed_card.time_sensitive:write in the developer console and publish a version";
-const ADD_BOT: &str = "Add the bot to the group, then call again";
-const CHAT_GONE: &str =
-    "Check the feed_card_id: the chat is unknown, dissolved, or the app's bot ability is off";
-const BUSY: &str = "The platform is busy: call again later";
-const SLOW_DOWN: &str = "The app calls more often than the platform allows: call again later, and let all processes of the app share one client or divide the rate_limit among them";
-const ID_HINT: &str = "Check that the ids are of the user_id_type given and belong to this app and tenant";
+const CHECK_APP: Template =
+    text!("Check {app_id} and {app_secret}, and that the {base_url} is the one the app lives on");
+const CHECK_APP_SETUP: Template = text!(
+    "The app is not set up for this kind of token: check in the developer console whether it is a self-built or a store app"
+);
+const NEW_TOKEN_REFUSED: Template = text!(
+    "A new token was refused as well: check that app and {base_url} belong together and that the app is enabled"
+);
+const WRONG_KIND_OF_TOKEN: Template =
+    text!("This call takes a tenant_access_token, not a user's or an app's");
+const MISSING_SCOPE: Template = text!(
+    "Give the app the scope im:datasync.feed_card.time_sensitive:write in the developer console and publish a version"
+);
+const ADD_BOT: Template = text!("Add the bot to the group, then call again");
+const CHAT_GONE: Template =
+    text!("Check the {feed_card_id}: the chat is unknown, dissolved, or the app's bot ability is off");
+const BUSY: Template = text!("The platform is busy: call again later");
+const SLOW_DOWN: Template = text!(
+    "The app calls more often than the platform allows: call again later, and let all processes of the app share one client or divide the {rate_limit} among them"
+);
+const ID_HINT: Template =
+    text!("Check that the ids are of the {user_id_type} given and belong to this app and tenant");
 
 /// The row of a code; `None` if it is not documented, and then it counts as a refusal.
 pub(crate) fn lookup(code: i64) -> Option<Code> {
@@ -63,12 +75,14 @@ pub(crate) fn lookup(code: i64) -> Option<Code> {
         APP_TICKET_INVALID => row(
             Authentication,
             RetryRule::No,
-            "Pass the app_ticket that your event endpoint receives to set_app_ticket; a new one was asked for",
+            text!(
+                "Pass the {app_ticket} that your event endpoint receives to {set_app_ticket}; a new one was asked for"
+            ),
         ),
         99_991_661 => row(
             Authentication,
             RetryRule::No,
-            "No token reached the platform: does a proxy strip Authorization?",
+            text!("No token reached the platform: does a proxy strip Authorization?"),
         ),
         99_991_663..=99_991_665 | 99_991_671 => row(Authentication, RetryRule::NewToken, NEW_TOKEN_REFUSED),
         99_991_668..=99_991_670 | 99_991_677 => row(Authentication, RetryRule::No, WRONG_KIND_OF_TOKEN),
@@ -76,18 +90,18 @@ pub(crate) fn lookup(code: i64) -> Option<Code> {
         99_991_401 => row(
             PermissionDenied,
             RetryRule::No,
-            "Add this machine's public IP to the app's allow list in the developer console",
+            text!("Add this machine's public IP to the app's allow list in the developer console"),
         ),
         99_991_662 | 99_991_673 => row(
             PermissionDenied,
             RetryRule::No,
-            "The app is disabled or not installed in this tenant: ask its administrator to enable it",
+            text!("The app is disabled or not installed in this tenant: ask its administrator to enable it"),
         ),
         230_002 | 230_027 => row(PermissionDenied, RetryRule::No, ADD_BOT),
         230_006 => row(
             PermissionDenied,
             RetryRule::No,
-            "Turn on the app's bot ability in the developer console and publish a version",
+            text!("Turn on the app's bot ability in the developer console and publish a version"),
         ),
         99_991_400 => row(RateLimited, RetryRule::Pause, SLOW_DOWN),
         230_020 | 11232 | 11233 | 232_019 | 1_000_004 | 1_000_005 => {
@@ -96,24 +110,26 @@ pub(crate) fn lookup(code: i64) -> Option<Code> {
         QUOTA_USED_UP => row(
             QuotaExhausted,
             RetryRule::No,
-            "The tenant's monthly API quota is used up: ask its administrator to raise it, or wait for the next month",
+            text!(
+                "The tenant's monthly API quota is used up: ask its administrator to raise it, or wait for the next month"
+            ),
         ),
         2200 | 1500 | 5000 | 10500 => row(Server, RetryRule::Backoff, BUSY),
         99_991_201 => row(
             Rejected,
             RetryRule::No,
-            "No such path on this host: check base_url",
+            text!("No such path on this host: check {base_url}"),
         ),
         99_992_402 => row(
             Rejected,
             RetryRule::No,
-            "The platform refused a field: see field_violations",
+            text!("The platform refused a field: see {field_violations}"),
         ),
         99_992_351..=99_992_381 => row(Rejected, RetryRule::No, ID_HINT),
         230_001 => row(
             Rejected,
             RetryRule::No,
-            "The platform refused a parameter: its msg says which, after `ext=`",
+            text!("The platform refused a parameter: its msg says which, after `ext=`"),
         ),
         232_006 | 232_009 | 232_011 | 232_034 => row(Rejected, RetryRule::No, CHAT_GONE),
         _ => return None,

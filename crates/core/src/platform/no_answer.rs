@@ -5,7 +5,8 @@ use std::error::Error as StdError;
 use super::answer::{Failure, by_status};
 use super::codes::RetryRule;
 use crate::data::error::{BoxError, ConnectionReason, Error, ErrorKind, Station};
-use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes};
+use crate::data::text::{Template, Text, text};
+use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes, text_of};
 
 /// Turns the error of a transport into the failure of an attempt.
 pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
@@ -52,12 +53,13 @@ fn retried(error: Error) -> (Error, RetryRule) {
 
 fn connection_failed(what: &str, fault: Fault, station: Station) -> Error {
     let Fault { reason, peer, source } = fault;
-    let cause = innermost(&*source);
-    let message = match &peer {
-        Some(Peer::Host(host)) => format!("{what} ({host}): {cause}"),
-        Some(Peer::Proxy(proxy)) => format!("{what} (proxy {proxy}): {cause}"),
-        None => format!("{what}: {cause}"),
+    let place = match &peer {
+        Some(Peer::Host(host)) => format!(" ({host})"),
+        Some(Peer::Proxy(proxy)) => format!(" (proxy {proxy})"),
+        None => String::new(),
     };
+    let mut message = Text::from(format!("{what}{place}: "));
+    message.push(text_of(innermost(&*source)));
     Error::new(ErrorKind::ConnectionFailed, message)
         .with_station(station)
         .with_reason(reason)
@@ -66,8 +68,8 @@ fn connection_failed(what: &str, fault: Fault, station: Station) -> Error {
 }
 
 /// The hint where nothing is wrong with the connection.
-const OUT_OF_RESOURCES: &str =
-    "Call again later; if it persists, check the process's limits of file descriptors and threads";
+const OUT_OF_RESOURCES: Template =
+    text!("Call again later; if it persists, check the process's limits of file descriptors and threads");
 
 /// The system refused a thread or a file descriptor, and nothing was sent.
 pub(crate) fn out_of_resources(error: impl Into<BoxError>) -> Error {
@@ -78,7 +80,7 @@ pub(crate) fn out_of_resources(error: impl Into<BoxError>) -> Error {
         .with_source(error)
 }
 
-fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> &'static str {
+fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> Template {
     use ConnectionReason as Reason;
 
     match (reason, peer) {
@@ -86,34 +88,44 @@ fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> &'s
             Some(Reason::Dns | Reason::Refused | Reason::Unreachable | Reason::Timeout),
             Some(Peer::Proxy(_)),
         ) => {
-            "Check host and port of the proxy: the option proxy, or the environment variable HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
+            text!(
+                "Check host and port of the proxy: the option {proxy}, or the environment variable HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
+            )
         }
-        (Some(Reason::Dns), _) => "Check the host in base_url and this machine's DNS",
+        (Some(Reason::Dns), _) => text!("Check the host in {base_url} and this machine's DNS"),
         (Some(Reason::Refused), _) => {
-            "Check host and port in base_url, and whether a firewall refuses the connection"
+            text!("Check host and port in {base_url}, and whether a firewall refuses the connection")
         }
-        (Some(Reason::Unreachable), _) => "Check this machine's network and the host in base_url",
+        (Some(Reason::Unreachable), _) => text!("Check this machine's network and the host in {base_url}"),
         (Some(Reason::Timeout), _) => {
-            "Check base_url, and whether a firewall drops the connection or a proxy is needed to reach the platform"
+            text!(
+                "Check {base_url}, and whether a firewall drops the connection or a proxy is needed to reach the platform"
+            )
         }
         (Some(Reason::TlsUntrusted), _) => {
-            "If a proxy or gateway inspects TLS, give its CA certificate with ca_certs, or with the environment variable SSL_CERT_FILE or (Node.js) NODE_EXTRA_CA_CERTS"
+            text!(
+                "If a proxy or gateway inspects TLS, give its CA certificate with {ca_certs}, or with the environment variable SSL_CERT_FILE or (Node.js) NODE_EXTRA_CA_CERTS"
+            )
         }
         (Some(Reason::TlsExpired), _) => {
-            "Check this machine's clock; if it is right, the certificate has to be renewed"
+            text!("Check this machine's clock; if it is right, the certificate has to be renewed")
         }
-        (Some(Reason::TlsName), _) => "Check the host in base_url: the certificate is for another name",
-        (Some(Reason::Tls), _) => "Check that base_url and the proxy speak TLS on this port",
+        (Some(Reason::TlsName), _) => {
+            text!("Check the host in {base_url}: the certificate is for another name")
+        }
+        (Some(Reason::Tls), _) => text!("Check that {base_url} and the proxy speak TLS on this port"),
         (Some(Reason::Proxy), _) => {
-            "Check the proxy's port and kind, and whether it permits connections to the platform"
+            text!("Check the proxy's port and kind, and whether it permits connections to the platform")
         }
         (Some(Reason::ProxyAuth), _) => {
-            "Check user name and password of the proxy, percent-encoded in its URL"
+            text!("Check user name and password of the proxy, percent-encoded in its URL")
         }
-        (Some(Reason::Closed), _) => "Call again: setting the same state twice does no harm",
+        (Some(Reason::Closed), _) => text!("Call again: setting the same state twice does no harm"),
         (None, Some(_)) => OUT_OF_RESOURCES,
         (None, None) => {
-            "Call again; if it persists, report it with this message: the HTTP library should not fail so"
+            text!(
+                "Call again; if it persists, report it with this message: the HTTP library should not fail so"
+            )
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::base_url::BaseUrl;
 use crate::data::error::Error;
 use crate::data::input::Call;
+use crate::data::text::text;
 use crate::transport::Outgoing;
 
 /// The most users that one request can have. The sibling call for the bot's own chat documents this limit; whether the
@@ -31,7 +32,7 @@ pub(crate) fn set_time_sensitive(
     };
     // No checked input leads to this error.
     let body = serde_json::to_vec(&body)
-        .map_err(|error| Error::invalid_input("user_ids", "not JSON", "ids").with_source(error))?;
+        .map_err(|error| Error::invalid_input(text!("{user_ids}"), "not JSON", "ids").with_source(error))?;
     Ok(Outgoing {
         method: Method::PATCH,
         url: base_url.call(&call.target, call.user_id_type),

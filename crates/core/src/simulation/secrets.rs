@@ -25,15 +25,15 @@ const PROXY: &str = "cHJveHk6UFIwWFktcGFzc3dvcmQ=";
 
 /// A collector of everything that is logged, fields and all.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
+struct Collector(Arc<Mutex<String>>);
 
-impl Visit for Log {
+impl Visit for Collector {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let _ = write!(self.0.lock().unwrap(), "{field}={value:?} ");
     }
 }
 
-impl tracing::Subscriber for Log {
+impl tracing::Subscriber for Collector {
     fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
         true
     }
@@ -263,7 +263,7 @@ const BREAKS: [fn(String) -> TransportError; 3] = [
 
 #[test]
 fn no_error_and_no_log_line_shows_a_secret() {
-    let log = Log::default();
+    let log = Collector::default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -271,7 +271,7 @@ fn no_error_and_no_log_line_shows_a_secret() {
         .unwrap();
     let mut kinds = Vec::new();
     // With one subscriber alone tracing asks whatever thread passes a point first, which may be another test's.
-    let _other = tracing::Dispatch::new(Log::default());
+    let _other = tracing::Dispatch::new(Collector::default());
     tracing::subscriber::with_default(log.clone(), || {
         runtime.block_on(async {
             let mut servers: Vec<Server> = Vec::new();

@@ -9,7 +9,7 @@ use tracing::instrument::WithSubscriber;
 use tracing::level_filters::LevelFilter;
 
 use super::{USER, client, round_trip, stage};
-use crate::binding::reports::{Listener, Report, Spans, Subscriber};
+use crate::binding::reports::{Listener, Spans, Subscriber, TraceReport};
 
 #[derive(Clone, Default)]
 struct Heard {
@@ -26,7 +26,7 @@ impl Listener for Heard {
         &self.spans
     }
 
-    fn hear(&self, report: Report<'_>) {
+    fn hear(&self, report: TraceReport<'_>) {
         self.fields.lock().unwrap().push(format!("{report:?}"));
     }
 }

@@ -187,28 +187,28 @@ async fn callers_that_keep_joining_do_not_keep_a_hanging_request_alive() {
 
 /// Counts the calls of a provider, and those that run at the same time.
 #[derive(Default)]
-struct Calls {
+struct ProviderCalls {
     all: AtomicUsize,
     running: AtomicUsize,
 }
 
 /// Counts a call of a provider as running until it is dropped.
-struct RunningCall(Arc<Calls>);
+struct RunningProvider(Arc<ProviderCalls>);
 
-impl Drop for RunningCall {
+impl Drop for RunningProvider {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A client whose provider takes this long the first time, and then answers immediately.
-fn with_provider(stage: &Stage, first: Option<Duration>) -> (Client, Arc<Calls>) {
-    let calls = Arc::new(Calls::default());
+fn with_provider(stage: &Stage, first: Option<Duration>) -> (Client, Arc<ProviderCalls>) {
+    let calls = Arc::new(ProviderCalls::default());
     let provider = {
         let (stage, calls) = (stage.clone(), calls.clone());
         move || {
             let (stage, number) = (stage.clone(), calls.all.fetch_add(1, Ordering::Relaxed));
-            let running = RunningCall(calls.clone());
+            let running = RunningProvider(calls.clone());
             assert_eq!(calls.running.fetch_add(1, Ordering::Relaxed), 0, "two at once");
             async move {
                 let _running = running;

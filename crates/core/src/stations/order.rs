@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::Target;
+use crate::data::text::text;
 
 /// The running and waiting calls of all chats. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -152,7 +153,9 @@ fn too_late(until: Instant) -> Error {
     )
     .with_station(Station::Order)
     .with_retry_after(Some(wait))
-    .with_hint("Give the call a longer timeout, or call again after retry_after")
+    .with_hint(text!(
+        "Give the call a longer timeout, or call again after {retry_after}"
+    ))
 }
 
 /// A place in line, given up when dropped.

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::text::text;
 
 /// A limit of calls per second and per minute.
 ///
@@ -185,7 +186,9 @@ impl From<NoSlot> for Error {
             )
             .with_retry_after(Some(wait))
             .with_station(Station::Quota)
-            .with_hint("Give the call a longer timeout, or call again after retry_after"),
+            .with_hint(text!(
+                "Give the call a longer timeout, or call again after {retry_after}"
+            )),
             NoSlot::Exhausted(error) => error.with_station(Station::Quota),
         }
     }

@@ -14,6 +14,8 @@ use futures_util::future::Shared;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::oneshot;
 
+use crate::data::text::{Text, text};
+
 /// Connections that start together share one lookup. A lookup that takes longer than this may hang on a DNS server
 /// that is away (the system gives up after 10 s and more), so the next connection starts another.
 const SHARED_FOR: Duration = Duration::from_secs(1);
@@ -126,21 +128,25 @@ impl LookupError {
     pub(super) fn is_out_of_threads(&self) -> bool {
         matches!(*self.cause, Cause::NoThread(_))
     }
+
+    pub(super) fn text(&self) -> Text {
+        let host = &self.host;
+        match &*self.cause {
+            Cause::System(error) => text!("{} cannot be resolved: {}", host, error),
+            Cause::NoAddress => text!("{} has no address", host),
+            Cause::NoThread(error) => text!("no thread to resolve {}: {}", host, error),
+            Cause::Panicked => text!("resolving {} panicked", host),
+            Cause::NotThisMachine => text!(
+                "{} resolves to another machine, and http without {allow_http} may only go to this one",
+                host
+            ),
+        }
+    }
 }
 
 impl fmt::Display for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = &self.host;
-        match &*self.cause {
-            Cause::System(error) => write!(f, "{host} cannot be resolved: {error}"),
-            Cause::NoAddress => write!(f, "{host} has no address"),
-            Cause::NoThread(error) => write!(f, "no thread to resolve {host}: {error}"),
-            Cause::Panicked => write!(f, "resolving {host} panicked"),
-            Cause::NotThisMachine => write!(
-                f,
-                "{host} resolves to another machine, and http without allow_http may only go to this one"
-            ),
-        }
+        f.write_str(self.text().as_str())
     }
 }
 

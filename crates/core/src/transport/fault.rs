@@ -10,6 +10,7 @@ use super::dns::LookupError;
 use super::tls::Distrust;
 use super::{Fault, Peer, TransportError};
 use crate::data::error::ConnectionReason;
+use crate::data::text::{Template, Text, text};
 
 /// What hyper-util says of a proxy that refuses. Its error types are private, so these texts are all there is; the tests
 /// in `tests/network/proxies.rs` hold each of them against a proxy.
@@ -105,11 +106,24 @@ struct ConnectTimeout;
 
 impl fmt::Display for ConnectTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the connect_timeout passed")
+        f.write_str(Text::from(CONNECT_TIMEOUT_PASSED).as_str())
     }
 }
 
 impl StdError for ConnectTimeout {}
+
+const CONNECT_TIMEOUT_PASSED: Template = text!("the {connect_timeout} passed");
+
+/// What an error says. An error of this crate may name options.
+pub(crate) fn text_of(error: &(dyn StdError + 'static)) -> Text {
+    if error.is::<ConnectTimeout>() {
+        return CONNECT_TIMEOUT_PASSED.into();
+    }
+    match error.downcast_ref::<LookupError>() {
+        Some(error) => error.text(),
+        None => error.to_string().into(),
+    }
+}
 
 /// The error and its causes, the innermost last.
 pub(crate) fn causes<'a>(

@@ -25,6 +25,7 @@ use super::proxy::{self, ProxyOption, Route};
 use super::tls::{self, OwnCertificates, Roots};
 use super::{Answering, Fault, JSON, MOST_BYTES, Outgoing, Peer, Sent, Transport, TransportError, host};
 use crate::data::error::{ConnectionReason, Error};
+use crate::data::text::text;
 
 /// Load balancers drop an idle connection after a minute or more. The client drops it first, so that no request meets a
 /// connection that is closing.
@@ -92,9 +93,11 @@ impl Http {
         let (clients, roots) = if let Some(client) = &network.http_client {
             if host::is_http(&network.platform) && !network.allow_http {
                 return Err(Error::invalid_input(
-                    "base_url",
-                    "http, together with http_client",
-                    "https, or allow_http: the HTTP client may use a proxy or a resolver that leads to another machine",
+                    text!("{base_url}"),
+                    text!("http, together with {http_client}"),
+                    text!(
+                        "https, or {allow_http}: the HTTP client may use a proxy or a resolver that leads to another machine"
+                    ),
                 ));
             }
             (Clients::Given(client.clone()), None)
@@ -269,7 +272,7 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
     let proxy = match route {
         Route::Direct => Some(None),
         Route::Through(proxy) => Some(Some(proxy.to_reqwest().map_err(|error| {
-            Error::invalid_input("proxy", "cannot be used", "the URL of a proxy").with_source(error)
+            Error::invalid_input(text!("{proxy}"), "cannot be used", "the URL of a proxy").with_source(error)
         })?)),
         Route::System => None,
     };

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::host;
 use crate::data::error::Error;
 use crate::data::input::shown;
+use crate::data::text::{Template, text};
 
 /// The option `proxy`.
 #[derive(Clone, Default)]
@@ -45,7 +46,7 @@ impl Proxy {
     }
 }
 
-const FIELD: &str = "proxy";
+const FIELD: Template = text!("{proxy}");
 const EXPECTED: &str = "a URL like http://host:port, socks5h://host:port or http://user:password@host:port, with all but \
                         letters and digits of the password percent-encoded, as %40 for @";
 
@@ -55,8 +56,7 @@ pub(super) fn route(option: &ProxyOption, platform: &Url, allow_http: bool) -> R
     let proxy = match option {
         ProxyOption::Off => None,
         ProxyOption::Url(url) => {
-            let invalid =
-                |why| Error::invalid_input(FIELD, format_args!("not a proxy's URL: {why}"), EXPECTED);
+            let invalid = |why| Error::invalid_input(FIELD, text!("not a proxy's URL: {}", why), EXPECTED);
             Some(parse(url.expose_secret()).map_err(invalid)?)
         }
         // No proxy is needed to reach this machine, and none elsewhere could reach it.
@@ -73,9 +73,11 @@ pub(super) fn route(option: &ProxyOption, platform: &Url, allow_http: bool) -> R
     if host::is_http(platform) && !allow_http && !host::is_loopback(&proxy.host) {
         return Err(Error::invalid_input(
             FIELD,
-            format_args!("{} would be sent requests over http", shown(&proxy.name)),
-            "a proxy on this machine or an https base_url: over http the token travels readable to everyone; allow_http \
-             permits it",
+            text!("{} would be sent requests over http", shown(&proxy.name)),
+            text!(
+                "a proxy on this machine or an https {base_url}: over http the token travels readable to everyone; \
+                 {allow_http} permits it"
+            ),
         ));
     }
     Ok(Route::Through(proxy))
@@ -116,14 +118,17 @@ fn of_environment(platform: &Url, variable: &dyn Fn(&str) -> Option<String>) -> 
         Ok(proxy) => Ok(Configured::Proxy(proxy)),
         Err(why) => Err(Error::invalid_input(
             FIELD,
-            format_args!(
-                "the environment variable {name} is {}, not a proxy's URL: {why}",
-                masked(&value)
+            text!(
+                "the environment variable {} is {}, not a proxy's URL: {}",
+                name,
+                masked(&value),
+                why
             ),
             EXPECTED,
         )
-        .with_hint(format!(
-            "Correct {name}, or switch proxies off with the option proxy"
+        .with_hint(text!(
+            "Correct {}, or switch proxies off with the option {proxy}",
+            name
         ))),
     }
 }
@@ -179,7 +184,7 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
     }
     let place = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
     let credentials = credentials.map(encoded).transpose()?;
-    if let Some(Credentials { user, password, .. }) = &credentials {
+    if let Some(ProxyCredentials { user, password, .. }) = &credentials {
         match scheme {
             "socks4" | "socks4a" => return Err("it has a user name, which SOCKS4 proxies are not sent"),
             "socks5" | "socks5h" if (*user).max(*password) > MAX_SOCKS5_CREDENTIAL => {
@@ -220,7 +225,7 @@ fn host_and_port(place: &str) -> Result<(String, Option<u16>), &'static str> {
     Ok((host.to_owned(), port))
 }
 
-struct Credentials {
+struct ProxyCredentials {
     /// `user:password`, all but letters and digits percent-encoded.
     encoded: String,
     /// Lengths in bytes, decoded.
@@ -230,7 +235,7 @@ struct Credentials {
 
 /// Encodes credentials again. Only what a URL may hold is accepted: whether an `@`, `/` or `#` belongs to the password or ends
 /// it would be a guess, and the rest of the password could become the host.
-fn encoded(credentials: &str) -> Result<Credentials, &'static str> {
+fn encoded(credentials: &str) -> Result<ProxyCredentials, &'static str> {
     const UNRESERVED_AND_SUB_DELIMS: &[u8] = b"-._~!$&'()*+,;=";
 
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
@@ -268,7 +273,7 @@ fn encoded(credentials: &str) -> Result<Credentials, &'static str> {
     if user_bytes.contains(&b':') {
         return Err("it has a user name with a colon in it, which no proxy can tell from the password");
     }
-    Ok(Credentials {
+    Ok(ProxyCredentials {
         encoded: format!("{user}:{password}"),
         user: user_bytes.len(),
         password: password_bytes.len(),

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::data::error::Error;
 use crate::data::input::shown;
+use crate::data::text::text;
 
 /// A configuration of our own, never the process's default (another library may have installed one), with the roots that
 /// it trusts.
@@ -58,8 +59,8 @@ pub(super) fn config(own: OwnCertificates) -> Result<(ClientConfig, Arc<Roots>),
 
 fn unexpected(error: &impl fmt::Display) -> Error {
     Error::invalid_input(
-        "ca_certs",
-        format_args!("TLS cannot be set up: {error}"),
+        text!("{ca_certs}"),
+        text!("TLS cannot be set up: {}", error),
         "usable roots",
     )
 }
@@ -73,7 +74,7 @@ impl OwnCertificates {
     pub(super) fn read(&mut self, path: &Path) -> Result<(), Error> {
         let unusable = || {
             Error::invalid_input(
-                "ca_certs",
+                text!("{ca_certs}"),
                 shown(&path.to_string_lossy()),
                 "a readable PEM file with at least one certificate",
             )

@@ -20,7 +20,8 @@ use super::{Abandoned, FetchTime, NoThread, Token, TokenProvider, provider};
 use crate::data::error::{BoxError, Error, ErrorKind, Station};
 use crate::data::outside;
 use crate::data::secret::{self, Mask};
-use crate::platform::answer::{self, Data, Failure, Reading};
+use crate::data::text::{Template, text};
+use crate::platform::answer::{self, Data, Failure, NOT_THE_PLATFORM, Reading};
 use crate::platform::base_url::BaseUrl;
 use crate::platform::codes::{APP_TICKET_INVALID, RetryRule};
 use crate::platform::no_answer;
@@ -135,9 +136,9 @@ impl Source {
                     match time.bound(Some(cap), providing).await {
                         Some(Ok(token)) => Token::new(token.value, token.life),
                         Some(Err(error)) => Err(provider_failed(error)),
-                        None => Err(time_is_over(
-                            "the token provider took too long (fetching the token)",
-                        )),
+                        None => Err(time_is_over(text!(
+                            "the token provider took too long (fetching the token)"
+                        ))),
                     }
                 })
             }
@@ -150,9 +151,9 @@ impl Source {
     }
 }
 
-const DEADLINE_PASSED: &str = "the deadline passed (fetching the token)";
+const DEADLINE_PASSED: Template = text!("the deadline passed (fetching the token)");
 
-fn time_is_over(message: &str) -> Error {
+fn time_is_over(message: Template) -> Error {
     Error::new(ErrorKind::DeadlineExceeded, message)
         .with_station(Station::Token)
         .with_hint("Give the call a longer timeout, or call again")
@@ -232,7 +233,7 @@ fn no_token(name: &str) -> Error {
         ErrorKind::UnexpectedResponse,
         format!("the answer has code 0 but no {name}"),
     )
-    .with_hint("Something else than the platform answered: check base_url and the proxy")
+    .with_hint(NOT_THE_PLATFORM)
 }
 
 impl StoreApp {
@@ -306,8 +307,8 @@ impl StoreApp {
                 Err(failure) if failure.error.platform_code() == Some(APP_TICKET_INVALID) => failure.error,
                 answered => return answered.map_err(|failure| failure.error),
             },
-            None => Error::new(ErrorKind::Authentication, "there is no app_ticket yet").with_hint(
-                "Pass the app_ticket that your event endpoint receives to set_app_ticket; one was asked for",
+            None => Error::new(ErrorKind::Authentication, text!("there is no {app_ticket} yet")).with_hint(
+                text!("Pass the {app_ticket} that your event endpoint receives to {set_app_ticket}; one was asked for"),
             ),
         };
         self.ask_for_ticket(endpoints, time).await?;
@@ -428,9 +429,9 @@ impl Endpoints {
 
     fn attempt_timed_out(&self) -> Failure {
         let message = if self.attempt_timeout.is_some() {
-            "the attempt_timeout passed (fetching the token)"
+            text!("the {attempt_timeout} passed (fetching the token)")
         } else {
-            "the token endpoint took too long (fetching the token)"
+            text!("the token endpoint took too long (fetching the token)")
         };
         Failure {
             retry: RetryRule::Backoff,
