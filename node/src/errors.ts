@@ -50,6 +50,8 @@ export interface ErrorFacts extends Users {
   retryAfterMs?: number
   /** How often it was sent. */
   attempts: number
+  /** The `call` of its events; absent if the input was refused. */
+  call?: number
   station?: Station
   /** Of a {@link ConnectionFailedError}; absent if the process has no thread or descriptor left. */
   reason?: ConnectionReason

@@ -1,13 +1,22 @@
 import type { ErrorData, NativeMany, Users } from './binding.js'
 import { type SetTimeSensitive, checkCall, requestNames } from './call.js'
 import * as check from './checks.js'
-import { type Message, ask, bugOf, onAbort, reasonOf } from './environment.js'
+import {
+  type CallContext,
+  type ClientEvent,
+  type Message,
+  type OnEvent,
+  ask,
+  bugOf,
+  onAbort,
+  reasonOf,
+} from './environment.js'
 import { type FeedCardError, InvalidInputError, invalidInput, nothing } from './errors.js'
 import { native } from './load.js'
 import { type Answer, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
 
-export type ManyRequest = Omit<SetTimeSensitive, 'signal'>
+export type ManyRequest = Omit<SetTimeSensitive, 'signal' | 'onEvent'>
 
 /** What one request, the very object handed in, came back with. */
 export type ManyItem = {
@@ -25,6 +34,8 @@ export interface ManyOptions {
   totalTimeoutMs?: number | undefined
   /** Stops everything: the loop throws the signal's reason. */
   signal?: AbortSignal | undefined
+  /** Gets the events of all, beside the client's own. */
+  onEvent?: ((event: ClientEvent) => void) | undefined
 }
 
 export interface Progress {
@@ -63,6 +74,8 @@ export interface Unfinished extends Readonly<Users> {
  */
 export interface Owner {
   errorOf(data: ErrorData, outcome: Outcome | undefined): FeedCardError
+  /** Lives as long as the handle. */
+  readonly context: CallContext | undefined
   /** The handle needs it no more. */
   ended(): void
 }
@@ -417,7 +430,7 @@ export class Many {
   }
 }
 
-const optionNames = ['concurrency', 'progress', 'totalTimeoutMs', 'signal'] as const
+const optionNames = ['concurrency', 'progress', 'totalTimeoutMs', 'signal', 'onEvent'] as const
 
 /** @internal */
 export function checkMany(requests: unknown, given: unknown) {
@@ -428,18 +441,16 @@ export function checkMany(requests: unknown, given: unknown) {
   ) {
     throw invalidInput('requests', check.kindOf(requests), 'an iterable or async iterable of requests')
   }
-  const { concurrency, progress, totalTimeoutMs, signal } = check.fields(
+  const { concurrency, progress, totalTimeoutMs, signal, onEvent } = check.fields(
     'setTimeSensitiveMany',
     given,
     optionNames,
   )
-  if (progress !== undefined && typeof progress !== 'function') {
-    throw invalidInput('progress', check.kindOf(progress), 'a function')
-  }
   return {
     requests: requests as Iterable<ManyRequest> | AsyncIterable<ManyRequest>,
     options: {
-      progress: progress as ManyOptions['progress'],
+      progress: check.callback('progress', progress) as ManyOptions['progress'],
+      onEvent: check.callback('onEvent', onEvent) as OnEvent | undefined,
       signal: signal === undefined ? undefined : check.signal(signal),
     },
     arguments: {
