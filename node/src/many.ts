@@ -11,7 +11,7 @@ import {
   onAbort,
   reasonOf,
 } from './environment.js'
-import { type FeedCardError, InvalidInputError, invalidInput, nothing } from './errors.js'
+import { type FeedCardError, InvalidInputError, invalidInput, nothing, withJSON } from './errors.js'
 import { native } from './load.js'
 import { type Answer, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
@@ -23,6 +23,8 @@ export type ManyItem = {
   /** From 0. */
   index: number
   request: ManyRequest
+  /** Plain data. */
+  toJSON(): object
 } & ({ outcome: Outcome; error?: undefined } | { outcome?: undefined; error: FeedCardError })
 
 export interface ManyOptions {
@@ -59,6 +61,8 @@ export interface Report {
   /** Results that are counted above and were not handed out. */
   unread: readonly ManyItem[]
   unfinished: readonly Unfinished[]
+  /** Plain data. */
+  toJSON(): object
 }
 
 /** Stopped on its way, with what became of its users. */
@@ -354,8 +358,8 @@ export class Many {
     this.#open.delete(index)
     const outcome = outcomeOf(answer, userIds)
     return error === undefined
-      ? { index, request, outcome: outcome as Outcome }
-      : { index, request, error: found ?? this.#owner.errorOf(error, outcome) }
+      ? withJSON({ index, request, outcome: outcome as Outcome })
+      : withJSON({ index, request, error: found ?? this.#owner.errorOf(error, outcome) })
   }
 
   #abort(signal: AbortSignal): void {
@@ -417,7 +421,7 @@ export class Many {
       unfinished.push(this.#unfinished(index, { ...none, notAttempted: [...new Set(userIds)] }))
     }
     const unread = this.#unread
-    this.#report = { taken: this.#taken, ...counts, unread, unfinished }
+    this.#report = withJSON({ taken: this.#taken, ...counts, unread, unfinished })
     this.#isOver = true
     this.#owner.ended()
     this.#serve()

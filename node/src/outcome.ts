@@ -37,6 +37,11 @@ export class Outcome {
     this.#failure = data.failure
   }
 
+  /** Plain data, without what is not known. */
+  toJSON(): object {
+    return JSON.parse(JSON.stringify({ ...this })) as object
+  }
+
   /** Throws a {@link PartialFailureError} unless `ok`. */
   throwIfFailed(): this {
     if (this.#failure === undefined) {

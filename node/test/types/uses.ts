@@ -123,6 +123,8 @@ export async function makesMany(client: Client, requests: ManyRequest[]): Promis
   const report = await client.setTimeSensitiveMany(asynchronous()).report()
   const left: Unfinished | undefined = report.unfinished[0]
   console.log(report.taken, report.succeeded, report.failed, report.unread[0]?.outcome, left?.notAttempted)
+  const json: object[] = [report.toJSON(), ...report.unread.map((item) => item.toJSON())]
+  console.log(json, report.unread[0]?.outcome?.toJSON())
   await client.setTimeSensitiveMany(new Set(requests)).return()
   return report
 }
