@@ -113,6 +113,8 @@ function bundle(dist) {
     format: 'cjs',
     platform: 'node',
     target: 'node20',
+    // The platforms' packages, of which one is installed beside this one.
+    external: ['feishu-feed-card-*'],
   })
   const facade = readFileSync(path.join(dist, 'facade.js'), 'utf8')
   const names = facade.slice(facade.lastIndexOf('0 && (module.exports = {'))

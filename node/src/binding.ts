@@ -30,6 +30,7 @@ export interface ErrorData {
   retryable: boolean
   retryAfterMs?: number
   attempts: number
+  call?: number
   station?: string
   reason?: string
   hint?: string
@@ -74,6 +75,10 @@ export interface ManyArguments {
   total?: number
   /** Somebody wants to know of progress also where nothing comes back for a while. */
   tellsProgress: boolean
+  /** The context of the calls, if someone listens or provides tokens. */
+  context?: number
+  /** The context's listeners are told the calls' events. */
+  tellsEvents: boolean
 }
 
 /**
@@ -86,9 +91,9 @@ export declare class NativeClient {
   #native
   /**
    * Begins a call; its end comes to the environment's `deliver`, under this id. No `feedCardId` is the bot's
-   * own chat.
+   * own chat. With `tells`, the id is that of a context as well, whose listeners are told the call's events if it is true.
    */
-  start(id: number, userIds: Array<string>, timeSensitive: boolean, feedCardId?: string | undefined | null, userIdType?: string | undefined | null, timeoutMs?: number | undefined | null): void
+  start(id: number, userIds: Array<string>, timeSensitive: boolean, feedCardId?: string | undefined | null, userIdType?: string | undefined | null, timeoutMs?: number | undefined | null, tells?: boolean | undefined | null): void
   /** Makes a handle of many calls; nothing is sent until it is asked. */
   many(arguments: ManyArguments): NativeMany | ErrorData
   /** Hands over a store app's new ticket. */
@@ -179,6 +184,7 @@ export interface OutcomeData {
   failedUserReasons: Array<FailedUserReason>
   logIds: Array<string>
   requests: number
+  call?: number
   users: Users
   /** What `throwIfFailed` throws; absent where every user was reached. */
   failure?: ErrorData

@@ -1,4 +1,5 @@
 import * as check from './checks.js'
+import type { ClientEvent, OnEvent } from './environment.js'
 import { InvalidInputError } from './errors.js'
 
 export type UserIdType = 'open_id' | 'union_id' | 'user_id'
@@ -10,6 +11,8 @@ export interface CallOptions {
   signal?: AbortSignal | undefined
   /** The client's unless said. */
   timeoutMs?: number | undefined
+  /** Gets this call's events, beside the client's own. */
+  onEvent?: ((event: ClientEvent) => void) | undefined
 }
 
 /** A call for the bot's own chat. */
@@ -29,15 +32,24 @@ export interface SetTimeSensitive extends SetBotTimeSensitive {
 type Name = keyof SetTimeSensitive
 
 /** @internal */
-export const botCallNames: readonly Name[] = ['userIds', 'timeSensitive', 'userIdType', 'signal', 'timeoutMs']
+export const botCallNames: readonly Name[] = [
+  'userIds',
+  'timeSensitive',
+  'userIdType',
+  'signal',
+  'timeoutMs',
+  'onEvent',
+]
 /** @internal */
 export const groupCallNames: readonly Name[] = ['feedCardId', ...botCallNames]
 /**
- * One of many has no signal of its own.
+ * One of many has no signal and no listener of its own.
  *
  * @internal
  */
-export const requestNames: readonly Name[] = groupCallNames.filter((name) => name !== 'signal')
+export const requestNames: readonly Name[] = groupCallNames.filter(
+  (name) => name !== 'signal' && name !== 'onEvent',
+)
 
 /** @internal */
 export interface Checked {
@@ -48,6 +60,7 @@ export interface Checked {
   userIdType?: string
   timeoutMs?: number
   signal?: AbortSignal
+  onEvent?: OnEvent
 }
 
 /**
@@ -75,7 +88,7 @@ export function checkCall(
 
 function checked(what: string, given: unknown, names: readonly Name[], userIds: string[]): Checked {
   const fields = check.fields(what, given, names)
-  const { feedCardId, timeSensitive, userIdType, signal, timeoutMs } = fields
+  const { feedCardId, timeSensitive, userIdType, signal, timeoutMs, onEvent } = fields
   check.strings('userIds', fields.userIds, 'an array of user ids', userIds)
   const call: Checked = { userIds, timeSensitive: check.boolean('timeSensitive', timeSensitive) }
   if (names !== botCallNames) {
@@ -89,6 +102,9 @@ function checked(what: string, given: unknown, names: readonly Name[], userIds: 
   }
   if (signal !== undefined) {
     call.signal = check.signal(signal)
+  }
+  if (onEvent !== undefined) {
+    call.onEvent = check.callback('onEvent', onEvent) as OnEvent
   }
   return call
 }

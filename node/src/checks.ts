@@ -63,6 +63,14 @@ export function strings(field: string, value: unknown, expected: string, read: s
   }
 }
 
+/** @internal */
+export function callback(field: string, value: unknown): Function | undefined {
+  if (value !== undefined && typeof value !== 'function') {
+    throw invalidInput(field, kindOf(value), 'a function')
+  }
+  return value
+}
+
 /**
  * What behaves like a signal will do: polyfills and other realms have classes of their own.
  *

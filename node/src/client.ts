@@ -9,8 +9,10 @@ import {
 } from './call.js'
 import * as check from './checks.js'
 import {
+  CallContext,
   Callbacks,
   type ClientEvent,
+  type OnEvent,
   type TokenProvider,
   bugOf,
   environment,
@@ -64,7 +66,7 @@ export interface ClientOptions {
   lateArrivalMs?: number | undefined
   /** Calls with more users are split. Default: 50. */
   maxUsersPerRequest?: number | undefined
-  /** Gets every event. What it throws is an uncaught exception. */
+  /** Gets every event, in the call's async context. What it throws is an uncaught exception. */
   onEvent?: ((event: ClientEvent) => void) | undefined
 }
 
@@ -165,11 +167,18 @@ export class Client {
   ): Many {
     try {
       const checked = checkMany(requests, options)
-      const made = this.#native.many(checked.arguments)
+      const context = CallContext.of(this.#callbacks, checked.options.onEvent)
+      const { id, tells = false } = context ?? {}
+      const made = this.#native.many({
+        ...checked.arguments,
+        ...(id !== undefined && { context: id }),
+        tellsEvents: tells,
+      })
       if (!(made instanceof native.NativeMany)) {
         throw errorOf(made)
       }
-      return this.#keep((owner) => new Many(made, owner, checked.requests, checked.options))
+      context?.listen(true)
+      return this.#keep((owner) => new Many(made, owner, checked.requests, checked.options), context)
     } catch (error) {
       throw above(error, this.setTimeSensitiveMany)
     }
@@ -227,7 +236,7 @@ export class Client {
         if (signal?.aborted) {
           throw reasonOf(signal)
         }
-        const sent = send(client.#native, call)
+        const sent = send(client.#native, call, CallContext.of(client.#callbacks, call.onEvent))
         isWithin = false
         const answer = await sent
         if (answer.panic !== undefined) {
@@ -250,8 +259,9 @@ export class Client {
   }
 
   /** Remembers a handle as long as it is in use, to stop it when the client is closed. */
-  #keep(make: (owner: Owner) => Many): Many {
+  #keep(make: (owner: Owner) => Many, context: CallContext | undefined): Many {
     const many = make({
+      context,
       errorOf: (data, outcome) => this.#errorOf(data, outcome),
       ended: () => this.#many.delete(kept),
     })
@@ -343,13 +353,10 @@ function checkOptions(options: unknown) {
       'a function that returns a token or a promise of one',
     )
   }
-  if (onEvent !== undefined && typeof onEvent !== 'function') {
-    throw invalidInput('onEvent', check.kindOf(onEvent), 'a function')
-  }
   return {
     options: checked,
     tokenProvider: tokenProvider as TokenProvider | undefined,
-    onEvent: onEvent as ClientOptions['onEvent'],
+    onEvent: check.callback('onEvent', onEvent) as OnEvent | undefined,
   }
 }
 

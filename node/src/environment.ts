@@ -1,5 +1,6 @@
 // Calls in flight in this environment of Node (the main thread, or a worker thread).
 
+import { AsyncResource } from 'node:async_hooks'
 import type { NativeClient } from './binding.js'
 import type { Checked } from './call.js'
 import { native } from './load.js'
@@ -23,22 +24,85 @@ export interface ClientEvent {
   [fact: string]: string | number | boolean | undefined
 }
 
+/** @internal */
+export type OnEvent = (event: ClientEvent) => void
+
+/** What is called from the event loop: a client's callbacks, or a call's. */
+interface Listener {
+  readonly client: Callbacks | undefined
+  tell(event: ClientEvent): void
+  run<T>(callback: () => T): T
+}
+
 /**
- * What of a client's is called from the event loop.
+ * A client's. Outside of calls they run in no async context.
  *
  * @internal
  */
-export class Callbacks {
+export class Callbacks implements Listener {
   readonly id = ++lastId
   /** What the token provider threw last. */
   failure: { readonly question: number; readonly thrown: unknown } | undefined
 
   constructor(
     readonly provide: TokenProvider | undefined,
-    readonly onEvent: ((event: ClientEvent) => void) | undefined,
+    readonly onEvent: OnEvent | undefined,
   ) {
-    callbacks.set(this.id, new WeakRef(this))
+    listeners.set(this.id, new WeakRef(this))
     forgotten.register(this, this.id)
+  }
+
+  get client(): this {
+    return this
+  }
+
+  tell(event: ClientEvent): void {
+    tell(this.onEvent, event)
+  }
+
+  run<T>(callback: () => T): T {
+    return callback()
+  }
+}
+
+/**
+ * The async context that a call, or many, was made in, with the call's own listener.
+ *
+ * @internal
+ */
+export class CallContext implements Listener {
+  readonly id = ++lastId
+  readonly #resource = new AsyncResource('FeishuFeedCardCall')
+
+  /** None if nobody listens and nobody provides tokens. */
+  static of(client: Callbacks | undefined, onEvent: OnEvent | undefined): CallContext | undefined {
+    return client || onEvent ? new CallContext(client, onEvent) : undefined
+  }
+
+  private constructor(
+    readonly client: Callbacks | undefined,
+    readonly onEvent: OnEvent | undefined,
+  ) {}
+
+  /** Whether anyone wants events. */
+  get tells(): boolean {
+    return Boolean(this.client?.onEvent ?? this.onEvent)
+  }
+
+  /** Until the native module says that the context is over, also after the end of the call; `weak` for what may be dropped. */
+  listen(weak = false): void {
+    listeners.set(this.id, weak ? new WeakRef<Listener>(this) : { deref: () => this })
+  }
+
+  tell(event: ClientEvent): void {
+    this.run(() => {
+      this.client?.tell(event)
+      tell(this.onEvent, event)
+    })
+  }
+
+  run<T>(callback: () => T): T {
+    return this.#resource.runInAsyncScope(callback)
   }
 }
 
@@ -49,10 +113,12 @@ export class Callbacks {
  * @internal
  */
 export interface Message extends Answer {
-  /** Of the call, of the question, or of the client whose event it is. */
+  /** Of the call, of the question, or of the context or client whose event it is. */
   id: number
-  /** Whose token provider is asked; the answer goes to `Environment.answerToken`. */
+  /** The context or client whose token provider is asked; the answer goes to `Environment.answerToken`. */
   tokenWantedBy?: number
+  /** Nothing more comes from this context. */
+  over?: true
   many?: unknown
   event?: ClientEvent
   /** A bug of this package ended the call: what the panic said. */
@@ -62,8 +128,8 @@ export interface Message extends Answer {
 let lastId = 0
 const waiting = new Map<number, (message: Message) => void>()
 // Weak: a callback that holds its client would keep it for ever.
-const callbacks = new Map<number, WeakRef<Callbacks>>()
-const forgotten = new FinalizationRegistry<number>((id) => callbacks.delete(id))
+const listeners = new Map<number, { deref(): Listener | undefined }>()
+const forgotten = new FinalizationRegistry<number>((id) => listeners.delete(id))
 /** @internal */
 export const environment = new native.Environment(deliver)
 
@@ -72,11 +138,16 @@ export const environment = new native.Environment(deliver)
  *
  * @internal
  */
-export function send(client: NativeClient, call: Checked): Promise<Message> {
+export function send(
+  client: NativeClient,
+  call: Checked,
+  context: CallContext | undefined,
+): Promise<Message> {
   return new Promise((resolve, reject) => {
-    const id = ++lastId
+    const id = context?.id ?? ++lastId
     const { feedCardId, userIds, timeSensitive, userIdType, timeoutMs, signal } = call
-    client.start(id, userIds, timeSensitive, feedCardId, userIdType, timeoutMs)
+    client.start(id, userIds, timeSensitive, feedCardId, userIdType, timeoutMs, context?.tells)
+    context?.listen()
     if (signal === undefined) {
       waiting.set(id, resolve)
       return
@@ -157,20 +228,21 @@ export function reasonOf(signal: AbortSignal): unknown {
 /** Called from the event loop with all that is ready; what it throws would end the process. */
 function deliver(messages: string): void {
   for (const message of JSON.parse(messages) as Message[]) {
-    const { id, tokenWantedBy, event } = message
+    const { id, tokenWantedBy, event, over } = message
     if (event !== undefined) {
-      tell(event, callbacks.get(id)?.deref())
+      listeners.get(id)?.deref()?.tell(event)
+    } else if (over) {
+      listeners.delete(id)
     } else if (tokenWantedBy === undefined) {
       waiting.get(id)?.(message)
       waiting.delete(id)
     } else {
-      void answer(id, callbacks.get(tokenWantedBy)?.deref())
+      void answer(id, listeners.get(tokenWantedBy)?.deref())
     }
   }
 }
 
-function tell(event: ClientEvent, client: Callbacks | undefined): void {
-  const onEvent = client?.onEvent
+function tell(onEvent: OnEvent | undefined, event: ClientEvent): void {
   try {
     onEvent?.(event)
   } catch (thrown) {
@@ -181,10 +253,11 @@ function tell(event: ClientEvent, client: Callbacks | undefined): void {
   }
 }
 
-async function answer(question: number, provider: Callbacks | undefined): Promise<void> {
+async function answer(question: number, listener: Listener | undefined): Promise<void> {
+  const provider = listener?.client
   try {
     const provide = provider?.provide
-    const provided: unknown = await provide?.()
+    const provided: unknown = await listener?.run(() => provide?.())
     const { token, expiresInMs } = (
       typeof provided === 'string' ? { token: provided } : (provided ?? {})
     ) as Record<string, unknown>

@@ -49,6 +49,8 @@ export interface ErrorFacts extends Users {
   retryAfterMs?: number
   /** How often it was sent. */
   attempts: number
+  /** The `call` of its events; absent if the input was refused. */
+  call?: number
   station?: Station
   /** Of a {@link ConnectionFailedError}; absent if the process has no thread or descriptor left. */
   reason?: ConnectionReason
@@ -80,9 +82,15 @@ export class FeedCardError extends Error {
     Object.assign(this, { code: this.code }, known)
   }
 
-  /** For logs: all that is known, no stack. */
+  /** For logs: all that is known, with the causes' messages, no stack. `name` is `type` and `msg` is `platformMsg`: loggers have keys of those names. */
   toJSON(): object {
-    return Object.assign({ name: this.name, message: this.message }, this)
+    const { name: type, message, retryable, attempts } = this
+    const { msg, ...known } = this
+    return {
+      ...Object.assign({ type, message, retryable, attempts }, known),
+      ...(msg !== undefined && { platformMsg: msg }),
+      ...causesOf(this.cause),
+    }
   }
 }
 
@@ -202,6 +210,35 @@ const borderOnly = ['kind', 'message', 'causes', 'question']
  */
 export function invalidInput(field: string, value: string, expected: string): InvalidInputError {
   return new InvalidInputError(native.invalidMessage(field, value, expected), { field })
+}
+
+/** Longest chain of causes in JSON: a program's own error may be its own cause. */
+const mostCauses = 10
+
+function causesOf(cause: unknown): { causes: string[] } | undefined {
+  const causes: string[] = []
+  let next = cause
+  while (next instanceof Error && causes.length < mostCauses) {
+    causes.push(next.message || next.name)
+    next = next.cause
+  }
+  if (typeof next === 'string') {
+    causes.push(next)
+  }
+  return causes.length > 0 ? { causes } : undefined
+}
+
+/**
+ * Plain data with a `toJSON` that is not among its fields.
+ *
+ * @internal
+ */
+export function withJSON<T extends object>(data: T): T & { toJSON(): object } {
+  return Object.defineProperty(data, 'toJSON', { value: toJSON }) as T & { toJSON(): object }
+}
+
+function toJSON(this: object): object {
+  return JSON.parse(JSON.stringify({ ...this })) as object
 }
 
 function causeOf(causes: string[]): Error | undefined {

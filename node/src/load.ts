@@ -1,6 +1,7 @@
+import { createRequire } from 'node:module'
 import type * as Binding from './binding.js'
 
-/** The packages that may hold the native module here; of two, the one for the other libc does not load. */
+/** The platforms of which one may be this one; the module for the other libc does not load. */
 function candidates(): string[] {
   const { platform, arch } = process
   const libcs: Record<string, string[]> = { linux: ['-gnu', '-musl'], win32: ['-msvc'] }
@@ -9,26 +10,60 @@ function candidates(): string[] {
 
 /** Loads the native module: the one built in the clone, or the platform's package. */
 function load(): typeof Binding {
-  const names = candidates()
+  const packages: string[] = []
   const failures: unknown[] = []
-  for (const name of names) {
-    for (const module of [`../feishu-feed-card.${name}.node`, `feishu-feed-card-${name}`]) {
-      try {
-        return require(module) as typeof Binding
-      } catch (error) {
-        // "Not there" says nothing that the message below does not say.
-        if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') {
-          failures.push(error)
-        }
-      }
+  const failed = (error: unknown) => {
+    // "Not there" says nothing that the message below does not say.
+    if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') {
+      failures.push(error)
     }
   }
-  const packages = names.map((name) => `feishu-feed-card-${name}`).join(' or ')
+  for (const name of candidates()) {
+    try {
+      // Hidden from bundlers, which would warn: it is in no published package.
+      return createRequire(__filename)(`../feishu-feed-card.${name}.node`) as typeof Binding
+    } catch (error) {
+      failed(error)
+    }
+    try {
+      // Bundlers and file tracers follow a `require` of a literal only, and within `try` they accept that the
+      // package is not installed. A test compares the list with scripts/platforms.mjs.
+      switch (name) {
+        case 'darwin-arm64':
+          return require('feishu-feed-card-darwin-arm64') as typeof Binding
+        case 'darwin-x64':
+          return require('feishu-feed-card-darwin-x64') as typeof Binding
+        case 'linux-arm64-gnu':
+          return require('feishu-feed-card-linux-arm64-gnu') as typeof Binding
+        case 'linux-arm64-musl':
+          return require('feishu-feed-card-linux-arm64-musl') as typeof Binding
+        case 'linux-x64-gnu':
+          return require('feishu-feed-card-linux-x64-gnu') as typeof Binding
+        case 'linux-x64-musl':
+          return require('feishu-feed-card-linux-x64-musl') as typeof Binding
+        case 'win32-arm64-msvc':
+          return require('feishu-feed-card-win32-arm64-msvc') as typeof Binding
+        case 'win32-x64-msvc':
+          return require('feishu-feed-card-win32-x64-msvc') as typeof Binding
+        default:
+          continue
+      }
+    } catch (error) {
+      failed(error)
+      packages.push(`feishu-feed-card-${name}`)
+    }
+  }
+  if (packages.length === 0) {
+    throw new Error(
+      `feishu-feed-card: there is no package with its native module for ${process.platform} on ${process.arch}. ` +
+        'There are packages for Linux (glibc and musl), macOS and Windows on x64 and arm64. In a clone of the repository: npm run build',
+    )
+  }
   const why = failures.length > 0 ? 'does not load (see cause)' : 'is missing'
   throw new Error(
-    `feishu-feed-card: the package with its native module, ${packages}, ${why}. ` +
+    `feishu-feed-card: the package with its native module, ${packages.join(' or ')}, ${why}. ` +
       'It is an optional dependency: install again without --omit=optional or --no-optional, on the machine ' +
-      `(and for the libc) it shall run on; or add it yourself: npm install ${packages.split(' ')[0]}. ` +
+      `(and for the libc) it shall run on; or add it yourself: npm install ${packages[0]}. ` +
       'Of a bundle feishu-feed-card has to stay outside (external). ' +
       'In a clone of the repository: npm run build',
     failures.length > 0

@@ -1,19 +1,30 @@
 import type { ErrorData, NativeMany, Users } from './binding.js'
 import { type SetTimeSensitive, checkCall, requestNames } from './call.js'
 import * as check from './checks.js'
-import { type Message, ask, bugOf, onAbort, reasonOf } from './environment.js'
-import { type FeedCardError, InvalidInputError, invalidInput, nothing } from './errors.js'
+import {
+  type CallContext,
+  type ClientEvent,
+  type Message,
+  type OnEvent,
+  ask,
+  bugOf,
+  onAbort,
+  reasonOf,
+} from './environment.js'
+import { type FeedCardError, InvalidInputError, invalidInput, nothing, withJSON } from './errors.js'
 import { native } from './load.js'
 import { type Answer, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
 
-export type ManyRequest = Omit<SetTimeSensitive, 'signal'>
+export type ManyRequest = Omit<SetTimeSensitive, 'signal' | 'onEvent'>
 
 /** What one request, the very object handed in, came back with. */
 export type ManyItem = {
   /** From 0. */
   index: number
   request: ManyRequest
+  /** Plain data. */
+  toJSON(): object
 } & ({ outcome: Outcome; error?: undefined } | { outcome?: undefined; error: FeedCardError })
 
 export interface ManyOptions {
@@ -25,6 +36,8 @@ export interface ManyOptions {
   totalTimeoutMs?: number | undefined
   /** Stops everything: the loop throws the signal's reason. */
   signal?: AbortSignal | undefined
+  /** Gets the events of all, beside the client's own. */
+  onEvent?: ((event: ClientEvent) => void) | undefined
 }
 
 export interface Progress {
@@ -48,6 +61,8 @@ export interface Report {
   /** Results that are counted above and were not handed out. */
   unread: readonly ManyItem[]
   unfinished: readonly Unfinished[]
+  /** Plain data. */
+  toJSON(): object
 }
 
 /** Stopped on its way, with what became of its users. */
@@ -63,6 +78,8 @@ export interface Unfinished extends Readonly<Users> {
  */
 export interface Owner {
   errorOf(data: ErrorData, outcome: Outcome | undefined): FeedCardError
+  /** Lives as long as the handle. */
+  readonly context: CallContext | undefined
   /** The handle needs it no more. */
   ended(): void
 }
@@ -341,8 +358,8 @@ export class Many {
     this.#open.delete(index)
     const outcome = outcomeOf(answer, userIds)
     return error === undefined
-      ? { index, request, outcome: outcome as Outcome }
-      : { index, request, error: found ?? this.#owner.errorOf(error, outcome) }
+      ? withJSON({ index, request, outcome: outcome as Outcome })
+      : withJSON({ index, request, error: found ?? this.#owner.errorOf(error, outcome) })
   }
 
   #abort(signal: AbortSignal): void {
@@ -404,7 +421,7 @@ export class Many {
       unfinished.push(this.#unfinished(index, { ...none, notAttempted: [...new Set(userIds)] }))
     }
     const unread = this.#unread
-    this.#report = { taken: this.#taken, ...counts, unread, unfinished }
+    this.#report = withJSON({ taken: this.#taken, ...counts, unread, unfinished })
     this.#isOver = true
     this.#owner.ended()
     this.#serve()
@@ -417,7 +434,7 @@ export class Many {
   }
 }
 
-const optionNames = ['concurrency', 'progress', 'totalTimeoutMs', 'signal'] as const
+const optionNames = ['concurrency', 'progress', 'totalTimeoutMs', 'signal', 'onEvent'] as const
 
 /** @internal */
 export function checkMany(requests: unknown, given: unknown) {
@@ -428,18 +445,16 @@ export function checkMany(requests: unknown, given: unknown) {
   ) {
     throw invalidInput('requests', check.kindOf(requests), 'an iterable or async iterable of requests')
   }
-  const { concurrency, progress, totalTimeoutMs, signal } = check.fields(
+  const { concurrency, progress, totalTimeoutMs, signal, onEvent } = check.fields(
     'setTimeSensitiveMany',
     given,
     optionNames,
   )
-  if (progress !== undefined && typeof progress !== 'function') {
-    throw invalidInput('progress', check.kindOf(progress), 'a function')
-  }
   return {
     requests: requests as Iterable<ManyRequest> | AsyncIterable<ManyRequest>,
     options: {
-      progress: progress as ManyOptions['progress'],
+      progress: check.callback('progress', progress) as ManyOptions['progress'],
+      onEvent: check.callback('onEvent', onEvent) as OnEvent | undefined,
       signal: signal === undefined ? undefined : check.signal(signal),
     },
     arguments: {

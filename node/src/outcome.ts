@@ -21,6 +21,8 @@ export class Outcome {
   readonly logIds: readonly string[]
   /** How many were sent, replays included. */
   readonly requests: number
+  /** The `call` of its events. */
+  readonly call: number | undefined
   readonly #failure: ErrorData | undefined
 
   /** @internal */
@@ -30,8 +32,14 @@ export class Outcome {
     this.logId = data.logIds[0]
     this.logIds = data.logIds
     this.requests = data.requests
+    this.call = data.call
     setUsers(this, data.users)
     this.#failure = data.failure
+  }
+
+  /** Plain data, without what is not known. */
+  toJSON(): object {
+    return JSON.parse(JSON.stringify({ ...this })) as object
   }
 
   /** Throws a {@link PartialFailureError} unless `ok`. */
@@ -64,6 +72,7 @@ export interface Answer {
   /** With `logIds`, in place of an outcome: every user handed in was reached, and none was there twice. */
   requests?: number
   logIds?: string[]
+  call?: number
   outcome?: OutcomeData
   error?: ErrorData
 }
@@ -72,10 +81,20 @@ export interface Answer {
  * @internal
  * @param userIds A copy of what the caller handed in.
  */
-export function outcomeOf({ requests, logIds, outcome }: Answer, userIds: string[]): Outcome | undefined {
+export function outcomeOf(
+  { requests, logIds, call, outcome }: Answer,
+  userIds: string[],
+): Outcome | undefined {
   if (requests === undefined || logIds === undefined) {
     return outcome && new Outcome(outcome)
   }
   const users = { reached: userIds, failed: nothing, unknown: nothing, notAttempted: nothing }
-  return new Outcome({ ok: true, failedUserReasons: nothing, logIds, requests, users })
+  return new Outcome({
+    ok: true,
+    failedUserReasons: nothing,
+    logIds,
+    requests,
+    users,
+    ...(call !== undefined && { call }),
+  })
 }

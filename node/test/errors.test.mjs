@@ -197,7 +197,7 @@ test('an error can be printed, and made into JSON', async (t) => {
   const client = clientOf(sandboxFor(t))
   await assert.rejects(client.setTimeSensitive({ ...pin, feedCardId: 'oc_nowhere' }), (error) => {
     const json = JSON.parse(JSON.stringify(error))
-    assert.equal(json.name, 'RejectedError')
+    assert.equal(json.type, 'RejectedError')
     assert.equal(json.message, error.message)
     assert.equal(json.platformCode, 232_006)
     assert.equal('stack' in json, false)

@@ -2,10 +2,11 @@
 //! answer, and the decision what to do next.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::data::error::{Error, Station};
 use crate::data::input::{Call, Target};
@@ -50,32 +51,68 @@ pub(crate) struct Limits {
     pub(crate) max_users_per_request: usize,
 }
 
+/// Number of the last call of any client in this process.
+static LAST_CALL: AtomicU64 = AtomicU64::new(0);
+
 /// A checked call that has its place among the calls on its chat.
 #[derive(Debug)]
 pub(crate) struct QueuedCall {
+    number: u64,
     pub(crate) call: Call,
     place: Place,
     limit: TimeLimit,
+}
+
+impl QueuedCall {
+    pub(crate) fn span(&self) -> Span {
+        tracing::debug_span!(
+            "call",
+            call = self.number,
+            feed_card_id = self.call.target.segment(),
+            users = self.call.user_ids.len(),
+            time_sensitive = self.call.time_sensitive,
+        )
+    }
 }
 
 impl Core {
     /// Takes the call's place on its chat.
     pub(crate) fn queue(&self, call: Call, limit: TimeLimit) -> QueuedCall {
         let place = self.order.line_up(&call.target, call.time_sensitive);
-        QueuedCall { call, place, limit }
+        let number = LAST_CALL.fetch_add(1, Ordering::Relaxed) + 1;
+        QueuedCall {
+            number,
+            call,
+            place,
+            limit,
+        }
     }
 
     /// Makes the call: in one request, or in several if it has more users than one may carry.
     pub(crate) async fn run(self: Arc<Self>, queued: QueuedCall) -> Result<Outcome, Error> {
-        let QueuedCall { call, place, limit } = queued;
-        let span = tracing::debug_span!(
-            "call",
-            feed_card_id = call.target.segment(),
-            users = call.user_ids.len(),
-            time_sensitive = call.time_sensitive,
-        );
+        let span = queued.span();
+        self.run_within(span, queued).await
+    }
+
+    /// Like [`run`](Self::run), for a call in a task of its own: made before the task, the call's span is a child of
+    /// the caller's.
+    pub(crate) async fn run_within(
+        self: Arc<Self>,
+        span: Span,
+        queued: QueuedCall,
+    ) -> Result<Outcome, Error> {
+        let QueuedCall {
+            number,
+            call,
+            place,
+            limit,
+        } = queued;
         let made = async {
-            let result = self.make(call, place, &limit).await;
+            let mut result = self.make(call, place, &limit).await;
+            match &mut result {
+                Ok(outcome) => outcome.call = Some(number),
+                Err(error) => error.set_call(number),
+            }
             trace::log(&result);
             result
         };

@@ -441,7 +441,7 @@ impl Many {
                     stop: self.stop.subscribe(),
                 });
                 let queued = core.queue(call, TimeLimit::OfMany { timeout, batch });
-                let running = core.run(queued).map({
+                let running = core.run_within(queued.span(), queued).map({
                     let request = request.clone();
                     move |result| Item {
                         index,

@@ -1,6 +1,6 @@
 //! A client and its two calls.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,10 @@ use napi::bindgen_prelude::{Either, ObjectFinalize, Result};
 use napi_derive::napi;
 use tracing::Dispatch;
 use tracing::dispatcher::with_default;
-use tracing::instrument::WithSubscriber;
 
 use crate::data::ErrorData;
 use crate::environment::{Environment, PendingCall, Queue};
-use crate::events::events;
+use crate::events::{CallContext, events};
 use crate::many::{ManyArguments, NativeMany};
 use crate::options::{Options, milliseconds};
 use crate::provider::Asked;
@@ -31,7 +30,8 @@ const CLIENT_SIZE: i64 = 24 * 1024;
 pub struct NativeClient {
     client: RefCell<Option<Client>>,
     queue: Arc<Queue>,
-    events: Option<Dispatch>,
+    /// Made for the first call that someone listens to.
+    events: OnceCell<Dispatch>,
 }
 
 impl ObjectFinalize for NativeClient {
@@ -61,7 +61,7 @@ pub(crate) fn create_client(
         Err(error) => return Ok(Either::B((&binding::out_of_resources(error, Vec::new())).into())),
     };
     let queue = environment.queue.clone();
-    let events = tells.map(|client| events(queue.clone(), client));
+    let events = tells.map(|client| events(queue.clone(), Some(client)));
     let make = || {
         let mut builder = options.builder()?;
         if let Some(client) = asks {
@@ -80,7 +80,7 @@ pub(crate) fn create_client(
             Either::A(NativeClient {
                 client: RefCell::new(Some(client)),
                 queue,
-                events,
+                events: events.map(OnceCell::from).unwrap_or_default(),
             })
         }
         Err(error) => Either::B((&error).into()),
@@ -102,7 +102,7 @@ pub(crate) fn shown(text: String) -> String {
 #[napi]
 impl NativeClient {
     /// Begins a call; its end comes to the environment's `deliver`, under this id. No `feedCardId` is the bot's
-    /// own chat.
+    /// own chat. With `tells`, the id is that of a context as well, whose listeners are told the call's events if it is true.
     #[allow(
         clippy::too_many_arguments,
         reason = "to look up each field of an object across the border takes longer than to read it"
@@ -117,6 +117,7 @@ impl NativeClient {
         feed_card_id: Option<String>,
         user_id_type: Option<String>,
         timeout_ms: Option<f64>,
+        tells: Option<bool>,
     ) -> Result<()> {
         let _within = runtime()?.enter();
         let users = user_ids.len();
@@ -127,8 +128,8 @@ impl NativeClient {
                 Ok(call) => call.into_future(),
                 Err(error) => Box::pin(std::future::ready(Err(error))),
             };
-        if let Some(events) = &self.events {
-            call = Box::pin(call.with_subscriber(events.clone()));
+        if let Some(tells) = tells {
+            call = Box::pin(self.context(id, tells).around(call));
         }
         self.queue.start(env, id, call, users)
     }
@@ -136,9 +137,12 @@ impl NativeClient {
     /// Makes a handle of many calls; nothing is sent until it is asked.
     #[napi(catch_unwind)]
     pub fn many(&self, arguments: ManyArguments) -> Either<NativeMany, ErrorData> {
+        let context = arguments
+            .context
+            .map(|id| self.context(id, arguments.tells_events));
         let made = self
             .open()
-            .and_then(|client| NativeMany::new(&client, self.queue.clone(), self.events.clone(), arguments));
+            .and_then(|client| NativeMany::new(&client, self.queue.clone(), context, arguments));
         match made {
             Ok(many) => Either::A(many),
             Err(error) => Either::B((&error).into()),
@@ -163,6 +167,11 @@ impl NativeClient {
     #[napi(catch_unwind)]
     pub fn close(&self) {
         self.client.take();
+    }
+
+    fn context(&self, id: i64, tells: bool) -> CallContext {
+        let events = self.events.get_or_init(|| events(self.queue.clone(), None));
+        CallContext::new(events.clone(), id, tells)
     }
 
     fn open(&self) -> std::result::Result<Client, Error> {

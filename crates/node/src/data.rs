@@ -75,6 +75,8 @@ pub(crate) struct OutcomeData {
     pub failed_user_reasons: Vec<Reason>,
     pub log_ids: Vec<String>,
     pub requests: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call: Option<i64>,
     pub users: Users,
     /// What `throwIfFailed` throws; absent where every user was reached.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,6 +105,8 @@ pub struct ErrorData {
     pub retry_after_ms: Option<f64>,
     pub attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub call: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub station: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
@@ -129,6 +133,8 @@ pub(crate) struct CallResult {
     requests: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log_ids: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<i64>,
     /// Beside an `error`: what those requests of a split call that succeeded came back with.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<Box<OutcomeData>>,
@@ -143,6 +149,7 @@ impl CallResult {
             Ok(outcome) if outcome.ok() && outcome.users.reached.len() == users => Self {
                 requests: Some(outcome.requests),
                 log_ids: Some(outcome.log_ids),
+                call: outcome.call.and_then(call_number),
                 ..Self::default()
             },
             Ok(outcome) => Self {
@@ -205,6 +212,7 @@ impl From<Outcome> for OutcomeData {
             failed_user_reasons: outcome.failed_user_reasons.iter().map(Into::into).collect(),
             log_ids: outcome.log_ids.clone(),
             requests: outcome.requests,
+            call: outcome.call.and_then(call_number),
             users: (&outcome.users).into(),
             failure: None,
         };
@@ -228,6 +236,7 @@ impl From<&Error> for ErrorData {
             retryable: error.retryable(),
             retry_after_ms: error.retry_after().map(|wait| wait.as_secs_f64() * 1000.0),
             attempts: error.attempts(),
+            call: error.call().and_then(call_number),
             station: error.station().map(Station::as_str),
             reason: error.reason().map(ConnectionReason::as_str),
             hint,
@@ -238,6 +247,11 @@ impl From<&Error> for ErrorData {
             question: chain(error).find_map(|cause| Some(cause.downcast_ref::<Unanswered>()?.question)),
         }
     }
+}
+
+/// A call's number. JavaScript's numbers are exact up to 2^53.
+fn call_number(call: u64) -> Option<i64> {
+    i64::try_from(call).ok()
 }
 
 fn chain(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {

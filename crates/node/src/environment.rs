@@ -38,7 +38,7 @@ type Wake = ThreadsafeFunction<(), Unknown<'static>, FnArgs<(String,)>, napi::St
 /// What TypeScript is told, of which the facade's `Message` is the other side.
 #[derive(Serialize)]
 struct Message {
-    /// Of the call, of the question, or of the client whose event it is.
+    /// Of the call, of the question, or of the context or client whose event it is.
     id: i64,
     #[serde(flatten)]
     told: Told,
@@ -49,10 +49,12 @@ struct Message {
 enum Told {
     /// What a handle of many calls was asked for.
     Many(ManyData),
-    /// The client whose token provider is asked.
+    /// The context of the call that wants a token, or the client.
     TokenWantedBy(i64),
-    /// What a client asked to be told of.
+    /// What a client, or a call, asked to be told of.
     Event(Value),
+    /// Nothing more comes from this context.
+    Over(bool),
     /// A bug of this package ended the call: what the panic said.
     Panic(String),
     #[serde(untagged)]
@@ -137,8 +139,9 @@ impl Queue {
         }
     }
 
-    /// Asks the client's token provider; an error where the environment ends before the answer.
-    pub(crate) fn ask(self: &Arc<Self>, client: i64) -> (i64, oneshot::Receiver<Provided>) {
+    /// Asks a client's token provider, in the context of the call; an error where the environment ends before the
+    /// answer.
+    pub(crate) fn ask(self: &Arc<Self>, wanted_by: i64) -> (i64, oneshot::Receiver<Provided>) {
         let (tell, answer) = oneshot::channel();
         let id = {
             let state = &mut *self.state();
@@ -147,15 +150,26 @@ impl Queue {
             state.questions.insert(state.last_question, tell);
             state.last_question
         };
-        let told = Told::TokenWantedBy(client);
+        let told = Told::TokenWantedBy(wanted_by);
         self.push(&Message { id, told });
         (id, answer)
     }
 
-    /// Tells a client's `onEvent`.
-    pub(crate) fn tell(self: &Arc<Self>, client: i64, event: Value) {
+    /// Tells the listeners of a context, or of a client.
+    pub(crate) fn tell(self: &Arc<Self>, id: i64, event: Value) {
         let told = Told::Event(event);
-        self.push(&Message { id: client, told });
+        self.push(&Message { id, told });
+    }
+
+    /// The facade may forget the context.
+    pub(crate) fn over(self: &Arc<Self>, context: i64) {
+        let told = Told::Over(true);
+        self.push(&Message { id: context, told });
+    }
+
+    #[cfg(test)]
+    pub(crate) fn told(&self) -> String {
+        self.state().told.clone()
     }
 
     /// Puts a call with this many users on the runtime; its end comes back under this id.

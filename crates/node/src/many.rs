@@ -17,12 +17,11 @@ use napi_derive::napi;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::Dispatch;
-use tracing::instrument::WithSubscriber;
 
 use crate::client;
 use crate::data::{CallResult, ErrorData, Users};
 use crate::environment::Queue;
+use crate::events::CallContext;
 use crate::options::{milliseconds, whole};
 
 /// How many results come back at once.
@@ -40,6 +39,10 @@ pub struct ManyArguments {
     pub total: Option<u32>,
     /// Somebody wants to know of progress also where nothing comes back for a while.
     pub tells_progress: bool,
+    /// The context of the calls, if someone listens or provides tokens.
+    pub context: Option<i64>,
+    /// The context's listeners are told the calls' events.
+    pub tells_events: bool,
 }
 
 /// A handle of the core's. The facade reads the requests, and never more than there is room for.
@@ -48,7 +51,8 @@ pub struct NativeMany {
     feed: RefCell<Option<mpsc::Sender<String>>>,
     running: Arc<ManyState>,
     queue: Arc<Queue>,
-    events: Option<Dispatch>,
+    /// Until the report: nothing happens any more then.
+    context: RefCell<Option<CallContext>>,
     /// How many requests may be fed and not yet back.
     #[napi(readonly)]
     pub concurrency: u32,
@@ -181,10 +185,8 @@ impl NativeMany {
     pub fn ask(&self, env: &Env, id: i64) -> Result<()> {
         let running = self.running.clone();
         let asked = async move { running.next_batch().await };
-        match &self.events {
-            Some(events) => self
-                .queue
-                .start_many(env, id, asked.with_subscriber(events.clone())),
+        match &*self.context.borrow() {
+            Some(context) => self.queue.start_many(env, id, context.around(asked)),
             None => self.queue.start_many(env, id, asked),
         }
     }
@@ -194,8 +196,12 @@ impl NativeMany {
     pub fn report(&self, env: &Env, id: i64) -> Result<()> {
         self.running.stop.notify_one();
         let running = self.running.clone();
-        self.queue
-            .start_many(env, id, async move { running.report().await })
+        let context = self.context.take();
+        self.queue.start_many(env, id, async move {
+            let report = running.report().await;
+            drop(context);
+            report
+        })
     }
 }
 
@@ -203,7 +209,7 @@ impl NativeMany {
     pub(crate) fn new(
         client: &Client,
         queue: Arc<Queue>,
-        events: Option<Dispatch>,
+        context: Option<CallContext>,
         arguments: ManyArguments,
     ) -> std::result::Result<Self, Error> {
         let ManyArguments {
@@ -211,6 +217,7 @@ impl NativeMany {
             total_timeout_ms,
             total,
             tells_progress,
+            ..
         } = arguments;
         let concurrency = concurrency
             .map(|number| whole("concurrency", number))
@@ -244,7 +251,7 @@ impl NativeMany {
             }),
             feed: RefCell::new(Some(feed)),
             queue,
-            events,
+            context: RefCell::new(context),
         })
     }
 }

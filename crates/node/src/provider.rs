@@ -7,6 +7,7 @@ use std::time::Duration;
 use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider};
 
 use crate::environment::Queue;
+use crate::events::current_context;
 
 /// Asks the facade, on the thread of the environment that the client was made in.
 pub(crate) struct Asked {
@@ -16,7 +17,7 @@ pub(crate) struct Asked {
 
 impl TokenProvider for Asked {
     fn tenant_access_token(&self) -> Providing {
-        let (question, told) = self.queue.ask(self.client);
+        let (question, told) = self.queue.ask(current_context().unwrap_or(self.client));
         Box::pin(async move {
             let answer = told
                 .await

@@ -1,15 +1,24 @@
-// A client whose token provider holds the client itself is collected all the same.
+// A client whose token provider holds the client itself is collected all the same, with `watched` also many calls that
+// were begun and dropped, with a listener that holds them.
 import { Client } from 'feishu-feed-card'
 import { pin } from '../stage.mjs'
 
-const [, , baseUrl] = process.argv
+const [, , baseUrl, watched] = process.argv
 const collected = []
 const registry = new FinalizationRegistry((number) => collected.push(number))
 
 async function use(number) {
   const client = new Client({ tokenProvider: () => (client ? 't-1' : ''), baseUrl, maxRetries: 0 })
-  registry.register(client, number)
-  await client.setTimeSensitive(pin).catch(() => {})
+  if (watched === undefined) {
+    registry.register(client, number)
+    await client.setTimeSensitive(pin).catch(() => {})
+  } else {
+    await client.setTimeSensitive({ ...pin, onEvent: () => client }).catch(() => {})
+    const endless = Array.from({ length: 1000 }, () => pin)
+    const many = client.setTimeSensitiveMany(endless, { onEvent: () => many, concurrency: 2 })
+    registry.register(many, number)
+    await many.next()
+  }
 }
 for (let count = 0; count < 20; count += 1) {
   await use(count)

@@ -1,4 +1,5 @@
-// The package without its native module, or with one that is none, in a folder of its own.
+// The package without its native module, or with one that is none, in a folder of its own; on this machine or as if
+// on another: `missing.mjs [broken|none [PLATFORM ARCH]]`.
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
@@ -11,6 +12,10 @@ try {
   cpSync(path.join(root, 'dist'), path.join(folder, 'dist'), { recursive: true })
   if (process.argv[2] === 'broken') {
     writeFileSync(path.join(folder, nativeFile(platformOf())), 'no module')
+  }
+  const [, , , platform, arch] = process.argv
+  if (platform !== undefined) {
+    Object.defineProperties(process, { platform: { value: platform }, arch: { value: arch } })
   }
   createRequire(import.meta.url)(path.join(folder, 'dist/index.js'))
   process.stdout.write('it loads')

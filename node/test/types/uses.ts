@@ -80,6 +80,7 @@ export async function everyOption(provider: TokenProvider, quota: Quota): Promis
     userIdType: 'union_id',
     signal,
     timeoutMs: undefined,
+    onEvent: (event: ClientEvent) => console.log(event.name, event.call),
   }
   await client.setTimeSensitive(call)
   await client.setBotTimeSensitive({ userIds: ['ou_1'], timeSensitive: true, signal })
@@ -97,13 +98,16 @@ export async function makesMany(client: Client, requests: ManyRequest[]): Promis
       console.log(done + failed + waitingForQuota, total ?? '?', etaMs ?? '?'),
     totalTimeoutMs: undefined,
     signal,
+    onEvent: ({ call }) => console.log(call),
   }
   for await (const { index, request, outcome, error } of client.setTimeSensitiveMany(requests, options)) {
     const chat: string = request.feedCardId
     if (error) {
       const why: ErrorCode = error.code
-      console.log(index, chat, why)
+      console.log(index, chat, why, error.call)
     } else {
+      const number: number | undefined = outcome.call
+      console.log(number)
       outcome.throwIfFailed()
     }
   }
@@ -119,6 +123,8 @@ export async function makesMany(client: Client, requests: ManyRequest[]): Promis
   const report = await client.setTimeSensitiveMany(asynchronous()).report()
   const left: Unfinished | undefined = report.unfinished[0]
   console.log(report.taken, report.succeeded, report.failed, report.unread[0]?.outcome, left?.notAttempted)
+  const json: object[] = [report.toJSON(), ...report.unread.map((item) => item.toJSON())]
+  console.log(json, report.unread[0]?.outcome?.toJSON())
   await client.setTimeSensitiveMany(new Set(requests)).return()
   return report
 }

@@ -109,6 +109,14 @@ impl Spans {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Value of a field of the spans that this thread is in.
+    pub fn value(&self, field: &str) -> Option<Value> {
+        let fields = self.around(Vec::new());
+        fields
+            .into_iter()
+            .find_map(|(name, value)| (name == field).then_some(value))
+    }
+
     /// Adds the fields of the innermost span that this thread is in; a nearer one of the same name counts.
     fn around(&self, mut fields: Fields) -> Fields {
         let spans = self.lock();
@@ -142,11 +150,8 @@ impl<L: Listener> tracing::Subscriber for Subscriber<L> {
         let metadata = attributes.metadata();
         let mut seen = Seen::default();
         attributes.record(&mut seen);
-        let mut fields = self.0.spans().around(seen.fields);
+        let fields = self.0.spans().around(seen.fields);
         let number = LAST_SPAN.fetch_add(1, Ordering::Relaxed) + 1;
-        if fields.iter().all(|(name, _)| *name != "call") {
-            fields.push(("call", Value::Count(number)));
-        }
         if self.hears(metadata) {
             self.tell(metadata, What::Begins(metadata.name()), fields.clone());
         }

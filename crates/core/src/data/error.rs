@@ -293,6 +293,7 @@ struct Detail {
     permission_violations: Vec<PermissionViolation>,
     field_violations: Vec<FieldViolation>,
     users: UserIds,
+    call: Option<u64>,
     outcome: Option<Outcome>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -391,6 +392,14 @@ impl Error {
         self
     }
 
+    /// Also of what it carries: the requests of a split call that succeeded.
+    pub(crate) fn set_call(&mut self, number: u64) {
+        self.0.call = Some(number);
+        if let Some(outcome) = &mut self.0.outcome {
+            outcome.call = Some(number);
+        }
+    }
+
     pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into().into());
         self
@@ -440,6 +449,12 @@ impl Error {
     /// How long to wait before calling again, if known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// Number of the call, unique in this process: the `call` of its spans and events. `None` if the call's input was
+    /// refused, as then no call began.
+    pub fn call(&self) -> Option<u64> {
+        self.0.call
     }
 
     /// How many times the request was sent.

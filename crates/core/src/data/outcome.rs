@@ -116,6 +116,8 @@ pub struct Outcome {
     pub requests: u32,
     /// What became of every user id handed in.
     pub users: UserIds,
+    /// Number of the call, unique in this process: the `call` of its spans and events.
+    pub call: Option<u64>,
 }
 
 impl Outcome {
@@ -149,14 +151,17 @@ impl Outcome {
             String::new()
         };
         let why = &first.error_message;
-        Err(Error::new(
+        let mut error = Error::new(
             ErrorKind::PartialFailure,
             format!("{count} of {total} users were not reached ({who}{why}{more})"),
         )
         .with_log_id(self.log_id().map(str::to_owned))
         .with_attempts(self.requests)
-        .with_users(self.users.clone())
-        .with_outcome(self))
+        .with_users(self.users.clone());
+        if let Some(call) = self.call {
+            error.set_call(call);
+        }
+        Err(error.with_outcome(self))
     }
 
     /// Sorts the user ids of one answered request by what its failure list says of them. Where an
@@ -180,6 +185,7 @@ impl Outcome {
             log_ids: log_id.into_iter().collect(),
             requests,
             users,
+            call: None,
         }
     }
 
