@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -22,17 +22,25 @@ const SHARED_FOR: Duration = Duration::from_secs(1);
 
 type Lookup = Shared<Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>>;
 
+/// What is done with the addresses of a name.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rules {
+    /// The client sends clear text because its host counts as this machine, so the name must resolve to this machine.
+    pub(super) loopback_only: bool,
+    /// Only the first address is used: by a `socks5` or `socks4` proxy. It may have no IPv6, and SOCKS4 has none.
+    pub(super) ipv4_first: bool,
+}
+
 /// Resolves names with the system's resolver.
 pub(super) struct SystemResolver {
-    /// The client sends clear text because its host counts as this machine, so the name must resolve to this machine.
-    loopback_only: bool,
+    rules: Rules,
     running: Mutex<HashMap<String, (Instant, Lookup)>>,
 }
 
 impl SystemResolver {
-    pub(super) fn new(loopback_only: bool) -> Self {
+    pub(super) fn new(rules: Rules) -> Self {
         Self {
-            loopback_only,
+            rules,
             running: Mutex::default(),
         }
     }
@@ -43,7 +51,7 @@ impl SystemResolver {
         if let Some((_, lookup)) = running.get(host) {
             return lookup.clone();
         }
-        let lookup = look_up(host.to_owned(), self.loopback_only);
+        let lookup = look_up(host.to_owned(), self.rules);
         running.insert(host.to_owned(), (Instant::now(), lookup.clone()));
         lookup
     }
@@ -59,13 +67,13 @@ impl Resolve for SystemResolver {
     }
 }
 
-fn look_up(host: String, loopback_only: bool) -> Lookup {
+fn look_up(host: String, rules: Rules) -> Lookup {
     let (sender, receiver) = oneshot::channel();
     let name = host.clone();
     let spawned = thread::Builder::new()
         .name("feishu-feed-card-dns".to_owned())
         .spawn(move || {
-            let resolved = resolve(name, loopback_only);
+            let resolved = resolve(name, rules);
             drop(sender.send(resolved));
         });
     let lookup = async move {
@@ -79,21 +87,41 @@ fn look_up(host: String, loopback_only: bool) -> Lookup {
     lookup.boxed().shared()
 }
 
-fn resolve(host: String, loopback_only: bool) -> Result<Vec<SocketAddr>, LookupError> {
+fn resolve(host: String, rules: Rules) -> Result<Vec<SocketAddr>, LookupError> {
     let mut addresses: Vec<SocketAddr> = match (host.as_str(), 0).to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
-        Err(error) => return Err(LookupError::new(host, Cause::System(error))),
+        Err(error) => return Err(LookupError::new(host, why_unresolved(error))),
     };
     if addresses.is_empty() {
         return Err(LookupError::new(host, Cause::NoAddress));
     }
-    if loopback_only {
+    if rules.loopback_only {
         addresses.retain(|address| address.ip().is_loopback());
         if addresses.is_empty() {
             return Err(LookupError::new(host, Cause::NotThisMachine));
         }
     }
+    if rules.ipv4_first {
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+    }
     Ok(addresses)
+}
+
+/// Without a descriptor, glibc reads no file and asks no server, and says that the name does not exist.
+fn why_unresolved(error: io::Error) -> Cause {
+    // ENFILE and EMFILE, WSAEMFILE.
+    const NO_DESCRIPTOR: [i32; 3] = [23, 24, 10_024];
+
+    match UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
+        Err(probe)
+            if probe
+                .raw_os_error()
+                .is_some_and(|code| NO_DESCRIPTOR.contains(&code)) =>
+        {
+            Cause::NoDescriptor(probe)
+        }
+        _ => Cause::System(error),
+    }
 }
 
 /// A name that was not resolved.
@@ -108,6 +136,7 @@ enum Cause {
     System(io::Error),
     NoAddress,
     NoThread(io::Error),
+    NoDescriptor(io::Error),
     Panicked,
     NotThisMachine,
 }
@@ -124,9 +153,9 @@ impl LookupError {
         &self.host
     }
 
-    /// Whether the process lacked a thread: the name may be right.
-    pub(super) fn is_out_of_threads(&self) -> bool {
-        matches!(*self.cause, Cause::NoThread(_))
+    /// Whether the process lacked a thread or a descriptor: the name may be right.
+    pub(super) fn is_out_of_resources(&self) -> bool {
+        matches!(*self.cause, Cause::NoThread(_) | Cause::NoDescriptor(_))
     }
 
     pub(super) fn text(&self) -> Text {
@@ -135,6 +164,7 @@ impl LookupError {
             Cause::System(error) => text!("{} cannot be resolved: {}", host, error),
             Cause::NoAddress => text!("{} has no address", host),
             Cause::NoThread(error) => text!("no thread to resolve {}: {}", host, error),
+            Cause::NoDescriptor(error) => text!("no file descriptor to resolve {}: {}", host, error),
             Cause::Panicked => text!("resolving {} panicked", host),
             Cause::NotThisMachine => text!(
                 "{} resolves to another machine, and http without {allow_http} may only go to this one",
@@ -158,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn lookups_that_start_together_share_one_thread() {
-        let resolver = SystemResolver::new(false);
+        let resolver = SystemResolver::new(Rules::default());
         let (first, second) = (
             resolver.join_or_start("localhost"),
             resolver.join_or_start("localhost"),
@@ -171,7 +201,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_does_not_exist_is_named() {
-        let error = look_up("nowhere.invalid".to_owned(), false).await.unwrap_err();
+        let error = look_up("nowhere.invalid".to_owned(), Rules::default())
+            .await
+            .unwrap_err();
         assert!(
             error
                 .to_string()
@@ -182,8 +214,12 @@ mod tests {
 
     #[test]
     fn a_name_of_another_machine_is_refused_where_only_this_one_is_trusted() {
-        let error = resolve("192.0.2.1".to_owned(), true).unwrap_err();
+        let rules = Rules {
+            loopback_only: true,
+            ..Rules::default()
+        };
+        let error = resolve("192.0.2.1".to_owned(), rules).unwrap_err();
         assert!(error.to_string().contains("allow_http"), "{error}");
-        assert_eq!(resolve("127.0.0.1".to_owned(), true).unwrap().len(), 1);
+        assert_eq!(resolve("127.0.0.1".to_owned(), rules).unwrap().len(), 1);
     }
 }

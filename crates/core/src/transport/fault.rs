@@ -38,9 +38,20 @@ pub(super) struct Destination {
     pub(super) host: String,
     /// The proxy's URL without credentials.
     pub(super) proxy: Option<String>,
+    /// The proxy is sent the requests themselves, over http, and makes no tunnel.
+    pub(super) is_forwarded: bool,
 }
 
 impl Destination {
+    /// The server that the connection ends at.
+    fn last_hop(&self) -> Peer {
+        if self.is_forwarded {
+            self.first_hop()
+        } else {
+            Peer::Host(self.host.clone())
+        }
+    }
+
     fn first_hop(&self) -> Peer {
         match &self.proxy {
             Some(proxy) => Peer::Proxy(proxy.clone()),
@@ -53,7 +64,7 @@ impl Destination {
             Some(proxy) if host_of(proxy) == server && host_of(&self.host) != server => {
                 Peer::Proxy(proxy.clone())
             }
-            _ => Peer::Host(self.host.clone()),
+            _ => self.last_hop(),
         }
     }
 }
@@ -143,18 +154,18 @@ pub(crate) fn causes<'a>(
 fn why_not_connected(error: &reqwest::Error, destination: &Destination) -> (Option<ConnectionReason>, Peer) {
     use ConnectionReason as Reason;
 
-    let mut in_tunnel = true;
+    // Once there is a tunnel, errors are of the server at its end. One without a tunnel announces itself.
+    let mut server = destination.last_hop();
     let mut io = None;
     for cause in causes(error) {
         if let Some(lookup) = cause.downcast_ref::<LookupError>() {
-            let reason = (!lookup.is_out_of_threads()).then_some(Reason::Dns);
+            let reason = (!lookup.is_out_of_resources()).then_some(Reason::Dns);
             return (reason, destination.named(lookup.host()));
         }
         if let Some(tls) = cause.downcast_ref::<TlsError>() {
             let peer = match distrust(tls) {
                 Some(distrust) => destination.named(&distrust.server),
-                None if in_tunnel => Peer::Host(destination.host.clone()),
-                None => destination.first_hop(),
+                None => server,
             };
             return (Some(why_tls(tls)), peer);
         }
@@ -165,18 +176,21 @@ fn why_not_connected(error: &reqwest::Error, destination: &Destination) -> (Opti
         if text == texts::TUNNEL_AUTH || texts::SOCKS_AUTH.contains(&&*text) {
             return (Some(Reason::ProxyAuth), destination.first_hop());
         } else if text == texts::TUNNEL_CONNECT {
-            in_tunnel = false;
+            server = destination.first_hop();
         } else if text == texts::SOCKS_CONNECT {
             return (why_debug(&format!("{cause:?}")), destination.first_hop());
         } else if text.starts_with(texts::TUNNEL) || text.starts_with(texts::SOCKS) {
             return (Some(Reason::Proxy), destination.first_hop());
         }
     }
-    let reason = match io {
-        Some(error) => why_io(error),
-        None => error.is_timeout().then_some(Reason::Timeout),
-    };
-    (reason, destination.first_hop())
+    match io {
+        Some(error) => (why_io(error), server),
+        // How far the connection came when the `connect_timeout` passed is not known.
+        None => (
+            error.is_timeout().then_some(Reason::Timeout),
+            destination.first_hop(),
+        ),
+    }
 }
 
 fn distrust(error: &TlsError) -> Option<&Distrust> {
@@ -276,6 +290,7 @@ mod tests {
         let destination = Destination {
             host: "open.feishu.cn".to_owned(),
             proxy: Some("https://proxy.example:3128".to_owned()),
+            is_forwarded: false,
         };
         assert_eq!(destination.named("proxy.example"), destination.first_hop());
         assert_eq!(
@@ -285,6 +300,7 @@ mod tests {
         let same = Destination {
             host: "127.0.0.1:8443".to_owned(),
             proxy: Some("https://127.0.0.1:3128".to_owned()),
+            is_forwarded: false,
         };
         assert_eq!(same.named("127.0.0.1"), Peer::Host("127.0.0.1:8443".to_owned()));
     }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::body::WatchedBody;
 use super::clients::Clients;
-use super::dns::SystemResolver;
+use super::dns::{Rules, SystemResolver};
 use super::fault::{self, Destination};
 use super::proxy::{self, ProxyOption, Route};
 use super::tls::{self, OwnCertificates, Roots};
@@ -89,6 +89,7 @@ impl Http {
         let mut destination = Destination {
             host: host::host_and_port(&network.platform),
             proxy: None,
+            is_forwarded: false,
         };
         let (clients, roots) = if let Some(client) = &network.http_client {
             if host::is_http(&network.platform) && !network.allow_http {
@@ -105,6 +106,7 @@ impl Http {
             let route = proxy::route(&network.proxy, &network.platform, network.allow_http)?;
             if let Route::Through(proxy) = &route {
                 destination.proxy = Some(proxy.name.clone());
+                destination.is_forwarded = !proxy.is_socks() && host::is_http(&network.platform);
             }
             let (clients, roots) = clients(network, route)?;
             (clients, Some(roots))
@@ -128,7 +130,12 @@ impl Http {
             // Counts as a part of connecting: where reading the roots blocks, the error is the certificate's.
             Err(Failed::UnknownIssuer(error)) => {
                 match timeout(self.connect_timeout, roots.load_system()).await {
-                    Ok(()) => Ok(self.exchange_once(request, sent).await?),
+                    Ok(Ok(())) => Ok(self.exchange_once(request, sent).await?),
+                    Ok(Err(no_thread)) => Err(TransportError::Connect(Fault {
+                        reason: None,
+                        peer: Some(Peer::Host(self.destination.host.clone())),
+                        source: no_thread.into(),
+                    })),
                     Err(_) => Err(error),
                 }
             }
@@ -269,6 +276,7 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
         own.read_of_environment(variable, path);
     }
     let (tls, roots) = tls::config(own)?;
+    let ipv4_first = matches!(&route, Route::Through(proxy) if proxy.takes_addresses());
     let proxy = match route {
         Route::Direct => Some(None),
         Route::Through(proxy) => Some(Some(proxy.to_reqwest().map_err(|error| {
@@ -278,7 +286,10 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
     };
     // http is allowed without `allow_http` because a name, `localhost`, stands for this machine.
     let loopback_only = host::is_http(&network.platform) && !network.allow_http;
-    let resolver = Arc::new(SystemResolver::new(loopback_only));
+    let resolver = Arc::new(SystemResolver::new(Rules {
+        loopback_only,
+        ipv4_first,
+    }));
     let user_agent = network.user_agent.clone();
     let connect_timeout = network.connect_timeout;
     let late_arrival = network.late_arrival;

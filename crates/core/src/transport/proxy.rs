@@ -44,6 +44,15 @@ impl Proxy {
     pub(super) fn to_reqwest(&self) -> reqwest::Result<reqwest::Proxy> {
         reqwest::Proxy::all(self.url.expose_secret())
     }
+
+    pub(super) fn is_socks(&self) -> bool {
+        self.name.starts_with("socks")
+    }
+
+    /// Whether the proxy is sent the platform's address and not its name.
+    pub(super) fn takes_addresses(&self) -> bool {
+        self.name.starts_with("socks4:") || self.name.starts_with("socks5:")
+    }
 }
 
 const FIELD: Template = text!("{proxy}");

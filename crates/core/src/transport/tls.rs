@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -120,7 +121,8 @@ impl OwnCertificates {
     }
 }
 
-type Loading = Shared<Pin<Box<dyn Future<Output = ()> + Send>>>;
+/// The error is a thread that the system refused.
+type Loading = Shared<Pin<Box<dyn Future<Output = Result<(), Arc<io::Error>>> + Send>>>;
 
 /// Decides whom to trust. Loading the bundled roots takes 0.07 ms and the system's 4 ms and more, so those are loaded only
 /// when an issuer is unknown, as behind a proxy that inspects TLS.
@@ -137,14 +139,16 @@ static SYSTEM: OnceLock<Option<Arc<WebPkiServerVerifier>>> = OnceLock::new();
 impl Roots {
     /// Loads the system's roots. Reading them may block (`SSL_CERT_FILE` may name a pipe, or a file on a network that is
     /// away), so a thread of its own does it.
-    pub(super) async fn load_system(&self) {
+    pub(super) async fn load_system(&self) -> Result<(), Arc<io::Error>> {
         let loading = {
             let loading = &mut *self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+            // One that has ended without roots is not joined: the next has a thread or a descriptor, perhaps.
+            loading.take_if(|loading| loading.peek().is_some());
             loading
                 .get_or_insert_with(|| load_system(self.provider.clone()))
                 .clone()
         };
-        loading.await;
+        loading.await
     }
 
     pub(super) fn has_system() -> bool {
@@ -188,18 +192,24 @@ fn load_system(provider: Arc<CryptoProvider>) -> Loading {
     let thread = thread::Builder::new().name("feishu-feed-card-roots".to_owned());
     let spawned = thread.spawn(move || {
         if SYSTEM.get().is_none() {
+            let loaded = rustls_native_certs::load_native_certs();
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            // Not `get_or_init`: a process that is forked meanwhile would wait for this thread for ever.
-            drop(SYSTEM.set(verifier.ok()));
+            roots.add_parsable_certificates(loaded.certs);
+            // Files that cannot be read now may be read later: the process may lack a descriptor.
+            if !roots.is_empty() || loaded.errors.is_empty() {
+                let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                // Not `get_or_init`: a process that is forked meanwhile would wait for this thread for ever.
+                drop(SYSTEM.set(verifier.ok()));
+            }
         }
         drop(loaded);
     });
-    if let Err(error) = spawned {
-        tracing::warn!(%error, "no thread to load the system's certificates");
-    }
-    wait.map(drop).boxed().shared()
+    let failed = spawned.err().map(|error| {
+        let what = format!("no thread to load the system's certificates: {error}");
+        Arc::new(io::Error::new(error.kind(), what))
+    });
+    let loading = wait.map(|_| failed.map_or(Ok(()), Err));
+    loading.boxed().shared()
 }
 
 /// A server's certificate is not trusted. rustls's own error does not name the server.
