@@ -15,10 +15,15 @@ use feishu_feed_card_sandbox::{Sandbox, World};
 mod connections;
 mod environment;
 #[cfg(target_os = "linux")]
+mod limits;
+#[cfg(target_os = "linux")]
+mod names;
+#[cfg(target_os = "linux")]
 mod namespaces;
 #[cfg(target_os = "linux")]
 mod outage;
 mod proxies;
+mod proxy_servers;
 mod servers;
 mod trust;
 mod unsent;
@@ -69,8 +74,8 @@ const PROXY_VARIABLES: [&str; 10] = [
     "SSL_CERT_FILE",
 ];
 
-/// Runs one of the ignored tests in a process of its own, with these variables set.
-fn in_process(test: &str, variables: &[(&str, String)]) {
+/// Runs one of the ignored tests in a process of its own, with these variables set. Returns what it printed.
+fn in_process(test: &str, variables: &[(&str, String)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     for variable in PROXY_VARIABLES {
         command.env_remove(variable);
@@ -78,16 +83,17 @@ fn in_process(test: &str, variables: &[(&str, String)]) {
     command
         .args(["--exact", test, "--ignored", "--nocapture"])
         .envs(variables.iter().map(|(name, value)| (name, value)));
-    passed(&command.output().unwrap());
+    passed(&command.output().unwrap())
 }
 
-/// Checks that a process ran one test and that the test passed.
-fn passed(output: &Output) {
+/// Checks that a process ran one test and that the test passed. Returns what it printed.
+fn passed(output: &Output) -> String {
     let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success() && printed.contains("1 passed"),
         "{printed}"
     );
+    printed.into_owned()
 }
 
 fn test_base_url() -> String {

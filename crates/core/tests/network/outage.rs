@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use feishu_feed_card::{Client, ClientBuilder, Error, Outcome, RateLimit};
+use feishu_feed_card::{Client, ClientBuilder, ConnectionReason, Error, Outcome, RateLimit, Station};
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -136,30 +136,34 @@ fn connections_that_went_silent_are_left_within_a_calls_deadline() {
     let Some(network) = Network::new() else { return };
     let platforms = || {
         let http1 = || Platform::http1(PLATFORM);
-        [
-            http1(),
-            http1(),
-            http1(),
-            Platform::http2(PLATFORM, |_| Act::Answer),
-        ]
+        let http2 = || Platform::http2(PLATFORM, |_| Act::Answer);
+        let retrying = [http1(), http1(), http1(), http2()];
+        (retrying, [http1(), http2()])
     };
-    let platforms = &network.platform.run(platforms);
+    let (retrying, failing) = &network.platform.run(platforms);
     run_in_client(&network, async {
-        let clients = platforms
+        let failing = failing
+            .each_ref()
+            .map(|platform| client(platform, |builder| builder.max_retries(0)));
+        let clients = retrying
             .each_ref()
             .map(|platform| client(platform, |builder| builder));
         let [one, many, all, two] = &clients;
         for (client, connections) in [(one, 1), (many, KEPT), (all, KEPT), (two, 1)] {
             call_at_once(client, connections).await.unwrap();
         }
-        let kept = platforms.each_ref().map(Platform::connections);
+        let kept = retrying.each_ref().map(Platform::connections);
         assert_eq!(kept, [1, KEPT, KEPT, 1]);
+        for client in &failing {
+            assert!(pin(client).await.unwrap().ok());
+        }
 
         network.silence_connections();
         let began = Instant::now();
         let at_once = [(one, 1), (many, 1), (all, KEPT), (two, 1)];
         let calls = at_once.map(|(client, calls)| call_at_once(client, calls));
-        for outcome in try_join_all(calls).await.unwrap().into_iter().flatten() {
+        let (outcomes, failed) = tokio::join!(try_join_all(calls), join_all(failing.iter().map(pin)));
+        for outcome in outcomes.unwrap().into_iter().flatten() {
             assert_eq!(
                 outcome.requests, 2,
                 "one on the silent connection and one on a new one"
@@ -170,5 +174,12 @@ fn connections_that_went_silent_are_left_within_a_calls_deadline() {
             took > Duration::from_secs(4) && took < Duration::from_secs(8),
             "{took:?}"
         );
+        for result in failed {
+            let error = result.unwrap_err();
+            assert_eq!(error.reason(), Some(ConnectionReason::Timeout), "{error}");
+            assert_eq!(error.station(), Some(Station::Answer), "{error}");
+            assert_eq!(error.users().unknown, [USER]);
+            assert!(error.to_string().contains("(10.9.2.2:"), "{error}");
+        }
     });
 }

@@ -2,18 +2,20 @@
 //! arrive, HTTP/2 frame by frame.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rcgen::{CertificateParams, Issuer, KeyPair};
+use rcgen::{CertificateParams, KeyPair};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+
+pub(crate) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A server's certificate.
 pub(crate) struct Certificate {
@@ -23,24 +25,11 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
-    /// One that signs itself, for 127.0.0.1 and localhost unless `edit` changes it.
-    pub(crate) fn new(edit: impl FnOnce(&mut CertificateParams)) -> Self {
-        let (params, key) = edited(edit);
-        let made = params.self_signed(&key).unwrap();
-        Self {
-            pem: made.pem(),
-            der: made.der().clone(),
-            key,
-        }
-    }
-
-    /// One that a certificate authority has signed.
-    pub(crate) fn signed_by(
-        authority: &Issuer<'_, KeyPair>,
-        edit: impl FnOnce(&mut CertificateParams),
-    ) -> Self {
-        let (params, key) = edited(edit);
-        let made = params.signed_by(&key, authority).unwrap();
+    /// One that signs itself.
+    pub(crate) fn new(names: &[&str]) -> Self {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let made = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
         Self {
             pem: made.pem(),
             der: made.der().clone(),
@@ -61,10 +50,38 @@ impl Certificate {
     }
 }
 
-fn edited(edit: impl FnOnce(&mut CertificateParams)) -> (CertificateParams, KeyPair) {
-    let mut params = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-    edit(&mut params);
-    (params, KeyPair::generate().unwrap())
+/// Serves each connection to a free port of this address. Has a thread of its own, so that the server is in the network
+/// namespace of its caller.
+pub(crate) fn serve<F>(address: IpAddr, serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let listener = std::net::TcpListener::bind((address, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let listener = TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream));
+            }
+        });
+    });
+    address
+}
+
+/// A server that speaks no TLS: it sends these bytes to each client that sends one, and closes the connection.
+pub(crate) fn plain(answer: &'static [u8]) -> SocketAddr {
+    serve(LOCAL, move |mut stream| async move {
+        stream.read_u8().await?;
+        stream.write_all(answer).await?;
+        // The rest of what the client sends, or the connection would be reset.
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink())
+            .await
+            .map(drop)
+    })
 }
 
 /// What a [`Platform`] does with a request.
@@ -86,6 +103,7 @@ pub(crate) enum Act {
 /// token requests and calls with success.
 pub(crate) struct Platform {
     pub(crate) base_url: String,
+    pub(crate) address: SocketAddr,
     /// The certificate, with HTTP/2.
     pub(crate) pem: Option<String>,
     seen: Arc<Mutex<Seen>>,
@@ -109,45 +127,35 @@ impl Platform {
 
     /// Speaks HTTP/2 on this address. `script` decides about each call, counted from 1.
     pub(crate) fn http2(address: IpAddr, script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Self {
-        let certificate = Certificate::new(|params| {
-            *params = CertificateParams::new([address.to_string()]).unwrap();
-        });
+        let certificate = Certificate::new(&[&address.to_string()]);
         Self::start(address, Some(certificate), Arc::new(script))
     }
 
-    pub(crate) fn local_http2(script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Self {
-        Self::http2(Ipv4Addr::LOCALHOST.into(), script)
+    /// Speaks HTTP/2 on this machine, with this certificate.
+    pub(crate) fn with(certificate: Certificate) -> Self {
+        Self::start(LOCAL, Some(certificate), Arc::new(|_| Act::Answer))
     }
 
-    /// A thread, so that the server is in the network namespace of its caller.
     fn start(address: IpAddr, certificate: Option<Certificate>, script: Script) -> Self {
-        let listener = std::net::TcpListener::bind((address, 0)).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Seen>>::default();
         let (kept, tls) = (
             seen.clone(),
             certificate.as_ref().map(|own| own.acceptor(&["h2"])),
         );
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(async {
-                let listener = TcpListener::from_std(listener).unwrap();
-                while let Ok((stream, _)) = listener.accept().await {
-                    let (seen, tls, script) = (kept.clone(), tls.clone(), script.clone());
-                    kept.lock().unwrap().connections += 1;
-                    tokio::spawn(async move {
-                        match tls {
-                            None => serve_http1(stream, &seen).await,
-                            Some(tls) => serve_http2(tls.accept(stream).await?, &seen, &script).await,
-                        }
-                    });
+        let address = serve(address, move |stream| {
+            let (seen, tls, script) = (kept.clone(), tls.clone(), script.clone());
+            seen.lock().unwrap().connections += 1;
+            async move {
+                match tls {
+                    None => serve_http1(stream, &seen).await,
+                    Some(tls) => serve_http2(tls.accept(stream).await?, &seen, &script).await,
                 }
-            });
+            }
         });
         let scheme = if certificate.is_some() { "https" } else { "http" };
         Self {
             base_url: format!("{scheme}://{address}"),
+            address,
             pem: certificate.map(|certificate| certificate.pem),
             seen,
         }
@@ -196,13 +204,16 @@ fn arrive(seen: &Mutex<Seen>, body: &[u8]) -> (&'static [u8], Option<usize>) {
 async fn serve_http1(stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Mutex<Seen>) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let head = read_head(&mut stream).await?;
-        let mut body = vec![0; content_length(&head)];
+        let request = read_head(&mut stream).await?;
+        let mut body = vec![0; content_length(&request)];
         stream.read_exact(&mut body).await?;
         let (answer, _) = arrive(seen, &body);
         tokio::time::sleep(Duration::from_millis(50)).await;
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
         stream.write_all(&[head.as_bytes(), answer].concat()).await?;
+        if request.contains("\r\nconnection: close\r\n") {
+            return stream.shutdown().await;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use feishu_feed_card::{Client, ConnectionReason, ErrorKind, Station};
 
-use super::servers::{Act, INTERNAL_ERROR, NO_ERROR, Platform};
+use super::servers::{Act, INTERNAL_ERROR, LOCAL, NO_ERROR, Platform};
 use super::{CHAT, TempFile, USER, app, pin};
 
 /// Without retries: a request that was not processed is sent again all the same.
@@ -17,7 +17,7 @@ fn client(platform: &Platform) -> Client {
 #[tokio::test]
 async fn a_request_that_was_not_processed_is_sent_again_at_once() {
     for (act, connections) in [(Act::RefuseStream, 1), (Act::GoAwayBefore, 2)] {
-        let platform = Platform::local_http2(move |call| if call == 1 { act } else { Act::Answer });
+        let platform = Platform::http2(LOCAL, move |call| if call == 1 { act } else { Act::Answer });
         let began = Instant::now();
         let outcome = pin(&client(&platform)).await.unwrap();
         assert_eq!(outcome.requests, 2, "{act:?}");
@@ -30,7 +30,7 @@ async fn a_request_that_was_not_processed_is_sent_again_at_once() {
 async fn a_request_that_is_never_processed_was_not_attempted_and_delays_nothing() {
     const SENT: usize = 4;
     for act in [Act::RefuseStream, Act::GoAwayBefore] {
-        let platform = Platform::local_http2(move |call| if call <= SENT { act } else { Act::Answer });
+        let platform = Platform::http2(LOCAL, move |call| if call <= SENT { act } else { Act::Answer });
         let client = client(&platform);
         let error = pin(&client).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionFailed, "{error}");
@@ -55,7 +55,7 @@ async fn a_request_that_may_have_been_processed_is_unknown() {
         Act::GoAwayAfter(INTERNAL_ERROR),
         Act::Close,
     ] {
-        let platform = Platform::local_http2(move |_| act);
+        let platform = Platform::http2(LOCAL, move |_| act);
         let error = pin(&client(&platform)).await.unwrap_err();
         assert_eq!(error.reason(), Some(ConnectionReason::Closed), "{act:?}: {error}");
         assert_eq!(error.station(), Some(Station::Answer), "{act:?}: {error}");
