@@ -52,7 +52,7 @@ impl Destination {
         }
     }
 
-    fn first_hop(&self) -> Peer {
+    pub(super) fn first_hop(&self) -> Peer {
         match &self.proxy {
             Some(proxy) => Peer::Proxy(proxy.clone()),
             None => Peer::Host(self.host.clone()),
@@ -95,7 +95,7 @@ pub(super) fn read(error: reqwest::Error, destination: &Destination) -> Transpor
         return TransportError::Connect(fault);
     }
     let reason = why_broken(&error);
-    let peer = Peer::Host(destination.host.clone());
+    let peer = destination.last_hop();
     if is_unprocessed(&error) {
         TransportError::Unprocessed(fault(reason, peer, error))
     } else {

@@ -191,13 +191,9 @@ impl Http {
 
     /// A proxy that is sent the request itself, over http, refuses it with a response.
     fn wants_credentials(&self) -> Fault {
-        let peer = match &self.destination.proxy {
-            Some(proxy) => Peer::Proxy(proxy.clone()),
-            None => Peer::Host(self.destination.host.clone()),
-        };
         Fault {
             reason: Some(ConnectionReason::ProxyAuth),
-            peer: Some(peer),
+            peer: Some(self.destination.first_hop()),
             source: "proxy authorization required".into(),
         }
     }

@@ -140,6 +140,9 @@ impl Roots {
     /// Loads the system's roots. Reading them may block (`SSL_CERT_FILE` may name a pipe, or a file on a network that is
     /// away), so a thread of its own does it.
     pub(super) async fn load_system(&self) -> Result<(), Arc<io::Error>> {
+        if Self::has_system() {
+            return Ok(());
+        }
         let loading = {
             let loading = &mut *self.loading.lock().unwrap_or_else(PoisonError::into_inner);
             // One that has ended without roots is not joined: the next has a thread or a descriptor, perhaps.
@@ -155,18 +158,12 @@ impl Roots {
         SYSTEM.get().is_some()
     }
 
-    /// Whether this error is about an issuer that the system's roots may know, which are not loaded yet.
+    /// Whether this error is about an issuer that the system's roots may know, which were not loaded when the certificate
+    /// was verified. They may be now: another connection has loaded them.
     pub(super) fn want_system(error: &reqwest::Error) -> bool {
-        !Self::has_system()
-            && super::fault::causes(error)
-                .filter_map(|cause| cause.downcast_ref::<TlsError>())
-                .any(|error| match error {
-                    TlsError::InvalidCertificate(CertificateError::Other(other)) => other
-                        .0
-                        .downcast_ref::<Distrust>()
-                        .is_some_and(|distrust| distrust.cause == CertificateError::UnknownIssuer),
-                    _ => false,
-                })
+        super::fault::causes(error)
+            .filter_map(<dyn std::error::Error>::downcast_ref::<Distrust>)
+            .any(|distrust| !distrust.knew_system && distrust.cause == CertificateError::UnknownIssuer)
     }
 
     /// Whether the server shows exactly a certificate that the caller trusts. webpki knows no issuer for it, or refuses it
@@ -217,6 +214,8 @@ fn load_system(provider: Arc<CryptoProvider>) -> Loading {
 pub(super) struct Distrust {
     pub(super) server: String,
     pub(super) cause: CertificateError,
+    /// Whether the system's roots were loaded by then.
+    knew_system: bool,
 }
 
 impl fmt::Display for Distrust {
@@ -256,15 +255,21 @@ impl ServerCertVerifier for Roots {
             let certificate = ParsedCertificate::try_from(end_entity)?;
             verdict = verify_server_name(&certificate, server_name).map(|()| ServerCertVerified::assertion());
         }
+        let loaded = SYSTEM.get();
         if let Err(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) = verdict
-            && let Some(Some(system)) = SYSTEM.get()
+            && let Some(Some(system)) = loaded
         {
             verdict = verify(system);
         }
         verdict.map_err(|error| match error {
             TlsError::InvalidCertificate(cause) => {
                 let server = server_name.to_str().into_owned();
-                let distrust = OtherError(Arc::new(Distrust { server, cause }));
+                let knew_system = loaded.is_some();
+                let distrust = OtherError(Arc::new(Distrust {
+                    server,
+                    cause,
+                    knew_system,
+                }));
                 TlsError::InvalidCertificate(CertificateError::Other(distrust))
             }
             error => error,

@@ -24,6 +24,7 @@ mod namespaces;
 mod outage;
 mod proxies;
 mod proxy_servers;
+mod reasons;
 mod servers;
 mod trust;
 mod unsent;

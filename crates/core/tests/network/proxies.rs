@@ -7,6 +7,7 @@ use feishu_feed_card::{ClientBuilder, ConnectionReason, Error, ErrorKind, Statio
 use feishu_feed_card_sandbox::Sandbox;
 
 use super::proxy_servers::{HttpProxy, Proxy, Socks};
+use super::reasons::closed_port;
 use super::servers::{Certificate, LOCAL, Platform, plain};
 use super::{TempFile, app, in_process, pin, test_base_url};
 
@@ -18,11 +19,6 @@ fn platform() -> (Platform, TempFile) {
     let certificate = Certificate::new(&["127.0.0.1", "localhost", HOST, ADDRESS]);
     let pem = TempFile::new("proxied.pem", &certificate.pem);
     (Platform::with(certificate), pem)
-}
-
-/// A port that nothing listens on.
-fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 async fn error_of(builder: ClientBuilder) -> Error {
@@ -352,6 +348,21 @@ async fn tls_error(scheme: &str, proxy: SocketAddr, base_url: &str, trusted: Opt
         builder = builder.ca_certs(&pem.0);
     }
     error_of(builder.proxy(format!("{scheme}://{proxy}"))).await
+}
+
+/// Over http, only the proxy is connected to.
+#[tokio::test]
+async fn a_forwarding_proxy_that_hangs_up_is_named() {
+    let proxy = plain(b"");
+    let builder = app().base_url("http://127.0.0.1:1").max_retries(0);
+    let error = error_of(builder.proxy(format!("http://{proxy}"))).await;
+    assert_eq!(error.reason(), Some(ConnectionReason::Closed), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("the connection broke (proxy http://{proxy})")),
+        "{error}"
+    );
 }
 
 #[test]

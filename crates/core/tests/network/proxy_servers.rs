@@ -107,14 +107,13 @@ async fn serve_http(
         tokio::io::copy_bidirectional(&mut client, &mut server).await?;
         return Ok(());
     }
-    let head =
-        head.replacen(&format!("http://{host}"), "", 1)
-            .replacen("\r\n", "\r\nconnection: close\r\n", 1);
+    let closing = |head: String| head.replacen("\r\n", "\r\nconnection: close\r\n", 1);
+    let head = closing(head.replacen(&format!("http://{host}"), "", 1));
     server.write_all(head.as_bytes()).await?;
     server.write_all(&body).await?;
-    let mut answer = Vec::new();
-    server.read_to_end(&mut answer).await?;
-    client.write_all(&answer).await?;
+    let mut answer = String::new();
+    server.read_to_string(&mut answer).await?;
+    client.write_all(closing(answer).as_bytes()).await?;
     client.shutdown().await
 }
 

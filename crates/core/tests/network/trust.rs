@@ -1,9 +1,12 @@
 //! Certificates: whose are trusted, and what becomes of a connection whose are not.
 
 use std::collections::HashSet;
+#[cfg(unix)]
+use std::process::Command;
 
-use feishu_feed_card::ErrorKind;
+use feishu_feed_card::{Client, ErrorKind};
 use feishu_feed_card_sandbox::Sandbox;
+use futures_util::future::join_all;
 
 use super::{CHAT, TempFile, USER, app, in_process, pin, test_base_url};
 
@@ -16,7 +19,7 @@ async fn https_works_with_the_certificate_and_not_without() {
     assert!(pin(&trusting).await.unwrap().ok());
     // One connection carries many calls at once: the sandbox offers HTTP/2.
     let calls = (0..20).map(|_| trusting.set_time_sensitive(CHAT, [USER], true).into_future());
-    for outcome in futures_util::future::join_all(calls).await {
+    for outcome in join_all(calls).await {
         assert!(outcome.unwrap().ok());
     }
     let connections: HashSet<_> = sandbox
@@ -77,4 +80,36 @@ async fn in_env_the_machine_trusts_the_sandbox() {
             .unwrap()
             .ok()
     );
+}
+
+/// The file is a pipe that can be read once. Each connection that meets the unknown issuer before that waits for it.
+#[cfg(unix)]
+#[test]
+fn the_systems_roots_are_loaded_once_for_all_connections() {
+    let sandbox = Sandbox::builder().https(true).start().unwrap();
+    let pipe = TempFile(std::env::temp_dir().join(format!("feishu-feed-card-{}-once", std::process::id())));
+    assert!(Command::new("mkfifo").arg(&pipe.0).status().unwrap().success());
+    let (path, pem) = (pipe.0.clone(), sandbox.ca_pem().unwrap().to_owned());
+    // Opening waits for the reader.
+    std::thread::spawn(move || std::fs::write(path, pem));
+    let variables = [
+        ("SSL_CERT_FILE", pipe.0.to_string_lossy().into_owned()),
+        ("TEST_BASE_URL", sandbox.https_base_url().unwrap()),
+    ];
+    in_process("trust::in_env_many_connections_at_once", &variables);
+}
+
+#[tokio::test]
+#[ignore = "run by the_systems_roots_are_loaded_once_for_all_connections"]
+async fn in_env_many_connections_at_once() {
+    const CALLS: usize = 40;
+    let builder = Client::builder()
+        .tenant_access_token("t-1")
+        .base_url(test_base_url());
+    let client = builder.build().unwrap();
+    for result in join_all((0..CALLS).map(|_| pin(&client))).await {
+        // The sandbox does not know the token, so it was reached.
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+    }
 }
