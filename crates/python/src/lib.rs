@@ -2,6 +2,7 @@
 //! and decides nothing.
 //!
 //! - `client`: the two calls, blocking and for event loops, over `engine`, the process's runtime.
+//! - `greenlets`: how a blocking call waits under gevent.
 //! - `loops`: how a call's end comes back to its event loop.
 //! - `many`: many calls, from an iterable.
 //! - `arguments`, `options`, `outcome`, `errors`, `quota`, `provider`: one kind of value each.
@@ -17,6 +18,7 @@ mod arguments;
 mod client;
 mod engine;
 mod errors;
+mod greenlets;
 mod logs;
 mod loops;
 mod many;

@@ -491,7 +491,7 @@ impl Many {
                 py,
                 self.engine(py)?,
                 Box::pin(shared.end()),
-                self.board(py)?.as_deref(),
+                self.board(py)?.as_ref(),
             )?;
         }
         Ok(())
@@ -693,7 +693,7 @@ impl Many {
             }
             if !has_more {
                 let board = self.board(py)?;
-                return wait(py, self.engine(py)?, Box::pin(shared.ready()), board.as_deref());
+                return wait(py, self.engine(py)?, Box::pin(shared.ready()), board.as_ref());
             }
         }
     }
