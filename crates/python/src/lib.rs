@@ -32,6 +32,7 @@ mod sandbox;
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    process::count_forks(py)?;
     module.add_class::<client::Client>()?;
     module.add_class::<loops::Call>()?;
     module.add_class::<loops::Calls>()?;
@@ -45,6 +46,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(loops::running_loop, module)?)?;
     module.add_function(wrap_pyfunction!(errors::invalid_input, module)?)?;
     module.add_function(wrap_pyfunction!(outcome::raise_for_failed, module)?)?;
+    module.add_function(wrap_pyfunction!(process::process_id, module)?)?;
     module.add_function(wrap_pyfunction!(sandbox::example_world, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add(

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::mem::{self, ManuallyDrop};
 use std::pin::Pin;
-use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -33,6 +32,7 @@ use crate::errors;
 use crate::logs;
 use crate::loops::{self, Call, Mailbox};
 use crate::outcome::{self, Record};
+use crate::process;
 
 /// Results that cross to Python at a time, at most: waking a thread or a loop costs as much as ten of
 /// them and more.
@@ -90,7 +90,7 @@ struct HandedIn {
 }
 
 struct Running {
-    process: u32,
+    process: u64,
     /// None of these is touched, nor dropped, in a fork's child.
     own: ManuallyDrop<Own>,
 }

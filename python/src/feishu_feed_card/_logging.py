@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import os
 import sys
 import traceback
 
@@ -22,12 +21,12 @@ _logger = logging.getLogger("feishu_feed_card")
 def start() -> None:
     """Starts the thread that does it, in this process."""
     _threads.start(_THREAD, _hand_over)
-    atexit.register(_flush, os.getpid())
+    atexit.register(_flush, _native.process_id())
 
 
 def _flush(process: int) -> None:
     # A fork's child inherits this, but not the thread.
-    if process == os.getpid():
+    if process == _native.process_id():
         _native.close_log(_FLUSHES_FOR)
 
 
