@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use crate::arguments;
 use crate::engine::{Engine, engine};
 use crate::errors::{out_of_resources, raised, refused};
+use crate::greenlets;
 use crate::logs;
 use crate::loops::{self, CallHandle, Mailbox};
 use crate::many::Many;
@@ -119,7 +120,7 @@ impl Client {
             Err(error) => return Err(out_of_resources(py, error, arguments.user_ids)),
         };
         let making = arguments.make(&core);
-        let board = self.provider.is_some().then_some(&*live.board);
+        let board = self.provider.is_some().then_some(&live.board);
         match wait(py, engine, making, board)? {
             Ok(outcome) => outcome::to_python(py, &outcome),
             Err(error) => Err(raised(py, &error)),
@@ -380,12 +381,29 @@ fn closed(py: Python<'_>) -> PyErr {
     raised(py, &error)
 }
 
-/// Runs a call, or a wait, to its end on this thread, without the GIL, unless a signal handler raises.
+/// Runs a call, or a wait, to its end: under gevent in the hub's thread pool, else on this thread.
 pub(crate) fn wait<F>(
+    py: Python<'_>,
+    engine: &'static Engine,
+    making: F,
+    board: Option<&Arc<Board>>,
+) -> PyResult<F::Output>
+where
+    F: Future + Unpin + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match greenlets::pool(py)? {
+        Some(pool) => greenlets::wait_in(&pool, engine, making, board),
+        None => wait_here(py, engine, making, board),
+    }
+}
+
+/// Runs a call, or a wait, to its end on this thread, without the GIL, unless a signal handler raises.
+pub(crate) fn wait_here<F>(
     py: Python<'_>,
     engine: &Engine,
     mut making: F,
-    board: Option<&Board>,
+    board: Option<&Arc<Board>>,
 ) -> PyResult<F::Output>
 where
     F: Future + Unpin + Send,
@@ -423,8 +441,8 @@ where
     }
 }
 
-fn answer_questions(py: Python<'_>, board: Option<&Board>) -> PyResult<()> {
-    while let Some(question) = board.and_then(Board::take) {
+fn answer_questions(py: Python<'_>, board: Option<&Arc<Board>>) -> PyResult<()> {
+    while let Some(question) = board.and_then(|board| board.take()) {
         question.answer_in_thread(py)?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! and decides nothing.
 //!
 //! - `client`: the two calls, blocking and for event loops, over `engine`, the process's runtime.
+//! - `greenlets`: how a blocking call waits under gevent.
 //! - `loops`: how a call's end comes back to its event loop.
 //! - `many`: many calls, from an iterable.
 //! - `arguments`, `options`, `outcome`, `errors`, `quota`, `provider`: one kind of value each.
@@ -17,6 +18,7 @@ mod arguments;
 mod client;
 mod engine;
 mod errors;
+mod greenlets;
 mod logs;
 mod loops;
 mod many;
@@ -30,6 +32,7 @@ mod sandbox;
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    process::count_forks(py)?;
     module.add_class::<client::Client>()?;
     module.add_class::<loops::CallHandle>()?;
     module.add_class::<loops::Calls>()?;
@@ -43,6 +46,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(loops::running_loop, module)?)?;
     module.add_function(wrap_pyfunction!(errors::invalid_input, module)?)?;
     module.add_function(wrap_pyfunction!(outcome::raise_for_failed, module)?)?;
+    module.add_function(wrap_pyfunction!(process::process_id, module)?)?;
     module.add_function(wrap_pyfunction!(sandbox::example_world, module)?)?;
     module.add("BOT", arguments::Bot.into_pyobject(py)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

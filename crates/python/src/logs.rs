@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use feishu_feed_card::binding::reports::{Fields, Listener, Spans, Subscriber, TraceReport, Value, What};
 use pyo3::intern;
@@ -61,6 +61,8 @@ struct LogQueue {
     records: VecDeque<LogRecord>,
     dropped: usize,
     is_closed: bool,
+    /// The handlers have had every record.
+    is_done: bool,
 }
 
 struct LogRecord {
@@ -231,6 +233,8 @@ pub(crate) fn next_log_records(py: Python<'_>) -> PyResult<Option<(Bound<'_, PyL
                 return Some((mem::take(&mut queue.records), mem::take(&mut queue.dropped)));
             }
             if queue.is_closed {
+                queue.is_done = true;
+                log.filled.notify_all();
                 return None;
             }
             queue = log.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -257,12 +261,19 @@ pub(crate) fn next_log_records(py: Python<'_>) -> PyResult<Option<(Bound<'_, PyL
     Ok(Some((list, dropped)))
 }
 
-/// Takes no more records: the interpreter is about to end.
+/// Takes no more records, as the interpreter is about to end, and waits until the handlers have had those that
+/// are there, so many seconds at most. It waits here because under gevent Python's own waits would need the hub.
 #[pyfunction]
-pub(crate) fn close_log() {
-    let log = log();
-    lock(&log.queue).is_closed = true;
-    log.filled.notify_all();
+pub(crate) fn close_log(py: Python<'_>, seconds: f64) {
+    py.detach(|| {
+        let log = log();
+        let mut queue = lock(&log.queue);
+        queue.is_closed = true;
+        log.filled.notify_all();
+        let most = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let waited = log.filled.wait_timeout_while(queue, most, |queue| !queue.is_done);
+        drop(waited);
+    });
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

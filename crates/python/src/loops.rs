@@ -9,7 +9,6 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +26,7 @@ use crate::client::PendingCall;
 use crate::engine::{Engine, engine};
 use crate::errors;
 use crate::outcome;
+use crate::process;
 use crate::provider::{CALLER, Caller, Question};
 
 /// How soon a listener's thread sees that its loop is closed.
@@ -71,7 +71,7 @@ impl Mailbox {
 /// One event loop's calls in flight. The loop keeps it, in an attribute.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Calls {
-    process: u32,
+    process: u64,
     mailbox: Arc<Mailbox>,
     bell: UnixStream,
     /// A thread hears the bell, not the loop.

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::mem::{self, ManuallyDrop};
 use std::pin::Pin;
-use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -33,6 +32,7 @@ use crate::errors;
 use crate::logs;
 use crate::loops::{self, CallHandle, Mailbox};
 use crate::outcome::{self, RecordClass};
+use crate::process;
 
 /// Results that cross to Python at a time, at most: waking a thread or a loop costs as much as ten of
 /// them and more.
@@ -90,7 +90,7 @@ struct HandedIn {
 }
 
 struct ManyTask {
-    process: u32,
+    process: u64,
     /// None of these is touched, nor dropped, in a fork's child.
     own: ManuallyDrop<Own>,
 }
@@ -491,7 +491,7 @@ impl Many {
                 py,
                 self.engine(py)?,
                 Box::pin(shared.end()),
-                self.board(py)?.as_deref(),
+                self.board(py)?.as_ref(),
             )?;
         }
         Ok(())
@@ -693,7 +693,7 @@ impl Many {
             }
             if !has_more {
                 let board = self.board(py)?;
-                return wait(py, self.engine(py)?, Box::pin(shared.ready()), board.as_deref());
+                return wait(py, self.engine(py)?, Box::pin(shared.ready()), board.as_ref());
             }
         }
     }

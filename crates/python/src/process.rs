@@ -1,9 +1,41 @@
 //! Values that must not cross a fork: the runtime, connections, locks, descriptors.
 
 use std::marker::PhantomData;
-use std::process;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// Forks between the first process that imported the package and this one.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Differs between a process and its forked children. The pid alone does not: the first process of a PID namespace
+/// has pid 1, like a parent that is the first of its own. The forks alone do not count those made outside of Python.
+pub(crate) fn id() -> u64 {
+    u64::from(FORKS.load(Ordering::Relaxed)) << 32 | u64::from(std::process::id())
+}
+
+/// Has Python count forks, on systems that have them.
+pub(crate) fn count_forks(py: Python<'_>) -> PyResult<()> {
+    if let Some(register) = py.import("os")?.getattr_opt("register_at_fork")? {
+        let after = PyDict::new(py);
+        after.set_item("after_in_child", wrap_pyfunction!(forked, py)?)?;
+        register.call((), Some(&after))?;
+    }
+    Ok(())
+}
+
+#[pyfunction]
+fn forked() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Identifies this process for Python's side.
+#[pyfunction]
+pub(crate) fn process_id() -> u64 {
+    id()
+}
 
 /// A value that each process makes for itself.
 ///
@@ -15,7 +47,7 @@ pub(crate) struct PerProcess<T> {
 }
 
 struct Made<T> {
-    by: u32,
+    by: u64,
     value: T,
 }
 
@@ -40,7 +72,7 @@ impl<T: Send + Sync> PerProcess<T> {
         if let Some(value) = Self::of_this_process(before) {
             return Ok(value);
         }
-        let by = process::id();
+        let by = id();
         let own = Box::into_raw(Box::new(Made { by, value: make()? }));
         let published = self
             .made
@@ -66,7 +98,7 @@ impl<T: Send + Sync> PerProcess<T> {
         // SAFETY: the pointer is null or comes from a box that is freed only with `self`: within one
         // process it is set once, and a fork's child that replaces it leaks the parent's.
         let made = unsafe { made.as_ref() }?;
-        (made.by == process::id()).then_some(&made.value)
+        (made.by == id()).then_some(&made.value)
     }
 }
 
@@ -76,7 +108,7 @@ impl<T> Drop for PerProcess<T> {
         #[allow(unsafe_code, reason = "the box was taken apart to share it")]
         // SAFETY: nobody else holds the pointer while `self` is dropped, and it is null or from a box.
         unsafe {
-            if made.as_ref().is_some_and(|made| made.by == process::id()) {
+            if made.as_ref().is_some_and(|made| made.by == id()) {
                 drop(Box::from_raw(made));
             }
         }

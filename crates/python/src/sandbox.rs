@@ -1,16 +1,17 @@
 //! The stand-in platform, for `feishu_feed_card.sandbox`.
 
 use std::mem;
-use std::process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use feishu_feed_card_sandbox::{Sandbox as Platform, World};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::process;
+
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Sandbox {
-    process: u32,
+    process: u64,
     platform: Mutex<Option<Platform>>,
     #[pyo3(get)]
     base_url: String,

@@ -5,31 +5,29 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import os
 import sys
-import threading
 import traceback
 
-from feishu_feed_card import _native
+from feishu_feed_card import _native, _threads
 
 _FLUSHES_FOR = 2.0
 """How many seconds the interpreter's end waits for handlers that are slow."""
+
+_THREAD = "feishu-feed-card logging"
 
 _logger = logging.getLogger("feishu_feed_card")
 
 
 def start() -> None:
     """Starts the thread that does it, in this process."""
-    thread = threading.Thread(target=_hand_over, name="feishu-feed-card logging", daemon=True)
-    thread.start()
-    atexit.register(_flush, thread, os.getpid())
+    _threads.start(_THREAD, _hand_over)
+    atexit.register(_flush, _native.process_id())
 
 
-def _flush(thread: threading.Thread, process: int) -> None:
+def _flush(process: int) -> None:
     # A fork's child inherits this, but not the thread.
-    if process == os.getpid():
-        _native.close_log()
-        thread.join(_FLUSHES_FOR)
+    if process == _native.process_id():
+        _native.close_log(_FLUSHES_FOR)
 
 
 def _hand_over() -> None:
@@ -54,6 +52,8 @@ def _handle(level: int, created: float | None, message: str, fields: dict[str, o
             record.relativeCreated += (created - record.created) * 1000
             record.created = created
             record.msecs = float(int(created % 1 * 1000))
+        if record.threadName is not None:
+            record.threadName = _THREAD  # also of a thread that `threading` did not start
         _logger.handle(record)
     except BaseException:
         # As `logging` does with a handler that fails; the next record may fare better, and a SystemExit would

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-import threading
 from typing import TYPE_CHECKING, Any
+
+from feishu_feed_card import _threads
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
@@ -52,7 +53,7 @@ def _is_async(provider: Callable[[], Any]) -> bool:
 def _in_thread(target: Callable[..., None], *args: object) -> None:
     context = contextvars.copy_context()
     name = "feishu-feed-card token provider"
-    threading.Thread(target=context.run, args=(target, *args), name=name, daemon=True).start()
+    _threads.start(name, context.run, target, *args)
 
 
 def _in_thread_or_refuse(target: Callable[..., None], answer: Answer, *args: object) -> None:
