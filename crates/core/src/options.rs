@@ -183,7 +183,7 @@ impl ClientBuilder {
     /// The client's promises hold only if it has these settings:
     /// - `redirect(Policy::none())`: a redirect would carry the token to another host.
     /// - `retry(retry::never())`: hidden retries would exceed the quota.
-    /// - `tcp_user_timeout` below [`late_arrival`](Self::late_arrival) (4.5 s for the default; Linux and Android): otherwise a
+    /// - `tcp_user_timeout` below [`late_arrival`](Self::late_arrival) (3 s for the default; Linux and Android): otherwise a
     ///   request that was given up may be delivered after the opposite call.
     /// - `http2_keep_alive_interval` and `http2_keep_alive_timeout` (3 s each): otherwise a silent HTTP/2 connection fails
     ///   every call that uses it.

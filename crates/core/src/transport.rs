@@ -1,6 +1,7 @@
 //! How a request leaves and a response comes back. Two implementations: reqwest, and in tests the sandbox's
 //! model called directly, without a socket.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub(crate) mod http;
 pub(crate) mod proxy;
 mod tls;
 
-pub(crate) use fault::{causes, text_of};
+pub(crate) use fault::{causes, is_out_of_resources, text_of};
 
 /// The content type of every request (the platform's page).
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -33,12 +34,23 @@ pub(crate) const MOST_BYTES: usize = 1024 * 1024;
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
 
 /// One request with a JSON body. Cloning is cheap and copies no secret.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Outgoing {
     pub(crate) method: Method,
     pub url: Url,
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) body: Bytes,
+}
+
+impl fmt::Debug for Outgoing {
+    /// Without the body, which may hold the app's secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("method", &self.method)
+            .field("url", &self.url.as_str())
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Carries one request to the platform. Dropping the returned future stops it.

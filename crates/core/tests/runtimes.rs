@@ -56,6 +56,20 @@ fn a_call_needs_no_other_runtime_to_be_driven() {
     }
 }
 
+/// The fetch of a token belongs to the runtime of the call that began it, as a connection does.
+#[test]
+fn a_call_needs_no_token_fetch_of_another_runtime() {
+    let sandbox = Sandbox::builder().start().unwrap();
+    let client = app().base_url(sandbox.base_url()).build().unwrap();
+    let first = current_thread();
+    first.block_on(async {
+        let call = client.set_time_sensitive(CHAT, [USER], true).into_future();
+        // Begun, and left before there is a token.
+        drop(tokio::time::timeout(Duration::from_micros(1), call).await);
+    });
+    current_thread().block_on(pin(&client));
+}
+
 /// Resolves every name to one address; without one it panics.
 struct Names(Option<SocketAddr>);
 

@@ -6,7 +6,7 @@ use super::answer::{Failure, by_status};
 use super::codes::RetryRule;
 use crate::data::error::{BoxError, ConnectionReason, Error, ErrorKind, Station};
 use crate::data::text::{Template, Text, text};
-use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes, text_of};
+use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes, is_out_of_resources, text_of};
 
 /// Turns the error of a transport into the failure of an attempt.
 pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
@@ -60,10 +60,15 @@ fn connection_failed(what: &str, fault: Fault, station: Station) -> Error {
     };
     let mut message = Text::from(format!("{what}{place}: "));
     message.push(text_of(innermost(&*source)));
+    let hint = if reason.is_none() && is_out_of_resources(&*source) {
+        OUT_OF_RESOURCES
+    } else {
+        connection_hint(reason, peer.as_ref())
+    };
     Error::new(ErrorKind::ConnectionFailed, message)
         .with_station(station)
         .with_reason(reason)
-        .with_hint(connection_hint(reason, peer.as_ref()))
+        .with_hint(hint)
         .with_source(source)
 }
 
@@ -121,11 +126,8 @@ fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> Tem
             text!("Check user name and password of the proxy, percent-encoded in its URL")
         }
         (Some(Reason::Closed), _) => text!("Call again: setting the same state twice does no harm"),
-        (None, Some(_)) => OUT_OF_RESOURCES,
-        (None, None) => {
-            text!(
-                "Call again; if it persists, report it with this message: the HTTP library should not fail so"
-            )
+        (None, _) => {
+            text!("Call again; if it persists, check {base_url} and the proxy, and report this message")
         }
     }
 }

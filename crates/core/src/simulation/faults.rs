@@ -19,8 +19,6 @@ const ON_BOTH: &[Row] = &[
     ("{}", None),
     (r#"{"delay_before_ms": 3000}"#, None),
     (r#"{"delay_after_ms": 3000}"#, None),
-    (r#"{"delay_before_ms": 60000}"#, Some(ErrorKind::DeadlineExceeded)),
-    (r#"{"delay_after_ms": 60000}"#, Some(ErrorKind::DeadlineExceeded)),
     (r#"{"refuse": true}"#, None),
     (r#"{"reset": "before"}"#, None),
     (r#"{"reset": "after"}"#, None),
@@ -40,6 +38,8 @@ const ON_BOTH: &[Row] = &[
 
 #[rustfmt::skip]
 const ON_CALL: &[Row] = &[
+    (r#"{"delay_before_ms": 60000}"#, Some(ErrorKind::DeadlineExceeded)),
+    (r#"{"delay_after_ms": 60000}"#, Some(ErrorKind::DeadlineExceeded)),
     (r#"{"status": 403, "html": true}"#, Some(ErrorKind::UnexpectedResponse)),
     (r#"{"status": 302, "headers": {"location": "http://example.invalid/"}}"#, Some(ErrorKind::UnexpectedResponse)),
     (r#"{"code": 99991400}"#, None),
@@ -57,6 +57,9 @@ const ON_CALL: &[Row] = &[
 
 #[rustfmt::skip]
 const ON_TOKEN: &[Row] = &[
+    // One request of a fetch is given up after 10 s, and sent again.
+    (r#"{"delay_before_ms": 60000}"#, None),
+    (r#"{"delay_after_ms": 60000}"#, None),
     // Noise from in between, as the endpoint's own errors come with 200.
     (r#"{"status": 403, "html": true}"#, None),
     (r#"{"status": 302, "headers": {"location": "http://example.invalid/"}}"#, None),

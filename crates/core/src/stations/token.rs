@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::{self, Handle};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -132,6 +133,8 @@ struct RunningFetch {
     /// Closed without a value if the fetch was dropped with its runtime, or its provider was stopped.
     result: watch::Receiver<Option<Fetched>>,
     time: FetchTime,
+    /// The runtime that drives it. Callers on another one do not join: nobody may be driving this one.
+    runtime: runtime::Id,
 }
 
 /// A fetch that its caller has to start.
@@ -296,7 +299,9 @@ impl TokenState {
 
     /// The running fetch, or a new one that the caller has to start, with time until `until`.
     fn join_or_begin(&mut self, until: Instant) -> (RunningFetch, Option<NewFetch>) {
+        let runtime = Handle::current().id();
         if let Some(running) = &self.fetch
+            && running.runtime == runtime
             && running.result.has_changed().is_ok()
         {
             return (running.clone(), None);
@@ -306,6 +311,7 @@ impl TokenState {
         let running = RunningFetch {
             result,
             time: time.clone(),
+            runtime,
         };
         self.fetch = Some(running.clone());
         let new = NewFetch {

@@ -22,6 +22,8 @@ pub(super) struct Built {
     client: reqwest::Client,
     /// Counts the clients that this runtime has had.
     generation: u64,
+    /// One of its connections may have gone silent. The next call has another client, and with it new connections.
+    is_suspect: bool,
     /// Closed when the runtime is shut down, which drops the task that holds the other end.
     alive: oneshot::Sender<Infallible>,
 }
@@ -38,15 +40,20 @@ impl Clients {
         })
     }
 
-    /// The client of the runtime that this is called on, with its generation.
-    pub(super) fn current(&self) -> reqwest::Result<(reqwest::Client, u64)> {
+    /// The client of the runtime that this is called on.
+    pub(super) fn current(&self) -> reqwest::Result<(reqwest::Client, Lease)> {
         let (build, mut clients) = match self {
-            Self::Given(client) => return Ok((client.clone(), 0)),
+            Self::Given(client) => return Ok((client.clone(), Lease(None))),
             Self::PerRuntime { build, built } => (build, lock(built)),
         };
         let runtime = Handle::current().id();
-        if let Some(built) = clients.iter().find(|built| built.runtime == runtime) {
-            return Ok((built.client.clone(), built.generation));
+        if let Some(built) = clients.iter_mut().find(|built| built.runtime == runtime) {
+            if built.is_suspect {
+                built.client = build()?;
+                built.generation += 1;
+                built.is_suspect = false;
+            }
+            return Ok((built.client.clone(), Lease(Some((runtime, built.generation)))));
         }
         clients.retain(|built| !built.alive.is_closed());
         let client = build()?;
@@ -56,30 +63,31 @@ impl Clients {
             runtime,
             client: client.clone(),
             generation: 0,
+            is_suspect: false,
             alive,
         });
-        Ok((client, 0))
+        Ok((client, Lease(Some((runtime, 0)))))
     }
 
-    /// Replaces this runtime's client and with it every kept connection: one of them went silent, so all are suspect.
-    /// Requests under way end on the connections that they have.
-    pub(super) fn renew(&self, generation: u64) {
-        let Self::PerRuntime { build, built } = self else {
+    /// A request on a connection of this client had no response: the connection may be silent, and so may all others that
+    /// are kept. Requests under way end on the connections that they have.
+    pub(super) fn suspect(&self, lease: Lease) {
+        let (Self::PerRuntime { built, .. }, Lease(Some((runtime, generation)))) = (self, lease) else {
             return;
         };
-        let runtime = Handle::current().id();
-        let mut built = lock(built);
-        let current = built
+        let mut clients = lock(built);
+        let current = clients
             .iter_mut()
             .find(|built| built.runtime == runtime && built.generation == generation);
-        if let Some(current) = current
-            && let Ok(client) = build()
-        {
-            current.client = client;
-            current.generation += 1;
+        if let Some(current) = current {
+            current.is_suspect = true;
         }
     }
 }
+
+/// Which client a request was given: the runtime and the generation. `None` for the caller's own.
+#[derive(Clone, Copy)]
+pub(super) struct Lease(Option<(runtime::Id, u64)>);
 
 fn lock(built: &Mutex<Vec<Built>>) -> MutexGuard<'_, Vec<Built>> {
     built.lock().unwrap_or_else(PoisonError::into_inner)
@@ -127,11 +135,14 @@ mod tests {
     fn a_client_is_renewed_once_for_all_who_ask() {
         let clients = clients();
         on_a_new_runtime(|| {
+            let generation = || clients.current().unwrap().1.0.unwrap().1;
             let (_, first) = clients.current().unwrap();
-            clients.renew(first);
-            clients.renew(first);
-            let (_, second) = clients.current().unwrap();
-            assert_eq!(second, first + 1);
+            clients.suspect(first);
+            clients.suspect(first);
+            assert_eq!(generation(), 1);
+            // A late report about the first says nothing of the second.
+            clients.suspect(first);
+            assert_eq!(generation(), 1);
         });
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use rustls::{CertificateError, Error as TlsError};
 
@@ -257,10 +258,28 @@ fn why_broken(error: &reqwest::Error) -> Option<ConnectionReason> {
     if error.is_timeout() {
         return Some(ConnectionReason::Timeout);
     }
+    if let Some(tls) = causes(error).find_map(<dyn StdError>::downcast_ref::<TlsError>) {
+        return Some(why_tls(tls));
+    }
     match io {
         Some(error) => why_io(error),
         None => Some(ConnectionReason::Closed),
     }
+}
+
+/// Whether the process lacks a thread, a file descriptor or memory.
+pub(crate) fn is_out_of_resources(error: &(dyn StdError + 'static)) -> bool {
+    // EAGAIN, ENOMEM, ENFILE, EMFILE; on Windows WSAEMFILE and WSAENOBUFS.
+    const CODES: [i32; 6] = [11, 12, 23, 24, 10_024, 10_055];
+    causes(error).any(|cause| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.is_some_and(|error| error.raw_os_error().is_some_and(|code| CODES.contains(&code)))
+            // Of the thread that loads the system's roots, which several calls wait for.
+            || cause.is::<Arc<io::Error>>()
+            || cause
+                .downcast_ref::<LookupError>()
+                .is_some_and(LookupError::is_out_of_resources)
+    })
 }
 
 /// Whether the server proved that it did not act on the request: it refused the stream, or said that it is going away

@@ -42,9 +42,10 @@ const PING_AFTER: Duration = Duration::from_secs(3);
 /// The default of `late_arrival` suits this; a longer one must not keep a silent connection alive.
 const LONGEST_UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// Between the moment when the kernel drops unacknowledged data and the end of `late_arrival`: its timer is exact to a
-/// tick, and the last copy that it sent needs time on the network.
-const ARRIVAL_MARGIN: Duration = Duration::from_millis(500);
+/// Between `TCP_USER_TIMEOUT` and the end of `late_arrival`. The kernel counts that timeout from the first retransmission:
+/// with 4.5 s, a connection ended 4.95 s after the send where a round trip takes 2 ms, 5.69 s where it takes 300 ms, and 6.34 s
+/// where it takes 500 ms (Linux 6.18). The last copy needs time on the network, too.
+const ARRIVAL_MARGIN: Duration = Duration::from_secs(2);
 
 /// How long sent data may stay unacknowledged before the kernel gives up and stops sending it again. A request that was
 /// given up must not arrive after `late_arrival`, when its slot is free and the opposite call has been sent.
@@ -144,7 +145,7 @@ impl Http {
     }
 
     async fn exchange_once(&self, request: Outgoing, sent: &Sent) -> Result<Response<Bytes>, Failed> {
-        let (client, generation) = self.clients.current().map_err(TransportError::unbuilt)?;
+        let (client, lease) = self.clients.current().map_err(TransportError::unbuilt)?;
         let mut outgoing = reqwest::Request::new(request.method, request.url);
         let headers = outgoing.headers_mut();
         headers.insert(header::CONTENT_TYPE, JSON);
@@ -160,17 +161,21 @@ impl Http {
                 return Failed::UnknownIssuer(fault::read(error, &self.destination));
             }
             let error = fault::read(error, &self.destination);
-            match &error {
-                TransportError::Unprocessed(_) => sent.retract(),
-                TransportError::Broken(fault) if fault.reason == Some(ConnectionReason::Timeout) => {
-                    self.clients.renew(generation);
-                }
-                _ => {}
+            if matches!(error, TransportError::Unprocessed(_)) {
+                sent.retract();
             }
             Failed::Otherwise(error)
         };
+        // Also where a deadline drops this future: a connection that is silent for one call is so for the next.
+        let unanswered = Unanswered {
+            sent,
+            suspect: || self.clients.suspect(lease),
+            is_armed: true,
+        };
         let response: Response<reqwest::Body> = client.execute(outgoing).await.map_err(failed)?.into();
-        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        unanswered.disarm();
+        // Without a forwarding proxy, a 407 is the platform's side's.
+        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED && self.destination.is_forwarded {
             return Err(Failed::Otherwise(TransportError::Broken(
                 self.wants_credentials(),
             )));
@@ -195,6 +200,27 @@ impl Http {
             reason: Some(ConnectionReason::ProxyAuth),
             peer: Some(self.destination.first_hop()),
             source: "proxy authorization required".into(),
+        }
+    }
+}
+
+/// Calls `suspect` when it is dropped after the request has left, unless a response came.
+struct Unanswered<'a, F: Fn()> {
+    sent: &'a Sent,
+    suspect: F,
+    is_armed: bool,
+}
+
+impl<F: Fn()> Unanswered<'_, F> {
+    fn disarm(mut self) {
+        self.is_armed = false;
+    }
+}
+
+impl<F: Fn()> Drop for Unanswered<'_, F> {
+    fn drop(&mut self) {
+        if self.is_armed && self.sent.is_raised() {
+            (self.suspect)();
         }
     }
 }
@@ -336,9 +362,9 @@ mod tests {
     #[test]
     fn the_kernel_gives_up_before_late_arrival_ends() {
         for (late_arrival, gives_up) in [
-            (5_000, 4_500),
+            (5_000, 3_000),
+            (4_000, 2_000),
             (1_000, 500),
-            (800, 400),
             (10, 5),
             (3_600_000, 30_000),
         ] {

@@ -115,14 +115,15 @@ fn of_environment(platform: &Url, variable: &dyn Fn(&str) -> Option<String>) -> 
         let mut set = names.iter().filter_map(|name| Some((*name, variable(name)?)));
         set.find(|(_, value)| !value.is_empty())
     };
-    let Some((name, value)) = first_set(names) else {
-        return Ok(Configured::Nothing);
-    };
+    // It also exempts from the system's settings.
     if let Some((_, exempt)) = first_set(&["NO_PROXY", "no_proxy"])
         && is_exempt(&exempt, platform)
     {
         return Ok(Configured::Exempt);
     }
+    let Some((name, value)) = first_set(names) else {
+        return Ok(Configured::Nothing);
+    };
     match parse(&value) {
         Ok(proxy) => Ok(Configured::Proxy(proxy)),
         Err(why) => Err(Error::invalid_input(

@@ -106,9 +106,14 @@ impl OwnCertificates {
     fn add(&mut self, pem: &[u8]) -> Result<(), Option<TlsError>> {
         const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-        let pem = pem.strip_prefix(BYTE_ORDER_MARK).unwrap_or(pem);
+        // Files that were joined have one in the middle, too. A certificate itself is ASCII.
+        let pem: Vec<u8> = pem
+            .split(|byte| BYTE_ORDER_MARK.contains(byte))
+            .flatten()
+            .copied()
+            .collect();
         let mut certificates = Vec::new();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|error| Some(TlsError::General(error.to_string())))?;
             RootCertStore::empty().add(certificate.clone()).map_err(Some)?;
             certificates.push(certificate);
@@ -190,6 +195,9 @@ fn load_system(provider: Arc<CryptoProvider>) -> Loading {
     let spawned = thread.spawn(move || {
         if SYSTEM.get().is_none() {
             let loaded = rustls_native_certs::load_native_certs();
+            for error in &loaded.errors {
+                tracing::warn!(%error, "certificates of the system that cannot be read");
+            }
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(loaded.certs);
             // Files that cannot be read now may be read later: the process may lack a descriptor.

@@ -34,6 +34,10 @@ const APP_ACCESS_TOKEN: &str = "/open-apis/auth/v3/app_access_token";
 const TENANT_ACCESS_TOKEN: &str = "/open-apis/auth/v3/tenant_access_token";
 const RESEND: &str = "/open-apis/auth/v3/app_ticket/resend";
 
+/// How long one request of a fetch may take without an `attempt_timeout`. All calls wait for it, and it may be repeated
+/// freely: one that is lost must not cost them their whole time.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(10);
+
 /// How long a fetch waits for the app ticket that it asked the platform to push again.
 const TICKET_WAIT: Duration = Duration::from_secs(5);
 
@@ -391,7 +395,7 @@ impl Endpoints {
             attempts += 1;
             let cap = match self.attempt_timeout {
                 Some(most) => after(most),
-                None => self.longest_wait(time),
+                None => after(self.timeout.saturating_mul(2).min(LONGEST_ATTEMPT)),
             };
             let attempt = self.post_once(path, body.clone());
             let failure = match time.bound(Some(cap), attempt).await {
@@ -420,9 +424,8 @@ impl Endpoints {
         }
     }
 
-    /// When to give up a provider that does not return, or, without an `attempt_timeout`, a request without an
-    /// answer. A caller that joins within the client's timeout has all of its own time until then. Without this limit,
-    /// callers that keep joining would keep a hanging request alive.
+    /// When to give up a provider that does not return. A caller that joins within the client's timeout has all of its own time until then. Without this limit,
+    /// callers that keep joining would keep a hanging provider alive.
     fn longest_wait(&self, time: &FetchTime) -> Instant {
         time.until().max(after(self.timeout.saturating_mul(2)))
     }
