@@ -9,6 +9,7 @@ const client = new Client({
   appId: options.app_id,
   appSecret: options.app_secret,
   baseUrl: options.base_url,
+  allowHttp: options.allow_http,
   rateLimit: { perSecond: options.per_second, perMinute: options.per_minute },
   lateArrivalMs: options.late_arrival_ms,
   timeoutMs: options.timeout_ms,

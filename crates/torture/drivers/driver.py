@@ -23,6 +23,7 @@ def client_options(options):
         "app_id": options["app_id"],
         "app_secret": options["app_secret"],
         "base_url": options["base_url"],
+        "allow_http": options["allow_http"],
         "rate_limit": (options["per_second"], options["per_minute"]),
         "late_arrival": options["late_arrival_ms"] / 1000,
         "timeout": options["timeout_ms"] / 1000,

@@ -3,11 +3,13 @@
 //!
 //! A run has rounds. In each round the drivers receive a script of calls and the sandbox a script of faults, both
 //! from the seed. When no request is under way any more, the result of every call is checked against the state of the
-//! sandbox, and the drivers' memory and descriptors are sampled.
+//! sandbox, and the drivers' memory and descriptors are sampled. As root on Linux, clients and sandbox are on a network
+//! of their own, which is down for 2 to 20 s in one round of three.
 
-mod driver;
+mod network;
 mod plan;
 mod prepare;
+mod process;
 mod rust;
 mod sandbox;
 mod verdict;
@@ -16,10 +18,11 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use driver::Driver;
 use lexopt::{Arg, Parser, ValueExt};
-use plan::{Event, Fault, LATE_ARRIVAL, Plan};
+use network::Network;
+use plan::{Event, Fault, LATE_ARRIVAL, Outage, Plan};
 use prepare::{Built, COMMAND, prepare};
+use process::Process;
 use sandbox::Sandbox;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -31,12 +34,14 @@ const DRIVERS: [&str; 4] = ["rust", "python", "python_async", "node"];
 
 const USAGE: &str = "\
 Makes calls from Rust, Python and Node.js at once, against a sandbox that fails in every way a network and a platform
-can. Then checks every answer against what the sandbox holds. Exit status 1 if something is wrong, lost, hangs or leaks.
+can. Then checks every answer against what the sandbox holds. Exit status 1 if something is wrong, lost, hangs, leaks,
+or over the limit. As root on Linux, with ip, nsenter and unshare, the network between clients and sandbox also fails.
 
-Usage: cargo torture [--minutes N] [--seed S] [--lie]
+Usage: cargo torture [--minutes N] [--seed S] [--loopback] [--lie]
 
   --minutes N   how long (default: 10)
   --seed S      repeat the calls and faults of an earlier run (default: random)
+  --loopback    without outages of the network, as for a user who is not root
   --lie         falsify three answers, to see that they are found
   -h, --help    print this
 
@@ -46,15 +51,18 @@ For a quick try without the release profile, use `cargo run -p feishu-feed-card-
 struct Options {
     minutes: f64,
     seed: u64,
+    loopback: bool,
     /// Changes one answer of each kind before it is checked, to show that the check finds it.
     lies: bool,
 }
 
 fn main() -> ExitCode {
-    let result = if std::env::args().nth(1).as_deref() == Some("drive") {
-        rust::run().map(|()| true)
-    } else {
-        read_arguments(Parser::from_env())
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["drive"] => rust::run().map(|()| true),
+        ["sandbox", address] => sandbox::serve(address).map(|()| true),
+        _ => read_arguments(Parser::from_env())
             .map_err(Into::into)
             .and_then(|options| match options {
                 None => {
@@ -62,7 +70,7 @@ fn main() -> ExitCode {
                     Ok(true)
                 }
                 Some(options) => soak(&options, &prepare()?),
-            })
+            }),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -79,12 +87,14 @@ fn read_arguments(mut arguments: Parser) -> std::result::Result<Option<Options>,
     let mut options = Options {
         minutes: 10.0,
         seed: fastrand::u64(..1_000_000),
+        loopback: false,
         lies: false,
     };
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Long("minutes") => options.minutes = arguments.value()?.parse_with(minutes)?,
             Arg::Long("seed") => options.seed = arguments.value()?.parse()?,
+            Arg::Long("loopback") => options.loopback = true,
             Arg::Long("lie") => options.lies = true,
             Arg::Short('h') | Arg::Long("help") => return Ok(None),
             other => return Err(other.unexpected()),
@@ -94,10 +104,18 @@ fn read_arguments(mut arguments: Parser) -> std::result::Result<Option<Options>,
 }
 
 impl Options {
-    /// The command that repeats this run.
-    fn repeat(&self) -> String {
+    /// How to repeat this run.
+    fn repeat(&self, has_outages: bool) -> String {
+        let (who, loopback) = if has_outages {
+            (" as root", "")
+        } else {
+            ("", " --loopback")
+        };
         let lie = if self.lies { " --lie" } else { "" };
-        format!("{COMMAND} --minutes {} --seed {}{lie}", self.minutes, self.seed)
+        format!(
+            "repeat{who} with: {COMMAND} --minutes {} --seed {}{loopback}{lie}",
+            self.minutes, self.seed
+        )
     }
 }
 
@@ -110,6 +128,17 @@ fn minutes(text: &str) -> std::result::Result<f64, String> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn soak(options: &Options, built: &Built) -> Result<bool> {
+    let network = if options.loopback {
+        Err("--loopback".into())
+    } else {
+        Network::start().await
+    };
+    let network = network
+        .inspect(|_| println!("network namespaces: one round in three has an outage of 2 to 20 s"))
+        .inspect_err(|reason| println!("loopback, WITHOUT outages of the network: {reason}"))
+        .ok();
+    let repeat = options.repeat(network.is_some());
+    println!("{repeat}");
     let began = Instant::now();
     let mut verdict = Verdict {
         seed: options.seed,
@@ -118,7 +147,7 @@ async fn soak(options: &Options, built: &Built) -> Result<bool> {
     };
     // Every process that is started ends with the future that started it.
     let result = tokio::select! {
-        result = rounds(options, built, began, &mut verdict) => result,
+        result = rounds(options, built, network.as_ref(), began, &mut verdict) => result,
         () = told_to_stop() => Err("stopped by a signal".into()),
     };
     if let Err(error) = result {
@@ -127,7 +156,7 @@ async fn soak(options: &Options, built: &Built) -> Result<bool> {
     verdict.took = began.elapsed();
     println!("{verdict}");
     if !verdict.is_good() {
-        println!("repeat with: {}", options.repeat());
+        println!("{repeat}");
     }
     Ok(verdict.is_good())
 }
@@ -151,19 +180,28 @@ async fn told_to_stop() {
     drop(tokio::signal::ctrl_c().await);
 }
 
-async fn rounds(options: &Options, built: &Built, began: Instant, verdict: &mut Verdict) -> Result<()> {
+async fn rounds(
+    options: &Options,
+    built: &Built,
+    network: Option<&Network>,
+    began: Instant,
+    verdict: &mut Verdict,
+) -> Result<()> {
     let end = Duration::from_secs_f64(options.minutes * 60.0);
-    let plan = Plan::new(options.seed, &DRIVERS);
-    let sandbox = Sandbox::start(&built.sandbox, &plan.world(), &built.scratch).await?;
+    let plan = Plan::new(options.seed, &DRIVERS, network.is_some());
+    let mut command = network::platform(network, std::env::current_exe()?)?;
+    command.args(["sandbox", network::platform_address(network)]);
+    let sandbox = Sandbox::start(command, &plan.world()).await?;
     let mut drivers = Vec::new();
     for name in DRIVERS {
-        let told = Plan::options(name, &sandbox.base_url);
-        let driver = Driver::start(command(built, name)?, &told).await;
-        drivers.push((name, driver.map_err(|error| format!("{name}: {error}"))?));
+        let mut driver = Process::start(driver(built, network, name)?)?;
+        driver
+            .tell(&plan.options(name, &sandbox.base_url).to_string())
+            .await?;
+        drivers.push((name, driver));
     }
-    println!("repeat with: {}", options.repeat());
     while began.elapsed() < end {
-        let mut all_answers = round(&plan, &sandbox, &mut drivers, verdict).await?;
+        let mut all_answers = round(&plan, &sandbox, network, &mut drivers, verdict).await?;
         if options.lies && verdict.rounds == 0 {
             lie(&mut all_answers);
         }
@@ -190,7 +228,8 @@ async fn rounds(options: &Options, built: &Built, began: Instant, verdict: &mut 
 async fn round(
     plan: &Plan,
     sandbox: &Sandbox,
-    drivers: &mut [(&'static str, Driver)],
+    network: Option<&Network>,
+    drivers: &mut [(&'static str, Process)],
     verdict: &mut Verdict,
 ) -> Result<Vec<(plan::Script, Answers)>> {
     let faults = plan.faults(verdict.rounds);
@@ -204,8 +243,16 @@ async fn round(
         }
     }));
     let events = plan.events(verdict.rounds);
-    let (played, happened) = tokio::join!(playing, happen(sandbox, &events));
-    let (answers, happened) = (played?, happened?);
+    let outage = network.zip(plan.outage(verdict.rounds));
+    let (answers, happened, ()) = tokio::try_join!(
+        async { Ok(playing.await?) },
+        happen(sandbox, &events),
+        interrupt(outage)
+    )?;
+    if let Some((network, outage)) = outage {
+        verdict.note_outage(outage, &answers);
+        network.settle().await?;
+    }
 
     let left = sandbox.control(&json!({"do": "script"})).await?;
     count(&mut verdict.faults, &faults, &left);
@@ -235,6 +282,16 @@ async fn happen(sandbox: &Sandbox, events: &[Event]) -> Result<Vec<&'static str>
     Ok(names)
 }
 
+async fn interrupt(outage: Option<(&Network, Outage)>) -> Result<()> {
+    let Some((network, outage)) = outage else {
+        return Ok(());
+    };
+    tokio::time::sleep(outage.at).await;
+    network.forward(false).await?;
+    tokio::time::sleep(outage.length).await;
+    network.forward(true).await
+}
+
 /// Counts the steps that are gone from the script. It is taken in order but for the steps that are for token
 /// calls only: so every step that is left stands for one that was there.
 fn count(counts: &mut BTreeMap<&'static str, u64>, faults: &[Fault], left: &Value) {
@@ -252,13 +309,16 @@ fn count(counts: &mut BTreeMap<&'static str, u64>, faults: &[Fault], left: &Valu
     }
 }
 
-fn command(built: &Built, driver: &str) -> Result<Command> {
-    let mut command = match driver {
-        "rust" => Command::new(std::env::current_exe()?),
-        "node" => Command::new("node"),
-        _ => Command::new(&built.python),
+fn driver(built: &Built, network: Option<&Network>, name: &str) -> Result<Command> {
+    let program = match name {
+        "rust" => std::env::current_exe()?,
+        "node" => "node".into(),
+        _ => built.python.clone(),
     };
-    match driver {
+    let mut command = network::client(network, program)?;
+    // Another host, such as a proxy of this machine, cannot be reached from the namespace.
+    command.env("NO_PROXY", "*").env("no_proxy", "*");
+    match name {
         "rust" => command.arg("drive"),
         "node" => command.arg("--expose-gc").arg(built.drivers.join("driver.mjs")),
         "python" => command.arg(built.drivers.join("driver.py")).arg("sync"),
@@ -305,7 +365,7 @@ mod tests {
 
     #[test]
     fn faults_that_met_a_request_are_counted() {
-        let plan = Plan::new(5, &DRIVERS);
+        let plan = Plan::new(5, &DRIVERS, false);
         let faults = plan.faults(0);
         let named: u64 = faults.iter().filter(|(name, _)| !name.is_empty()).count() as u64;
         let stage = feishu_feed_card_sandbox::Stage::new(feishu_feed_card_sandbox::World::example());

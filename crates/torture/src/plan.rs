@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 const LANES: usize = 24;
 const CHATS_A_LANE: usize = 6;
 const GROUPS_A_ROUND: usize = 12;
+const PAIRS_A_LANE: usize = 50;
 
 /// How long a driver's clients let a request without an answer count as under way.
 pub(crate) const LATE_ARRIVAL: Duration = Duration::from_secs(2);
@@ -21,6 +22,8 @@ const LATEST_MS: u64 = 500;
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 /// The deadline of one handful of many calls.
 pub(crate) const MANY_TIMEOUT: Duration = Duration::from_secs(20);
+
+const LONGEST_OUTAGE_MS: u64 = 20_000;
 
 /// High enough for real traffic, low enough that the pacing has something to do.
 const PER_SECOND: u32 = 200;
@@ -66,16 +69,35 @@ pub(crate) struct Event {
 /// A fault, by the name under which it is counted.
 pub(crate) type Fault = (&'static str, Value);
 
+/// A time in which nothing passes between clients and platform.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Outage {
+    pub(crate) at: Duration,
+    pub(crate) length: Duration,
+}
+
+/// Faults that are left out of rounds with an outage.
+const NOT_WITH_AN_OUTAGE: [&str; 3] = [
+    // The network itself delays requests, for nearly `LATE_ARRIVAL`: both together may pass it, and then no client
+    // can keep the order.
+    "late arrival",
+    "long delay before",
+    // The platform would refuse a request that arrives too late for its token, and nobody would notice it.
+    "revoked token",
+];
+
 pub(crate) struct Plan {
     seed: u64,
     drivers: Vec<&'static str>,
+    has_outages: bool,
 }
 
 impl Plan {
-    pub(crate) fn new(seed: u64, drivers: &[&'static str]) -> Self {
+    pub(crate) fn new(seed: u64, drivers: &[&'static str], has_outages: bool) -> Self {
         Self {
             seed,
             drivers: drivers.to_vec(),
+            has_outages,
         }
     }
 
@@ -89,19 +111,28 @@ impl Plan {
     }
 
     pub(crate) fn world(&self) -> World {
+        let pairs = if self.has_outages { PAIRS_A_LANE } else { 0 };
         let chats = self.drivers.iter().flat_map(|driver| {
             (0..LANES).flat_map(move |lane| {
-                (0..CHATS_A_LANE)
-                    .map(move |chat| Chat::new(chat_id(driver, lane, chat), members(driver, lane)))
+                (0..CHATS_A_LANE).map(move |chat| {
+                    let mut members = members(driver, lane);
+                    members.extend((0..pairs).map(|pair| paired(driver, lane, pair)));
+                    Chat::new(chat_id(driver, lane, chat), members)
+                })
             })
         });
+        let load = self
+            .drivers
+            .iter()
+            .filter(|_| self.has_outages)
+            .map(|driver| Chat::new(chat_id(driver, LANES, 0), members(driver, LANES)));
         World {
             apps: self
                 .drivers
                 .iter()
                 .map(|driver| App::new(app_id(driver), "torture"))
                 .collect(),
-            chats: chats.collect(),
+            chats: chats.chain(load).collect(),
             switches: Switches {
                 per_second: Some(PER_SECOND),
                 per_minute: Some(PER_MINUTE),
@@ -114,10 +145,12 @@ impl Plan {
         }
     }
 
-    /// What a driver is told first.
-    pub(crate) fn options(driver: &str, base_url: &str) -> Value {
+    /// The first line for a driver.
+    pub(crate) fn options(&self, driver: &str, base_url: &str) -> Value {
         json!({
             "base_url": base_url,
+            // Outages are between addresses that are not loopback.
+            "allow_http": self.has_outages,
             "app_id": app_id(driver),
             "app_secret": "torture",
             "per_second": PER_SECOND,
@@ -132,9 +165,33 @@ impl Plan {
     pub(crate) fn script(&self, driver: &str, round: u64) -> Script {
         let mut rng = self.rng(driver, round);
         let rng = &mut rng;
-        (0..LANES)
+        let mut script: Script = (0..LANES)
             .map(|lane| (0..GROUPS_A_ROUND).map(|_| group(rng, driver, lane)).collect())
-            .collect()
+            .collect();
+        if self.outage(round).is_some() {
+            let mut rng = self.rng(&format!("{driver} during an outage"), round);
+            for (lane, groups) in script.iter_mut().enumerate() {
+                let calls = groups.iter_mut().flat_map(|group| &mut group.calls);
+                let calls = calls.filter(|call| call.chat.is_some());
+                for (index, call) in calls.enumerate() {
+                    call.chat = Some(chat_id(driver, lane, index / 2 % CHATS_A_LANE));
+                    call.users.push(paired(driver, lane, index / 2));
+                    call.state = index % 2 == 0;
+                    be_patient(&mut rng, call);
+                }
+            }
+            script.push(load(driver));
+        }
+        script
+    }
+
+    /// One round in three has one: it takes longer than two others.
+    pub(crate) fn outage(&self, round: u64) -> Option<Outage> {
+        let mut rng = self.rng("outage", round);
+        (self.has_outages && round % 3 == 1).then(|| Outage {
+            at: Duration::from_millis(rng.u64(200..2000)),
+            length: Duration::from_millis(rng.u64(2000..=LONGEST_OUTAGE_MS)),
+        })
     }
 
     /// The fault script of a round: a few requests pass, then one meets something.
@@ -146,10 +203,14 @@ impl Plan {
         let mut requests = 0;
         // Each pauses a whole client for a second or more, and slows it down for longer.
         let mut limits = rng.usize(1..=2);
+        let has_outage = self.outage(round).is_some();
         while requests < calls {
             let pass = rng.usize(2..16);
             steps.push(("", json!({"times": pass})));
             let (name, fault) = fault(rng);
+            if has_outage && NOT_WITH_AN_OUTAGE.contains(&name) {
+                continue;
+            }
             if name == "frequency limit" {
                 if limits == 0 {
                     continue;
@@ -162,11 +223,16 @@ impl Plan {
         steps
     }
 
-    /// The listener stops and comes back, connections are closed, tokens revoked, the platform's clock moves.
+    /// The listener stops and comes back, connections are closed, tokens revoked, the platform's clock moves. None in a
+    /// round with an outage.
     pub(crate) fn events(&self, round: u64) -> Vec<Event> {
         let mut rng = self.rng("events", round);
         let rng = &mut rng;
         let mut events = Vec::new();
+        // They would close the connections on which requests arrive late, or make these unnoticed.
+        if self.outage(round).is_some() {
+            return events;
+        }
         let mut at = 300;
         while at < 8000 {
             at += rng.u64(300..1500);
@@ -215,6 +281,12 @@ fn members(driver: &str, lane: usize) -> Vec<String> {
     (0..5)
         .map(|person| format!("ou_{driver}_{lane}_{person}"))
         .collect()
+}
+
+/// In rounds with an outage, a pin and the next call, an unpin, have a person of their own. If the pin is given up and
+/// arrives after the unpin, no later call hides that.
+fn paired(driver: &str, lane: usize, pair: usize) -> String {
+    format!("ou_{driver}_{lane}_pair_{}", pair % PAIRS_A_LANE)
 }
 
 /// Known to the platform, and in none of the lane's chats.
@@ -266,6 +338,36 @@ fn call(rng: &mut Rng, driver: &str, lane: usize, is_bot: bool) -> Call {
         timeout_ms: (rng.u8(0..10) == 0).then(|| rng.u64(20..800)),
         cancel_ms: (rng.u8(0..16) == 0).then(|| rng.u64(0..300)),
     }
+}
+
+/// A lane that uses up the quota in a round with an outage: a request that arrives later than the client assumes is then
+/// one too many.
+fn load(driver: &str) -> Vec<Group> {
+    let call = Call {
+        chat: Some(chat_id(driver, LANES, 0)),
+        users: members(driver, LANES),
+        state: true,
+        timeout_ms: None,
+        cancel_ms: None,
+    };
+    let group = Group {
+        calls: vec![call; 150],
+        many: Some(Many { leave_after: None }),
+    };
+    vec![group; 5]
+}
+
+/// In a round with an outage some callers give up meanwhile, and some wait until it is over.
+fn be_patient(rng: &mut Rng, call: &mut Call) {
+    if let Some(cancel) = &mut call.cancel_ms {
+        *cancel = rng.u64(0..4000);
+    }
+    call.timeout_ms = match rng.u8(0..3) {
+        0 => Some(rng.u64(100..4000)),
+        // The client's.
+        1 => None,
+        _ => Some(LONGEST_OUTAGE_MS + 10_000),
+    };
 }
 
 fn fault(rng: &mut Rng) -> Fault {
@@ -339,14 +441,16 @@ mod tests {
 
     #[test]
     fn a_seed_is_replayed() {
-        let plan = |seed| Plan::new(seed, &DRIVERS);
+        let plan = |seed| Plan::new(seed, &DRIVERS, true);
         let all = |plan: &Plan, round| {
             (
                 DRIVERS.map(|driver| plan.script(driver, round)),
                 plan.faults(round),
                 plan.events(round),
+                plan.outage(round),
             )
         };
+        assert_eq!(all(&plan(7), 4), all(&plan(7), 4));
         assert_eq!(all(&plan(7), 3), all(&plan(7), 3));
         assert_ne!(plan(7).faults(3), plan(7).faults(4));
         assert_ne!(plan(7).script("rust", 3), plan(8).script("rust", 3));
@@ -355,7 +459,7 @@ mod tests {
 
     #[test]
     fn the_sandbox_understands_every_fault_and_event() {
-        let plan = Plan::new(1, &DRIVERS);
+        let plan = Plan::new(1, &DRIVERS, true);
         for round in 0..20 {
             for (name, fault) in plan.faults(round) {
                 let read = serde_json::from_value::<feishu_feed_card_sandbox::Fault>(fault.clone());
@@ -369,8 +473,30 @@ mod tests {
     }
 
     #[test]
+    fn only_rounds_with_an_outage_are_different_with_outages() {
+        let with = Plan::new(3, &DRIVERS, true);
+        let without = Plan::new(3, &DRIVERS, false);
+        let mut outages = 0;
+        for round in 0..60 {
+            assert_eq!(without.outage(round), None);
+            let are_equal = with.script("rust", round) == without.script("rust", round)
+                && with.faults(round) == without.faults(round)
+                && with.events(round) == without.events(round);
+            assert_eq!(are_equal, with.outage(round).is_none());
+            if let Some(outage) = with.outage(round) {
+                outages += 1;
+                let seconds = outage.length.as_secs_f64();
+                assert!((2.0..=20.0).contains(&seconds), "{outage:?}");
+                let faults = with.faults(round);
+                assert!(faults.iter().all(|(name, _)| !NOT_WITH_AN_OUTAGE.contains(name)));
+            }
+        }
+        assert_eq!(outages, 20);
+    }
+
+    #[test]
     fn a_door_that_was_shut_is_opened_again() {
-        let plan = Plan::new(2, &DRIVERS);
+        let plan = Plan::new(2, &DRIVERS, true);
         for round in 0..50 {
             let mut is_open = true;
             for event in plan.events(round) {

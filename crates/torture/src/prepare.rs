@@ -1,6 +1,5 @@
-//! Builds what the run starts: the sandbox, the Python package and the npm package.
+//! Builds what the run starts besides this program: the Python package and the npm package.
 
-use std::fs;
 use std::path::PathBuf;
 
 use xtask::node;
@@ -10,13 +9,11 @@ use xtask::run::{Run, quietly};
 /// Everything is built with the profile of this program.
 const IS_DEBUG: bool = cfg!(debug_assertions);
 
-/// What was built, and a folder for files.
 pub(crate) struct Built {
-    pub(crate) sandbox: PathBuf,
+    /// The interpreter that finds the Python package.
     pub(crate) python: PathBuf,
     /// The drivers' scripts.
     pub(crate) drivers: PathBuf,
-    pub(crate) scratch: PathBuf,
 }
 
 pub(crate) fn prepare() -> Result<Built, String> {
@@ -24,20 +21,12 @@ pub(crate) fn prepare() -> Result<Built, String> {
     node::check(run)?;
     let venv = Venv::of_project(run)?;
     node::install(run)?;
-    let mut sandbox = run.cargo([
-        "build",
-        "--locked",
-        "--package=feishu-feed-card-sandbox",
-        "--bins",
-    ]);
     let mut python = venv.develop(run);
     if !IS_DEBUG {
-        sandbox.arg("--release");
         python.arg("--release");
     }
     let script = if IS_DEBUG { "build:debug" } else { "build" };
     for (what, build) in [
-        ("the sandbox", sandbox),
         ("the Python package", python),
         ("the npm package", node::npm(run, ["run", script])),
     ] {
@@ -45,14 +34,9 @@ pub(crate) fn prepare() -> Result<Built, String> {
         quietly(what, build)?;
     }
 
-    let profile = if IS_DEBUG { "debug" } else { "release" };
-    let scratch = run.root.join(".scratch/torture");
-    fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
     Ok(Built {
-        sandbox: run.target()?.join(profile).join("feishu-feed-card-sandbox"),
         python: venv.program("python"),
         drivers: run.root.join("crates/torture/drivers"),
-        scratch,
     })
 }
 

@@ -37,6 +37,7 @@ fn client(options: &Value) -> Result<(Client, Duration)> {
     let client = Client::builder()
         .app(text("app_id"), text("app_secret"))
         .base_url(text("base_url"))
+        .allow_http(options["allow_http"] == true)
         .rate_limit(RateLimit::new(
             number("per_second").try_into()?,
             number("per_minute").try_into()?,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::plan::{Call, Group, MANY_TIMEOUT, Script, TIMEOUT, app_id, is_outsider};
+use crate::plan::{Call, Group, MANY_TIMEOUT, Outage, Script, TIMEOUT, app_id, is_outsider};
 
 /// A call may take this much longer than its deadline before it counts as hanging: the machine is busy.
 const GRACE: Duration = Duration::from_secs(5);
@@ -138,11 +138,14 @@ impl Tally {
         } else {
             self.succeeded += 1;
         }
-        let is_left = group.many.as_ref().is_some_and(|many| many.leave_after.is_some());
+        // Its caller left, or its deadline passed, as in a long outage.
+        let is_stopped = group.many.as_ref().is_some_and(|many| {
+            many.leave_after.is_some() || Duration::from_millis(answer.took_ms) >= MANY_TIMEOUT
+        });
         let is_odd_kind = answer
             .kind
             .as_deref()
-            .is_some_and(|kind| !(KINDS.contains(&kind) || is_left && kind == STOPPED));
+            .is_some_and(|kind| !(KINDS.contains(&kind) || is_stopped && kind == STOPPED));
         if answer.foreign.is_some() || is_odd_kind || (answer.cancelled && call.cancel_ms.is_none()) {
             self.wrong.push(said());
         }
@@ -275,6 +278,7 @@ pub(crate) struct Verdict {
     pub(crate) tallies: Vec<(&'static str, Tally)>,
     /// Steps of the fault script that met a request, by name, and events.
     pub(crate) faults: BTreeMap<&'static str, u64>,
+    pub(crate) outages: Outages,
     pub(crate) requests: u64,
     /// Calls that the platform itself refused for their frequency: the quota was not kept.
     pub(crate) over_limit: u64,
@@ -282,7 +286,35 @@ pub(crate) struct Verdict {
     pub(crate) broken: Vec<String>,
 }
 
+/// Of calls in rounds with an outage, those outside of many.
+#[derive(Debug, Default)]
+pub(crate) struct Outages {
+    /// Successes that took at least as long as the outage.
+    survived: u64,
+    /// Timeouts and cancellations.
+    given_up: u64,
+}
+
 impl Verdict {
+    pub(crate) fn note_outage(&mut self, outage: Outage, played: &[(Script, Answers)]) {
+        *self.faults.entry("outage").or_default() += 1;
+        let groups = played
+            .iter()
+            .flat_map(|(script, answers)| script.iter().flatten().zip(answers.iter().flatten()));
+        for answer in groups
+            .filter(|(group, _)| group.many.is_none())
+            .flat_map(|(_, answers)| answers)
+            .flatten()
+        {
+            let is_success = answer.kind.is_none() && answer.foreign.is_none() && !answer.cancelled;
+            if is_success && Duration::from_millis(answer.took_ms) >= outage.length {
+                self.outages.survived += 1;
+            } else if answer.cancelled || answer.kind.as_deref() == Some("TIMEOUT") {
+                self.outages.given_up += 1;
+            }
+        }
+    }
+
     pub(crate) fn is_good(&self) -> bool {
         let is_good = |tally: &Tally| {
             tally.wrong.is_empty() && tally.lost.is_empty() && tally.hangs.is_empty() && !tally.leaks()
@@ -361,6 +393,14 @@ impl fmt::Display for Verdict {
             "\n{notes}\nfaults: {}\n",
             counts(self.faults.iter().map(|(name, count)| (*name, *count)))
         )?;
+        if self.faults.contains_key("outage") {
+            let Outages { survived, given_up } = self.outages;
+            writeln!(
+                f,
+                "rounds with an outage: {survived} calls waited until it was over and succeeded, \
+                 {given_up} timed out or were cancelled"
+            )?;
+        }
         for broken in &self.broken {
             writeln!(f, "broken: {broken}")?;
         }

@@ -1,9 +1,9 @@
-//! A driver: a process that makes the calls it is told, in one language, and says what they came back with.
+//! Processes that read lines from us and answer with lines: the drivers, the sandbox, and what holds a network
+//! namespace. Their input ends with this process, however it ends, and they end with their input.
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
@@ -15,58 +15,64 @@ use crate::verdict::{Answers, Sample};
 /// A round takes seconds; with every call at its deadline it would take two minutes, with many calls four.
 const LONGEST_ROUND: Duration = Duration::from_secs(300);
 
-pub(crate) struct Driver {
-    /// Ended with this.
-    process: Child,
+/// Killed when this is dropped.
+pub(crate) struct Process {
+    child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
 
-impl Driver {
-    pub(crate) async fn start(mut command: Command, options: &Value) -> Result<Self> {
-        // Ctrl-C is for the one who started them all, and who ends them.
+impl Process {
+    pub(crate) fn start(mut command: Command) -> Result<Self> {
+        // Ctrl-C is for this process only, which ends the others.
         #[cfg(unix)]
         command.process_group(0);
-        let mut process = command
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("{command:?}: {error}"))?;
-        let to = process.stdin.take().ok_or("no input")?;
-        let from = process.stdout.take().ok_or("no output")?;
-        let mut driver = Self {
-            process,
+        let to = child.stdin.take().ok_or("no input")?;
+        let from = child.stdout.take().ok_or("no output")?;
+        Ok(Self {
+            child,
             to,
             from: BufReader::new(from),
-        };
-        driver.tell(&options.to_string()).await?;
-        Ok(driver)
+        })
     }
 
-    async fn tell(&mut self, line: &str) -> Result<()> {
+    /// `None` once it has ended.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    pub(crate) async fn tell(&mut self, line: &str) -> Result<()> {
         self.to.write_all(line.as_bytes()).await?;
         self.to.write_all(b"\n").await?;
-        self.to.flush().await?;
-        Ok(())
+        Ok(self.to.flush().await?)
     }
 
-    /// One round: the calls out, the answers in.
+    pub(crate) async fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.from.read_line(&mut line).await? == 0 {
+            return Err(format!("has ended: {}", self.child.wait().await?).into());
+        }
+        Ok(line)
+    }
+
+    /// One round of a driver: sends the calls, returns the answers.
     pub(crate) async fn play(&mut self, script: &Script) -> Result<Answers> {
         self.tell(&serde_json::to_string(script)?).await?;
-        let mut line = String::new();
-        let read = timeout(LONGEST_ROUND, self.from.read_line(&mut line))
+        let line = timeout(LONGEST_ROUND, self.line())
             .await
             .map_err(|_| format!("hangs: no answers after {} s", LONGEST_ROUND.as_secs()))?;
-        if read? == 0 {
-            return Err(format!("has ended: {:?}", self.process.wait().await?).into());
-        }
-        Ok(serde_json::from_str(&line)?)
+        Ok(serde_json::from_str(&line?)?)
     }
 
-    /// Its memory and descriptors now; nothing where the system does not tell.
+    /// Its memory and descriptors now; `None` where the system does not say.
     pub(crate) fn sample(&self, calls: u64) -> Option<Sample> {
-        let folder = format!("/proc/{}", self.process.id()?);
+        let folder = format!("/proc/{}", self.id()?);
         let status = std::fs::read_to_string(format!("{folder}/status")).ok()?;
         let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let descriptors = std::fs::read_dir(format!("{folder}/fd")).ok()?.count();
@@ -77,15 +83,11 @@ impl Driver {
         })
     }
 
-    /// Lets it end by itself: its input ends.
+    /// Closes its input and waits for its end.
     pub(crate) async fn end(self) -> Result<()> {
-        let Self {
-            mut process,
-            to,
-            from,
-        } = self;
+        let Self { mut child, to, from } = self;
         drop((to, from));
-        let status = timeout(Duration::from_secs(30), process.wait())
+        let status = timeout(Duration::from_secs(30), child.wait())
             .await
             .map_err(|_| "does not end when its input ends")??;
         if status.success() {
