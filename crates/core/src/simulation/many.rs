@@ -848,3 +848,28 @@ async fn progress_has_a_total_only_if_the_input_knows_it() {
     assert_eq!((progress.done, progress.waiting_for_quota), (1, 3));
     assert!(format!("{five:?}").contains("waiting_for_quota: 3"), "{five:?}");
 }
+
+/// The answers are there, but the calls have not read them yet.
+#[tokio::test(start_paused = true)]
+async fn answers_that_come_with_the_stop_count() {
+    for refusal in [230_027, 99_991_400] {
+        let stage = stage(0, Switches::unlimited());
+        let rtt = Duration::from_millis(300);
+        let client = client(&stage, round_trip(rtt)).max_retries(0).build().unwrap();
+        assert!(client.set_time_sensitive(CHAT, [USER], true).await.unwrap().ok());
+        stage.faults([
+            Fault::on_call(),
+            Fault {
+                code: Some(refusal),
+                ..Fault::on_call()
+            },
+        ]);
+        let requests = [CHAT; 2].map(|chat| Request::new(chat, [USER], true));
+        let mut many = client.set_time_sensitive_many(requests);
+        assert!(many.next().now_or_never().is_none());
+        sleep(rtt).await;
+        let report = many.report().await;
+        assert_eq!((report.taken, report.succeeded, report.failed), (2, 1, 1));
+        assert_eq!(report.unread.len(), 2);
+    }
+}
