@@ -10,7 +10,7 @@ use napi_derive::napi;
 use serde::Serialize;
 
 use crate::names::in_javascript;
-use crate::provider::Unanswered;
+use crate::provider::ProviderFailed;
 
 /// Every user id handed in, each in exactly one list, in the order given.
 #[napi(object, object_from_js = false)]
@@ -244,7 +244,7 @@ impl From<&Error> for ErrorData {
             field_violations: error.field_violations().iter().map(Into::into).collect(),
             users: error.users().into(),
             causes: causes(error),
-            question: chain(error).find_map(|cause| Some(cause.downcast_ref::<Unanswered>()?.question)),
+            question: chain(error).find_map(|cause| Some(cause.downcast_ref::<ProviderFailed>()?.question)),
         }
     }
 }

@@ -22,7 +22,7 @@ impl TokenProvider for Asked {
             let answer = told
                 .await
                 .map_err(|_| BoxError::from("its thread ended before it answered"))?;
-            let (token, expires_in_ms) = answer.map_err(|why| Unanswered { question, why })?;
+            let (token, expires_in_ms) = answer.map_err(|why| ProviderFailed { question, why })?;
             let token = ProvidedToken::new(token);
             Ok(match expires_in_ms {
                 // The facade lets only positive, finite numbers through.
@@ -37,15 +37,15 @@ impl TokenProvider for Asked {
 
 /// A token provider threw, or gave what is no token.
 #[derive(Debug)]
-pub(crate) struct Unanswered {
+pub(crate) struct ProviderFailed {
     pub(crate) question: i64,
     why: String,
 }
 
-impl fmt::Display for Unanswered {
+impl fmt::Display for ProviderFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)
     }
 }
 
-impl std::error::Error for Unanswered {}
+impl std::error::Error for ProviderFailed {}
