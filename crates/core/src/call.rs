@@ -94,8 +94,8 @@ impl Core {
         self.run_within(span, queued).await
     }
 
-    /// Like [`run`](Self::run), for a call in a task of its own: made before the task, the call's span is a child of
-    /// the caller's.
+    /// Like [`run`](Self::run), with the call's span. Create the span before the task that runs the call, so that it
+    /// becomes a child of the caller's span.
     pub(crate) async fn run_within(
         self: Arc<Self>,
         span: Span,
@@ -220,8 +220,8 @@ impl RunningCall<'_> {
         }
     }
 
-    /// Waits for a slot, if there is a quota. `last` is the error of the attempt before: it says more than that the
-    /// quota has no slot in time.
+    /// Waits for a slot, if there is a quota. `last` is the error of the previous attempt. It is returned instead
+    /// of the quota's error if no slot is free before the deadline, because it says more.
     async fn wait_for_slot(&self, trace: &mut Trace, last: Option<Error>) -> Result<Flight<'_>, Error> {
         trace.station = Station::Quota;
         let until = self.time.limit.for_a_turn();
@@ -253,8 +253,8 @@ impl RunningCall<'_> {
         token.unwrap_or_else(|| Err(self.timed_out(trace)))
     }
 
-    /// Sends the request once and reads the answer. Whatever ends it, an error too, settles whether the request left and
-    /// what that means for the quota and for the order of calls.
+    /// Sends the request once and reads the answer. However the attempt ends, including with an error, the quota
+    /// and the order of calls are updated according to whether the request may have been sent.
     async fn send(
         &self,
         user_ids: &[String],

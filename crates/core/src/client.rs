@@ -19,8 +19,9 @@ use crate::stations::token::fetch::Identity;
 /// Pins group chats to the top of people's message lists, and unpins them again.
 ///
 /// Cloning is cheap, and clones share the token, the connections and the quota. Calls need a tokio
-/// runtime with its time and IO drivers. A connection, and the fetch of a token, live on the runtime of the
-/// call that began them: where several runtimes share a client, each must be driven while the others call.
+/// runtime with its time and IO drivers. Connections and token fetches run on the runtime of the call that started
+/// them. Several runtimes can share a client: each has connections of its own, and a call never waits for a fetch
+/// of another runtime.
 ///
 /// ```
 /// # use feishu_feed_card_sandbox::{Sandbox, World};
@@ -178,13 +179,13 @@ pub struct SetTimeSensitive {
 }
 
 impl SetTimeSensitive {
-    /// Which kind of id the user ids are; `open_id` unless said.
+    /// Sets the kind of the user ids. Default: `open_id`.
     pub fn user_id_type(mut self, user_id_type: UserIdType) -> Self {
         self.arguments.user_id_type = user_id_type;
         self
     }
 
-    /// The deadline of this call with all its replays and waiting; the client's unless said.
+    /// Sets the timeout of this call, including all retries and waits. Default: the client's timeout.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.arguments.timeout = Some(timeout);
         self

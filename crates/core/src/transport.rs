@@ -55,12 +55,13 @@ impl fmt::Debug for Outgoing {
 
 /// Carries one request to the platform. Dropping the returned future stops it.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends the request once, follows no redirect, and reads the whole response. Calls [`Sent::raise`] before the
-    /// first byte leaves that the platform could act on, and sends none if that returns `false`.
+    /// Sends the request once, follows no redirect, and reads the whole response. Calls [`Sent::raise`] before it
+    /// sends any byte that the platform could act on. If that returns `false`, it must not send the request.
     fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_>;
 }
 
-/// Whether the platform may have received a request: not yet, perhaps, or certainly not and never will.
+/// Whether a request may have reached the platform. One of three states: not sent yet, possibly sent, or given up
+/// before it was sent.
 #[derive(Clone, Debug, Default)]
 pub struct Sent(Arc<AtomicU8>);
 

@@ -151,7 +151,7 @@ class _BaseClient:
             quota: Another client's `quota`, to share it: the platform counts by app, not by client.
             late_arrival: How many seconds after its connection closed a request without an answer may still
                 arrive at the platform. Default: 5. Its slot of the quota and opposite calls on its chat wait
-                that long. On Linux and Android the kernel stops sending the request about two seconds earlier.
+                that long. On Linux and Android the kernel stops sending it about two seconds earlier.
                 macOS and Windows cannot, so there it may arrive later still: 600 (macOS) and 60 (Windows)
                 cover what the system itself does.
             max_users_per_request: Calls with more users than this are split; 50 unless said.

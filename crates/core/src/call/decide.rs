@@ -1,5 +1,5 @@
-//! What to do after an attempt: done, wait and retry, take a new token, or give up. It decides and does nothing: what an
-//! answer means for other calls is in the call itself.
+//! What to do after an attempt: done, wait and retry, take a new token, or give up. This module has no side
+//! effects: `call.rs` applies what an answer means for other calls.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub(super) enum Next {
     Done(Success),
     /// Try again with a token other than the refused one.
     NewToken(Error),
-    /// Try again after a wait, which the line for a slot includes if `in_line`.
+    /// Retry after `wait`. If `in_line` is true, do not sleep: waiting for the next slot of the quota includes it.
     Retry {
         wait: Duration,
         in_line: bool,

@@ -7,7 +7,8 @@ use super::RunningCall;
 use crate::data::error::Error;
 use crate::data::outcome::{Outcome, UserIds};
 
-/// How many requests of one call are under way at a time: when one is refused, those after it would be too.
+/// Maximum number of concurrent requests of one call. If the platform refuses one, it would refuse the following
+/// ones too.
 const PARTS_AT_ONCE: usize = 10;
 
 /// Sends the parts within the quota, a few at a time. When one fails, those that have not begun are left.

@@ -1,4 +1,4 @@
-//! How far one request of a call has come, and what its end means for its users.
+//! Tracks the progress of one request of a call, and determines the result for each of its users.
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ impl Trace {
         } else {
             error.attempts()
         };
-        // Raised still: the deadline ended the attempt.
+        // If the flag is still set, the deadline ended the attempt before `note` could reset it.
         let fate = if self.sent.is_raised() {
             Fate::Unknown
         } else {

@@ -9,7 +9,7 @@ use crate::data::text::{Template, text};
 pub(crate) enum RetryRule {
     /// Do not retry: the same request would fail the same way.
     No,
-    /// Retry once, with a different token.
+    /// Retry with a different token.
     NewToken,
     /// Retry after a wait, a limited number of times.
     Backoff,
@@ -66,7 +66,8 @@ const SLOW_DOWN: Template = text!(
 const ID_HINT: Template =
     text!("Check that the ids are of the {user_id_type} given and belong to this app and tenant");
 
-/// The row of a code; `None` if it is not documented, and then it counts as a refusal.
+/// Returns the table's row of a code, or `None` if the code is not documented. Such a code is a rejection, or with
+/// a 5xx status a failure of the server.
 pub(crate) fn lookup(code: i64) -> Option<Code> {
     use ErrorKind::{Authentication, PermissionDenied, QuotaExhausted, RateLimited, Rejected, Server};
     Some(match code {

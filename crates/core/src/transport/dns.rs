@@ -25,7 +25,8 @@ type Lookup = Shared<Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupE
 /// What is done with the addresses of a name.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Rules {
-    /// The client sends clear text because its host counts as this machine, so the name must resolve to this machine.
+    /// Clear text is allowed only because the host name stands for this machine, so only loopback addresses are
+    /// accepted.
     pub(super) loopback_only: bool,
     /// Only the first address is used: by a `socks5` or `socks4` proxy. It may have no IPv6, and SOCKS4 has none.
     pub(super) ipv4_first: bool,

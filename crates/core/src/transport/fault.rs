@@ -241,7 +241,7 @@ fn why_io(error: &io::Error) -> Option<ConnectionReason> {
     })
 }
 
-/// The kind of an `io::Error` that is to be had only as `Debug` text.
+/// The reason in an `io::Error` of which only the `Debug` text is available.
 fn why_debug(text: &str) -> Option<ConnectionReason> {
     let known = [
         ("dns error", ConnectionReason::Dns),

@@ -1,5 +1,5 @@
-//! The transport everyone uses: `reqwest`, with everything off that it would do by itself. It repeats only a request that
-//! a kept connection had not begun when it closed, and whose body was not polled.
+//! The transport everyone uses: `reqwest`, with everything off that it would do by itself. A request is sent again
+//! only if a pooled connection closed before it began to write the request, so that the body was never polled.
 
 use std::any::Any;
 use std::ffi::OsString;
@@ -50,8 +50,8 @@ const ARRIVAL_MARGIN: Duration = Duration::from_secs(2);
 /// How long sent data may stay unacknowledged before the kernel gives up and stops sending it again. A request that was
 /// given up must not arrive after `late_arrival`, when its slot is free and the opposite call has been sent.
 pub(crate) fn unacknowledged(late_arrival: Duration) -> Duration {
-    // With 0, the caller does without the promise, and the connection should not suffer for it. 0 would mean the
-    // kernel's own default, a quarter of an hour.
+    // With a `late_arrival` of 0 the caller has opted out of the promise, so the longest timeout applies. The
+    // kernel takes 0 for its own default, about 15 minutes.
     if late_arrival.is_zero() {
         return LONGEST_UNACKNOWLEDGED;
     }
@@ -121,8 +121,8 @@ impl Http {
         })
     }
 
-    /// Sends the request, and once more if the server's issuer may be one that the system trusts: its roots are loaded
-    /// then, and no byte of the request has left.
+    /// Sends the request. If the certificate's issuer is unknown, loads the system's roots and tries again. No byte
+    /// of the request has been sent by then.
     async fn exchange(&self, request: Outgoing, sent: &Sent) -> Result<Response<Bytes>, TransportError> {
         let Some(roots) = self.roots.as_ref().filter(|_| !Roots::has_system()) else {
             return Ok(self.exchange_once(request, sent).await?);
@@ -174,7 +174,7 @@ impl Http {
         };
         let response: Response<reqwest::Body> = client.execute(outgoing).await.map_err(failed)?.into();
         unanswered.disarm();
-        // Without a forwarding proxy, a 407 is the platform's side's.
+        // Without a forwarding proxy, a 407 comes from the platform or a gateway in front of it.
         if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED && self.destination.is_forwarded {
             return Err(Failed::Otherwise(TransportError::Broken(
                 self.wants_credentials(),
@@ -262,7 +262,7 @@ impl Transport for Http {
     }
 }
 
-/// What it said went to the panic hook. In an error it might carry a secret.
+/// The panic's message went to the panic hook. It is not in the error, because it may contain a secret.
 fn panicked(panic: Box<dyn Any + Send>) -> TransportError {
     drop(panic);
     TransportError::Broken("the HTTP client panicked".into())

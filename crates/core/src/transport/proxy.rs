@@ -1,5 +1,5 @@
-//! Which proxy a client uses: its option, the environment, or the system's settings. Decided once, when the client is
-//! made: the libraries below take a proxy that they cannot read for no proxy at all.
+//! Which proxy a client uses: its option, the environment, or the system's settings. The proxy is chosen once, when
+//! the client is built, because the libraries below connect directly if they cannot parse a proxy's URL.
 
 use std::fmt::Write as _;
 

@@ -172,8 +172,8 @@ impl Roots {
     }
 
     /// Whether the server shows exactly a certificate that the caller trusts. webpki knows no issuer for it, or refuses it
-    /// because it is marked as a CA, as self-signed ones often are. Before that it has checked the dates; the name is left
-    /// to check. The extended key usage of a CA is not checked: the caller has named this very certificate.
+    /// because it is marked as a CA, as self-signed ones often are. It has checked the dates before that. The
+    /// caller still has to check the name. The extended key usage of a CA is not checked: the caller has named this very certificate.
     fn is_own(&self, end_entity: &CertificateDer<'_>, error: &TlsError) -> bool {
         let is_about_the_issuer = match error {
             // `BadSignature`: a root has the issuer's name and another key. The certificate itself may be that root.
