@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::data::outside::printable;
 
 /// The names that a [`Template`] can have: options, arguments, methods and fields of an error, as Rust and Python spell
-/// them. The platform's own words are none: `open_id`, or its `tenant_access_token`.
+/// them. Not names: the platform's own words, such as `open_id` or its `tenant_access_token`.
 const NAMES: [&str; 29] = [
     "allow_http",
     "app_id",

@@ -65,7 +65,7 @@ impl TimeLimit {
                 return None;
             }
             select! {
-                // A result that is there counts, also at the deadline. The timer starts only if there is none.
+                // A result that is ready counts, also at the deadline. The timer starts only if it is not ready.
                 biased;
                 output = future => Some(output),
                 () = self.stopped() => None,

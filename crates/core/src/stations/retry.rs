@@ -12,9 +12,9 @@ const CAP: Duration = Duration::from_secs(10);
 
 /// Exponential backoff with full jitter: a random wait between zero and the bound, so that callers who failed
 /// together do not retry together.
-pub(crate) fn backoff(replays: u32) -> Duration {
+pub(crate) fn backoff(retries: u32) -> Duration {
     let bound = BASE
-        .saturating_mul(1_u32.checked_shl(replays).unwrap_or(u32::MAX))
+        .saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX))
         .min(CAP);
     bound.mul_f64(fastrand::f64())
 }
@@ -46,14 +46,14 @@ impl Retries {
         }
     }
 
-    /// Returns the wait before the next retry, or `None` to give up. `told` is the wait that the platform asks
+    /// Returns the wait before the next retry, or `None` to give up. `requested` is the wait that the platform asks
     /// for.
     ///
     /// A frequency limit with a wait is the platform's pacing and not a failure: it does not count as a retry
     /// where the deadline limits it. Otherwise two processes that share an app's quota would fail each other's
     /// calls.
-    pub(crate) fn next(&mut self, replay: RetryRule, told: Option<Duration>) -> Option<Duration> {
-        match (replay, told) {
+    pub(crate) fn next(&mut self, rule: RetryRule, requested: Option<Duration>) -> Option<Duration> {
+        match (rule, requested) {
             (RetryRule::No | RetryRule::NewToken, _) => None,
             (RetryRule::Pause, Some(wait))
                 if self.most > 0 && wait >= LEAST_PACING && !self.counts_pauses =>
@@ -72,7 +72,7 @@ impl Retries {
             _ if self.used >= self.most => None,
             _ => {
                 // A wait of 0 has no information: the platform rounds down.
-                let wait = told
+                let wait = requested
                     .filter(|wait| !wait.is_zero())
                     .unwrap_or_else(|| backoff(self.used));
                 self.used += 1;
