@@ -1,11 +1,12 @@
 //! One call, from top to bottom: its turn on the chat; then, for each of its requests, a slot of the quota, a token, the
 //! answer, and the decision what to do next.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{Instrument, Span};
 
 use crate::data::error::{Error, Station};
@@ -20,7 +21,7 @@ use crate::stations::deadline::{CallTime, TimeLimit};
 use crate::stations::order::{Order, Pass, Place};
 use crate::stations::quota::{Lane, LaneHandle, NoSlot, QuotaHandle};
 use crate::stations::token::{Token, Tokens};
-use crate::transport::{Outgoing, Transport};
+use crate::transport::{Answering, Transport};
 
 mod decide;
 mod flight;
@@ -96,18 +97,18 @@ impl Core {
 
     /// Like [`run`](Self::run), with the call's span. Create the span before the task that runs the call, so that it
     /// becomes a child of the caller's span.
-    pub(crate) async fn run_within(
+    pub(crate) fn run_within(
         self: Arc<Self>,
         span: Span,
         queued: QueuedCall,
-    ) -> Result<Outcome, Error> {
+    ) -> impl Future<Output = Result<Outcome, Error>> {
         let QueuedCall {
             number,
             call,
             place,
             limit,
         } = queued;
-        let made = async {
+        async move {
             let mut result = self.make(call, place, &limit).await;
             match &mut result {
                 Ok(outcome) => outcome.call = Some(number),
@@ -115,8 +116,8 @@ impl Core {
             }
             trace::log(&result);
             result
-        };
-        made.instrument(span).await
+        }
+        .instrument(span)
     }
 
     async fn make(&self, mut call: Call, place: Place, limit: &TimeLimit) -> Result<Outcome, Error> {
@@ -150,7 +151,7 @@ impl Core {
 
 async fn wait_for_turn(place: Place, limit: &TimeLimit) -> Result<Pass, Error> {
     let until = limit.for_a_turn();
-    let entered = limit.bound(until, place.enter(until)).await;
+    let entered = limit.bound(until, pin!(place.enter(until))).await;
     entered.unwrap_or_else(|| Err(trace::deadline_passed(Station::Order)))
 }
 
@@ -186,7 +187,7 @@ impl RunningCall<'_> {
         let mut refused: Option<(Arc<Token>, Error)> = None;
         let mut last: Option<Error> = None;
         loop {
-            let flight = self.wait_for_slot(trace, last.take()).await?;
+            let mut flight = self.wait_for_slot(trace, last.take()).await?;
             let taken_at = flight.taken_at();
             let token = self.wait_for_token(trace).await?;
             if let Some((old, error)) = refused.take()
@@ -194,7 +195,8 @@ impl RunningCall<'_> {
             {
                 return Err(error);
             }
-            let reading = self.send(user_ids, &token, flight, trace).await?;
+            let reading = self.send(user_ids, &token, &mut flight, trace).await?;
+            drop(flight);
             self.learn(&reading, &token);
 
             let Decision { next, pause } = decide::decide(reading, &mut history, &self.facts(&token));
@@ -211,7 +213,7 @@ impl RunningCall<'_> {
                     trace.log_retry(&error, wait);
                     last = Some(error);
                     if !in_line {
-                        let waited = self.time.limit.bound(None, sleep(wait)).await;
+                        let waited = self.time.limit.bound(None, pin!(sleep(wait))).await;
                         waited.ok_or_else(|| self.timed_out(trace))?;
                     }
                 }
@@ -225,14 +227,16 @@ impl RunningCall<'_> {
     async fn wait_for_slot(&self, trace: &mut Trace, last: Option<Error>) -> Result<Flight<'_>, Error> {
         trace.station = Station::Quota;
         let until = self.time.limit.for_a_turn();
-        let slot = async {
-            match &self.lane {
-                Some(lane) => lane.take(until).await.map(Some),
-                None => Ok(None),
-            }
+        let slot = {
+            let slot = pin!(async {
+                match &self.lane {
+                    Some(lane) => lane.take(until).await.map(Some),
+                    None => Ok(None),
+                }
+            });
+            self.time.for_a_slot(slot).await
         };
-        let slot = self.time.limit.bound(until, slot);
-        match (self.time.for_a_slot(slot).await, last) {
+        match (slot, last) {
             (Some(Ok(slot)), _) => Ok(Flight::new(
                 slot,
                 self.pass,
@@ -248,38 +252,41 @@ impl RunningCall<'_> {
     async fn wait_for_token(&self, trace: &mut Trace) -> Result<Arc<Token>, Error> {
         trace.station = Station::Token;
         let deadline = self.time.deadline();
-        let token = self.core.tokens.get(deadline);
-        let token = self.time.limit.bound(deadline, token).await;
+        let token = {
+            let token = pin!(self.core.tokens.get(deadline));
+            self.time.limit.bound(deadline, token).await
+        };
         token.unwrap_or_else(|| Err(self.timed_out(trace)))
     }
 
-    /// Sends the request once and reads the answer. However the attempt ends, including with an error, the quota
-    /// and the order of calls are updated according to whether the request may have been sent.
+    /// Sends the request once and reads the answer. The flight ends with the attempt: however that ends, including
+    /// with an error, the quota and the order of calls are updated according to whether the request may have been sent.
     async fn send(
         &self,
         user_ids: &[String],
         token: &Token,
-        mut flight: Flight<'_>,
+        flight: &mut Flight<'_>,
         trace: &mut Trace,
     ) -> Result<Reading<CallData>, Error> {
         trace.station = Station::Connect;
         let request = request::set_time_sensitive(&self.core.base_url, self.call, user_ids, token.header())?;
         trace.attempts += 1;
         let attempt = tracing::debug_span!("attempt", attempt = trace.attempts);
-        let exchange = self.exchange(request, token, trace).instrument(attempt);
-        // Once this is over, nothing more of the request leaves.
-        let reading = self.time.limit.bound(self.time.deadline(), exchange).await;
+        let reading = {
+            let sending = self.core.transport.send(request, trace.sent.clone());
+            let exchange = pin!(self.exchange(sending, token, trace).instrument(attempt));
+            self.time.limit.bound(self.time.deadline(), exchange).await
+            // Dropping the exchange here closes its connection: nothing more of the request leaves.
+        };
         if let Some(reading) = &reading {
             flight.land(reading);
         }
-        drop(flight);
         let reading = reading.ok_or_else(|| self.timed_out(trace))?;
         trace.note(&reading);
         Ok(reading)
     }
 
-    async fn exchange(&self, request: Outgoing, token: &Token, trace: &Trace) -> Reading<CallData> {
-        let sending = self.core.transport.send(request, trace.sent.clone());
+    async fn exchange(&self, sending: Answering<'_>, token: &Token, trace: &Trace) -> Reading<CallData> {
         let response = match self.core.limits.attempt_timeout {
             None => sending.await,
             Some(most) => match timeout(most, sending).await {
@@ -322,7 +329,6 @@ impl RunningCall<'_> {
             can_replace_token: self.core.tokens.source().can_replace(),
             token_was_accepted: token.was_accepted(),
             has_line: self.lane.is_some(),
-            now: Instant::now(),
             deadline: self.time.deadline(),
             turn_deadline: self.time.limit.for_a_turn(),
         }

@@ -33,8 +33,7 @@ pub(crate) const MOST_BYTES: usize = 1024 * 1024;
 /// A transport's pending response.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
 
-/// One request with a JSON body. Cloning is cheap and copies no secret.
-#[derive(Clone)]
+/// One request with a JSON body.
 pub struct Outgoing {
     pub(crate) method: Method,
     pub url: Url,

@@ -40,7 +40,6 @@ pub(super) struct Facts {
     pub(super) token_was_accepted: bool,
     /// Whether there is a quota, in whose line the call waits again.
     pub(super) has_line: bool,
-    pub(super) now: Instant,
     pub(super) deadline: Option<Instant>,
     /// Deadline for waiting in a line.
     pub(super) turn_deadline: Option<Instant>,
@@ -112,7 +111,7 @@ pub(super) fn decide(reading: Reading<CallData>, history: &mut History, facts: &
     } else {
         facts.deadline
     };
-    let next = if deadline.is_some_and(|deadline| facts.now + wait >= deadline) {
+    let next = if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
         Next::GiveUp(error.with_retry_after(Some(wait)))
     } else {
         Next::Retry { wait, in_line, error }
@@ -148,7 +147,6 @@ mod tests {
             can_replace_token: true,
             token_was_accepted: false,
             has_line: true,
-            now,
             deadline: Some(now + 10 * SECOND),
             turn_deadline: Some(now + 20 * SECOND),
         }

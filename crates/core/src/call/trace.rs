@@ -51,8 +51,8 @@ impl Trace {
     pub(super) fn note(&mut self, reading: &Reading<CallData>) {
         if let Reading::Failure(failure) = reading {
             self.fate = self.fate.max(self.fate_of(failure));
+            self.sent = Sent::default();
         }
-        self.sent = Sent::default();
     }
 
     fn fate_of(&self, failure: &Failure) -> Fate {

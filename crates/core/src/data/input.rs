@@ -42,6 +42,15 @@ impl UserIdType {
         }
     }
 
+    /// The query of the call's URL.
+    pub(crate) const fn query(self) -> &'static str {
+        match self {
+            Self::OpenId => "user_id_type=open_id",
+            Self::UnionId => "user_id_type=union_id",
+            Self::UserId => "user_id_type=user_id",
+        }
+    }
+
     const fn prefix(self) -> Option<&'static str> {
         match self {
             Self::OpenId => Some("ou_"),

@@ -13,6 +13,8 @@ use crate::transport::host;
 #[derive(Clone)]
 pub(crate) struct BaseUrl {
     url: Url,
+    /// The path that the chats' ids are below.
+    feed_cards: Url,
     /// As it was given, without a trailing slash.
     text: String,
 }
@@ -59,7 +61,12 @@ impl BaseUrl {
             return Err(invalid(shown(text), expected()));
         }
         let text = text.trim_end_matches('/').to_owned();
-        let base_url = Self { url, text };
+        let feed_cards = below(&url, "/open-apis/im/v2/feed_cards/");
+        let base_url = Self {
+            url,
+            feed_cards,
+            text,
+        };
         if host::is_http(&base_url.url) && !allow_http && !host::is_loopback(host::host(&base_url.url)) {
             return Err(invalid(
                 shown(&base_url.text),
@@ -80,18 +87,26 @@ impl BaseUrl {
 
     /// The URL of a path below the base URL.
     pub(crate) fn join(&self, path: &str) -> Url {
-        // Set and not joined: `//host` would name another host.
-        let mut url = self.url.clone();
-        url.set_path(&format!("{}{path}", self.url.path().trim_end_matches('/')));
-        url
+        below(&self.url, path)
     }
 
     /// The URL of the one call that this library is for.
     pub(crate) fn call(&self, target: &Target, kind: UserIdType) -> Url {
-        let mut url = self.join(&format!("/open-apis/im/v2/feed_cards/{}", target.segment()));
-        url.set_query(Some(&format!("user_id_type={kind}")));
+        let mut url = self.feed_cards.clone();
+        // An error is for URLs without a host. `parse` refuses those.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push(target.segment());
+        }
+        url.set_query(Some(kind.query()));
         url
     }
+}
+
+fn below(base: &Url, path: &str) -> Url {
+    // Set and not joined: `//host` would name another host.
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    url
 }
 
 impl fmt::Debug for BaseUrl {

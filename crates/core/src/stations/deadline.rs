@@ -1,6 +1,7 @@
 //! How long a call may take, and what ends its waits.
 
 use std::future::pending;
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,26 +52,22 @@ impl TimeLimit {
     }
 
     /// Awaits `future`. Returns `None` if the deadline passes first, or if the caller of many calls stops
-    /// them.
-    pub(crate) fn bound<F: Future>(
+    /// them. Takes a pinned future, because an async function would store one that it is given twice.
+    pub(crate) async fn bound<F: Future>(
         &self,
         deadline: Option<Instant>,
-        future: F,
-    ) -> impl Future<Output = Option<F::Output>> {
-        // Boxed, because an async function stores its arguments twice. Nested, that was 3.5 kB for each call.
-        let future = Box::pin(future);
-        async move {
-            if self.is_stopped() {
-                // Do not start queued requests: nobody waits for their results.
-                return None;
-            }
-            select! {
-                // A result that is ready counts, also at the deadline. The timer starts only if it is not ready.
-                biased;
-                output = future => Some(output),
-                () = self.stopped() => None,
-                () = reached(deadline) => None,
-            }
+        future: Pin<&mut F>,
+    ) -> Option<F::Output> {
+        if self.is_stopped() {
+            // Do not start queued requests: nobody waits for their results.
+            return None;
+        }
+        select! {
+            // A result that is ready counts, also at the deadline. The timer starts only if it is not ready.
+            biased;
+            output = future => Some(output),
+            () = self.stopped() => None,
+            () = reached(deadline) => None,
         }
     }
 
@@ -86,8 +83,9 @@ impl TimeLimit {
             Self::At(_) => pending().await,
             Self::OfMany { batch, .. } => {
                 let mut stop = batch.stop.clone();
-                // An error says that the caller has dropped the sender: nobody waits any more either.
-                drop(stop.wait_for(|is_stopped| *is_stopped).await);
+                // An error says that the caller has dropped the sender: nobody waits any more either. Boxed, because
+                // single calls need no room for it.
+                drop(Box::pin(stop.wait_for(|is_stopped| *is_stopped)).await);
             }
         }
     }
@@ -120,18 +118,20 @@ impl<'a> CallTime<'a> {
         }
     }
 
-    /// Waits for a slot. For one of many calls the first slot starts the timeout, and the wait for a further
-    /// one extends the deadline.
-    pub(crate) async fn for_a_slot<T>(&self, slot: impl Future<Output = Option<T>>) -> Option<T> {
+    /// Waits for a slot, as long as the call may wait for a turn. For one of many calls the first slot starts the
+    /// timeout, and the wait for a further one extends the deadline.
+    pub(crate) async fn for_a_slot<F: Future>(&self, slot: Pin<&mut F>) -> Option<F::Output> {
+        let slot = self.limit.bound(self.limit.for_a_turn(), slot);
+        let TimeLimit::OfMany { timeout, batch } = self.limit else {
+            return slot.await;
+        };
         let (asked, deadline) = (Instant::now(), self.deadline());
         let slot = slot.await?;
-        if let TimeLimit::OfMany { timeout, batch } = self.limit {
-            let extended = deadline.map_or_else(|| after(*timeout), |deadline| deadline + asked.elapsed());
-            let extended = batch.deadline.map_or(extended, |end| end.min(extended));
-            let own = &mut *self.own();
-            // The longest of the waits counts, not their sum: parts wait at the same time.
-            *own = Some(own.map_or(extended, |other| other.max(extended)));
-        }
+        let extended = deadline.map_or_else(|| after(*timeout), |deadline| deadline + asked.elapsed());
+        let extended = batch.deadline.map_or(extended, |end| end.min(extended));
+        let own = &mut *self.own();
+        // The longest of the waits counts, not their sum: parts wait at the same time.
+        *own = Some(own.map_or(extended, |other| other.max(extended)));
         Some(slot)
     }
 
@@ -143,6 +143,7 @@ impl<'a> CallTime<'a> {
 #[cfg(test)]
 mod tests {
     use std::future::ready;
+    use std::pin::pin;
 
     use tokio::join;
     use tokio::time::sleep;
@@ -160,11 +161,6 @@ mod tests {
         (stop, TimeLimit::OfMany { timeout, batch })
     }
 
-    async fn slot_after(seconds: u32) -> Option<()> {
-        sleep(seconds * SECOND).await;
-        Some(())
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_wait_of_any_length_has_an_end() {
         let now = Instant::now();
@@ -177,24 +173,25 @@ mod tests {
     async fn a_result_counts_if_it_is_there_at_the_deadline() {
         let now = Instant::now();
         let limit = TimeLimit::At(now);
-        assert_eq!(limit.bound(Some(now), ready(1)).await, Some(1));
-        assert_eq!(limit.bound(Some(now + SECOND), pending::<()>()).await, None);
+        assert_eq!(limit.bound(Some(now), pin!(ready(1))).await, Some(1));
+        assert_eq!(limit.bound(Some(now + SECOND), pin!(pending::<()>())).await, None);
         assert_eq!(now.elapsed(), SECOND);
-        assert_eq!(limit.bound(None, sleep(SECOND)).await, Some(()));
+        assert_eq!(limit.bound(None, pin!(sleep(SECOND))).await, Some(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stop_ends_what_runs_and_starts_nothing() {
         let now = Instant::now();
         let (stop, limit) = of_many(SECOND, None);
-        let running = limit.bound(None, pending::<()>());
+        let running = pin!(pending::<()>());
+        let running = limit.bound(None, running);
         let stopping = async {
             sleep(SECOND).await;
             stop.send_replace(true);
         };
         assert_eq!(join!(running, stopping).0, None);
         assert_eq!(now.elapsed(), SECOND);
-        assert_eq!(limit.bound(None, ready(())).await, None);
+        assert_eq!(limit.bound(None, pin!(ready(()))).await, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -203,16 +200,17 @@ mod tests {
         let end = now + 100 * SECOND;
         let single = TimeLimit::At(end);
         assert_eq!((single.for_a_turn(), single.counts_pauses()), (Some(end), false));
-        let (_stop, many) = of_many(SECOND, Some(end));
+        let (stop, many) = of_many(SECOND, Some(end));
         assert_eq!((many.for_a_turn(), many.counts_pauses()), (Some(end), true));
 
         let time = CallTime::new(&single);
-        time.for_a_slot(slot_after(1)).await;
+        time.for_a_slot(pin!(sleep(SECOND))).await;
         assert_eq!(time.deadline(), Some(end));
 
         let time = CallTime::new(&many);
         assert_eq!(time.deadline(), None);
-        time.for_a_slot(ready(None::<()>)).await;
+        stop.send_replace(true);
+        assert_eq!(time.for_a_slot(pin!(sleep(SECOND))).await, None);
         assert_eq!(time.deadline(), None, "no slot was taken");
     }
 
@@ -221,12 +219,13 @@ mod tests {
         let (_stop, limit) = of_many(5 * SECOND, Some(Instant::now() + 20 * SECOND));
         let time = CallTime::new(&limit);
         let began = Instant::now();
-        time.for_a_slot(slot_after(1)).await;
+        time.for_a_slot(pin!(sleep(SECOND))).await;
         assert_eq!(time.deadline(), Some(began + 6 * SECOND));
         // Both wait at the same time.
-        join!(time.for_a_slot(slot_after(4)), time.for_a_slot(slot_after(3)));
+        let (first, second) = (pin!(sleep(4 * SECOND)), pin!(sleep(3 * SECOND)));
+        join!(time.for_a_slot(first), time.for_a_slot(second));
         assert_eq!(time.deadline(), Some(began + 10 * SECOND));
-        time.for_a_slot(slot_after(14)).await;
+        time.for_a_slot(pin!(sleep(14 * SECOND))).await;
         assert_eq!(
             time.deadline(),
             Some(began + 20 * SECOND),

@@ -2,7 +2,9 @@
 //! overlap. Otherwise a pin could arrive after the unpin that follows it, late or as a retry, and nobody
 //! could remove it: people cannot cancel an app's reminder themselves (FACTS: the call).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -58,10 +60,13 @@ impl Chat {
     }
 
     fn is_idle(&self) -> bool {
-        let now = Instant::now();
         self.running == [0, 0]
             && self.line.is_empty()
-            && self.late_until.iter().flatten().all(|until| *until <= now)
+            && self
+                .late_until
+                .iter()
+                .flatten()
+                .all(|until| *until <= Instant::now())
     }
 
     fn wake_first(&self) {
@@ -74,8 +79,10 @@ impl Chat {
 impl Chats {
     /// Removes the chats that were kept only for an unanswered request that can no longer arrive.
     fn remove_expired(&mut self) {
-        let now = Instant::now();
-        while self.unanswered.front().is_some_and(|(until, _)| *until <= now)
+        while self
+            .unanswered
+            .front()
+            .is_some_and(|(until, _)| *until <= Instant::now())
             && let Some((_, target)) = self.unanswered.pop_front()
         {
             self.remove_if_idle(&target);
@@ -140,7 +147,8 @@ impl Place {
     pub(crate) async fn enter(self, deadline: Option<Instant>) -> Result<Pass, Error> {
         match self {
             Self::Running(pass) => Ok(pass),
-            Self::Waiting(waiter) => waiter.enter(deadline).await,
+            // Boxed, because most calls do not wait, and need no room for it.
+            Self::Waiting(waiter) => Box::pin(waiter.enter(deadline)).await,
         }
     }
 }
@@ -244,12 +252,15 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let chats = &mut *self.order.chats();
-        if let Some(chat) = chats.by_target.get_mut(&self.target) {
-            chat.running[usize::from(self.state)] -= 1;
-            chat.wake_first();
+        let target = mem::replace(&mut self.target, Target::Bot);
+        if let Entry::Occupied(mut chat) = self.order.chats().by_target.entry(target) {
+            chat.get_mut().running[usize::from(self.state)] -= 1;
+            if chat.get().is_idle() {
+                chat.remove();
+            } else {
+                chat.get().wake_first();
+            }
         }
-        chats.remove_if_idle(&self.target);
     }
 }
 

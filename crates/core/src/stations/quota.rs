@@ -435,9 +435,14 @@ impl LaneHandle {
             return Ok(slot);
         }
         tracing::debug!(ahead, "waiting for a slot of the quota");
+        // Boxed, because most calls do not wait, and need no room for it.
+        Box::pin(self.take_in_line(ahead, deadline)).await
+    }
+
+    async fn take_in_line(&self, ahead: usize, deadline: Option<Instant>) -> Result<Slot, NoSlot> {
         let _first_in_line = self.wait_in_line(ahead, deadline).await?;
         loop {
-            let mut freed = pin!(line.freed.notified());
+            let mut freed = pin!(self.line().freed.notified());
             freed.as_mut().enable();
             match self.try_take(deadline)? {
                 Taking::Taken(slot) => return Ok(slot),
@@ -536,21 +541,22 @@ impl Slot {
 
     /// The platform has answered, so the request has arrived. `is_accepted`: within the platform's limit.
     pub(crate) fn answered(self, is_accepted: bool) {
-        if is_accepted {
-            self.lane.quota.state().speed_up();
-        }
-        self.free_after(Instant::now());
+        self.free_after(Instant::now(), is_accepted);
     }
 
     /// The connection closed without an answer. If the request still arrives, it does within `late_arrival`.
     pub(crate) fn unanswered(self, late_arrival: Duration) {
-        self.free_after(Instant::now() + late_arrival);
+        self.free_after(Instant::now() + late_arrival, false);
     }
 
     /// Frees the slot one window after the latest time at which the request may arrive.
-    fn free_after(mut self, latest_arrival: Instant) {
+    fn free_after(mut self, latest_arrival: Instant, is_accepted: bool) {
         self.is_used = true;
-        for window in &mut self.lane.quota.state().windows[self.lane.lane as usize] {
+        let state = &mut *self.lane.quota.state();
+        if is_accepted {
+            state.speed_up();
+        }
+        for window in &mut state.windows[self.lane.lane as usize] {
             window.free_at(latest_arrival + window.span);
         }
     }

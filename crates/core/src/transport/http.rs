@@ -123,13 +123,10 @@ impl Http {
 
     /// Sends the request. If the certificate's issuer is unknown, loads the system's roots and tries again. No byte
     /// of the request has been sent by then.
-    async fn exchange(&self, request: Outgoing, sent: &Sent) -> Result<Response<Bytes>, TransportError> {
-        let Some(roots) = self.roots.as_ref().filter(|_| !Roots::has_system()) else {
-            return Ok(self.exchange_once(request, sent).await?);
-        };
-        match self.exchange_once(request.clone(), sent).await {
-            // Counts as a part of connecting: where reading the roots blocks, the error is the certificate's.
-            Err(Failed::UnknownIssuer(error)) => {
+    async fn exchange(&self, request: &Outgoing, sent: &Sent) -> Result<Response<Bytes>, TransportError> {
+        match (self.exchange_once(request, sent).await, &self.roots) {
+            (Err(Failed::UnknownIssuer(error)), Some(roots)) => {
+                // Counts as a part of connecting: where reading the roots blocks, the error is the certificate's.
                 match timeout(self.connect_timeout, roots.load_system()).await {
                     Ok(Ok(())) => Ok(self.exchange_once(request, sent).await?),
                     Ok(Err(no_thread)) => Err(TransportError::Connect(Fault {
@@ -140,58 +137,65 @@ impl Http {
                     Err(_) => Err(error),
                 }
             }
-            other => Ok(other?),
+            (exchanged, _) => Ok(exchanged?),
         }
     }
 
-    async fn exchange_once(&self, request: Outgoing, sent: &Sent) -> Result<Response<Bytes>, Failed> {
+    async fn exchange_once(&self, request: &Outgoing, sent: &Sent) -> Result<Response<Bytes>, Failed> {
         let (client, lease) = self.clients.current().map_err(TransportError::unbuilt)?;
-        let mut outgoing = reqwest::Request::new(request.method, request.url);
-        let headers = outgoing.headers_mut();
-        headers.insert(header::CONTENT_TYPE, JSON);
-        headers.insert(header::USER_AGENT, self.user_agent.clone());
-        if let Some(authorization) = request.authorization {
-            headers.insert(header::AUTHORIZATION, authorization);
-        }
-        let body = WatchedBody::new(request.body, sent.clone());
-        *outgoing.body_mut() = Some(reqwest::Body::wrap(body));
-
-        let failed = |error: reqwest::Error| {
-            if Roots::want_system(&error) {
-                return Failed::UnknownIssuer(fault::read(error, &self.destination));
-            }
-            let error = fault::read(error, &self.destination);
-            if matches!(error, TransportError::Unprocessed(_)) {
-                sent.retract();
-            }
-            Failed::Otherwise(error)
-        };
         // Also where a deadline drops this future: a connection that is silent for one call is so for the next.
         let unanswered = Unanswered {
             sent,
             suspect: || self.clients.suspect(lease),
             is_armed: true,
         };
-        let response: Response<reqwest::Body> = client.execute(outgoing).await.map_err(failed)?.into();
+        let response = client.execute(self.to_reqwest(request, sent)).await;
+        let response = response.map_err(|error| self.failed(error, sent))?;
         unanswered.disarm();
+        let status = response.status();
         // Without a forwarding proxy, a 407 comes from the platform or a gateway in front of it.
-        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED && self.destination.is_forwarded {
+        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && self.destination.is_forwarded {
             return Err(Failed::Otherwise(TransportError::Broken(
                 self.wants_credentials(),
             )));
         }
-        let (head, body) = response.into_parts();
+        let (head, body) = Response::from(response).into_parts();
         let body = match Limited::new(body, MOST_BYTES).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) => {
                 return Err(match error.downcast::<reqwest::Error>() {
-                    Ok(error) => failed(*error),
-                    Err(_) => Failed::Otherwise(TransportError::TooLarge(head.status)),
+                    Ok(error) => self.failed(*error, sent),
+                    Err(_) => Failed::Otherwise(TransportError::TooLarge(status)),
                 });
             }
         };
-        let body = decoded(&head, body).ok_or(TransportError::TooLarge(head.status))?;
+        let body = decoded(&head, body).ok_or(TransportError::TooLarge(status))?;
         Ok(Response::from_parts(head, body))
+    }
+
+    fn to_reqwest(&self, request: &Outgoing, sent: &Sent) -> reqwest::Request {
+        let mut outgoing = reqwest::Request::new(request.method.clone(), request.url.clone());
+        let headers = outgoing.headers_mut();
+        headers.insert(header::CONTENT_TYPE, JSON);
+        headers.insert(header::USER_AGENT, self.user_agent.clone());
+        if let Some(authorization) = &request.authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        let body = WatchedBody::new(request.body.clone(), sent.clone());
+        *outgoing.body_mut() = Some(reqwest::Body::wrap(body));
+        outgoing
+    }
+
+    fn failed(&self, error: reqwest::Error, sent: &Sent) -> Failed {
+        let wants_system_roots = Roots::want_system(&error);
+        let error = fault::read(error, &self.destination);
+        if wants_system_roots {
+            return Failed::UnknownIssuer(error);
+        }
+        if matches!(error, TransportError::Unprocessed(_)) {
+            sent.retract();
+        }
+        Failed::Otherwise(error)
     }
 
     /// A proxy that is sent the request itself, over http, refuses it with a response.
@@ -256,7 +260,7 @@ impl TransportError {
 impl Transport for Http {
     fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
         Box::pin(async move {
-            let exchange = AssertUnwindSafe(self.exchange(request, &sent)).catch_unwind();
+            let exchange = AssertUnwindSafe(self.exchange(&request, &sent)).catch_unwind();
             exchange.await.unwrap_or_else(|panic| Err(panicked(panic)))
         })
     }
@@ -322,8 +326,6 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
-            // For the proxy: requests set their own.
-            .user_agent(user_agent.clone())
             .dns_resolver(resolver.clone())
             .connect_timeout(connect_timeout)
             .pool_idle_timeout(POOL_IDLE)
@@ -337,10 +339,11 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
         let builder = builder.tcp_user_timeout(unacknowledged(late_arrival));
         #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
         let _ = late_arrival;
+        // The user agent is for the proxy: requests set their own.
         match &proxy {
-            None => builder,
+            None => builder.user_agent(user_agent.clone()),
             Some(None) => builder.no_proxy(),
-            Some(Some(proxy)) => builder.proxy(proxy.clone()),
+            Some(Some(proxy)) => builder.user_agent(user_agent.clone()).proxy(proxy.clone()),
         }
         .build()
     };

@@ -145,7 +145,7 @@ impl Roots {
     /// Loads the system's roots. Reading them may block (`SSL_CERT_FILE` may name a pipe, or a file on a network that is
     /// away), so a thread of its own does it.
     pub(super) async fn load_system(&self) -> Result<(), Arc<io::Error>> {
-        if Self::has_system() {
+        if SYSTEM.get().is_some() {
             return Ok(());
         }
         let loading = {
@@ -157,10 +157,6 @@ impl Roots {
                 .clone()
         };
         loading.await
-    }
-
-    pub(super) fn has_system() -> bool {
-        SYSTEM.get().is_some()
     }
 
     /// Whether this error is about an issuer that the system's roots may know, which were not loaded when the certificate
