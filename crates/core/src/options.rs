@@ -227,13 +227,15 @@ impl ClientBuilder {
         self
     }
 
-    /// How long making a connection may take; 5 s unless said.
+    /// How long making a connection may take, the lookup of its host included. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// How long one attempt may take; all that remains of the call's timeout unless said.
+    /// How long one attempt may take, connecting included. Also limits each request for a token. Default: an attempt of
+    /// a call may take all that remains of the call's timeout, and a request for a token twice the client's timeout, but
+    /// at most 10 s.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(timeout);
         self
@@ -258,8 +260,13 @@ impl ClientBuilder {
         self
     }
 
-    /// How long after its connection closed a request may still arrive at the platform; 5 s unless
-    /// said. Its slot of the quota stays taken, and opposite calls on its chat wait, for that long.
+    /// How long after its connection closed a request may still arrive at the platform. Its slot of the quota stays taken,
+    /// and opposite calls on its chat wait, for that long. Default: 5 s.
+    ///
+    /// On Linux and Android the system stops sending unacknowledged data before this time is over. Other systems have no
+    /// such setting and go on for longer: about 60 s on Windows and 600 s on macOS (calculated from their limits of
+    /// retransmission). Set such a value there if a late pin must never follow its unpin, also after an outage. A proxy or a
+    /// load balancer sends again by itself, so the promise covers the connection to it only.
     pub fn late_arrival(mut self, late_arrival: Duration) -> Self {
         self.late_arrival = Some(late_arrival);
         self

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use feishu_feed_card::{Client, ConnectionReason, Error, ErrorKind, Station};
+use feishu_feed_card::{Client, ClientBuilder, ConnectionReason, Error, ErrorKind, Station};
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -95,25 +95,39 @@ async fn serve(certificate: Certificate, key: &KeyPair) -> Server {
 impl Server {
     /// Pins with this PEM as `ca_certs`.
     async fn pin_trusting(&self, pem: impl AsRef<[u8]>, host: &str) -> Result<(), Error> {
-        let file = PemFile::new(self.port, pem.as_ref());
-        let client = Client::builder()
+        let file = PemFile::new(&self.port.to_string(), pem.as_ref());
+        pin(self.client(host).ca_certs(&file.0)).await
+    }
+
+    /// Pins with the certificates of the system.
+    async fn pin(&self) -> Result<(), Error> {
+        pin(self.client("127.0.0.1")).await
+    }
+
+    fn client(&self, host: &str) -> ClientBuilder {
+        Client::builder()
             .tenant_access_token("t-1")
             .base_url(format!("https://{host}:{}", self.port))
-            .ca_certs(&file.0)
-            .build()?;
-        let outcome = client.set_time_sensitive(CHAT, [USER], true).await?;
-        assert!(outcome.ok());
-        Ok(())
     }
+}
+
+async fn pin(client: ClientBuilder) -> Result<(), Error> {
+    let outcome = client.build()?.set_time_sensitive(CHAT, [USER], true).await?;
+    assert!(outcome.ok());
+    Ok(())
 }
 
 struct PemFile(PathBuf);
 
 impl PemFile {
-    fn new(port: u16, pem: &[u8]) -> Self {
-        let path = std::env::temp_dir().join(format!("feishu-feed-card-certificates-{port}.pem"));
+    fn new(name: &str, pem: &[u8]) -> Self {
+        let path = Self::path(name);
         std::fs::write(&path, pem).unwrap();
         Self(path)
+    }
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("feishu-feed-card-certificates-{name}.pem"))
     }
 }
 
@@ -219,6 +233,53 @@ async fn a_server_without_tls_is_told_from_an_untrusted_one() {
     assert!(error.retryable() && error.attempts() == 2, "{error}");
 }
 
+/// A server's own certificate among the system's, as OpenSSL trusts it.
+#[test]
+fn a_servers_own_certificate_in_ssl_cert_file_is_trusted() {
+    let test = "in_env_the_servers_own_certificate";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env("SSL_CERT_FILE", PemFile::path(test))
+        .output()
+        .unwrap();
+    passed(&output);
+}
+
+#[tokio::test]
+#[ignore = "run by a_servers_own_certificate_in_ssl_cert_file_is_trusted"]
+async fn in_env_the_servers_own_certificate() {
+    let trusted = [
+        self_signed(params(&["127.0.0.1"])).await,
+        self_signed(as_ca(params(&["127.0.0.1"]))).await,
+    ];
+    let misnamed = self_signed(as_ca(params(&["other.example"]))).await;
+    let stranger = self_signed(as_ca(params(&["127.0.0.1"]))).await;
+    let pem: String = trusted
+        .iter()
+        .chain([&misnamed])
+        .map(|server| server.certificate.pem())
+        .collect();
+    let _file = PemFile::new("in_env_the_servers_own_certificate", pem.as_bytes());
+    for server in &trusted {
+        server.pin().await.unwrap();
+    }
+    for (server, reason) in [
+        (&misnamed, ConnectionReason::TlsName),
+        (&stranger, ConnectionReason::TlsUntrusted),
+    ] {
+        let error = server.pin().await.unwrap_err();
+        assert_eq!(error.reason(), Some(reason), "{error}");
+    }
+}
+
+fn passed(output: &std::process::Output) {
+    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && printed.contains("1 passed"),
+        "{printed}"
+    );
+}
+
 /// `SSL_CERT_FILE` is a pipe that nobody writes to.
 #[cfg(unix)]
 #[test]
@@ -237,11 +298,7 @@ fn roots_whose_reading_blocks_hold_up_no_deadline() {
         .output()
         .unwrap();
     drop(std::fs::remove_file(&pipe));
-    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && printed.contains("1 passed"),
-        "{printed}"
-    );
+    passed(&output);
 }
 
 #[cfg(unix)]

@@ -13,12 +13,16 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::data::text::{Text, text};
 
 /// Connections that start together share one lookup. A lookup that takes longer than this may hang on a DNS server
 /// that is away (the system gives up after 10 s and more), so the next connection starts another.
 const SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// How many lookups of one host may hang. Each has a thread, which the system may keep for minutes.
+const MOST_PER_HOST: usize = 4;
 
 type Lookup = Shared<Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>>;
 
@@ -35,34 +39,47 @@ pub(super) struct Rules {
 /// Resolves names with the system's resolver.
 pub(super) struct SystemResolver {
     rules: Rules,
-    running: Mutex<HashMap<String, (Instant, Lookup)>>,
+    /// How long a connection waits for its host's addresses.
+    timeout: Duration,
+    /// Unfinished lookups by host, the oldest first.
+    running: Mutex<HashMap<String, Vec<(Instant, Lookup)>>>,
 }
 
 impl SystemResolver {
-    pub(super) fn new(rules: Rules) -> Self {
+    /// A lookup fails after nine tenths of the `connect_timeout`: the error then says that the name was not resolved. At
+    /// the `connect_timeout` itself it could not, because that also ends a connection attempt.
+    pub(super) fn new(rules: Rules, connect_timeout: Duration) -> Self {
         Self {
             rules,
+            timeout: connect_timeout.mul_f64(0.9),
             running: Mutex::default(),
         }
     }
 
     fn join_or_start(&self, host: &str) -> Lookup {
         let running = &mut *self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|_, (started, lookup)| lookup.peek().is_none() && started.elapsed() < SHARED_FOR);
-        if let Some((_, lookup)) = running.get(host) {
-            return lookup.clone();
+        running.retain(|_, lookups| {
+            lookups.retain(|(_, lookup)| lookup.peek().is_none());
+            !lookups.is_empty()
+        });
+        let lookups = running.entry(host.to_owned()).or_default();
+        if let Some((started, newest)) = lookups.last()
+            && (started.elapsed() < SHARED_FOR || lookups.len() >= MOST_PER_HOST)
+        {
+            return newest.clone();
         }
         let lookup = look_up(host.to_owned(), self.rules);
-        running.insert(host.to_owned(), (Instant::now(), lookup.clone()));
+        lookups.push((Instant::now(), lookup.clone()));
         lookup
     }
 }
 
 impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let lookup = self.join_or_start(name.as_str());
+        let lookup = timeout(self.timeout, self.join_or_start(name.as_str()));
         Box::pin(async move {
-            let addresses = lookup.await?;
+            let late = || Err(LookupError::new(name.as_str().to_owned(), Cause::TimedOut));
+            let addresses = lookup.await.unwrap_or_else(|_| late())?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
@@ -136,6 +153,7 @@ pub(super) struct LookupError {
 enum Cause {
     System(io::Error),
     NoAddress,
+    TimedOut,
     NoThread(io::Error),
     NoDescriptor(io::Error),
     Panicked,
@@ -163,6 +181,7 @@ impl LookupError {
         let host = &self.host;
         match &*self.cause {
             Cause::System(error) => text!("{} cannot be resolved: {}", host, error),
+            Cause::TimedOut => text!("{} cannot be resolved: no answer from the DNS server", host),
             Cause::NoAddress => text!("{} has no address", host),
             Cause::NoThread(error) => text!("no thread to resolve {}: {}", host, error),
             Cause::NoDescriptor(error) => text!("no file descriptor to resolve {}: {}", host, error),
@@ -189,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn lookups_that_start_together_share_one_thread() {
-        let resolver = SystemResolver::new(Rules::default());
+        let resolver = SystemResolver::new(Rules::default(), Duration::from_secs(5));
         let (first, second) = (
             resolver.join_or_start("localhost"),
             resolver.join_or_start("localhost"),
@@ -198,6 +217,40 @@ mod tests {
         assert!(!first.await.unwrap().is_empty());
         // One that has ended is not joined: the addresses may change.
         assert!(!resolver.join_or_start("localhost").ptr_eq(&second));
+    }
+
+    #[tokio::test]
+    async fn lookups_that_hang_are_few_and_end_with_their_time() {
+        let resolver = SystemResolver::new(Rules::default(), Duration::from_millis(10));
+        let never = || -> Lookup { std::future::pending().boxed().shared() };
+        let long_ago = Instant::now().checked_sub(SHARED_FOR).unwrap();
+        let hung: Vec<_> = (0..MOST_PER_HOST).map(|_| (long_ago, never())).collect();
+        let newest = hung.last().unwrap().1.clone();
+        resolver
+            .running
+            .lock()
+            .unwrap()
+            .insert("hung.invalid".to_owned(), hung);
+        assert!(resolver.join_or_start("hung.invalid").ptr_eq(&newest));
+
+        let error = resolver
+            .resolve("hung.invalid".parse().unwrap())
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(
+            error.to_string(),
+            "hung.invalid cannot be resolved: no answer from the DNS server"
+        );
+        // One that ends makes room for another.
+        resolver
+            .running
+            .lock()
+            .unwrap()
+            .get_mut("hung.invalid")
+            .unwrap()
+            .pop();
+        assert!(!resolver.join_or_start("hung.invalid").ptr_eq(&newest));
     }
 
     #[tokio::test]

@@ -106,6 +106,18 @@ impl Http {
         } else {
             let route = proxy::route(&network.proxy, &network.platform, network.allow_http)?;
             if let Route::Through(proxy) = &route {
+                let is_ipv6 = network
+                    .platform
+                    .host_str()
+                    .is_some_and(|host| host.starts_with('['));
+                if is_ipv6 && !host::is_http(&network.platform) {
+                    // reqwest hands the brackets of the address to TLS, which knows no such name.
+                    return Err(Error::invalid_input(
+                        text!("{base_url}"),
+                        text!("https with an IPv6 address, and a {proxy} is configured"),
+                        text!("a host name or an IPv4 address, or no proxy for this host"),
+                    ));
+                }
                 destination.proxy = Some(proxy.name.clone());
                 destination.is_forwarded = !proxy.is_socks() && host::is_http(&network.platform);
             }
@@ -312,12 +324,13 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
     };
     // http is allowed without `allow_http` because a name, `localhost`, stands for this machine.
     let loopback_only = host::is_http(&network.platform) && !network.allow_http;
-    let resolver = Arc::new(SystemResolver::new(Rules {
+    let connect_timeout = network.connect_timeout;
+    let rules = Rules {
         loopback_only,
         ipv4_first,
-    }));
+    };
+    let resolver = Arc::new(SystemResolver::new(rules, connect_timeout));
     let user_agent = network.user_agent.clone();
-    let connect_timeout = network.connect_timeout;
     let late_arrival = network.late_arrival;
     let build = move || {
         let builder = reqwest::Client::builder()

@@ -138,8 +138,14 @@ pub(crate) struct Roots {
     loading: Mutex<Option<Loading>>,
 }
 
+/// The system's roots.
+struct SystemRoots {
+    verifier: Arc<WebPkiServerVerifier>,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
 /// The system's roots, once they are loaded; `None` if it has none.
-static SYSTEM: OnceLock<Option<Arc<WebPkiServerVerifier>>> = OnceLock::new();
+static SYSTEM: OnceLock<Option<SystemRoots>> = OnceLock::new();
 
 impl Roots {
     /// Loads the system's roots. Reading them may block (`SSL_CERT_FILE` may name a pipe, or a file on a network that is
@@ -159,29 +165,45 @@ impl Roots {
         loading.await
     }
 
-    /// Whether this error is about an issuer that the system's roots may know, which were not loaded when the certificate
-    /// was verified. They may be now: another connection has loaded them.
+    /// Whether the system's roots may make a difference: they were not loaded when the certificate was verified. They may
+    /// be now: another connection has loaded them.
     pub(super) fn want_system(error: &reqwest::Error) -> bool {
         super::fault::causes(error)
             .filter_map(<dyn std::error::Error>::downcast_ref::<Distrust>)
-            .any(|distrust| !distrust.knew_system && distrust.cause == CertificateError::UnknownIssuer)
+            .any(|distrust| !distrust.knew_system && is_about_the_issuer(&distrust.cause))
     }
+}
 
-    /// Whether the server shows exactly a certificate that the caller trusts. webpki knows no issuer for it, or refuses it
-    /// because it is marked as a CA, as self-signed ones often are. It has checked the dates before that. The
-    /// caller still has to check the name. The extended key usage of a CA is not checked: the caller has named this very certificate.
-    fn is_own(&self, end_entity: &CertificateDer<'_>, error: &TlsError) -> bool {
-        let is_about_the_issuer = match error {
-            // `BadSignature`: a root has the issuer's name and another key. The certificate itself may be that root.
-            TlsError::InvalidCertificate(
-                CertificateError::UnknownIssuer | CertificateError::BadSignature,
-            ) => true,
-            TlsError::InvalidCertificate(CertificateError::Other(OtherError(error))) => {
-                error.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
-            }
-            _ => false,
-        };
-        is_about_the_issuer && self.own.0.iter().any(|own| own == end_entity)
+/// Whether another root, or the certificate itself as a root, may change the verdict.
+fn is_about_the_issuer(cause: &CertificateError) -> bool {
+    match cause {
+        // `BadSignature`: a root has the issuer's name and another key. The certificate itself may be that root.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => true,
+        CertificateError::Other(OtherError(error)) => {
+            error.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
+        }
+        _ => false,
+    }
+}
+
+/// Verifies a server's certificate against roots. A certificate that is itself among them is trusted, as OpenSSL does:
+/// webpki knows no issuer for it, or refuses it because it is marked as a CA, as self-signed ones often are. It has
+/// checked the dates before that. The extended key usage of a CA is not checked: the roots have this very certificate.
+fn verify(
+    roots: &WebPkiServerVerifier,
+    certificates: &[CertificateDer<'_>],
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    server_name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<(), TlsError> {
+    match roots.verify_server_cert(end_entity, intermediates, server_name, &[], now) {
+        Err(TlsError::InvalidCertificate(cause))
+            if is_about_the_issuer(&cause) && certificates.contains(end_entity) =>
+        {
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)
+        }
+        verdict => verdict.map(drop),
     }
 }
 
@@ -194,13 +216,18 @@ fn load_system(provider: Arc<CryptoProvider>) -> Loading {
             for error in &loaded.errors {
                 tracing::warn!(%error, "certificates of the system that cannot be read");
             }
+            let certificates = loaded.certs;
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(loaded.certs);
+            roots.add_parsable_certificates(certificates.iter().cloned());
             // Files that cannot be read now may be read later: the process may lack a descriptor.
             if !roots.is_empty() || loaded.errors.is_empty() {
                 let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                let system = verifier.ok().map(|verifier| SystemRoots {
+                    verifier,
+                    certificates,
+                });
                 // Not `get_or_init`: a process that is forked meanwhile would wait for this thread for ever.
-                drop(SYSTEM.set(verifier.ok()));
+                drop(SYSTEM.set(system));
             }
         }
         drop(loaded);
@@ -246,25 +273,21 @@ impl ServerCertVerifier for Roots {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        let verify = |verifier: &WebPkiServerVerifier| {
-            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let by = |roots: &WebPkiServerVerifier, certificates: &[CertificateDer<'_>]| {
+            verify(roots, certificates, end_entity, intermediates, server_name, now)
         };
-        let mut verdict = verify(&self.bundled);
-        if let Err(error) = &verdict
-            && self.is_own(end_entity, error)
-        {
-            let certificate = ParsedCertificate::try_from(end_entity)?;
-            verdict = verify_server_name(&certificate, server_name).map(|()| ServerCertVerified::assertion());
-        }
         let loaded = SYSTEM.get();
-        if let Err(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) = verdict
+        let mut verdict = by(&self.bundled, &self.own.0);
+        if let Err(TlsError::InvalidCertificate(cause)) = &verdict
+            && is_about_the_issuer(cause)
             && let Some(Some(system)) = loaded
         {
-            verdict = verify(system);
+            verdict = by(&system.verifier, &system.certificates);
         }
+        let verdict = verdict.map(|()| ServerCertVerified::assertion());
         verdict.map_err(|error| match error {
             TlsError::InvalidCertificate(cause) => {
                 let server = server_name.to_str().into_owned();

@@ -1,6 +1,9 @@
-//! Names that stand for this machine, and where they really resolve to. Linux, as root: the test has its own `/etc/hosts`.
+//! Names that stand for this machine, and where they really resolve to; a DNS server that is silent. Linux, as root: each
+//! test has its own `/etc/hosts` or `/etc/resolv.conf`.
 
+use std::net::UdpSocket;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use feishu_feed_card::{ConnectionReason, Error};
 use feishu_feed_card_sandbox::Sandbox;
@@ -18,24 +21,58 @@ const HOSTS: &str = "
 127.0.0.1 twice.localhost
 ";
 
-#[test]
-fn a_name_for_this_machine_must_resolve_to_it() {
-    let hosts = TempFile::new("hosts", HOSTS);
-    let with_hosts = |program: &std::path::Path, arguments: &[&str]| {
-        let script = r#"mount --bind "$TEST_HOSTS" /etc/hosts && exec "$0" "$@""#;
+/// Runs an ignored test in a process whose `system_file` has this content. Skipped where that needs root.
+fn passes_with(system_file: &str, content: &str, test: &str) {
+    let file = TempFile::new(test, content);
+    let run = |program: &std::path::Path, arguments: &[&str]| {
+        let script = format!(r#"mount --bind "$TEST_FILE" {system_file} && exec "$0" "$@""#);
         let mut command = Command::new("unshare");
         command
-            .args(["--mount", "sh", "-c", script])
+            .args(["--mount", "sh", "-c", &script])
             .arg(program)
             .args(arguments);
-        command.env("TEST_HOSTS", &hosts.0).output()
+        command.env("TEST_FILE", &file.0).output()
     };
-    if !with_hosts("true".as_ref(), &[]).is_ok_and(|output| output.status.success()) {
+    if !run("true".as_ref(), &[]).is_ok_and(|output| output.status.success()) {
         println!("skipped: no mount namespaces here (they need root)");
         return;
     }
-    let test = ["--exact", "names::in_env_own_hosts", "--ignored", "--nocapture"];
-    passed(&with_hosts(&std::env::current_exe().unwrap(), &test).unwrap());
+    let test = format!("names::{test}");
+    let arguments = ["--exact", &test, "--ignored", "--nocapture"];
+    passed(&run(&std::env::current_exe().unwrap(), &arguments).unwrap());
+}
+
+#[test]
+fn a_name_for_this_machine_must_resolve_to_it() {
+    passes_with("/etc/hosts", HOSTS, "in_env_own_hosts");
+}
+
+/// Where it listens, no machine has a DNS server.
+const SILENT_DNS: &str = "127.9.8.7";
+
+#[test]
+fn a_silent_dns_server_is_told_from_a_silent_host() {
+    let configuration = format!("nameserver {SILENT_DNS}\n");
+    passes_with("/etc/resolv.conf", &configuration, "in_env_silent_dns");
+}
+
+#[tokio::test]
+#[ignore = "run by a_silent_dns_server_is_told_from_a_silent_host"]
+async fn in_env_silent_dns() {
+    let server = UdpSocket::bind((SILENT_DNS, 53)).unwrap();
+    let builder = app().base_url("https://silent.invalid").max_retries(0);
+    let client = builder.connect_timeout(Duration::from_secs(1)).build().unwrap();
+    let began = Instant::now();
+    let error = pin(&client).await.unwrap_err();
+    assert_eq!(error.reason(), Some(ConnectionReason::Dns), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("silent.invalid cannot be resolved: no answer from the DNS server"),
+        "{error}"
+    );
+    assert!(error.retryable() && began.elapsed() < Duration::from_secs(2));
+    assert!(server.recv(&mut [0; 512]).is_ok(), "the server was asked");
 }
 
 #[tokio::test]

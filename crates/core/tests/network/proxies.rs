@@ -380,6 +380,21 @@ fn clear_text_goes_to_no_proxy_elsewhere() {
     }
 }
 
+#[test]
+fn an_ipv6_address_over_https_cannot_be_reached_through_a_proxy() {
+    for proxy in ["http://127.0.0.1:3128", "socks5h://127.0.0.1:1080"] {
+        let error = app()
+            .base_url("https://[2001:db8::1]")
+            .proxy(proxy)
+            .build()
+            .unwrap_err();
+        assert_eq!(error.field(), Some("base_url"), "{error}");
+        assert!(error.to_string().contains("IPv6"), "{error}");
+    }
+    let direct = app().base_url("https://[2001:db8::1]").no_proxy();
+    assert!(direct.build().is_ok());
+}
+
 /// Runs [`in_env_a_call`] with these variables and returns its result.
 fn call_with(variables: &[(&str, String)]) -> String {
     let printed = in_process("proxies::in_env_a_call", variables);
