@@ -4,16 +4,16 @@
 use std::any::Any;
 use std::ffi::OsString;
 use std::io::Read;
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderValue, Response, StatusCode, header};
-use bytes::Bytes;
+use ::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use bytes::{Bytes, BytesMut};
 use flate2::read::GzDecoder;
 use futures_util::FutureExt;
-use http_body_util::{BodyExt, Limited};
 use reqwest::Url;
 use tokio::time::timeout;
 
@@ -162,7 +162,7 @@ impl Http {
             is_armed: true,
         };
         let response = client.execute(self.to_reqwest(request, sent)).await;
-        let response = response.map_err(|error| self.failed(error, sent))?;
+        let mut response = response.map_err(|error| self.failed(error, sent))?;
         unanswered.disarm();
         let status = response.status();
         // Without a forwarding proxy, a 407 comes from the platform or a gateway in front of it.
@@ -171,18 +171,19 @@ impl Http {
                 self.wants_credentials(),
             )));
         }
-        let (head, body) = Response::from(response).into_parts();
-        let body = match Limited::new(body, MOST_BYTES).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) => {
-                return Err(match error.downcast::<reqwest::Error>() {
-                    Ok(error) => self.failed(*error, sent),
-                    Err(_) => Failed::Otherwise(TransportError::TooLarge(status)),
-                });
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error, sent))? {
+            if body.len() + chunk.len() > MOST_BYTES {
+                return Err(Failed::Otherwise(TransportError::TooLarge(status)));
             }
-        };
-        let body = decoded(&head, body).ok_or(TransportError::TooLarge(status))?;
-        Ok(Response::from_parts(head, body))
+            body.extend_from_slice(&chunk);
+        }
+        let headers = mem::take(response.headers_mut());
+        let body = decoded(&headers, body.freeze()).ok_or(TransportError::TooLarge(status))?;
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
     }
 
     fn to_reqwest(&self, request: &Outgoing, sent: &Sent) -> reqwest::Request {
@@ -286,11 +287,8 @@ fn panicked(panic: Box<dyn Any + Send>) -> TransportError {
 
 /// The body without its compression; `None` if it is too large. Nothing asks for compression, but some gateways
 /// compress all the same. A body that is not what its header says is left as it is, and found unreadable.
-fn decoded(head: &::http::response::Parts, body: Bytes) -> Option<Bytes> {
-    let encoding = head
-        .headers
-        .get(header::CONTENT_ENCODING)
-        .map(HeaderValue::as_bytes);
+fn decoded(headers: &HeaderMap, body: Bytes) -> Option<Bytes> {
+    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     if !encoding
         .is_some_and(|encoding| matches!(encoding.to_ascii_lowercase().as_slice(), b"gzip" | b"x-gzip"))
     {
