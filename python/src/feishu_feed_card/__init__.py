@@ -94,3 +94,14 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _imported_by_native() -> None:
+    """Never called. Bundlers such as PyInstaller look here for what the extension module imports."""
+    import asyncio  # noqa: F401
+    import contextvars  # noqa: F401
+    import functools  # noqa: F401
+    import os  # noqa: F401
+    import sys  # noqa: F401
+
+    from feishu_feed_card import _errors, _listener, _logging, _provider  # noqa: F401
