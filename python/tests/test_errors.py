@@ -37,6 +37,7 @@ WHOLE = PermissionDeniedError(
     retryable=True,
     retry_after=1.5,
     attempts=2,
+    call=7,
     station="answer",
     reason="closed",
     hint="Add the scope",
@@ -112,7 +113,7 @@ def test_reprs_are_readable():
 
 def test_outcomes_do_not_change():
     outcome = Outcome(reached=["ou_1"], requests=1)
-    with pytest.raises(AttributeError, match="cannot be changed"):
+    with pytest.raises(AttributeError, match="not writable"):
         outcome.requests = 2  # type: ignore[misc]
     with pytest.raises(AttributeError):
         outcome.other = 2  # type: ignore[attr-defined]

@@ -13,21 +13,19 @@ use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyMemoryView, PyString, PyTuple,
 };
 
-use crate::errors::{is_invalid_input, raised, refused};
+use crate::errors::Refusal;
 
 /// The error for a value of a wrong type.
-pub(crate) fn wrong(field: &str, value: &Bound<'_, PyAny>, expected: impl Display) -> PyErr {
-    let error = binding::invalid_input(field, described(value), expected);
-    raised(value.py(), &error)
+pub(crate) fn wrong(field: &str, value: &Bound<'_, PyAny>, expected: impl Display) -> Error {
+    binding::invalid_input(field, described(value), expected)
 }
 
 /// The same, without showing the value.
-fn wrong_secret(field: &str, value: &Bound<'_, PyAny>, expected: &str) -> PyErr {
-    let error = binding::invalid_input(field, format_args!("of type {}", type_name(value)), expected);
-    raised(value.py(), &error)
+fn wrong_secret(field: &str, value: &Bound<'_, PyAny>, expected: &str) -> Error {
+    binding::invalid_input(field, format_args!("of type {}", type_name(value)), expected)
 }
 
-pub(crate) fn text(field: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+pub(crate) fn text(field: &str, value: &Bound<'_, PyAny>) -> Result<String, Error> {
     match value.cast::<PyString>() {
         Ok(text) => match text.to_str() {
             Ok(text) => Ok(text.to_owned()),
@@ -37,7 +35,7 @@ pub(crate) fn text(field: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     }
 }
 
-pub(crate) fn secret(field: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+pub(crate) fn secret(field: &str, value: &Bound<'_, PyAny>) -> Result<String, Error> {
     match value.cast::<PyString>() {
         Ok(text) => match text.to_str() {
             Ok(text) => Ok(text.to_owned()),
@@ -47,7 +45,7 @@ pub(crate) fn secret(field: &str, value: &Bound<'_, PyAny>) -> PyResult<String> 
     }
 }
 
-pub(crate) fn flag(field: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(crate) fn flag(field: &str, value: &Bound<'_, PyAny>) -> Result<bool, Error> {
     match value.cast::<PyBool>() {
         Ok(flag) => Ok(flag.is_true()),
         Err(_) => Err(wrong(field, value, "True or False")),
@@ -59,17 +57,17 @@ pub(crate) fn seconds(
     field: &'static str,
     value: &Bound<'_, PyAny>,
     check: fn(&'static str, f64) -> Result<Duration, Error>,
-) -> PyResult<Duration> {
+) -> Result<Duration, Error> {
     let is_number = value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>();
     if !is_number || value.is_instance_of::<PyBool>() {
         return Err(wrong(field, value, "a number of seconds"));
     }
     // Only an int beyond the largest float fails here.
     let number = value.extract().unwrap_or(f64::INFINITY);
-    check(field, number).map_err(|error| raised(value.py(), &error))
+    check(field, number)
 }
 
-pub(crate) fn count<T>(field: &str, value: &Bound<'_, PyAny>) -> PyResult<T>
+pub(crate) fn count<T>(field: &str, value: &Bound<'_, PyAny>) -> Result<T, Error>
 where
     T: TryFrom<u64>,
 {
@@ -81,7 +79,7 @@ where
 }
 
 /// A path to a file: `str` or `os.PathLike`.
-pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> Result<PathBuf, Error> {
     value
         .extract()
         .map_err(|_| wrong(field, value, "the path of a file, as a str or os.PathLike"))
@@ -92,7 +90,7 @@ pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
 pub(crate) struct Bot;
 
 /// A group chat's id, or [`Bot`].
-pub(crate) fn target(value: &Bound<'_, PyAny>) -> PyResult<Target> {
+pub(crate) fn target(value: &Bound<'_, PyAny>) -> Result<Target, Error> {
     if value.is_instance_of::<Bot>() {
         return Ok(Target::Bot);
     }
@@ -101,11 +99,11 @@ pub(crate) fn target(value: &Bound<'_, PyAny>) -> PyResult<Target> {
 
 /// The elements of any iterable but those that are one value: a `str` is not a list of letters, nor a
 /// mapping a list of its keys.
-pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> Result<Vec<String>, Refusal> {
     let mut user_ids = Vec::new();
     match read_user_ids(value, &mut user_ids) {
         Ok(_) => Ok(user_ids),
-        Err(error) => Err(refused(value.py(), error, user_ids)),
+        Err(error) => Err(error.with_users(user_ids)),
     }
 }
 
@@ -114,7 +112,7 @@ pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
 fn read_user_ids<'py>(
     value: &Bound<'py, PyAny>,
     user_ids: &mut Vec<String>,
-) -> PyResult<Option<Bound<'py, PyTuple>>> {
+) -> Result<Option<Bound<'py, PyTuple>>, Refusal> {
     const FIELD: &str = "user_ids";
     const EXPECTED: &str = "a list of user ids";
     let own = match value.cast_exact::<PyList>() {
@@ -132,10 +130,10 @@ fn read_user_ids<'py>(
     }
     let is_plain = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
     if !is_plain && is_one_value(value) {
-        return Err(wrong(FIELD, value, EXPECTED));
+        return Err(wrong(FIELD, value, EXPECTED).into());
     }
     let Ok(items) = value.try_iter() else {
-        return Err(wrong(FIELD, value, EXPECTED));
+        return Err(wrong(FIELD, value, EXPECTED).into());
     };
     user_ids.reserve(value.len().unwrap_or(0).min(1024));
     for item in items {
@@ -144,7 +142,7 @@ fn read_user_ids<'py>(
     Ok(None)
 }
 
-fn read_user_id(item: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> PyResult<()> {
+fn read_user_id(item: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> Result<(), Error> {
     let id = item.cast::<PyString>().ok();
     let id = id.and_then(|id| id.to_str().ok().map(str::to_owned));
     user_ids.push(match id {
@@ -155,7 +153,7 @@ fn read_user_id(item: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> PyResult
 }
 
 /// The requests of many calls: any iterable but one value, or one request.
-pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyIterator>> {
+pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyIterator>, Error> {
     let iterator = (!is_one_value(value)).then(|| value.try_iter().ok()).flatten();
     iterator.ok_or_else(|| {
         wrong(
@@ -171,7 +169,7 @@ pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
 pub(crate) fn request<'py>(
     value: &Bound<'py, PyAny>,
     ids: &mut Vec<String>,
-) -> PyResult<(Request, Bound<'py, PyTuple>)> {
+) -> Result<(Request, Bound<'py, PyTuple>), Refusal> {
     const NAMES: [&str; 5] = [
         "feed_card_id",
         "user_ids",
@@ -187,7 +185,7 @@ pub(crate) fn request<'py>(
             mapping.call_method1(intern!(py, "update"), (value,))?;
             mapping
         }
-        Err(_) => return Err(wrong("request", value, "a mapping with the call's parameters")),
+        Err(_) => return Err(wrong("request", value, "a mapping with the call's parameters").into()),
     };
     let of = |name| mapping.get_item(name);
     let found = [
@@ -203,12 +201,10 @@ pub(crate) fn request<'py>(
         Some(user_ids) => match read_user_ids(&user_ids, ids) {
             Ok(Some(own_ids)) => own_ids,
             Ok(None) => PyTuple::new(py, &*ids)?,
-            Err(error) if is_invalid_input(py, &error)? => {
-                return Err(refused(py, error, std::mem::take(ids)));
-            }
-            Err(error) => return Err(error),
+            Err(Refusal::Wrong(error)) => return Err(binding::refused(error, std::mem::take(ids)).into()),
+            Err(raised) => return Err(raised),
         },
-        None => return Err(missing(py, NAMES[1])),
+        None => return Err(missing(NAMES[1]).into()),
     };
     let rest = || {
         if has_unknown {
@@ -216,21 +212,16 @@ pub(crate) fn request<'py>(
                 let key = text("a request's key", &key)?;
                 if !NAMES.contains(&key.as_str()) {
                     let expected = format_args!("one of {}", NAMES.join(", "));
-                    return Err(raised(
-                        py,
-                        &binding::invalid_input(key, "not a parameter", expected),
-                    ));
+                    return Err(binding::invalid_input(key, "not a parameter", expected));
                 }
             }
         }
-        PyResult::Ok((
-            text(NAMES[0], &feed_card_id.ok_or_else(|| missing(py, NAMES[0]))?)?,
-            flag(NAMES[2], &time_sensitive.ok_or_else(|| missing(py, NAMES[2]))?)?,
+        Ok((
+            text(NAMES[0], &feed_card_id.ok_or_else(|| missing(NAMES[0]))?)?,
+            flag(NAMES[2], &time_sensitive.ok_or_else(|| missing(NAMES[2]))?)?,
             match user_id_type {
                 None => UserIdType::default(),
-                Some(user_id_type) => text(NAMES[3], &user_id_type)?
-                    .parse()
-                    .map_err(|error| raised(py, &error))?,
+                Some(user_id_type) => text(NAMES[3], &user_id_type)?.parse()?,
             },
             match timeout.filter(|timeout| !timeout.is_none()) {
                 None => None,
@@ -246,7 +237,7 @@ pub(crate) fn request<'py>(
             request.timeout = timeout;
             Ok((request, own_ids))
         }
-        Err(error) => Err(refused(py, error, ids)),
+        Err(error) => Err(binding::refused(error, ids).into()),
     }
 }
 
@@ -268,8 +259,8 @@ pub(crate) fn is_async(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(flags.unwrap_or(0) & (CO_COROUTINE | CO_ASYNC_GENERATOR) != 0)
 }
 
-fn missing(py: Python<'_>, name: &'static str) -> PyErr {
-    raised(py, &binding::invalid_input(name, "missing", "a value"))
+fn missing(name: &'static str) -> Error {
+    binding::invalid_input(name, "missing", "a value")
 }
 
 /// What has a mapping's methods; asking `collections.abc` would import it.

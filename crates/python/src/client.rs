@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::arguments;
 use crate::engine::{Engine, engine};
-use crate::errors::{out_of_resources, raised, refused};
+use crate::errors::{Errors, Refusal};
 use crate::greenlets;
 use crate::logs;
 use crate::loops::{self, CallHandle, Mailbox};
@@ -36,6 +36,7 @@ pub(crate) type PendingCall = Pin<Box<dyn Future<Output = Result<Outcome, Error>
 
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Client {
+    errors: Errors,
     options: ClientBuilder,
     quota: Option<Py<Quota>>,
     provider: Option<Py<Provider>>,
@@ -54,14 +55,20 @@ struct Live {
 #[pymethods]
 impl Client {
     #[new]
-    fn new(py: Python<'_>, options: &Bound<'_, PyDict>, from_env: bool, is_async: bool) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        errors: Errors,
+        options: &Bound<'_, PyDict>,
+        from_env: bool,
+        is_async: bool,
+    ) -> PyResult<Self> {
         logs::look(py);
         let Options {
             mut builder,
             pacing,
             quota,
             provider,
-        } = Options::read(options)?;
+        } = Options::read(options).map_err(|error| errors.raised(py, &error))?;
         if from_env {
             builder = builder.from_env();
         }
@@ -75,7 +82,7 @@ impl Client {
             first = first.quota(quota.get().handle());
         }
         let provider = provider.map(|provider| Bound::new(py, provider)).transpose()?;
-        let live = Live::build(first, provider.as_ref(), is_async)?;
+        let live = Live::build(first, provider.as_ref(), is_async, &errors)?;
         let own_quota = live.client().and_then(|client| client.quota());
         let quota = match (quota, own_quota) {
             (Some(given), _) => Some(given),
@@ -89,6 +96,7 @@ impl Client {
             (None, None) => None,
         };
         let client = Self {
+            errors,
             options: builder,
             quota,
             provider: provider.map(Bound::unbind),
@@ -111,20 +119,18 @@ impl Client {
         user_id_type: &Bound<'py, PyAny>,
         timeout: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout)?;
+        let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout)
+            .map_err(|refusal| refusal.raised(py, &self.errors))?;
         logs::look(py);
         let live = self.live(py)?;
         let core = self.core(py, live)?;
         let engine = match engine() {
             Ok(engine) => engine,
-            Err(error) => return Err(out_of_resources(py, error, arguments.user_ids)),
+            Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
         };
         let making = arguments.make(&core);
         let board = self.provider.is_some().then_some(&live.board);
-        match wait(py, engine, making, board)? {
-            Ok(outcome) => outcome::to_python(py, &outcome),
-            Err(error) => Err(raised(py, &error)),
-        }
+        outcome::returned(py, &self.errors, wait(py, engine, making, board)?)
     }
 
     /// Starts a call: returns a future of the running event loop that the call's end settles, and what
@@ -139,18 +145,19 @@ impl Client {
         user_id_type: &Bound<'py, PyAny>,
         timeout: &Bound<'py, PyAny>,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
-        let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout)?;
+        let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout)
+            .map_err(|refusal| refusal.raised(py, &self.errors))?;
         logs::look(py);
         let core = self.core(py, self.live(py)?)?;
         let here = match loops::here(py)? {
             Ok(here) => here,
-            Err(error) => return Err(out_of_resources(py, error, arguments.user_ids)),
+            Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
         };
         let context = match self.provider {
             Some(_) => Some(py.import("contextvars")?.call_method0("copy_context")?.unbind()),
             None => None,
         };
-        here.start(arguments.make(&core), context)
+        here.start(arguments.make(&core), context, self.errors.clone_ref(py))
     }
 
     /// Many calls, and an iterator of the requests; `None` for an async iterable.
@@ -161,49 +168,15 @@ impl Client {
         total_timeout: &Bound<'py, PyAny>,
         progress: &Bound<'py, PyAny>,
     ) -> PyResult<(Many, Option<Bound<'py, PyIterator>>)> {
-        let iterator = if slf.get().is_async && requests.hasattr(intern!(slf.py(), "__aiter__"))? {
-            None
-        } else {
-            Some(arguments::requests(requests)?)
-        };
-        let concurrency = if concurrency.is_none() {
-            None
-        } else {
-            Some(arguments::count("concurrency", concurrency)?)
-        };
-        let total_timeout = if total_timeout.is_none() {
-            None
-        } else {
-            Some(arguments::seconds(
-                "total_timeout",
-                total_timeout,
-                binding::seconds,
-            )?)
-        };
-        let tells = !progress.is_none();
-        if tells && !progress.is_callable() {
-            return Err(arguments::wrong("progress", progress, "a function"));
-        }
-        if tells && arguments::is_async(progress)? {
-            let expected = "a function that is not async: nobody would await it";
-            return Err(arguments::wrong("progress", progress, expected));
-        }
-        let concurrency = binding::concurrency(concurrency).map_err(|error| raised(slf.py(), &error))?;
-        let many = Many::new(
-            slf.clone().unbind(),
-            concurrency,
-            total_timeout,
-            requests.len().ok(),
-            tells,
-        );
-        Ok((many, iterator))
+        let many = Self::read_many(slf, requests, concurrency, total_timeout, progress);
+        many.map_err(|refusal| refusal.raised(slf.py(), &slf.get().errors))
     }
 
     fn set_app_ticket(&self, py: Python<'_>, app_ticket: &Bound<'_, PyAny>) -> PyResult<()> {
-        let app_ticket = arguments::secret("app_ticket", app_ticket)?;
-        self.open(py)?
-            .set_app_ticket(app_ticket)
-            .map_err(|error| raised(py, &error))
+        let core = self.open(py)?;
+        arguments::secret("app_ticket", app_ticket)
+            .and_then(|app_ticket| core.set_app_ticket(app_ticket))
+            .map_err(|error| self.errors.raised(py, &error))
     }
 
     #[getter]
@@ -232,12 +205,58 @@ impl Client {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.errors.traverse(&visit)?;
         visit.call(&self.quota)?;
         visit.call(&self.provider)
     }
 }
 
 impl Client {
+    fn read_many<'py>(
+        slf: &Bound<'py, Self>,
+        requests: &Bound<'py, PyAny>,
+        concurrency: &Bound<'py, PyAny>,
+        total_timeout: &Bound<'py, PyAny>,
+        progress: &Bound<'py, PyAny>,
+    ) -> Result<(Many, Option<Bound<'py, PyIterator>>), Refusal> {
+        let iterator = if slf.get().is_async && requests.hasattr(intern!(slf.py(), "__aiter__"))? {
+            None
+        } else {
+            Some(arguments::requests(requests)?)
+        };
+        let concurrency = if concurrency.is_none() {
+            None
+        } else {
+            Some(arguments::count("concurrency", concurrency)?)
+        };
+        let total_timeout = if total_timeout.is_none() {
+            None
+        } else {
+            Some(arguments::seconds(
+                "total_timeout",
+                total_timeout,
+                binding::seconds,
+            )?)
+        };
+        let tells = !progress.is_none();
+        if tells && !progress.is_callable() {
+            return Err(arguments::wrong("progress", progress, "a function").into());
+        }
+        if tells && arguments::is_async(progress)? {
+            let expected = "a function that is not async: nobody would await it";
+            return Err(arguments::wrong("progress", progress, expected).into());
+        }
+        let concurrency = binding::concurrency(concurrency)?;
+        let many = Many::new(
+            slf.clone().unbind(),
+            concurrency,
+            total_timeout,
+            requests.len().ok(),
+            tells,
+        );
+        Ok((many, iterator))
+    }
+
     fn live(&self, py: Python<'_>) -> PyResult<&Live> {
         self.live.get_or_try_init(|| {
             let builder = match &self.quota {
@@ -245,13 +264,23 @@ impl Client {
                 None => self.options.clone().rate_limit(None::<RateLimit>),
             };
             let provider = self.provider.as_ref().map(|provider| provider.bind(py));
-            Live::build(builder, provider, self.is_async)
+            Live::build(builder, provider, self.is_async, &self.errors)
         })
     }
 
     fn core(&self, py: Python<'_>, live: &Live) -> PyResult<Core> {
         self.check_open(py)?;
-        live.client().ok_or_else(|| closed(py))
+        live.client().ok_or_else(|| self.closed_error(py))
+    }
+
+    /// The exception classes that its calls raise.
+    pub(crate) fn errors(&self) -> &Errors {
+        &self.errors
+    }
+
+    fn closed_error(&self, py: Python<'_>) -> PyErr {
+        let error = binding::invalid_input("client", "closed", "a client that is open: make another one");
+        self.errors.raised(py, &error)
     }
 
     pub(crate) fn is_async(&self) -> bool {
@@ -259,7 +288,11 @@ impl Client {
     }
 
     pub(crate) fn check_open(&self, py: Python<'_>) -> PyResult<()> {
-        if self.closed() { Err(closed(py)) } else { Ok(()) }
+        if self.closed() {
+            Err(self.closed_error(py))
+        } else {
+            Ok(())
+        }
     }
 
     /// The core's client.
@@ -289,6 +322,7 @@ impl Live {
         mut builder: ClientBuilder,
         provider: Option<&Bound<'_, Provider>>,
         is_async: bool,
+        errors: &Errors,
     ) -> PyResult<Self> {
         let board = Arc::<Board>::default();
         let last_loop = LastLoop::default();
@@ -300,7 +334,7 @@ impl Live {
             };
             builder = builder.token_provider(Provider::asked_through(provider, desk)?);
         }
-        let core = Python::attach(|py| builder.build().map_err(|error| raised(py, &error)))?;
+        let core = Python::attach(|py| builder.build().map_err(|error| errors.raised(py, &error)))?;
         Ok(Self {
             core: Mutex::new(Some(core)),
             board,
@@ -329,15 +363,12 @@ impl Arguments {
         time_sensitive: &Bound<'_, PyAny>,
         user_id_type: &Bound<'_, PyAny>,
         timeout: &Bound<'_, PyAny>,
-    ) -> PyResult<Self> {
-        let py = user_ids.py();
+    ) -> Result<Self, Refusal> {
         let rest = || {
-            PyResult::Ok((
+            Ok((
                 arguments::target(target)?,
                 arguments::flag("time_sensitive", time_sensitive)?,
-                arguments::text("user_id_type", user_id_type)?
-                    .parse()
-                    .map_err(|error| raised(py, &error))?,
+                arguments::text("user_id_type", user_id_type)?.parse()?,
                 if timeout.is_none() {
                     None
                 } else {
@@ -354,7 +385,7 @@ impl Arguments {
                 user_id_type,
                 timeout,
             }),
-            Err(error) => Err(refused(py, error, user_ids)),
+            Err(error) => Err(binding::refused(error, user_ids).into()),
         }
     }
 
@@ -374,11 +405,6 @@ impl Arguments {
             None => call.into_future(),
         }
     }
-}
-
-fn closed(py: Python<'_>) -> PyErr {
-    let error = binding::invalid_input("client", "closed", "a client that is open: make another one");
-    raised(py, &error)
 }
 
 /// Runs a call, or a wait, to its end: under gevent in the hub's thread pool, else on this thread.

@@ -4,142 +4,209 @@ use std::error::Error as StdError;
 use std::{io, iter};
 
 use feishu_feed_card::{
-    ConnectionReason, Error, ErrorKind, FieldViolation, PermissionViolation, Station, binding,
+    ConnectionReason, Error, FieldViolation as CoreField, PermissionViolation as CorePermission, Station,
+    binding,
 };
-use pyo3::intern;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
+use pyo3::{IntoPyObjectExt, PyTraverseError, intern};
 
 use crate::outcome;
 use crate::provider::Raised;
+use crate::records::record;
 
-/// The exception to raise for an error.
-pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
-    match to_python(py, error) {
-        Ok(exception) => PyErr::from_value(exception),
-        Err(error) => error,
+record! {
+    /// A permission the platform says is missing.
+    ///
+    /// Attributes:
+    ///     type: What kind of permission, in the platform's words.
+    ///     subject: The scope's name, such as "im:datasync.feed_card.time_sensitive:write".
+    ///
+    /// Example:
+    ///     >>> PermissionViolation("action_scope_required", "contact:user.base:readonly").subject
+    ///     'contact:user.base:readonly'
+    struct PermissionViolation {
+        r#type: String = String::new(),
+        subject: String = String::new(),
     }
+    {}
 }
 
-/// An error as an exception.
-pub(crate) fn to_python<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
-    let class = class(py, error.kind())?;
-    let exception = class.call((error.to_string(),), Some(&facts(py, error)?))?;
-    if let Some(cause) = causes(error).find_map(|cause| cause.downcast_ref::<Raised>()) {
-        exception.setattr(intern!(py, "__cause__"), cause.exception(py))?;
+record! {
+    /// A field the platform refused.
+    ///
+    /// Attributes:
+    ///     field: The field's name.
+    ///     value: The value that was refused, as text.
+    ///     description: What is wrong with it, in the platform's words.
+    ///
+    /// Example:
+    ///     >>> FieldViolation("user_ids", "", "user_ids is required").field
+    ///     'user_ids'
+    struct FieldViolation {
+        field: String = String::new(),
+        value: String = String::new(),
+        description: String = String::new(),
     }
-    Ok(exception)
+    {}
 }
 
-fn class(py: Python<'_>, kind: ErrorKind) -> PyResult<Bound<'_, PyAny>> {
-    static CLASSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let classes = CLASSES.import(py, "feishu_feed_card._errors", "CLASSES")?;
-    classes.get_item(kind.as_str())
-}
+/// The exception classes by their kinds. Each import of the package has its own. A client raises those of the
+/// import that made it: after a reload, `except` would not catch another's.
+#[derive(FromPyObject)]
+pub(crate) struct Errors(Py<PyAny>);
 
-/// Whether an exception says that an argument is wrong, as ours do.
-pub(crate) fn is_invalid_input(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
-    error.value(py).is_instance(&class(py, ErrorKind::InvalidInput)?)
-}
+impl Errors {
+    /// Those of the package as it is imported now.
+    pub(crate) fn imported(py: Python<'_>) -> PyResult<Self> {
+        let errors = py.import("feishu_feed_card._errors")?;
+        Ok(Self(errors.getattr("CLASSES")?.unbind()))
+    }
 
-/// The exception for a wrong argument, with the user ids that were handed in beside it.
-pub(crate) fn refused(py: Python<'_>, error: PyErr, user_ids: Vec<String>) -> PyErr {
-    let with_ids = || {
-        if is_invalid_input(py, &error)? {
-            let refused = binding::refused(binding::invalid_input("", "", ""), user_ids);
-            let not_attempted = PyTuple::new(py, &refused.users().not_attempted)?;
-            error
-                .value(py)
-                .setattr(intern!(py, "not_attempted"), not_attempted)?;
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self(self.0.clone_ref(py))
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
+    }
+
+    /// The exception to raise for an error.
+    pub(crate) fn raised(&self, py: Python<'_>, error: &Error) -> PyErr {
+        match self.to_python(py, error) {
+            Ok(exception) => PyErr::from_value(exception),
+            Err(error) => error,
         }
-        Ok(())
-    };
-    match with_ids() {
-        Ok(()) => error,
-        Err(error) => error,
+    }
+
+    /// The exception of a call for which the system refused a thread or a file descriptor.
+    pub(crate) fn out_of_resources(&self, py: Python<'_>, error: io::Error, user_ids: Vec<String>) -> PyErr {
+        self.raised(py, &binding::out_of_resources(error, user_ids))
+    }
+
+    /// An error as an exception.
+    pub(crate) fn to_python<'py>(&self, py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
+        let class = self.0.bind(py).get_item(error.kind().as_str())?;
+        let exception = class.call((error.to_string(),), Some(&self.facts(py, error)?))?;
+        if let Some(cause) = causes(error).find_map(|cause| cause.downcast_ref::<Raised>()) {
+            exception.setattr(intern!(py, "__cause__"), cause.exception(py))?;
+        }
+        Ok(exception)
+    }
+
+    /// What an error knows, by the exception's keyword.
+    fn facts<'py>(&self, py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
+        let facts = PyDict::new(py);
+        macro_rules! put {
+            ($($name:ident: $value:expr),+ $(,)?) => {
+                $(if let Some(value) = $value { facts.set_item(intern!(py, stringify!($name)), value)?; })+
+            };
+        }
+        let users = error.users();
+        let missing = error.permission_violations();
+        put!(
+            field: error.field(),
+            platform_code: error.platform_code(),
+            msg: error.msg(),
+            http_status: error.http_status(),
+            log_id: error.log_id(),
+            retryable: error.retryable().then_some(true),
+            retry_after: error.retry_after().map(|wait| wait.as_secs_f64()),
+            attempts: Some(error.attempts()).filter(|attempts| *attempts > 0),
+            call: error.call(),
+            station: error.station().map(Station::as_str),
+            reason: error.reason().map(ConnectionReason::as_str),
+            hint: error.hint(),
+            permission_violations: tuple(py, missing.iter().map(PermissionViolation::of))?,
+            field_violations: tuple(py, error.field_violations().iter().map(FieldViolation::of))?,
+            reached: tuple(py, &users.reached)?,
+            failed: tuple(py, &users.failed)?,
+            unknown: tuple(py, &users.unknown)?,
+            not_attempted: tuple(py, &users.not_attempted)?,
+            outcome: error.outcome().map(|outcome| outcome::to_python(py, self, outcome)).transpose()?,
+        );
+        Ok(facts)
     }
 }
 
-/// The exception of a call for which the system refused a thread or a file descriptor.
-pub(crate) fn out_of_resources(py: Python<'_>, error: io::Error, user_ids: Vec<String>) -> PyErr {
-    raised(py, &binding::out_of_resources(error, user_ids))
-}
-
-/// What an error knows, by the exception's keyword.
-fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
-    let facts = PyDict::new(py);
-    macro_rules! put {
-        ($($name:ident: $value:expr),+ $(,)?) => {
-            $(if let Some(value) = $value { facts.set_item(intern!(py, stringify!($name)), value)?; })+
-        };
-    }
-    let users = error.users();
-    put!(
-        field: error.field(),
-        platform_code: error.platform_code(),
-        msg: error.msg(),
-        http_status: error.http_status(),
-        log_id: error.log_id(),
-        retryable: error.retryable().then_some(true),
-        retry_after: error.retry_after().map(|wait| wait.as_secs_f64()),
-        attempts: Some(error.attempts()).filter(|attempts| *attempts > 0),
-        station: error.station().map(Station::as_str),
-        reason: error.reason().map(ConnectionReason::as_str),
-        hint: error.hint(),
-        permission_violations: tuple(py, error.permission_violations(), permission)?,
-        field_violations: tuple(py, error.field_violations(), field)?,
-        reached: texts(py, &users.reached)?,
-        failed: texts(py, &users.failed)?,
-        unknown: texts(py, &users.unknown)?,
-        not_attempted: texts(py, &users.not_attempted)?,
-        outcome: error.outcome().map(|outcome| outcome::to_python(py, outcome)).transpose()?,
-    );
-    Ok(facts)
-}
-
-fn tuple<'py, T>(
+/// None of an empty list.
+fn tuple<'py, T: IntoPyObject<'py>>(
     py: Python<'py>,
-    items: &[T],
-    convert: fn(Python<'py>, &T) -> PyResult<Bound<'py, PyAny>>,
+    items: impl IntoIterator<Item = T>,
 ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-    if items.is_empty() {
-        return Ok(None);
-    }
-    let items = items
-        .iter()
-        .map(|item| convert(py, item))
-        .collect::<PyResult<Vec<_>>>()?;
-    PyTuple::new(py, items).map(Some)
-}
-
-fn texts<'py>(py: Python<'py>, items: &[String]) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let items = items.into_iter().map(|item| item.into_bound_py_any(py));
+    let items = items.collect::<PyResult<Vec<_>>>()?;
     (!items.is_empty()).then(|| PyTuple::new(py, items)).transpose()
 }
 
-fn permission<'py>(py: Python<'py>, violation: &PermissionViolation) -> PyResult<Bound<'py, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let class = CLASS.import(py, "feishu_feed_card._errors", "PermissionViolation")?;
-    class.call1((&violation.kind, &violation.subject))
+impl PermissionViolation {
+    fn of(violation: &CorePermission) -> Self {
+        Self {
+            r#type: violation.kind.clone(),
+            subject: violation.subject.clone(),
+        }
+    }
 }
 
-fn field<'py>(py: Python<'py>, violation: &FieldViolation) -> PyResult<Bound<'py, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let class = CLASS.import(py, "feishu_feed_card._errors", "FieldViolation")?;
-    class.call1((&violation.field, &violation.value, &violation.description))
+impl FieldViolation {
+    fn of(violation: &CoreField) -> Self {
+        Self {
+            field: violation.field.clone(),
+            value: violation.value.clone(),
+            description: violation.description.clone(),
+        }
+    }
 }
 
 fn causes<'a>(error: &'a Error) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     iter::successors(error.source(), |cause: &&'a _| StdError::source(*cause))
 }
 
+/// Why an argument is not taken.
+pub(crate) enum Refusal {
+    Wrong(Error),
+    /// The caller's own code raised.
+    Raised(PyErr),
+}
+
+impl Refusal {
+    /// The same with the user ids that were handed in beside it.
+    pub(crate) fn with_users(self, user_ids: Vec<String>) -> Self {
+        match self {
+            Self::Wrong(error) => Self::Wrong(binding::refused(error, user_ids)),
+            Self::Raised(error) => Self::Raised(error),
+        }
+    }
+
+    pub(crate) fn raised(self, py: Python<'_>, errors: &Errors) -> PyErr {
+        match self {
+            Self::Wrong(error) => errors.raised(py, &error),
+            Self::Raised(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Wrong(error)
+    }
+}
+
+impl From<PyErr> for Refusal {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
 /// Makes the exception for a wrong argument that only Python can see.
 #[pyfunction]
 pub(crate) fn invalid_input<'py>(
     py: Python<'py>,
+    errors: Bound<'py, PyAny>,
     field: &str,
     value: &str,
     expected: &str,
 ) -> PyResult<Bound<'py, PyAny>> {
-    to_python(py, &binding::invalid_input(field, value, expected))
+    Errors(errors.unbind()).to_python(py, &binding::invalid_input(field, value, expected))
 }

@@ -6,9 +6,16 @@
 //! - `loops`: how a call's end comes back to its event loop.
 //! - `many`: many calls, from an iterable.
 //! - `arguments`, `options`, `outcome`, `errors`, `quota`, `provider`: one kind of value each.
+//! - `records`: what results have in common; `items`: those of many calls.
 //! - `logs`: from the core's `tracing` to Python's `logging`.
 //! - `process`: what must not cross a fork.
 //! - `sandbox`: the stand-in platform.
+
+#![allow(
+    clippy::doc_markdown,
+    clippy::doc_link_with_quotes,
+    reason = "the docs of classes are for Python"
+)]
 
 use feishu_feed_card::{ErrorKind, RateLimit};
 use pyo3::prelude::*;
@@ -19,6 +26,7 @@ mod client;
 mod engine;
 mod errors;
 mod greenlets;
+mod items;
 mod logs;
 mod loops;
 mod many;
@@ -27,6 +35,7 @@ mod outcome;
 mod process;
 mod provider;
 mod quota;
+mod records;
 mod sandbox;
 
 #[pymodule(gil_used = false)]
@@ -40,12 +49,20 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<provider::Answer>()?;
     module.add_class::<provider::Attendant>()?;
     module.add_class::<quota::Quota>()?;
+    module.add_class::<outcome::Outcome>()?;
+    module.add_class::<outcome::FailedUserReason>()?;
+    module.add_class::<errors::FieldViolation>()?;
+    module.add_class::<errors::PermissionViolation>()?;
+    module.add_class::<items::Item>()?;
+    module.add_class::<items::Progress>()?;
+    module.add_class::<items::Report>()?;
+    module.add_class::<items::Unfinished>()?;
     module.add_class::<sandbox::Sandbox>()?;
     module.add_function(wrap_pyfunction!(logs::close_log, module)?)?;
     module.add_function(wrap_pyfunction!(logs::next_log_records, module)?)?;
     module.add_function(wrap_pyfunction!(loops::running_loop, module)?)?;
     module.add_function(wrap_pyfunction!(errors::invalid_input, module)?)?;
-    module.add_function(wrap_pyfunction!(outcome::raise_for_failed, module)?)?;
+    module.add_function(wrap_pyfunction!(records::plain, module)?)?;
     module.add_function(wrap_pyfunction!(process::process_id, module)?)?;
     module.add_function(wrap_pyfunction!(sandbox::example_world, module)?)?;
     module.add("BOT", arguments::Bot.into_pyobject(py)?)?;

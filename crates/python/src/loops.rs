@@ -24,7 +24,7 @@ use tokio::task::AbortHandle;
 
 use crate::client::PendingCall;
 use crate::engine::{Engine, engine};
-use crate::errors;
+use crate::errors::Errors;
 use crate::outcome;
 use crate::process;
 use crate::provider::{CALLER, Caller, Question};
@@ -92,6 +92,8 @@ struct InFlight {
     task: Option<AbortHandle>,
     /// What a token provider runs in, where the client has one.
     context: Option<Py<PyAny>>,
+    /// Of a call; a wait raises nothing.
+    errors: Option<Errors>,
 }
 
 /// One call in flight.
@@ -146,7 +148,7 @@ impl Calls {
             let done = match letter {
                 Letter::End(number, end) => {
                     let call = lock(&self.state).in_flight.remove(&number);
-                    call.map_or(Ok(()), |call| settle(call.future.bind(py), end))
+                    call.map_or(Ok(()), |call| settle(py, &call, end))
                 }
                 Letter::Ready(number) => {
                     let wait = lock(&self.state).in_flight.remove(&number);
@@ -172,6 +174,9 @@ impl Calls {
             for call in state.in_flight.values() {
                 visit.call(&call.future)?;
                 visit.call(&call.context)?;
+                if let Some(errors) = &call.errors {
+                    errors.traverse(&visit)?;
+                }
             }
         }
         Ok(())
@@ -289,9 +294,10 @@ impl<'py> Here<'py> {
         &self,
         making: PendingCall,
         context: Option<Py<PyAny>>,
+        errors: Errors,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
         let has_context = context.is_some();
-        let (future, call, mailbox) = self.begin(context)?;
+        let (future, call, mailbox) = self.begin(context, Some(errors))?;
         let number = call.number;
         let end = EndOfCall {
             mailbox: mailbox.clone(),
@@ -316,10 +322,14 @@ impl<'py> Here<'py> {
 
     /// Begins a wait: a future that [`Mailbox::ready`] settles, and what ends the wait.
     pub(crate) fn wait(&self) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {
-        self.begin(None)
+        self.begin(None, None)
     }
 
-    fn begin(&self, context: Option<Py<PyAny>>) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {
+    fn begin(
+        &self,
+        context: Option<Py<PyAny>>,
+        errors: Option<Errors>,
+    ) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {
         let name = intern!(self.event_loop.py(), "create_future");
         let future = self.event_loop.call_method0(name)?;
         let this = self.calls.get();
@@ -328,6 +338,7 @@ impl<'py> Here<'py> {
             future: future.clone().unbind(),
             task: None,
             context,
+            errors,
         };
         let mut state = lock(&this.state);
         state.last += 1;
@@ -371,14 +382,13 @@ impl Drop for EndOfCall {
     }
 }
 
-fn settle(future: &Bound<'_, PyAny>, end: Option<Result<Outcome, Error>>) -> PyResult<()> {
-    let py = future.py();
+fn settle(py: Python<'_>, call: &InFlight, end: Option<Result<Outcome, Error>>) -> PyResult<()> {
+    let future = call.future.bind(py);
     if future.call_method0(intern!(py, "done"))?.is_truthy()? {
         return Ok(());
     }
-    let value = match end {
-        Some(Ok(outcome)) => outcome::to_python(py, &outcome),
-        Some(Err(error)) => Err(errors::raised(py, &error)),
+    let value = match end.zip(call.errors.as_ref()) {
+        Some((end, errors)) => outcome::returned(py, errors, end),
         None => Err(PyRuntimeError::new_err(
             "a bug in feishu_feed_card: the call ended without a result",
         )),

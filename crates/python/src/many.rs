@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 use feishu_feed_card::binding::PROGRESS_EVERY;
 use feishu_feed_card::{Error, Item, Outcome, Progress, Report, Request, UserIds, binding};
 use futures_core::Stream;
+use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyIterator, PyList, PyTuple};
-use pyo3::{IntoPyObjectExt, PyTraverseError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -28,11 +27,13 @@ use tokio::time::{sleep, timeout};
 use crate::arguments;
 use crate::client::{Client, wait};
 use crate::engine::{Engine, engine};
-use crate::errors;
+use crate::errors::{Errors, Refusal};
+use crate::items;
 use crate::logs;
 use crate::loops::{self, CallHandle, Mailbox};
-use crate::outcome::{self, RecordClass};
+use crate::outcome;
 use crate::process;
+use crate::records::Tuple;
 
 /// Results that cross to Python at a time, at most: waking a thread or a loop costs as much as ten of
 /// them and more.
@@ -384,13 +385,13 @@ impl Many {
         let mut user_ids = Vec::new();
         let (core, handed_in) = match arguments::request(request, &mut user_ids) {
             Ok((core, ids)) => (core, HandedIn::new(request, ids)),
-            Err(error) if errors::is_invalid_input(py, &error)? => {
+            Err(Refusal::Wrong(error)) => {
                 let stands_in = binding::unreadable_request();
-                let error = Some(error.into_value(py).into_any());
+                let error = Some(self.errors().to_python(py, &error)?.unbind());
                 let handed_in = HandedIn::new(request, PyTuple::empty(py));
                 (stands_in, HandedIn { error, ..handed_in })
             }
-            Err(error) => {
+            Err(Refusal::Raised(error)) => {
                 let mut state = lock(&self.state);
                 let index = state.read(HandedIn::new(request, PyTuple::empty(py)));
                 state.half_read = Some((index, user_ids));
@@ -640,7 +641,10 @@ impl Many {
         let enough = (self.concurrency / 4).clamp(1, BATCH);
         // All that the system may refuse, before anything is begun.
         let engine = self.engine(py)?;
-        let attendance = self.board(py)?.map(|board| board.attend(py)).transpose()?;
+        let attendance = self
+            .board(py)?
+            .map(|board| board.attend(py, self.errors()))
+            .transpose()?;
         let run = run(many, EndOfMany(shared.clone()), enough, self.tells);
         let mut state = lock(&self.state);
         if state.is_all_read || state.running.is_some() {
@@ -669,7 +673,7 @@ impl Many {
         } else {
             engine()
         };
-        engine.map_err(|error| errors::out_of_resources(py, error, Vec::new()))
+        engine.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
     }
 
     fn end_with(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
@@ -727,7 +731,9 @@ impl Many {
             } = self.handed_in(py, index);
             let error = match error {
                 Some(error) => error.into_bound(py),
-                None => errors::to_python(py, &binding::total_timeout_passed(request.user_ids))?,
+                None => self
+                    .errors()
+                    .to_python(py, &binding::total_timeout_passed(request.user_ids))?,
             };
             item(py, index, own, None, Some(error))
         };
@@ -748,6 +754,10 @@ impl Many {
     fn shared(&self) -> PyResult<Option<Arc<Shared>>> {
         self.check_process()?;
         Ok(lock(&self.state).shared().cloned())
+    }
+
+    fn errors(&self) -> &Errors {
+        self.client.get().errors()
     }
 
     fn board(&self, py: Python<'_>) -> PyResult<Option<Arc<crate::provider::Board>>> {
@@ -774,7 +784,7 @@ impl Many {
         if is_there(&shared.found()) {
             return Ok(None);
         }
-        let here = loops::here(py)?.map_err(|error| errors::out_of_resources(py, error, Vec::new()))?;
+        let here = loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))?;
         let (future, call, mailbox) = here.wait()?;
         self.client.get().asked_from(&mailbox);
         let mut found = shared.found();
@@ -800,10 +810,13 @@ impl Many {
                 (_, Some(error)) => (None, Some(error.into_bound(py))),
                 (Ok(outcome), None) if done.are_all_reached => {
                     let ids = ids.into_bound(py);
-                    (Some(outcome::to_python_with(py, outcome, ids)?), None)
+                    (
+                        Some(outcome::to_python_with(py, self.errors(), outcome, ids)?),
+                        None,
+                    )
                 }
-                (Ok(outcome), None) => (Some(outcome::to_python(py, outcome)?), None),
-                (Err(error), None) => (None, Some(errors::to_python(py, error)?)),
+                (Ok(outcome), None) => (Some(outcome::to_python(py, self.errors(), outcome)?), None),
+                (Err(error), None) => (None, Some(self.errors().to_python(py, error)?)),
             };
             item(py, index, request, outcome, error)
         };
@@ -811,15 +824,15 @@ impl Many {
     }
 
     fn unfinished<'py>(&self, py: Python<'py>, index: usize, users: &UserIds) -> PyResult<Bound<'py, PyAny>> {
-        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        CLASS.import(py, "feishu_feed_card._many", "Unfinished")?.call1((
+        let unfinished = items::Unfinished {
             index,
-            self.handed_in(py, index).request,
-            PyTuple::new(py, &users.reached)?,
-            PyTuple::new(py, &users.failed)?,
-            PyTuple::new(py, &users.unknown)?,
-            PyTuple::new(py, &users.not_attempted)?,
-        ))
+            request: self.handed_in(py, index).request,
+            reached: Tuple::of(py, &users.reached)?,
+            failed: Tuple::of(py, &users.failed)?,
+            unknown: Tuple::of(py, &users.unknown)?,
+            not_attempted: Tuple::of(py, &users.not_attempted)?,
+        };
+        Bound::new(py, unfinished).map(Bound::into_any)
     }
 }
 
@@ -895,21 +908,13 @@ fn item<'py>(
     outcome: Option<Bound<'py, PyAny>>,
     error: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static ITEM: RecordClass<4> = RecordClass::new(
-        "feishu_feed_card._many",
-        "Item",
-        ["index", "request", "outcome", "error"],
-    );
-    let none = || py.None().into_bound(py);
-    ITEM.make(
-        py,
-        &[
-            index.into_bound_py_any(py)?,
-            request.into_bound(py),
-            outcome.unwrap_or_else(none),
-            error.unwrap_or_else(none),
-        ],
-    )
+    let item = items::Item {
+        index,
+        request,
+        outcome: outcome.map(Bound::unbind),
+        error: error.map(Bound::unbind),
+    };
+    Bound::new(py, item).map(Bound::into_any)
 }
 
 /// Each id once.

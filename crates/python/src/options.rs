@@ -1,11 +1,10 @@
 //! A client's options, from Python's keywords.
 
-use feishu_feed_card::{ClientBuilder, RateLimit, binding};
+use feishu_feed_card::{ClientBuilder, Error, RateLimit, binding};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
 
 use crate::arguments::{count, flag, path, seconds, secret, text, wrong};
-use crate::errors::raised;
 use crate::provider::Provider;
 use crate::quota::Quota;
 
@@ -51,7 +50,7 @@ const NAMES: [&str; 19] = [
 impl Options {
     /// Reads the options that were given. `None` leaves one out, but for `rate_limit`, where it means no
     /// pacing.
-    pub(crate) fn read(given: &Bound<'_, PyDict>) -> PyResult<Self> {
+    pub(crate) fn read(given: &Bound<'_, PyDict>) -> Result<Self, Error> {
         let mut options = Self {
             builder: ClientBuilder::default(),
             pacing: Pacing::Platform,
@@ -64,11 +63,10 @@ impl Options {
         Ok(options)
     }
 
-    fn with(mut self, name: &str, value: Bound<'_, PyAny>) -> PyResult<Self> {
+    fn with(mut self, name: &str, value: Bound<'_, PyAny>) -> Result<Self, Error> {
         if !NAMES.contains(&name) {
-            let error =
-                binding::invalid_input(name, "not an option", format_args!("one of {}", NAMES.join(", ")));
-            return Err(raised(value.py(), &error));
+            let expected = format_args!("one of {}", NAMES.join(", "));
+            return Err(binding::invalid_input(name, "not an option", expected));
         }
         if value.is_none() && name != "rate_limit" {
             return Ok(self);
@@ -123,7 +121,7 @@ impl Options {
 }
 
 /// `None`, or calls a second and calls a minute.
-fn pacing(value: &Bound<'_, PyAny>) -> PyResult<Pacing> {
+fn pacing(value: &Bound<'_, PyAny>) -> Result<Pacing, Error> {
     if value.is_none() {
         return Ok(Pacing::Off);
     }

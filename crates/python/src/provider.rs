@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::{fmt, io};
 
-use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider, binding};
+use feishu_feed_card::{BoxError, Error, ProvidedToken, Providing, TokenProvider, binding};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
@@ -16,7 +16,7 @@ use pyo3::types::{PyString, PyTuple, PyWeakrefReference};
 use tokio::sync::{Notify, oneshot};
 
 use crate::arguments;
-use crate::errors::out_of_resources;
+use crate::errors::Errors;
 use crate::loops::Mailbox;
 
 /// The callable, and the exception it raised last: Rust refers to both only through a weak reference to
@@ -49,7 +49,7 @@ impl Provider {
 }
 
 impl Provider {
-    pub(crate) fn new(callable: Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn new(callable: Bound<'_, PyAny>) -> Result<Self, Error> {
         if !callable.is_callable() {
             return Err(arguments::wrong("token_provider", &callable, "a function"));
         }
@@ -158,7 +158,7 @@ impl Board {
 
     /// Has a thread of Python's look until the attendance is dropped: many calls go on while their caller is
     /// busy with a result.
-    pub(crate) fn attend(self: Arc<Self>, py: Python<'_>) -> PyResult<Attendance> {
+    pub(crate) fn attend(self: Arc<Self>, py: Python<'_>, errors: &Errors) -> PyResult<Attendance> {
         static ATTEND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let is_over = Arc::<AtomicBool>::default();
         let attendant = Attendant {
@@ -173,7 +173,7 @@ impl Board {
             .map_err(|error| {
                 if error.is_instance_of::<PyRuntimeError>(py) {
                     // So `threading` reports that the system has no thread.
-                    out_of_resources(py, io::Error::other(error.value(py).to_string()), Vec::new())
+                    errors.out_of_resources(py, io::Error::other(error.value(py).to_string()), Vec::new())
                 } else {
                     error
                 }

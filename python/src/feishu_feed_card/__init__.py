@@ -17,29 +17,37 @@ from feishu_feed_card._errors import (
     ConnectionFailedError,
     DeadlineExceededError,
     FeedCardError,
-    FieldViolation,
     InvalidInputError,
     PartialFailureError,
     PermissionDeniedError,
-    PermissionViolation,
     QuotaExhaustedError,
     RateLimitedError,
     RejectedError,
     ServerError,
     UnexpectedResponseError,
 )
-from feishu_feed_card._native import Quota, __version__
-from feishu_feed_card._outcome import FailedUserReason, Outcome
+from feishu_feed_card._native import (
+    FailedUserReason,
+    FieldViolation,
+    Item,
+    Outcome,
+    PermissionViolation,
+    Progress,
+    Quota,
+    Report,
+    Unfinished,
+    __version__,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from feishu_feed_card._many import AsyncMany, Item, Many, Progress, Report, Unfinished
+    from feishu_feed_card._many import AsyncMany, Many
     from feishu_feed_card._types import ClientOptions, ConnectionReason, Request, UserIds, UserIdType
 
 # What most programs do without is loaded when asked for.
 _LATE = {
     **dict.fromkeys(("ClientOptions", "ConnectionReason", "Request", "UserIdType", "UserIds"), "_types"),
-    **dict.fromkeys(("AsyncMany", "Item", "Many", "Progress", "Report", "Unfinished"), "_many"),
+    **dict.fromkeys(("AsyncMany", "Many"), "_many"),
 }
 
 __all__ = [
@@ -86,3 +94,14 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _imported_by_native() -> None:
+    """Never called. Bundlers such as PyInstaller look here for what the extension module imports."""
+    import asyncio  # noqa: F401
+    import contextvars  # noqa: F401
+    import functools  # noqa: F401
+    import os  # noqa: F401
+    import sys  # noqa: F401
+
+    from feishu_feed_card import _errors, _listener, _logging, _provider  # noqa: F401

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
+
 from feishu_feed_card import _native
-from feishu_feed_card._errors import FeedCardError
-from feishu_feed_card._native import BOT, PLATFORM_RATE_LIMIT, invalid_input
+from feishu_feed_card._errors import CLASSES, FeedCardError
+from feishu_feed_card._hints import HINTS
+from feishu_feed_card._native import BOT, PLATFORM_RATE_LIMIT, Outcome, Progress, Quota, invalid_input
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncIterable, Callable, Iterable
     from types import TracebackType
     from typing import Any, Literal, NoReturn, TypeVar
 
     from typing_extensions import Self, Unpack
 
-    from feishu_feed_card._many import AsyncMany, Many, Progress
-    from feishu_feed_card._native import Quota
-    from feishu_feed_card._outcome import Outcome
+    from feishu_feed_card._many import AsyncMany, Many
     from feishu_feed_card._types import ClientOptions, Request, TokenProvider, UserIds, UserIdType
 
     _F = TypeVar("_F", bound=Callable[..., Any])
+else:
+    globals().update(HINTS)
 
 _CO_COROUTINE = 0x80
 
@@ -73,18 +75,19 @@ def _mismatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     given = args[1:]
     for name in kwargs:
         if name not in names:
-            return invalid_input(name, "not an option", f"one of {', '.join(names)}")
+            return invalid_input(CLASSES, name, "not an option", f"one of {', '.join(names)}")
         if name in positional[: len(given)]:
-            return invalid_input(name, "given twice", "one value")
+            return invalid_input(CLASSES, name, "given twice", "one value")
     if len(given) > len(positional):
         return invalid_input(
+            CLASSES,
             names[len(positional)] if len(names) > len(positional) else function.__name__,
             f"{len(given)} positional arguments",
             f"at most {len(positional)}, and keywords for the rest",
         )
     required = positional[: len(positional) - len(function.__defaults__ or ())]
     missing = [name for name in required[len(given) :] if name not in kwargs]
-    return invalid_input(missing[0], "missing", "a value")
+    return invalid_input(CLASSES, missing[0], "missing", "a value")
 
 
 class _BaseClient:
@@ -167,7 +170,7 @@ class _BaseClient:
         # By identity: who gives a limit and a quota shall hear that they exclude each other.
         if options.get("rate_limit") is PLATFORM_RATE_LIMIT:
             del options["rate_limit"]
-        self._bound = _native.Client(options, from_env=from_env, is_async=self._is_async)
+        self._bound = _native.Client(CLASSES, options, from_env=from_env, is_async=self._is_async)
 
     @classmethod
     @checked

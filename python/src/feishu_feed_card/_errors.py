@@ -2,64 +2,20 @@
 
 from __future__ import annotations
 
-from feishu_feed_card._outcome import Record
+from feishu_feed_card._hints import HINTS
+from feishu_feed_card._native import FieldViolation, Outcome, PermissionViolation, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, ClassVar
+    from typing import Any
 
-    from feishu_feed_card._outcome import Outcome
     from feishu_feed_card._types import ConnectionReason, Station
+else:
+    globals().update(HINTS)
 
-_put = object.__setattr__
-
-
-class PermissionViolation(Record):
-    """A permission the platform says is missing.
-
-    Attributes:
-        type: What kind of permission, in the platform's words.
-        subject: The scope's name, such as "im:datasync.feed_card.time_sensitive:write".
-
-    Example:
-        >>> PermissionViolation("action_scope_required", "im:datasync.feed_card.time_sensitive:write").subject
-        'im:datasync.feed_card.time_sensitive:write'
-    """
-
-    __slots__ = ("type", "subject")
-
-    type: str
-    subject: str
-
-    def __init__(self, type: str = "", subject: str = "") -> None:  # noqa: A002 -- the platform's word
-        _put(self, "type", type)
-        _put(self, "subject", subject)
-
-
-class FieldViolation(Record):
-    """A field the platform refused.
-
-    Attributes:
-        field: The field's name.
-        value: The value that was refused, as text.
-        description: What is wrong with it, in the platform's words.
-
-    Example:
-        >>> FieldViolation("user_ids", "", "user_ids is required").field
-        'user_ids'
-    """
-
-    __slots__ = ("field", "value", "description")
-
-    field: str
-    value: str
-    description: str
-
-    def __init__(self, field: str = "", value: str = "", description: str = "") -> None:
-        _put(self, "field", field)
-        _put(self, "value", value)
-        _put(self, "description", description)
+_MOST_CAUSES = 10
+"""Longest chain of causes in `to_dict`: an exception may be its own cause."""
 
 
 class FeedCardError(Exception):
@@ -77,6 +33,8 @@ class FeedCardError(Exception):
         retryable: Whether the same call may succeed later without anything being changed.
         retry_after: How many seconds to wait before the call has a chance, where that is known.
         attempts: How many times the request was sent.
+        call: The call's number, unique in this process: the `call` of its log records. None if the input was
+            refused.
         station: Where on its way the call failed: "order", "quota", "token", "connect", "send", "answer".
         reason: Why there is no connection, or why it broke: "dns", "refused", "unreachable", "timeout",
             "tls_untrusted", "tls_expired", "tls_name", "tls", "proxy", "proxy_auth", "closed". Only of a
@@ -103,7 +61,7 @@ class FeedCardError(Exception):
         REJECTED 232006 ()
     """
 
-    kind: ClassVar[str] = ""
+    kind = ""
 
     def __init__(
         self,
@@ -117,6 +75,7 @@ class FeedCardError(Exception):
         retryable: bool = False,
         retry_after: float | None = None,
         attempts: int = 0,
+        call: int | None = None,
         station: Station | None = None,
         reason: ConnectionReason | None = None,
         hint: str | None = None,
@@ -137,6 +96,7 @@ class FeedCardError(Exception):
         self.retryable = retryable
         self.retry_after = retry_after
         self.attempts = attempts
+        self.call = call
         # Without these types pyright widens the literals to str.
         self.station: Station | None = station
         self.reason: ConnectionReason | None = reason
@@ -151,6 +111,33 @@ class FeedCardError(Exception):
 
     def _known(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FACTS if getattr(self, name) not in (None, (), 0)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: all that is known, with the causes' texts.
+
+        The platform's `msg` is `platform_msg`: loggers have a key of that name.
+
+        Example:
+            >>> RateLimitedError("wait", retry_after=1.5).to_dict()["retry_after"]
+            1.5
+        """
+        known = {
+            "platform_msg" if name == "msg" else name: plain(value) for name, value in self._known().items()
+        }
+        shown = {
+            "type": type(self).__name__,
+            "kind": self.kind,
+            "message": str(self),
+            "retryable": self.retryable,
+            "attempts": self.attempts,
+            **known,
+        }
+        causes: list[str] = []
+        cause = self.__cause__
+        while cause is not None and len(causes) < _MOST_CAUSES:
+            causes.append(str(cause) or type(cause).__name__)
+            cause = cause.__cause__
+        return {**shown, "causes": causes} if causes else shown
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
@@ -180,6 +167,7 @@ _FACTS = (
     "retryable",
     "retry_after",
     "attempts",
+    "call",
     "station",
     "reason",
     "hint",
@@ -280,5 +268,5 @@ CLASSES: dict[str, type[FeedCardError]] = {
     )
 }
 
-for _class in (FeedCardError, FieldViolation, PermissionViolation, *CLASSES.values()):
+for _class in (FeedCardError, *CLASSES.values()):
     _class.__module__ = "feishu_feed_card"

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 
-from feishu_feed_card._native import running_loop
-from feishu_feed_card._outcome import Record
+from feishu_feed_card import _native
+from feishu_feed_card._hints import HINTS
+from feishu_feed_card._native import Item, Progress, Report, running_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from feishu_feed_card import _native
-    from feishu_feed_card._errors import FeedCardError
-    from feishu_feed_card._outcome import Outcome
     from feishu_feed_card._types import Request
-
-_put = object.__setattr__
+else:
+    globals().update(HINTS)
 
 _forks = 0
 """How often this process is a fork of another: asking for its id would cost a system call a result."""
@@ -33,157 +31,6 @@ def _count_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_count_fork)
-
-
-class Item(Record):
-    """One request of many, and what it came back with: exactly one of `outcome` and `error`.
-
-    Attributes:
-        index: The request's place in what was handed in, from 0.
-        request: The request, the very object that was handed in.
-        outcome: What the call came back with. Users may have failed one by one: see `outcome.ok`.
-        error: Why the call failed.
-
-    Example:
-        >>> item = Item(0, {"feed_card_id": "oc_…", "user_ids": ["ou_…"], "time_sensitive": True})
-        >>> item.error is None
-        True
-    """
-
-    __slots__ = ("index", "request", "outcome", "error")
-
-    index: int
-    request: Request
-    outcome: Outcome | None
-    error: FeedCardError | None
-
-    def __init__(
-        self,
-        index: int,
-        request: Request,
-        outcome: Outcome | None = None,
-        error: FeedCardError | None = None,
-    ) -> None:
-        _put(self, "index", index)
-        _put(self, "request", request)
-        _put(self, "outcome", outcome)
-        _put(self, "error", error)
-
-
-class Progress(Record):
-    """How far many calls have come.
-
-    Attributes:
-        done: How many have come back, those that failed included.
-        total: How many there are, where what was handed in has a length.
-        failed: How many came back with an error, or with users not reached.
-        waiting_for_quota: How many wait for a slot of the quota.
-        eta: The least seconds that the quota allows for what is left, where `total` is known.
-
-    Example:
-        >>> Progress(done=3, total=4, failed=0, waiting_for_quota=1, eta=0.2).done
-        3
-    """
-
-    __slots__ = ("done", "total", "failed", "waiting_for_quota", "eta")
-
-    done: int
-    total: int | None
-    failed: int
-    waiting_for_quota: int
-    eta: float | None
-
-    def __init__(
-        self, done: int, total: int | None, failed: int, waiting_for_quota: int, eta: float | None
-    ) -> None:
-        _put(self, "done", done)
-        _put(self, "total", total)
-        _put(self, "failed", failed)
-        _put(self, "waiting_for_quota", waiting_for_quota)
-        _put(self, "eta", eta)
-
-
-class Unfinished(Record):
-    """A request that was stopped on its way. Every user id of it is in exactly one of the four.
-
-    Attributes:
-        index: The request's place in what was handed in, from 0.
-        request: The request, the very object that was handed in.
-        reached: User ids for which the platform took the new state.
-        failed: User ids that the platform refused.
-        unknown: User ids that were sent, and of which nobody can say what became.
-        not_attempted: User ids that were never sent.
-
-    Example:
-        >>> request = {"feed_card_id": "oc_…", "user_ids": ["ou_1"], "time_sensitive": True}
-        >>> Unfinished(7, request, not_attempted=["ou_1"]).not_attempted
-        ('ou_1',)
-    """
-
-    __slots__ = ("index", "request", "reached", "failed", "unknown", "not_attempted")
-
-    index: int
-    request: Request
-    reached: tuple[str, ...]
-    failed: tuple[str, ...]
-    unknown: tuple[str, ...]
-    not_attempted: tuple[str, ...]
-
-    def __init__(
-        self,
-        index: int,
-        request: Request,
-        reached: Iterable[str] = (),
-        failed: Iterable[str] = (),
-        unknown: Iterable[str] = (),
-        not_attempted: Iterable[str] = (),
-    ) -> None:
-        _put(self, "index", index)
-        _put(self, "request", request)
-        _put(self, "reached", tuple(reached))
-        _put(self, "failed", tuple(failed))
-        _put(self, "unknown", tuple(unknown))
-        _put(self, "not_attempted", tuple(not_attempted))
-
-
-class Report(Record):
-    """What became of many calls, also of those stopped early.
-
-    `taken` is the sum of `succeeded`, `failed` and the number of `unfinished`.
-
-    Attributes:
-        taken: How many requests were read from what was handed in. Those after them were not touched.
-        succeeded: How many came back with every user reached.
-        failed: How many came back with an error, or with users not reached.
-        unread: Results that were there, and are counted above, but had not been handed out.
-        unfinished: Requests that were read and stopped on their way.
-
-    Example:
-        >>> Report(taken=2, succeeded=2, failed=0).unfinished
-        ()
-    """
-
-    __slots__ = ("taken", "succeeded", "failed", "unread", "unfinished")
-
-    taken: int
-    succeeded: int
-    failed: int
-    unread: tuple[Item, ...]
-    unfinished: tuple[Unfinished, ...]
-
-    def __init__(
-        self,
-        taken: int,
-        succeeded: int,
-        failed: int,
-        unread: Iterable[Item] = (),
-        unfinished: Iterable[Unfinished] = (),
-    ) -> None:
-        _put(self, "taken", taken)
-        _put(self, "succeeded", succeeded)
-        _put(self, "failed", failed)
-        _put(self, "unread", tuple(unread))
-        _put(self, "unfinished", tuple(unfinished))
 
 
 class _Handle:

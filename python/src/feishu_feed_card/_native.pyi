@@ -1,11 +1,12 @@
 """The extension module. Only the package itself uses it, but for `Quota`."""
 
 from asyncio import AbstractEventLoop, Future
-from collections.abc import Callable, Iterator, Mapping
-from typing import final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, final
 
-from feishu_feed_card._many import Item, Unfinished
-from feishu_feed_card._outcome import Outcome
+from typing_extensions import Self
+
+from feishu_feed_card._errors import FeedCardError
 from feishu_feed_card._types import Request
 
 __all__ = [
@@ -17,16 +18,24 @@ __all__ = [
     "CallHandle",
     "Calls",
     "Client",
+    "FailedUserReason",
+    "FieldViolation",
+    "Item",
     "Many",
+    "Outcome",
+    "PermissionViolation",
+    "Progress",
     "Quota",
+    "Report",
     "Sandbox",
+    "Unfinished",
     "__version__",
     "close_log",
     "example_world",
     "invalid_input",
     "next_log_records",
+    "plain",
     "process_id",
-    "raise_for_failed",
     "running_loop",
 ]
 
@@ -41,8 +50,180 @@ class Quota:
     """The quota of a client, to share it with other clients of the same app."""
 
 @final
+class FailedUserReason:
+    """One user the platform did not reach. To be listed is to have failed."""
+
+    __match_args__: Final = ("error_code", "error_message", "user_id")
+    def __new__(
+        cls,
+        error_code: int = ...,
+        error_message: str = ...,
+        user_id: str | None = ...,
+    ) -> Self: ...
+    error_code: Final[int]
+    error_message: Final[str]
+    user_id: Final[str | None]
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class Outcome:
+    """What a call came back with. Users may have failed one by one: see `ok` and `raise_for_failed`."""
+
+    __match_args__: Final = (
+        "failed_user_reasons",
+        "log_ids",
+        "requests",
+        "reached",
+        "failed",
+        "unknown",
+        "not_attempted",
+        "call",
+    )
+    def __new__(
+        cls,
+        failed_user_reasons: Iterable[FailedUserReason] = ...,
+        log_ids: Iterable[str] = ...,
+        requests: int = ...,
+        reached: Iterable[str] = ...,
+        failed: Iterable[str] = ...,
+        unknown: Iterable[str] = ...,
+        not_attempted: Iterable[str] = ...,
+        call: int | None = ...,
+    ) -> Self: ...
+    failed_user_reasons: Final[tuple[FailedUserReason, ...]]
+    log_ids: Final[tuple[str, ...]]
+    requests: Final[int]
+    reached: Final[tuple[str, ...]]
+    failed: Final[tuple[str, ...]]
+    unknown: Final[tuple[str, ...]]
+    not_attempted: Final[tuple[str, ...]]
+    call: Final[int | None]
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def log_id(self) -> str | None: ...
+    def raise_for_failed(self) -> Self: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class PermissionViolation:
+    """A permission the platform says is missing."""
+
+    __match_args__: Final = ("type", "subject")
+    def __new__(
+        cls,
+        type: str = ...,  # noqa: A002 -- the platform's word
+        subject: str = ...,
+    ) -> Self: ...
+    type: Final[str]
+    subject: Final[str]
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class FieldViolation:
+    """A field the platform refused."""
+
+    __match_args__: Final = ("field", "value", "description")
+    def __new__(
+        cls,
+        field: str = ...,
+        value: str = ...,
+        description: str = ...,
+    ) -> Self: ...
+    field: Final[str]
+    value: Final[str]
+    description: Final[str]
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class Item:
+    """One request of many, and what it came back with: exactly one of `outcome` and `error`."""
+
+    __match_args__: Final = ("index", "request", "outcome", "error")
+    def __new__(
+        cls,
+        index: int,
+        request: Request,
+        outcome: Outcome | None = ...,
+        error: FeedCardError | None = ...,
+    ) -> Self: ...
+    index: Final[int]
+    request: Final[Request]
+    outcome: Final[Outcome | None]
+    error: Final[FeedCardError | None]
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class Progress:
+    """How far many calls have come."""
+
+    __match_args__: Final = ("done", "total", "failed", "waiting_for_quota", "eta")
+    def __new__(
+        cls,
+        done: int,
+        total: int | None,
+        failed: int,
+        waiting_for_quota: int,
+        eta: float | None,
+    ) -> Self: ...
+    done: Final[int]
+    total: Final[int | None]
+    failed: Final[int]
+    waiting_for_quota: Final[int]
+    eta: Final[float | None]
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class Unfinished:
+    """A request that was stopped on its way. Every user id of it is in exactly one of the four."""
+
+    __match_args__: Final = ("index", "request", "reached", "failed", "unknown", "not_attempted")
+    def __new__(
+        cls,
+        index: int,
+        request: Request,
+        reached: Iterable[str] = ...,
+        failed: Iterable[str] = ...,
+        unknown: Iterable[str] = ...,
+        not_attempted: Iterable[str] = ...,
+    ) -> Self: ...
+    index: Final[int]
+    request: Final[Request]
+    reached: Final[tuple[str, ...]]
+    failed: Final[tuple[str, ...]]
+    unknown: Final[tuple[str, ...]]
+    not_attempted: Final[tuple[str, ...]]
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class Report:
+    """What became of many calls, also of those stopped early."""
+
+    __match_args__: Final = ("taken", "succeeded", "failed", "unread", "unfinished")
+    def __new__(
+        cls,
+        taken: int,
+        succeeded: int,
+        failed: int,
+        unread: Iterable[Item] = ...,
+        unfinished: Iterable[Unfinished] = ...,
+    ) -> Self: ...
+    taken: Final[int]
+    succeeded: Final[int]
+    failed: Final[int]
+    unread: Final[tuple[Item, ...]]
+    unfinished: Final[tuple[Unfinished, ...]]
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
 class Client:
-    def __new__(cls, options: Mapping[str, object], from_env: bool, is_async: bool) -> Client: ...
+    def __new__(
+        cls,
+        errors: Mapping[str, type[FeedCardError]],
+        options: Mapping[str, object],
+        from_env: bool,
+        is_async: bool,
+    ) -> Client: ...
     @property
     def base_url(self) -> str | None: ...
     @property
@@ -124,7 +305,9 @@ class Sandbox:
 def close_log(seconds: float) -> None: ...
 def next_log_records() -> tuple[list[tuple[int, float, str, dict[str, object]]], int] | None: ...
 def example_world() -> str: ...
-def invalid_input(field: str, value: str, expected: str) -> Exception: ...
+def invalid_input(
+    errors: Mapping[str, type[FeedCardError]], field: str, value: str, expected: str
+) -> Exception: ...
+def plain(value: object) -> Any: ...
 def process_id() -> int: ...
-def raise_for_failed(outcome: Outcome) -> None: ...
 def running_loop() -> AbstractEventLoop: ...

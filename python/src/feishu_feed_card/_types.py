@@ -5,9 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from collections.abc import Set as AbstractSet
-from typing import Literal, Protocol, TypeAlias, TypedDict, Union
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypedDict, TypeVar, Union
 
 from feishu_feed_card._native import Quota
+
+if not TYPE_CHECKING:
+    # For those who ask for hints at run time.
+    try:
+        from typing import Self, Unpack
+    except ImportError:  # Python 3.10
+        Self = TypeVar("Self")
+
+        class Unpack:
+            """What it is given."""
+
+            def __class_getitem__(cls, options: object) -> object:
+                return options
+
 
 UserIdType: TypeAlias = Literal["open_id", "union_id", "user_id"]
 """Which kind of id the user ids are."""

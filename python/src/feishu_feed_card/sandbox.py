@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from feishu_feed_card._client import AsyncClient, Client
+from feishu_feed_card._hints import HINTS
 from feishu_feed_card._native import Sandbox as _Platform
 from feishu_feed_card._native import example_world
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from feishu_feed_card._types import ClientOptions
+else:
+    globals().update(HINTS)
 
 __all__ = ["App", "Chat", "Fault", "Interface", "Request", "Sandbox", "State", "Switches", "User", "World"]
 

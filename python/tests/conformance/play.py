@@ -244,7 +244,7 @@ def _users_in_json(came: Outcome | FeedCardError | Unfinished) -> dict[str, Any]
 
 
 def _records_in_json(records: Any) -> list[dict[str, Any]]:
-    return [{name: getattr(record, name) for name in record.__slots__} for record in records]
+    return [{name: getattr(record, name) for name in record.__match_args__} for record in records]
 
 
 def _outcome_in_json(outcome: Outcome | None) -> dict[str, Any] | None:

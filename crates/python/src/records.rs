@@ -1,0 +1,202 @@
+//! Results as Python objects that do not change. They compare, hash, pickle and print by their fields.
+
+use pyo3::IntoPyObjectExt;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
+
+/// A field with several values: a tuple, made of any iterable.
+pub(crate) struct Tuple(pub(crate) Py<PyTuple>);
+
+impl Tuple {
+    pub(crate) fn of<'py, T: IntoPyObject<'py>>(
+        py: Python<'py>,
+        items: impl IntoIterator<Item = T>,
+    ) -> PyResult<Self> {
+        let items = items.into_iter().map(|item| item.into_bound_py_any(py));
+        let items = items.collect::<PyResult<Vec<_>>>()?;
+        PyTuple::new(py, items).map(|tuple| Self(tuple.unbind()))
+    }
+}
+
+impl Default for Tuple {
+    fn default() -> Self {
+        Python::attach(|py| Self(PyTuple::empty(py).unbind()))
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Tuple {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let tuple = value.py().get_type::<PyTuple>().call1((value,))?;
+        Ok(Self(tuple.cast_into()?.unbind()))
+    }
+}
+
+impl<'py> IntoPyObject<'py> for &Tuple {
+    type Target = PyTuple;
+    type Output = Bound<'py, PyTuple>;
+    type Error = std::convert::Infallible;
+
+    fn into_pyobject(self, py: Python<'py>) -> Result<Self::Output, Self::Error> {
+        self.0.bind(py).into_pyobject(py).map(Borrowed::to_owned)
+    }
+}
+
+/// Makes a class of the package from a struct. Its constructor takes the fields in their order, with their
+/// defaults; a field after `;` is not Python's. After `also` are properties that `to_dict` includes; in braces,
+/// more methods.
+macro_rules! record {
+    (
+        $(#[$doc:meta])*
+        struct $Record:ident {
+            $($field:ident: $Type:ty $(= $default:expr)?,)+
+            $(; $hidden:ident: $Hidden:ty,)?
+        }
+        $(also $($property:ident),+;)?
+        { $($method:tt)* }
+    ) => {
+        $(#[$doc])*
+        #[pyclass(module = "feishu_feed_card", frozen)]
+        pub(crate) struct $Record {
+            $(#[pyo3(get)] pub(crate) $field: $Type,)+
+            $(pub(crate) $hidden: $Hidden,)?
+        }
+
+        #[pymethods]
+        impl $Record {
+            #[new]
+            #[pyo3(signature = ($($field $(= $default)?),+))]
+            #[allow(clippy::too_many_arguments, reason = "the class's fields")]
+            fn new($($field: $Type),+) -> Self {
+                Self { $($field,)+ $($hidden: <$Hidden>::default(),)? }
+            }
+
+            #[classattr]
+            fn __match_args__(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyTuple>> {
+                pyo3::types::PyTuple::new(py, $crate::records::names(&[$(stringify!($field)),+]))
+            }
+
+            fn __eq__(slf: &Bound<'_, Self>, other: &Bound<'_, Self>) -> PyResult<bool> {
+                $crate::records::values(slf)?.eq($crate::records::values(other)?)
+            }
+
+            fn __hash__(slf: &Bound<'_, Self>) -> PyResult<isize> {
+                $crate::records::values(slf)?.hash()
+            }
+
+            fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+                $crate::records::shown(slf)
+            }
+
+            fn __reduce__<'py>(
+                slf: &Bound<'py, Self>,
+            ) -> PyResult<(Bound<'py, pyo3::types::PyType>, Bound<'py, pyo3::types::PyTuple>)> {
+                Ok((slf.get_type(), $crate::records::values(slf)?))
+            }
+
+            /// Plain data for JSON, without what is not known.
+            fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
+                $crate::records::to_dict(slf, &[$($(stringify!($property)),+)?])
+            }
+
+            $($method)*
+        }
+    };
+}
+
+pub(crate) use record;
+
+/// The names of fields as Python spells them.
+pub(crate) fn names(fields: &[&'static str]) -> Vec<&'static str> {
+    fields
+        .iter()
+        .map(|field| field.trim_start_matches("r#"))
+        .collect()
+}
+
+fn fields<'py>(record: &Bound<'py, PyAny>) -> PyResult<Vec<(String, Bound<'py, PyAny>)>> {
+    let names: Vec<String> = record
+        .getattr(intern!(record.py(), "__match_args__"))?
+        .extract()?;
+    let with_value = |name: String| {
+        let value = record.getattr(name.as_str())?;
+        Ok((name, value))
+    };
+    names.into_iter().map(with_value).collect()
+}
+
+pub(crate) fn values<'py, T>(record: &Bound<'py, T>) -> PyResult<Bound<'py, PyTuple>> {
+    let fields = fields(record.as_any())?;
+    PyTuple::new(
+        record.py(),
+        fields.into_iter().map(|(_, value)| value).collect::<Vec<_>>(),
+    )
+}
+
+pub(crate) fn shown<T>(record: &Bound<'_, T>) -> PyResult<String> {
+    let record = record.as_any();
+    let mut shown = Vec::new();
+    for (name, value) in fields(record)? {
+        shown.push(format!("{name}={}", value.repr()?.to_string_lossy()));
+    }
+    Ok(format!("{}({})", record.get_type().name()?, shown.join(", ")))
+}
+
+pub(crate) fn to_dict<'py, T>(record: &Bound<'py, T>, also: &[&str]) -> PyResult<Bound<'py, PyDict>> {
+    let record = record.as_any();
+    let dict = PyDict::new(record.py());
+    for name in also {
+        put(&dict, name, &record.getattr(*name)?)?;
+    }
+    for (name, value) in fields(record)? {
+        put(&dict, &name, &value)?;
+    }
+    Ok(dict)
+}
+
+fn put(dict: &Bound<'_, PyDict>, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    if value.is_none() {
+        return Ok(());
+    }
+    dict.set_item(name, plain(value)?)
+}
+
+/// A value as `json` takes it: also a request, which is any mapping with any iterable of user ids.
+#[pyfunction]
+pub(crate) fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = value.py();
+    let is_plain = value.is_none()
+        || value.is_instance_of::<PyString>()
+        || value.is_instance_of::<PyBool>()
+        || value.is_instance_of::<PyInt>()
+        || value.is_instance_of::<PyFloat>();
+    if is_plain {
+        return Ok(value.clone());
+    }
+    if let Some(to_dict) = value.getattr_opt(intern!(py, "to_dict"))? {
+        return to_dict.call0();
+    }
+    if value.hasattr(intern!(py, "keys"))? {
+        let dict = PyDict::new(py);
+        dict.call_method1(intern!(py, "update"), (value,))?;
+        for (key, item) in dict.copy()? {
+            dict.set_item(key, plain(&item)?)?;
+        }
+        return Ok(dict.into_any());
+    }
+    let has_items = value.is_instance_of::<PyTuple>()
+        || value.is_instance_of::<PyList>()
+        || value.is_instance_of::<PySet>()
+        || value.is_instance_of::<PyFrozenSet>();
+    if has_items {
+        let list = PyList::empty(py);
+        for item in value.try_iter()? {
+            list.append(plain(&item?)?)?;
+        }
+        return Ok(list.into_any());
+    }
+    // Such as a generator, which has been read.
+    value.repr().map(Bound::into_any)
+}
