@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from conftest import descriptors
+from event_loops import RUNNERS, LoopWithoutReaders, run_without_readers
 from feishu_feed_card import AsyncClient, FeedCardError, InvalidInputError, RejectedError
 from feishu_feed_card.sandbox import Sandbox
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 Run = "Callable[[Coroutine[Any, Any, Any]], Any]"
 
 
-@pytest.fixture(params=[pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop")])
+@pytest.fixture(params=RUNNERS)
 def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Runs a coroutine on either loop."""
+    """Runs a coroutine on each kind of loop."""
     return request.param
 
 
@@ -175,7 +176,10 @@ def test_several_loops_in_several_threads(feishu_sandbox: Sandbox):
         except BaseException as error:
             failures.append(error)
 
-    workers = [threading.Thread(target=work, args=(runner,)) for runner in [asyncio.run, uvloop.run] * 3]
+    workers = [
+        threading.Thread(target=work, args=(runner,))
+        for runner in [asyncio.run, uvloop.run, run_without_readers] * 2
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -191,7 +195,7 @@ def test_a_client_outlives_its_loops(run: Run, feishu_sandbox: Sandbox):
     assert feishu_sandbox.token_fetches() == 1
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop, LoopWithoutReaders])
 def test_a_loop_closed_with_calls_in_flight(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
     before = descriptors()
     client = feishu_sandbox.async_client()
@@ -225,30 +229,6 @@ def test_calls_of_a_stopped_loop_end_when_it_goes_on(feishu_sandbox: Sandbox):
         time.sleep(0.3)
         assert not task.done()
         assert loop.run_until_complete(task).ok
-    finally:
-        loop.close()
-
-
-def test_a_loop_without_add_reader(feishu_sandbox: Sandbox):
-    class Proactor(asyncio.SelectorEventLoop):
-        """As Windows' own loop is."""
-
-        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
-            raise NotImplementedError
-
-    async def main():
-        async with feishu_sandbox.async_client() as client:
-            outcomes = await asyncio.gather(
-                *(client.set_bot_time_sensitive([feishu_sandbox.USER], True) for _ in range(20))
-            )
-            assert all(outcome.ok for outcome in outcomes)
-            with pytest.raises(RejectedError):
-                await client.set_time_sensitive("oc_nowhere", [feishu_sandbox.USER], True)
-
-    loop = Proactor()
-    try:
-        # asyncio's own self-pipe needs a reader, which the base class adds by another name.
-        loop.run_until_complete(main())
     finally:
         loop.close()
 

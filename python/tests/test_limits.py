@@ -117,7 +117,7 @@ print("ok")
 """)
 
 
-def test_an_event_loop_without_a_descriptor_fails_and_the_next_call_works():
+def test_an_event_loop_without_a_thread_fails_and_the_next_call_works():
     # The runtime is there already; what wakes this loop is not.
     proves("""
 with sandbox.client() as client:
@@ -125,7 +125,7 @@ with sandbox.client() as client:
 
 async def main():
     client = sandbox.async_client()
-    with NoDescriptor():
+    with NoThread():
         await raises_async(lambda: client.set_bot_time_sensitive(USERS, True))
     assert (await client.set_bot_time_sensitive([sandbox.USER], True)).ok
 
@@ -134,71 +134,17 @@ print("ok")
 """)
 
 
-@LIMITS
-def test_many_calls_that_cannot_begin_keep_their_report(limit: str):
-    proves(f"""
-client = sandbox.client()
-with {limit}():
-    many = client.set_time_sensitive_many([PIN, PIN])
-    raises(lambda: next(many), not_attempted=())
-    report = many.report()
-    assert (report.taken, report.unfinished) == (0, ()), report
+def test_an_event_loop_needs_no_descriptor_of_its_own():
+    proves("""
+client = sandbox.async_client()
 
-async def main():
-    client = sandbox.async_client()
-    with {limit}():
-        many = client.set_time_sensitive_many([PIN, PIN])
-        await raises_async(lambda: anext(many), not_attempted=())
-        report = await many.report()
-        assert (report.taken, report.unfinished) == (0, ()), report
-    items = [item async for item in client.set_time_sensitive_many([PIN, PIN])]
-    assert all(item.outcome.ok for item in items), items
+async def pin():
+    return await client.set_bot_time_sensitive([sandbox.USER], True)
 
-asyncio.run(main())
-assert [item.outcome.ok for item in client.set_time_sensitive_many([PIN, PIN])] == [True, True]
+assert asyncio.run(pin()).ok
+loop = asyncio.new_event_loop()
+with NoDescriptor():
+    assert loop.run_until_complete(pin()).ok
+loop.close()
 print("ok")
 """)
-
-
-@LIMITS
-def test_many_calls_under_way_have_their_errors_and_their_report(limit: str):
-    # Names are looked up in threads; an address needs a descriptor.
-    name = "localhost" if limit == "NoThread" else "127.0.0.1"
-    proves(f"""
-warm = sandbox.client()
-assert warm.set_bot_time_sensitive([sandbox.USER], True).ok
-client = sandbox.client(base_url=sandbox.base_url.replace("127.0.0.1", {name!r}), max_retries=0)
-with {limit}():
-    many = client.set_time_sensitive_many([PIN] * 3)
-    for item in many:
-        error = item.error
-        assert error.kind == "CONNECTION" and error.reason is None, repr(error)
-        assert "limits of file descriptors and threads" in error.hint, error.hint
-        assert error.not_attempted == (sandbox.USER,), repr(error)
-    report = many.report()
-    assert (report.taken, report.failed) == (3, 3), report
-assert client.set_time_sensitive(**PIN).ok
-print("ok")
-""")
-
-
-def test_a_token_provider_without_a_thread():
-    proves(
-        """
-client = sandbox.client(app_id=None, app_secret=None, token_provider=sandbox_token, max_retries=0)
-with sandbox.client() as warm:
-    assert warm.set_bot_time_sensitive([sandbox.USER], True).ok
-
-async def main():
-    client = sandbox.async_client(token_provider=sandbox_token, max_retries=0)
-    await raises_async(lambda: client.set_bot_time_sensitive(USERS, True))
-
-with NoThread():
-    raises(lambda: client.set_bot_time_sensitive(USERS, True))
-    many = client.set_time_sensitive_many([PIN, PIN])
-    raises(lambda: next(many), not_attempted=())
-    assert many.report().taken == 0
-    asyncio.run(main())
-print("ok")
-""".replace("sandbox_token", '(lambda: "t-1")')
-    )

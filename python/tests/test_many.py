@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
-import uvloop
 
 from conftest import threads
+from event_loops import RUNNERS
 from feishu_feed_card import (
     AsyncClient,
     Client,
@@ -83,7 +83,7 @@ def assert_adds_up(report: Report) -> None:
     assert report.taken == report.succeeded + report.failed + len(report.unfinished)
 
 
-RUNS = pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+RUNS = pytest.mark.parametrize("runner", RUNNERS)
 
 
 def play(client: Client, requests: Iterable[Any], **options: Any) -> tuple[list[Item], Report]:

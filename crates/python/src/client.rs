@@ -1,6 +1,5 @@
 //! The client behind Python's `Client` and `AsyncClient`.
 
-use std::future::pending;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,12 +12,10 @@ use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator};
-use tokio::time::sleep;
 
 use crate::arguments;
-use crate::engine::{Engine, engine};
+use crate::engine::engine;
 use crate::errors::{Errors, Refusal};
-use crate::greenlets;
 use crate::logs;
 use crate::loops::{self, CallHandle, Mailbox};
 use crate::many::Many;
@@ -27,9 +24,7 @@ use crate::outcome;
 use crate::process::PerProcess;
 use crate::provider::{Board, Desk, LastLoop, Provider};
 use crate::quota::Quota;
-
-/// How often a blocking call looks whether a signal came: Ctrl-C ends it well within 100 ms.
-const LOOKS_EVERY: Duration = Duration::from_millis(40);
+use crate::waits::wait;
 
 /// A call of the core on its way.
 pub(crate) type PendingCall = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
@@ -129,7 +124,7 @@ impl Client {
             Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
         };
         let making = arguments.make(&core);
-        let board = self.provider.is_some().then_some(&live.board);
+        let board = self.provider.is_some().then(|| live.board.clone());
         outcome::returned(py, &self.errors, wait(py, engine, making, board)?)
     }
 
@@ -405,71 +400,4 @@ impl Arguments {
             None => call.into_future(),
         }
     }
-}
-
-/// Runs a call, or a wait, to its end: under gevent in the hub's thread pool, else on this thread.
-pub(crate) fn wait<F>(
-    py: Python<'_>,
-    engine: &'static Engine,
-    making: F,
-    board: Option<&Arc<Board>>,
-) -> PyResult<F::Output>
-where
-    F: Future + Unpin + Send + 'static,
-    F::Output: Send + 'static,
-{
-    match greenlets::pool(py)? {
-        Some(pool) => greenlets::wait_in(&pool, engine, making, board),
-        None => wait_here(py, engine, making, board),
-    }
-}
-
-/// Runs a call, or a wait, to its end on this thread, without the GIL, unless a signal handler raises.
-pub(crate) fn wait_here<F>(
-    py: Python<'_>,
-    engine: &Engine,
-    mut making: F,
-    board: Option<&Arc<Board>>,
-) -> PyResult<F::Output>
-where
-    F: Future + Unpin + Send,
-    F::Output: Send,
-{
-    engine.begin_blocking();
-    loop {
-        let end = py.detach(|| {
-            engine.block_on(async {
-                let posted = async {
-                    match board {
-                        Some(board) => board.posted().await,
-                        None => pending().await,
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    () = posted => None,
-                    end = &mut making => Some(end),
-                    () = sleep(LOOKS_EVERY) => None,
-                }
-            })
-        });
-        let looked = py.check_signals().and_then(|()| answer_questions(py, board));
-        match (end, looked) {
-            (Some(end), Ok(())) => return Ok(end),
-            (None, Ok(())) => {}
-            (_, Err(error)) => {
-                // What is dropped here may need the runtime.
-                let _entered = engine.enter();
-                drop(making);
-                return Err(error);
-            }
-        }
-    }
-}
-
-fn answer_questions(py: Python<'_>, board: Option<&Arc<Board>>) -> PyResult<()> {
-    while let Some(question) = board.and_then(|board| board.take()) {
-        question.answer_in_thread(py)?;
-    }
-    Ok(())
 }

@@ -2,8 +2,8 @@
 //! and decides nothing.
 //!
 //! - `client`: the two calls, blocking and for event loops, over `engine`, the process's runtime.
-//! - `greenlets`: how a blocking call waits under gevent.
-//! - `loops`: how a call's end comes back to its event loop.
+//! - `waits`: how a blocking call waits; `greenlets`: how it does under gevent.
+//! - `loops`: how a call's end comes back to its event loop, which `waker` wakes.
 //! - `many`: many calls, from an iterable.
 //! - `arguments`, `options`, `outcome`, `errors`, `quota`, `provider`: one kind of value each.
 //! - `records`: what results have in common; `items`: those of many calls.
@@ -37,11 +37,14 @@ mod provider;
 mod quota;
 mod records;
 mod sandbox;
+mod waits;
+mod waker;
 
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     process::count_forks(py)?;
+    waker::stop_at_exit(py)?;
     module.add_class::<client::Client>()?;
     module.add_class::<loops::CallHandle>()?;
     module.add_class::<loops::Calls>()?;

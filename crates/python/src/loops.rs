@@ -1,25 +1,23 @@
 //! Calls of event loops: how their ends come back to the loop that waits for them.
 //!
-//! The runtime puts an end into the loop's mailbox and rings once for all that lie in it; the loop's own
-//! thread then turns them into objects. Nothing of Python is touched elsewhere, so the runtime never
-//! waits for the GIL, and a loop with many calls in flight is woken once for many of them.
+//! The runtime puts an end into the loop's mailbox, and the [`waker`](crate::waker) has the loop open it. The loop's own
+//! thread then makes Python's objects. A loop with many calls in flight is woken once for many of them.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io;
 use std::mem;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use feishu_feed_card::{Error, Outcome};
+use futures_util::FutureExt;
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyAttributeError, PyNotImplementedError, PyRuntimeError};
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use tokio::task::AbortHandle;
 
 use crate::client::PendingCall;
@@ -28,14 +26,16 @@ use crate::errors::Errors;
 use crate::outcome;
 use crate::process;
 use crate::provider::{CALLER, Caller, Question};
-
-/// How soon a listener's thread sees that its loop is closed.
-const LISTENS_FOR: Duration = Duration::from_secs(1);
+use crate::waker::{Waker, waker};
 
 /// What the runtime leaves for one event loop.
 pub(crate) struct Mailbox {
     letters: Mutex<Vec<Letter>>,
-    bell: UnixStream,
+    waker: &'static Waker,
+    /// Weak, because the loop keeps what keeps this.
+    event_loop: Py<PyWeakrefReference>,
+    /// Set once, to the [`Calls`] of the loop. Weak for the same reason.
+    calls: PyOnceLock<Py<PyWeakrefReference>>,
 }
 
 enum Letter {
@@ -48,34 +48,54 @@ enum Letter {
 }
 
 impl Mailbox {
-    fn put(&self, letter: Letter) {
+    fn put(self: &Arc<Self>, letter: Letter) {
         let mut letters = lock(&self.letters);
         letters.push(letter);
         let is_first = letters.len() == 1;
         drop(letters);
         if is_first {
-            // Full or closed: then the loop is about to look, or is gone.
-            let _ = (&self.bell).write(&[1]);
+            self.waker.wake(self.clone());
         }
     }
 
-    pub(crate) fn ask(&self, call: Option<u64>, question: Question) {
+    pub(crate) fn ask(self: &Arc<Self>, call: Option<u64>, question: Question) {
         self.put(Letter::Question(call, question));
     }
 
-    pub(crate) fn ready(&self, wait: u64) {
+    pub(crate) fn ready(self: &Arc<Self>, wait: u64) {
         self.put(Letter::Ready(wait));
+    }
+
+    /// Has the loop settle the calls whose ends lie here. Called by the waker.
+    pub(crate) fn wake_loop(&self, py: Python<'_>) {
+        let Some(event_loop) = self.event_loop.bind(py).upgrade() else {
+            return;
+        };
+        let calls = self.calls.get(py).and_then(|calls| calls.bind(py).upgrade());
+        let Some(calls) = calls else {
+            return;
+        };
+        let woken = calls
+            .getattr(intern!(py, "settle"))
+            .and_then(|settle| event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (settle,)));
+        match woken {
+            Ok(_) => {}
+            // The loop is closed.
+            Err(error) if error.is_instance_of::<PyRuntimeError>(py) => {
+                if let Ok(calls) = calls.cast::<Calls>() {
+                    calls.get().abandon();
+                }
+            }
+            Err(error) => error.write_unraisable(py, Some(&event_loop)),
+        }
     }
 }
 
 /// One event loop's calls in flight. The loop keeps it, in an attribute.
-#[pyclass(module = "feishu_feed_card._native", frozen)]
+#[pyclass(module = "feishu_feed_card._native", frozen, weakref)]
 pub(crate) struct Calls {
     process: u64,
     mailbox: Arc<Mailbox>,
-    bell: UnixStream,
-    /// A thread hears the bell, not the loop.
-    has_listener: AtomicBool,
     state: Mutex<InFlightCalls>,
 }
 
@@ -129,19 +149,10 @@ impl CallHandle {
 
 #[pymethods]
 impl Calls {
-    /// Waits for the bell, a second at most. For a thread that tells a loop which cannot watch it itself.
-    fn hear(&self, py: Python<'_>) -> bool {
-        py.detach(|| matches!((&self.bell).read(&mut [0; 16]), Ok(1..)))
-    }
-
-    /// Settles the futures of the calls that have ended. The loop calls this when the bell has rung.
+    /// Settles the futures of the calls that have ended. Runs on the loop's thread.
     fn settle(&self, py: Python<'_>) {
         if self.process != process::id() {
             return;
-        }
-        if !self.has_listener.load(Ordering::Relaxed) {
-            // One byte lies there at most, as only the first letter rings.
-            let _ = (&self.bell).read(&mut [0; 16]);
         }
         let letters = mem::take(&mut *lock(&self.mailbox.letters));
         for letter in letters {
@@ -188,61 +199,37 @@ impl Calls {
 }
 
 impl Calls {
-    /// The calls of this loop; the first one makes the loop watch its bell, for which the system may have no descriptor.
-    fn of<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<io::Result<Bound<'py, Self>>> {
+    /// The calls of this loop, made with its first one.
+    fn of<'py>(event_loop: &Bound<'py, PyAny>, waker: &'static Waker) -> PyResult<Bound<'py, Self>> {
         let py = event_loop.py();
         let name = intern!(py, "_feishu_feed_card_calls");
         match event_loop.getattr(name) {
             Ok(calls) => {
                 let calls = calls.cast_into::<Self>()?;
-                // A forked child may go on with its parent's loop, but not with its parent's descriptors.
+                // A forked child may go on with its parent's loop, but not with its parent's calls.
                 if calls.get().process == process::id() {
-                    return Ok(Ok(calls));
+                    return Ok(calls);
                 }
             }
             Err(error) if error.is_instance_of::<PyAttributeError>(py) => {}
             Err(error) => return Err(error),
         }
-        let calls = match Self::new() {
-            Ok(calls) => Bound::new(py, calls)?,
-            Err(error) => return Ok(Err(error)),
-        };
-        let settle = calls.getattr(intern!(py, "settle"))?;
-        let bell = calls.get().bell.as_raw_fd();
-        match event_loop.call_method1(intern!(py, "add_reader"), (bell, settle)) {
-            Ok(_) => {}
-            // As Windows' own loop does.
-            Err(error) if error.is_instance_of::<PyNotImplementedError>(py) => {
-                calls.get().listen()?;
-                py.import("feishu_feed_card._listener")?
-                    .call_method1("start", (event_loop, &calls))?;
-            }
-            Err(error) => return Err(error),
-        }
-        event_loop.setattr(name, &calls)?;
-        Ok(Ok(calls))
-    }
-
-    fn new() -> io::Result<Self> {
-        let (ringing, bell) = UnixStream::pair()?;
-        ringing.set_nonblocking(true)?;
-        bell.set_nonblocking(true)?;
-        Ok(Self {
+        let mailbox = Arc::new(Mailbox {
+            letters: Mutex::default(),
+            waker,
+            event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
+            calls: PyOnceLock::new(),
+        });
+        let calls = Self {
             process: process::id(),
-            mailbox: Arc::new(Mailbox {
-                letters: Mutex::default(),
-                bell: ringing,
-            }),
-            bell,
-            has_listener: AtomicBool::new(false),
+            mailbox: mailbox.clone(),
             state: Mutex::default(),
-        })
-    }
-
-    fn listen(&self) -> io::Result<()> {
-        self.has_listener.store(true, Ordering::Relaxed);
-        self.bell.set_nonblocking(false)?;
-        self.bell.set_read_timeout(Some(LISTENS_FOR))
+        };
+        let calls = Bound::new(py, calls)?;
+        let itself = PyWeakrefReference::new(calls.as_any())?.unbind();
+        drop(mailbox.calls.set(py, itself));
+        event_loop.setattr(name, &calls)?;
+        Ok(calls)
     }
 
     fn abandon(&self) {
@@ -276,12 +263,12 @@ pub(crate) struct Here<'py> {
 /// The inner error is the system's: no thread or no descriptor is left.
 pub(crate) fn here(py: Python<'_>) -> PyResult<io::Result<Here<'_>>> {
     let event_loop = running_loop(py)?;
-    let engine = match engine() {
-        Ok(engine) => engine,
+    let (engine, waker) = match engine().and_then(|engine| Ok((engine, waker()?))) {
+        Ok(found) => found,
         Err(error) => return Ok(Err(error)),
     };
-    let calls = Calls::of(&event_loop)?;
-    Ok(calls.map(|calls| Here {
+    let calls = Calls::of(&event_loop, waker)?;
+    Ok(Ok(Here {
         engine,
         event_loop,
         calls,
@@ -299,20 +286,20 @@ impl<'py> Here<'py> {
         let has_context = context.is_some();
         let (future, call, mailbox) = self.begin(context, Some(errors))?;
         let number = call.number;
-        let end = EndOfCall {
-            mailbox: mailbox.clone(),
-            number,
-            result: None,
-        };
-        let task = if has_context {
-            let caller = Caller {
-                mailbox,
-                call: number,
+        let task = self.engine.spawn(async move {
+            let making: PendingCall = if has_context {
+                let caller = Caller {
+                    mailbox: mailbox.clone(),
+                    call: number,
+                };
+                Box::pin(CALLER.scope(caller, making))
+            } else {
+                making
             };
-            self.engine.spawn(end.of(CALLER.scope(caller, making)))
-        } else {
-            self.engine.spawn(end.of(making))
-        };
+            // A panic is no result either, and nobody may wait for ever.
+            let end = AssertUnwindSafe(making).catch_unwind().await.ok();
+            mailbox.put(Letter::End(number, end));
+        });
         // Its end may lie in the mailbox already, but only this thread opens that.
         if let Some(call) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
             call.task = Some(task);
@@ -361,25 +348,6 @@ pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
              the calls with a Client, in threads",
         )
     })
-}
-
-/// Puts a call's end into the mailbox when dropped, also where the call panicked: nobody waits for ever.
-struct EndOfCall {
-    mailbox: Arc<Mailbox>,
-    number: u64,
-    result: Option<Result<Outcome, Error>>,
-}
-
-impl EndOfCall {
-    async fn of(mut self, call: impl Future<Output = Result<Outcome, Error>>) {
-        self.result = Some(call.await);
-    }
-}
-
-impl Drop for EndOfCall {
-    fn drop(&mut self) {
-        self.mailbox.put(Letter::End(self.number, self.result.take()));
-    }
 }
 
 fn settle(py: Python<'_>, call: &InFlight, end: Option<Result<Outcome, Error>>) -> PyResult<()> {

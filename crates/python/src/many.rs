@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::arguments;
-use crate::client::{Client, wait};
+use crate::client::Client;
 use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
 use crate::items;
@@ -34,6 +34,7 @@ use crate::loops::{self, CallHandle, Mailbox};
 use crate::outcome;
 use crate::process;
 use crate::records::Tuple;
+use crate::waits::wait;
 
 /// Results that cross to Python at a time, at most: waking a thread or a loop costs as much as ten of
 /// them and more.
@@ -488,12 +489,7 @@ impl Many {
     fn leave(&self, py: Python<'_>) -> PyResult<()> {
         self.stop();
         if let Some(shared) = self.shared()? {
-            wait(
-                py,
-                self.engine(py)?,
-                Box::pin(shared.end()),
-                self.board(py)?.as_ref(),
-            )?;
+            wait(py, self.engine(py)?, shared.end(), self.board(py)?)?;
         }
         Ok(())
     }
@@ -696,8 +692,7 @@ impl Many {
                 return Ok(());
             }
             if !has_more {
-                let board = self.board(py)?;
-                return wait(py, self.engine(py)?, Box::pin(shared.ready()), board.as_ref());
+                return wait(py, self.engine(py)?, shared.ready(), self.board(py)?);
             }
         }
     }

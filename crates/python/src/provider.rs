@@ -181,8 +181,15 @@ impl Board {
         Ok(attendance)
     }
 
-    pub(crate) fn take(&self) -> Option<Question> {
-        lock(&self.questions).pop_front()
+    /// Has threads answer the questions that are there.
+    pub(crate) fn answer_questions(&self, py: Python<'_>) -> PyResult<()> {
+        loop {
+            let question = lock(&self.questions).pop_front();
+            match question {
+                Some(question) => question.answer_in_thread(py)?,
+                None => return Ok(()),
+            }
+        }
     }
 
     pub(crate) async fn posted(&self) {
@@ -252,7 +259,7 @@ pub(crate) struct Question {
 
 impl Question {
     /// Has a thread answer: a provider that blocks must not keep a call past its deadline.
-    pub(crate) fn answer_in_thread(self, py: Python<'_>) -> PyResult<()> {
+    fn answer_in_thread(self, py: Python<'_>) -> PyResult<()> {
         static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         if let Some((callable, answer)) = self.unpacked(py)? {
             ASK.import(py, "feishu_feed_card._provider", "ask_in_thread")?

@@ -104,4 +104,4 @@ def _imported_by_native() -> None:
     import os  # noqa: F401
     import sys  # noqa: F401
 
-    from feishu_feed_card import _errors, _listener, _logging, _provider  # noqa: F401
+    from feishu_feed_card import _errors, _logging, _provider  # noqa: F401

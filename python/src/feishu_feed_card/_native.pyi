@@ -258,7 +258,6 @@ class CallHandle:
 
 @final
 class Calls:
-    def hear(self) -> bool: ...
     def settle(self) -> None: ...
 
 @final
