@@ -11,6 +11,7 @@ from feishu_feed_card._types import Request
 
 __all__ = [
     "BOT",
+    "CLIENT_OPTIONS",
     "ERROR_KINDS",
     "PLATFORM_RATE_LIMIT",
     "Answer",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 __version__: str
+CLIENT_OPTIONS: list[str]
 ERROR_KINDS: tuple[str, ...]
 PLATFORM_RATE_LIMIT: tuple[int, int]
 # Stands for the bot's own chat where `Client.call` and `Client.start` take a group chat's id.
