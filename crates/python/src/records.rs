@@ -75,7 +75,7 @@ macro_rules! record {
 
             #[classattr]
             fn __match_args__(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyTuple>> {
-                pyo3::types::PyTuple::new(py, $crate::records::names(&[$(stringify!($field)),+]))
+                pyo3::types::PyTuple::new(py, [$(stringify!($field).trim_start_matches("r#")),+])
             }
 
             fn __eq__(slf: &Bound<'_, Self>, other: &Bound<'_, Self>) -> PyResult<bool> {
@@ -108,59 +108,38 @@ macro_rules! record {
 
 pub(crate) use record;
 
-/// The names of fields as Python spells them.
-pub(crate) fn names(fields: &[&'static str]) -> Vec<&'static str> {
-    fields
-        .iter()
-        .map(|field| field.trim_start_matches("r#"))
-        .collect()
+fn names(record: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    record.getattr(intern!(record.py(), "__match_args__"))?.extract()
 }
 
-fn fields<'py>(record: &Bound<'py, PyAny>) -> PyResult<Vec<(String, Bound<'py, PyAny>)>> {
-    let names: Vec<String> = record
-        .getattr(intern!(record.py(), "__match_args__"))?
-        .extract()?;
-    let with_value = |name: String| {
-        let value = record.getattr(name.as_str())?;
-        Ok((name, value))
+pub(crate) fn values<'py>(record: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    let names = names(record)?;
+    let values = names.into_iter().map(|name| record.getattr(name));
+    PyTuple::new(record.py(), values.collect::<PyResult<Vec<_>>>()?)
+}
+
+pub(crate) fn shown(record: &Bound<'_, PyAny>) -> PyResult<String> {
+    let shown = |name: String| {
+        let value = record.getattr(&*name)?.repr()?;
+        Ok(format!("{name}={}", value.to_string_lossy()))
     };
-    names.into_iter().map(with_value).collect()
+    let fields = names(record)?
+        .into_iter()
+        .map(shown)
+        .collect::<PyResult<Vec<_>>>()?;
+    Ok(format!("{}({})", record.get_type().name()?, fields.join(", ")))
 }
 
-pub(crate) fn values<'py, T>(record: &Bound<'py, T>) -> PyResult<Bound<'py, PyTuple>> {
-    let fields = fields(record.as_any())?;
-    PyTuple::new(
-        record.py(),
-        fields.into_iter().map(|(_, value)| value).collect::<Vec<_>>(),
-    )
-}
-
-pub(crate) fn shown<T>(record: &Bound<'_, T>) -> PyResult<String> {
-    let record = record.as_any();
-    let mut shown = Vec::new();
-    for (name, value) in fields(record)? {
-        shown.push(format!("{name}={}", value.repr()?.to_string_lossy()));
-    }
-    Ok(format!("{}({})", record.get_type().name()?, shown.join(", ")))
-}
-
-pub(crate) fn to_dict<'py, T>(record: &Bound<'py, T>, also: &[&str]) -> PyResult<Bound<'py, PyDict>> {
-    let record = record.as_any();
+pub(crate) fn to_dict<'py>(record: &Bound<'py, PyAny>, also: &[&str]) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(record.py());
-    for name in also {
-        put(&dict, name, &record.getattr(*name)?)?;
-    }
-    for (name, value) in fields(record)? {
-        put(&dict, &name, &value)?;
+    let also = also.iter().map(|name| (*name).to_owned());
+    for name in also.chain(names(record)?) {
+        let value = record.getattr(&*name)?;
+        if !value.is_none() {
+            dict.set_item(name, plain(&value)?)?;
+        }
     }
     Ok(dict)
-}
-
-fn put(dict: &Bound<'_, PyDict>, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    if value.is_none() {
-        return Ok(());
-    }
-    dict.set_item(name, plain(value)?)
 }
 
 /// A value as `json` takes it: also a request, which is any mapping with any iterable of user ids.
