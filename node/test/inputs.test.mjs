@@ -242,7 +242,7 @@ describe('options of a client', () => {
     }
   })
 
-  test('the interface lists the options there are', () => {
+  test('the interface lists the options there are, and each checks its type', () => {
     const source = readFileSync(new URL('../src/client.ts', import.meta.url), 'utf8')
     const [, fields] = /export interface ClientOptions \{(.*?)\n\}/s.exec(source)
     const listed = [...fields.matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name)
@@ -255,6 +255,9 @@ describe('options of a client', () => {
       },
     )
     assert.deepEqual(listed.toSorted(), known.split(', ').toSorted())
+    for (const name of listed) {
+      assert.throws(() => new Client({ [name]: Symbol('x') }), isInvalid(name))
+    }
   })
 
   test('the extremes that are allowed', () => {

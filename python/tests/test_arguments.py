@@ -248,3 +248,10 @@ def test_signatures_list_the_options_there_are():
         signature = inspect.signature(client.__init__)
         assert {*signature.parameters} - {"self"} == {*CLIENT_OPTIONS}
     assert ClientOptions.__annotations__.keys() == {*CLIENT_OPTIONS}
+
+
+@pytest.mark.parametrize("name", CLIENT_OPTIONS)
+def test_every_option_checks_its_type(name: str):
+    with pytest.raises(InvalidInputError) as caught:
+        Client(**{name: object()})
+    assert caught.value.field == name

@@ -53,29 +53,33 @@ impl ClientOption {
     }
 }
 
+/// A row whose name is that of the builder's method.
+macro_rules! row {
+    ($name:ident, $kind:ident) => {
+        ClientOption::new(stringify!($name), Kind::$kind(ClientBuilder::$name))
+    };
+}
+
 /// All of them, in the order in which an error lists them.
 pub const OPTIONS: [ClientOption; 19] = [
-    ClientOption::new("app_id", Kind::Text(ClientBuilder::app_id)),
-    ClientOption::new("app_secret", Kind::Secret(ClientBuilder::app_secret)),
-    ClientOption::new(
-        "tenant_access_token",
-        Kind::Secret(ClientBuilder::tenant_access_token),
-    ),
+    row!(app_id, Text),
+    row!(app_secret, Secret),
+    row!(tenant_access_token, Secret),
     ClientOption::new("token_provider", Kind::TokenProvider),
-    ClientOption::new("tenant_key", Kind::Text(ClientBuilder::tenant_key)),
-    ClientOption::new("app_ticket", Kind::Secret(ClientBuilder::app_ticket)),
-    ClientOption::new("base_url", Kind::Text(ClientBuilder::base_url)),
-    ClientOption::new("allow_http", Kind::Flag(ClientBuilder::allow_http)),
+    row!(tenant_key, Text),
+    row!(app_ticket, Secret),
+    row!(base_url, Text),
+    row!(allow_http, Flag),
     ClientOption::new("proxy", Kind::Proxy),
-    ClientOption::new("ca_certs", Kind::Path(ClientBuilder::ca_certs)),
-    ClientOption::new("user_agent", Kind::Text(ClientBuilder::user_agent)),
-    ClientOption::new("timeout", Kind::Duration(ClientBuilder::timeout)),
-    ClientOption::new("connect_timeout", Kind::Duration(ClientBuilder::connect_timeout)),
-    ClientOption::new("attempt_timeout", Kind::Duration(ClientBuilder::attempt_timeout)),
-    ClientOption::new("max_retries", Kind::Count(ClientBuilder::max_retries)),
+    row!(ca_certs, Path),
+    row!(user_agent, Text),
+    row!(timeout, Duration),
+    row!(connect_timeout, Duration),
+    row!(attempt_timeout, Duration),
+    row!(max_retries, Count),
     ClientOption::new("rate_limit", Kind::RateLimit),
     ClientOption::new("quota", Kind::Quota),
-    ClientOption::new("late_arrival", Kind::DurationOrZero(ClientBuilder::late_arrival)),
+    row!(late_arrival, DurationOrZero),
     ClientOption::new(
         "max_users_per_request",
         Kind::Count(|builder, most| builder.max_users_per_request(most as usize)),
