@@ -1,6 +1,9 @@
 //! Results as Python objects that do not change. They compare, hash, pickle and print by their fields.
 
+use std::cell::Cell;
+
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyRecursionError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
@@ -79,7 +82,7 @@ macro_rules! record {
             }
 
             fn __eq__(slf: &Bound<'_, Self>, other: &Bound<'_, Self>) -> PyResult<bool> {
-                $crate::records::values(slf)?.eq($crate::records::values(other)?)
+                $crate::records::equal(slf, other)
             }
 
             fn __hash__(slf: &Bound<'_, Self>) -> PyResult<isize> {
@@ -118,6 +121,11 @@ pub(crate) fn values<'py>(record: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyT
     PyTuple::new(record.py(), values.collect::<PyResult<Vec<_>>>()?)
 }
 
+pub(crate) fn equal(record: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let _nested = Nested::enter()?;
+    values(record)?.eq(values(other)?)
+}
+
 pub(crate) fn shown(record: &Bound<'_, PyAny>) -> PyResult<String> {
     let shown = |name: String| {
         let value = record.getattr(&*name)?.repr()?;
@@ -154,6 +162,7 @@ pub(crate) fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny
     if is_plain {
         return Ok(value.clone());
     }
+    let _nested = Nested::enter()?;
     if let Some(to_dict) = value.getattr_opt(intern!(py, "to_dict"))? {
         return to_dict.call0();
     }
@@ -170,12 +179,34 @@ pub(crate) fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny
         || value.is_instance_of::<PySet>()
         || value.is_instance_of::<PyFrozenSet>();
     if has_items {
-        let list = PyList::empty(py);
-        for item in value.try_iter()? {
-            list.append(plain(&item?)?)?;
-        }
-        return Ok(list.into_any());
+        let items = value.try_iter()?.map(|item| plain(&item?));
+        return PyList::new(py, items.collect::<PyResult<Vec<_>>>()?).map(Bound::into_any);
     }
     // Such as a generator, which has been read.
     value.repr().map(Bound::into_any)
+}
+
+/// Limits how deep values are read, as a request may hold itself. CPython's own limit allows more of our frames than
+/// fit on the stack.
+struct Nested;
+
+thread_local! {
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Nested {
+    fn enter() -> PyResult<Self> {
+        const DEEPEST: usize = 100;
+        if DEPTH.get() == DEEPEST {
+            return Err(PyRecursionError::new_err("nested too deep, or in itself"));
+        }
+        DEPTH.set(DEPTH.get() + 1);
+        Ok(Self)
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
 }
