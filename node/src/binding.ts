@@ -145,33 +145,13 @@ export declare class NativeSandbox {
 }
 
 /**
- * Types are checked by the facade, values here and in the core.
+ * An option of a client. The facade checks the types of values by it.
  *
  * @internal
  */
-export interface Options {
-  appId?: string
-  appSecret?: string
-  tenantKey?: string
-  appTicket?: string
-  tenantAccessToken?: string
-  baseUrl?: string
-  allowHttp?: boolean
-  proxy?: string
-  /** `proxy: false`. */
-  noProxy: boolean
-  caCerts?: string
-  userAgent?: string
-  timeoutMs?: number
-  connectTimeoutMs?: number
-  attemptTimeoutMs?: number
-  maxRetries?: number
-  rateLimit?: Rate
-  /** `rateLimit: false`. */
-  unlimited: boolean
-  quota?: Quota
-  lateArrivalMs?: number
-  maxUsersPerRequest?: number
+export interface OptionData {
+  name: string
+  kind: 'text' | 'secret' | 'flag' | 'path' | 'milliseconds' | 'count' | 'proxy' | 'rateLimit' | 'quota' | 'tokenProvider'
 }
 
 /**
@@ -234,12 +214,19 @@ export interface Users {
 }
 
 /**
+ * All options but `onEvent`, which only the facade knows.
+ *
+ * @internal
+ */
+export declare function clientOptions(): Array<OptionData>
+
+/**
  * Makes a client, or says which option is wrong, or what the system refuses. With `asks` its tokens come from the facade, which is
  * asked under this id; with `tells` the facade is told its events.
  *
  * @internal
  */
-export declare function createClient(environment: Environment, options: Options, asks?: number | undefined | null, tells?: number | undefined | null): NativeClient | ErrorData
+export declare function createClient(environment: Environment, options: object, asks?: number | undefined | null, tells?: number | undefined | null): NativeClient | ErrorData
 
 /**
  * The world a sandbox starts from unless told otherwise, as JSON.

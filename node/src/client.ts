@@ -1,4 +1,4 @@
-import type { ErrorData, NativeClient, Options, Quota } from './binding.js'
+import type { ErrorData, NativeClient, OptionData, Quota } from './binding.js'
 import {
   type CallOptions,
   type SetBotTimeSensitive,
@@ -119,9 +119,7 @@ export class Client {
   /** Takes `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL` where the options do not say. */
   static fromEnv(options: ClientOptions = {}): Client {
     const given = check.fields('options', options, optionNames)
-    const taken = Object.entries(variables).filter(
-      ([name]) => given[name as keyof ClientOptions] === undefined,
-    )
+    const taken = Object.entries(variables).filter(([name]) => given[name] === undefined)
     const found = taken.map(([name, variable]) => [name, process.env[variable] || undefined])
     try {
       return new this({ ...options, ...Object.fromEntries(found) })
@@ -286,98 +284,57 @@ function takenFrom(variable: string, { message, field }: FeedCardError): Invalid
   return new InvalidInputError(`${message}. ${hint}`, { hint, ...(field !== undefined && { field }) })
 }
 
-const optionNames = [
-  'appId',
-  'appSecret',
-  'tenantKey',
-  'appTicket',
-  'tenantAccessToken',
-  'tokenProvider',
-  'baseUrl',
-  'allowHttp',
-  'proxy',
-  'caCerts',
-  'userAgent',
-  'timeoutMs',
-  'connectTimeoutMs',
-  'attemptTimeoutMs',
-  'maxRetries',
-  'rateLimit',
-  'quota',
-  'lateArrivalMs',
-  'maxUsersPerRequest',
-  'onEvent',
-] as const satisfies (keyof ClientOptions)[]
+const clientOptions = native.clientOptions()
+const optionNames = [...clientOptions.map(({ name }) => name), 'onEvent']
 
 function checkOptions(options: unknown) {
   const given = check.fields('options', options, optionNames)
-  const { proxy, tokenProvider, rateLimit, quota, onEvent } = given
-  const checked: Options = { noProxy: proxy === false, unlimited: rateLimit === false }
-  for (const name of texts) {
+  const checked: Record<string, unknown> = {}
+  for (const { name, kind } of clientOptions) {
     if (given[name] !== undefined) {
-      checked[name] = check.string(name, given[name], 'a string')
+      checked[name] = checks[kind](name, given[name])
     }
-  }
-  for (const name of numbers) {
-    if (given[name] !== undefined) {
-      checked[name] = check.number(
-        name,
-        given[name],
-        name.endsWith('Ms') ? 'a number of milliseconds' : 'a number',
-      )
-    }
-  }
-  if (proxy !== undefined && proxy !== false) {
-    checked.proxy = check.string('proxy', proxy, "a proxy's URL, or false for none")
-  }
-  if (given.allowHttp !== undefined) {
-    checked.allowHttp = check.boolean('allowHttp', given.allowHttp)
-  }
-  if (rateLimit !== undefined && rateLimit !== false) {
-    const { perSecond, perMinute } = check.fields('rateLimit', rateLimit, ['perSecond', 'perMinute'])
-    checked.rateLimit = {
-      perSecond: check.number('rateLimit.perSecond', perSecond, 'a whole number'),
-      perMinute: check.number('rateLimit.perMinute', perMinute, 'a whole number'),
-    }
-  }
-  if (quota !== undefined) {
-    if (!(quota instanceof native.Quota)) {
-      throw invalidInput('quota', check.kindOf(quota), "another client's `quota`")
-    }
-    checked.quota = quota
-  }
-  if (tokenProvider !== undefined && typeof tokenProvider !== 'function') {
-    throw invalidInput(
-      'tokenProvider',
-      check.kindOf(tokenProvider),
-      'a function that returns a token or a promise of one',
-    )
   }
   return {
     options: checked,
-    tokenProvider: tokenProvider as TokenProvider | undefined,
-    onEvent: check.callback('onEvent', onEvent) as OnEvent | undefined,
+    tokenProvider: checked['tokenProvider'] as TokenProvider | undefined,
+    onEvent: check.callback('onEvent', given['onEvent']) as OnEvent | undefined,
   }
 }
 
-const texts = [
-  'appId',
-  'appSecret',
-  'tenantKey',
-  'appTicket',
-  'tenantAccessToken',
-  'baseUrl',
-  'caCerts',
-  'userAgent',
-] as const
-const numbers = [
-  'timeoutMs',
-  'connectTimeoutMs',
-  'attemptTimeoutMs',
-  'maxRetries',
-  'lateArrivalMs',
-  'maxUsersPerRequest',
-] as const
+const text = (name: string, value: unknown) => check.string(name, value, 'a string')
+const checks: Record<OptionData['kind'], (name: string, value: unknown) => unknown> = {
+  text,
+  secret: text,
+  path: text,
+  flag: check.boolean,
+  milliseconds: (name, value) => check.number(name, value, 'a number of milliseconds'),
+  count: (name, value) => check.number(name, value, 'a number'),
+  proxy: (name, value) =>
+    value === false ? value : check.string(name, value, "a proxy's URL, or false for none"),
+  rateLimit: (name, value) => {
+    if (value === false) {
+      return value
+    }
+    const { perSecond, perMinute } = check.fields(name, value, ['perSecond', 'perMinute'])
+    return {
+      perSecond: check.number(`${name}.perSecond`, perSecond, 'a whole number'),
+      perMinute: check.number(`${name}.perMinute`, perMinute, 'a whole number'),
+    }
+  },
+  quota: (name, value) => {
+    if (!(value instanceof native.Quota)) {
+      throw invalidInput(name, check.kindOf(value), "another client's `quota`")
+    }
+    return value
+  },
+  tokenProvider: (name, value) => {
+    if (typeof value !== 'function') {
+      throw invalidInput(name, check.kindOf(value), 'a function that returns a token or a promise of one')
+    }
+    return value
+  },
+}
 
 /** The error with a stack that begins at the caller of `method`, where the engine can tell. */
 function above(error: unknown, method: Function): unknown {

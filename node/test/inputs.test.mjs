@@ -2,6 +2,7 @@
 // conformance cases.
 
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { Client, InvalidInputError } from 'feishu-feed-card'
 import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor } from './stage.mjs'
@@ -238,6 +239,24 @@ describe('options of a client', () => {
     wrong({ app_id: 'cli_1' }, 'app_id', 'appId')
     for (const options of [undefined, null, 5, 'cli_1', ['cli_1']]) {
       assert.throws(() => new Client(options), isInvalid('options'))
+    }
+  })
+
+  test('the interface lists the options there are, and each checks its type', () => {
+    const source = readFileSync(new URL('../src/client.ts', import.meta.url), 'utf8')
+    const [, fields] = /export interface ClientOptions \{(.*?)\n\}/s.exec(source)
+    const listed = [...fields.matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name)
+    let known = ''
+    assert.throws(
+      () => new Client({ nothing: 1 }),
+      ({ message }) => {
+        known = message.split('expected one of ')[1]
+        return true
+      },
+    )
+    assert.deepEqual(listed.toSorted(), known.split(', ').toSorted())
+    for (const name of listed) {
+      assert.throws(() => new Client({ [name]: Symbol('x') }), isInvalid(name))
     }
   })
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import datetime
 import decimal
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from feishu_feed_card import AsyncClient, Client, InvalidInputError
+from feishu_feed_card import AsyncClient, Client, ClientOptions, InvalidInputError
+from feishu_feed_card._native import CLIENT_OPTIONS
 
 if TYPE_CHECKING:
     from feishu_feed_card.sandbox import Sandbox
@@ -239,3 +241,17 @@ def test_the_ids_beside_a_wrong_argument_were_not_attempted(wrong: dict[str, Any
     with pytest.raises(InvalidInputError) as caught:
         asyncio.run(AsyncClient("cli_1", "secret").set_time_sensitive(**arguments))
     assert caught.value.not_attempted == ("ou_1", "ou_2")
+
+
+def test_signatures_list_the_options_there_are():
+    for client in (Client, AsyncClient):
+        signature = inspect.signature(client.__init__)
+        assert {*signature.parameters} - {"self"} == {*CLIENT_OPTIONS}
+    assert ClientOptions.__annotations__.keys() == {*CLIENT_OPTIONS}
+
+
+@pytest.mark.parametrize("name", CLIENT_OPTIONS)
+def test_every_option_checks_its_type(name: str):
+    with pytest.raises(InvalidInputError) as caught:
+        Client(**{name: object()})
+    assert caught.value.field == name

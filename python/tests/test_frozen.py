@@ -30,6 +30,11 @@ logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=
 asked = []
 
 
+def say(line):
+    # In one piece: the log's handler writes from another thread.
+    sys.stdout.write(line + "\\n")
+
+
 def token():
     asked.append(1)
     url = f"{base_url}/open-apis/auth/v3/tenant_access_token/internal"
@@ -45,12 +50,13 @@ async def token_async():
 async def main():
     async with AsyncClient(token_provider=token_async, base_url=base_url) as client:
         outcome = await client.set_time_sensitive(chat, [user], False)
-    print("unpinned", outcome.ok, len(asked))
+    say(f"unpinned {outcome.ok} {len(asked)}")
 
 
 with Client(token_provider=token, base_url=base_url) as client:
     pin = {"feed_card_id": chat, "user_ids": [user], "time_sensitive": True}
-    print("pinned", [item.outcome.ok for item in client.set_time_sensitive_many([pin])], len(asked))
+    oks = [item.outcome.ok for item in client.set_time_sensitive_many([pin])]
+    say(f"pinned {oks} {len(asked)}")
 asyncio.run(main())
 """
 

@@ -181,6 +181,23 @@ def test_an_item_in_a_cycle_is_collected():
     assert watched() is None
 
 
+def test_a_request_that_holds_itself_is_an_error():
+    def in_itself() -> Item:
+        request = dict(REQUEST)
+        request["self"] = item = Item(0, request)  # type: ignore[arg-type]
+        return item
+
+    ids: list[object] = []
+    ids.append(ids)
+    for item in (in_itself(), Item(0, {**REQUEST, "user_ids": ids})):  # type: ignore[typeddict-item]
+        with pytest.raises(RecursionError):
+            item.to_dict()
+    with pytest.raises(RecursionError):
+        assert in_itself() == in_itself()
+    assert "{...}" in repr(in_itself())
+    assert ITEM.to_dict()["index"] == 3
+
+
 def test_each_import_has_its_own_errors():
     prints(
         """

@@ -18,6 +18,7 @@ pub use crate::data::error::Spelled;
 pub use crate::data::input::Target;
 pub use crate::stations::token::{Abandoned, NoThread};
 
+pub mod options;
 pub mod reports;
 
 /// [`Client::set_time_sensitive`] or [`Client::set_bot_time_sensitive`], whichever the target needs.

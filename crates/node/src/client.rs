@@ -8,7 +8,7 @@ use std::time::Duration;
 use feishu_feed_card::binding::{self, Target, invalid_input};
 use feishu_feed_card::{Client, Error, QuotaHandle, SetTimeSensitive, UserIdType};
 use napi::Env;
-use napi::bindgen_prelude::{Either, ObjectFinalize, Result};
+use napi::bindgen_prelude::{Either, Object, ObjectFinalize, Result};
 use napi_derive::napi;
 use tracing::Dispatch;
 use tracing::dispatcher::with_default;
@@ -17,7 +17,7 @@ use crate::data::ErrorData;
 use crate::environment::{Environment, PendingCall, Queue};
 use crate::events::{CallContext, events};
 use crate::many::{ManyArguments, NativeMany};
-use crate::options::{Options, milliseconds};
+use crate::options::{self, Refused, milliseconds};
 use crate::provider::Asked;
 use crate::runtime::runtime;
 
@@ -52,7 +52,7 @@ pub struct Quota {
 pub(crate) fn create_client(
     env: &Env,
     environment: &Environment,
-    options: Options<'_>,
+    options: Object<'_>,
     asks: Option<i64>,
     tells: Option<i64>,
 ) -> Result<Either<NativeClient, ErrorData>> {
@@ -63,28 +63,29 @@ pub(crate) fn create_client(
     let queue = environment.queue.clone();
     let events = tells.map(|client| events(queue.clone(), Some(client)));
     let make = || {
-        let mut builder = options.builder()?;
+        let mut builder = options::builder(&options)?;
         if let Some(client) = asks {
             let queue = queue.clone();
             builder = builder.token_provider(Asked { queue, client });
         }
-        builder.build()
+        builder.build().map_err(Refused::Wrong)
     };
     let built = match &events {
         Some(events) => with_default(events, make),
         None => make(),
     };
-    Ok(match built {
+    match built {
         Ok(client) => {
             env.adjust_external_memory(CLIENT_SIZE)?;
-            Either::A(NativeClient {
+            Ok(Either::A(NativeClient {
                 client: RefCell::new(Some(client)),
                 queue,
                 events: events.map(OnceCell::from).unwrap_or_default(),
-            })
+            }))
         }
-        Err(error) => Either::B((&error).into()),
-    })
+        Err(Refused::Wrong(error)) => Ok(Either::B((&error).into())),
+        Err(Refused::Bug(error)) => Err(error),
+    }
 }
 
 /// What the error says for what the facade found to be of a wrong type.

@@ -1,18 +1,19 @@
 //! JavaScript's spelling of the core's names.
 
-/// Options, arguments and fields that are durations: in milliseconds, and named so.
-const DURATIONS: [&str; 6] = [
-    "timeout",
-    "connect_timeout",
-    "attempt_timeout",
-    "total_timeout",
-    "late_arrival",
-    "retry_after",
-];
+use feishu_feed_card::binding::options::{ClientOption, Kind};
+
+/// Arguments and fields that are durations, beside options: in milliseconds, and named so.
+const DURATIONS: [&str; 2] = ["total_timeout", "retry_after"];
 
 /// `base_url` → `baseUrl`, `connect_timeout` → `connectTimeoutMs`.
 pub(crate) fn in_javascript(name: &str) -> String {
-    let unit = if DURATIONS.contains(&name) { "Ms" } else { "" };
+    let option = ClientOption::named(name).map(|option| option.kind);
+    let is_duration = matches!(option, Some(Kind::Duration(_) | Kind::DurationOrZero(_)));
+    let unit = if is_duration || DURATIONS.contains(&name) {
+        "Ms"
+    } else {
+        ""
+    };
     camel_case(name) + unit
 }
 

@@ -6,11 +6,13 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use feishu_feed_card::binding::invalid_input;
+use feishu_feed_card::binding::options::{ClientOption, Kind, OPTIONS};
 use feishu_feed_card::{Client, ClientBuilder, Error, RateLimit};
-use napi::bindgen_prelude::ClassInstance;
+use napi::bindgen_prelude::{ClassInstance, Either, JsObjectValue, Object};
 use napi_derive::napi;
 
 use crate::client::Quota;
+use crate::names::in_javascript;
 
 /// Node's variable for certificates to trust besides its own.
 const EXTRA_CA_CERTS: &str = "NODE_EXTRA_CA_CERTS";
@@ -25,31 +27,35 @@ pub(crate) fn read_environment() {
     LazyLock::force(&EXTRA_CA_CERTS_FILE);
 }
 
-/// Types are checked by the facade, values here and in the core.
-#[napi(object, object_to_js = false)]
-pub(crate) struct Options<'a> {
-    pub app_id: Option<String>,
-    pub app_secret: Option<String>,
-    pub tenant_key: Option<String>,
-    pub app_ticket: Option<String>,
-    pub tenant_access_token: Option<String>,
-    pub base_url: Option<String>,
-    pub allow_http: Option<bool>,
-    pub proxy: Option<String>,
-    /// `proxy: false`.
-    pub no_proxy: bool,
-    pub ca_certs: Option<String>,
-    pub user_agent: Option<String>,
-    pub timeout_ms: Option<f64>,
-    pub connect_timeout_ms: Option<f64>,
-    pub attempt_timeout_ms: Option<f64>,
-    pub max_retries: Option<f64>,
-    pub rate_limit: Option<Rate>,
-    /// `rateLimit: false`.
-    pub unlimited: bool,
-    pub quota: Option<ClassInstance<'a, Quota>>,
-    pub late_arrival_ms: Option<f64>,
-    pub max_users_per_request: Option<f64>,
+/// An option of a client. The facade checks the types of values by it.
+#[napi(object, object_from_js = false)]
+pub(crate) struct OptionData {
+    pub name: String,
+    #[napi(
+        ts_type = "'text' | 'secret' | 'flag' | 'path' | 'milliseconds' | 'count' | 'proxy' | 'rateLimit' | 'quota' | 'tokenProvider'"
+    )]
+    pub kind: &'static str,
+}
+
+/// All options but `onEvent`, which only the facade knows.
+#[napi(catch_unwind)]
+pub(crate) fn client_options() -> Vec<OptionData> {
+    let option = |option: ClientOption| OptionData {
+        name: in_javascript(option.name),
+        kind: match option.kind {
+            Kind::Text(_) => "text",
+            Kind::Secret(_) => "secret",
+            Kind::Flag(_) => "flag",
+            Kind::Path(_) => "path",
+            Kind::Duration(_) | Kind::DurationOrZero(_) => "milliseconds",
+            Kind::Count(_) => "count",
+            Kind::Proxy => "proxy",
+            Kind::RateLimit => "rateLimit",
+            Kind::Quota => "quota",
+            Kind::TokenProvider => "tokenProvider",
+        },
+    };
+    OPTIONS.map(option).into()
 }
 
 /// How many calls to make at most.
@@ -59,72 +65,78 @@ pub(crate) struct Rate {
     pub per_minute: f64,
 }
 
-impl Options<'_> {
-    pub(crate) fn builder(self) -> Result<ClientBuilder, Error> {
-        let mut builder = Client::builder();
-        if let Some(path) = &*EXTRA_CA_CERTS_FILE {
-            builder = builder.extra_ca_certs(EXTRA_CA_CERTS, path.clone());
+/// Why there is no client.
+pub(crate) enum Refused {
+    Wrong(Error),
+    /// Of the facade: it checks the types.
+    Bug(napi::Error),
+}
+
+/// The builder with the options that the facade has checked.
+pub(crate) fn builder(options: &Object<'_>) -> Result<ClientBuilder, Refused> {
+    let mut builder = Client::builder();
+    if let Some(path) = &*EXTRA_CA_CERTS_FILE {
+        builder = builder.extra_ca_certs(EXTRA_CA_CERTS, path.clone());
+    }
+    for ClientOption { name, kind } in OPTIONS {
+        let name = &in_javascript(name);
+        if options.has_named_property(name)? {
+            builder = with(builder, kind, name, options)?;
         }
-        macro_rules! set {
-            ($($option:ident),+ $(,)?) => {
-                $(if let Some(value) = self.$option { builder = builder.$option(value); })+
-            };
-        }
-        set!(
-            app_id,
-            app_secret,
-            tenant_key,
-            app_ticket,
-            tenant_access_token,
-            base_url,
-            allow_http,
-            proxy,
-            ca_certs,
-            user_agent,
-        );
-        if let Some(ms) = self.timeout_ms {
-            builder = builder.timeout(milliseconds("timeoutMs", ms)?);
-        }
-        if let Some(ms) = self.connect_timeout_ms {
-            builder = builder.connect_timeout(milliseconds("connectTimeoutMs", ms)?);
-        }
-        if let Some(ms) = self.attempt_timeout_ms {
-            builder = builder.attempt_timeout(milliseconds("attemptTimeoutMs", ms)?);
-        }
-        if let Some(ms) = self.late_arrival_ms {
-            builder = builder.late_arrival(match ms {
-                0.0 => Duration::ZERO,
-                ms => milliseconds("lateArrivalMs", ms)?,
-            });
-        }
-        if let Some(number) = self.max_retries {
-            builder = builder.max_retries(whole("maxRetries", number)?);
-        }
-        if let Some(number) = self.max_users_per_request {
-            let most = whole("maxUsersPerRequest", number)?;
-            builder = builder.max_users_per_request(usize::try_from(most).unwrap_or(usize::MAX));
-        }
-        if self.no_proxy {
-            builder = builder.no_proxy();
-        }
-        if self.unlimited {
-            builder = builder.rate_limit(None);
-        }
-        if let Some(rate) = self.rate_limit {
-            builder = builder.rate_limit(RateLimit::new(
+    }
+    Ok(builder)
+}
+
+fn with(
+    builder: ClientBuilder,
+    kind: Kind,
+    name: &str,
+    options: &Object<'_>,
+) -> Result<ClientBuilder, Refused> {
+    Ok(match kind {
+        Kind::Text(set) | Kind::Secret(set) => set(builder, options.get_named_property(name)?),
+        Kind::Flag(set) => set(builder, options.get_named_property(name)?),
+        Kind::Path(set) => set(builder, options.get_named_property::<String>(name)?.into()),
+        Kind::Duration(set) => set(builder, milliseconds(name, options.get_named_property(name)?)?),
+        Kind::DurationOrZero(set) => match options.get_named_property(name)? {
+            0.0 => set(builder, Duration::ZERO),
+            ms => set(builder, milliseconds(name, ms)?),
+        },
+        Kind::Count(set) => set(builder, whole(name, options.get_named_property(name)?)?),
+        Kind::Proxy => match options.get_named_property::<Either<String, bool>>(name)? {
+            Either::A(url) => builder.proxy(url),
+            Either::B(_) => builder.no_proxy(),
+        },
+        Kind::RateLimit => match options.get_named_property::<Either<bool, Rate>>(name)? {
+            Either::A(_) => builder.rate_limit(None),
+            Either::B(rate) => builder.rate_limit(RateLimit::new(
                 whole("rateLimit.perSecond", rate.per_second)?,
                 whole("rateLimit.perMinute", rate.per_minute)?,
-            ));
+            )),
+        },
+        Kind::Quota => {
+            let quota: ClassInstance<'_, Quota> = options.get_named_property(name)?;
+            builder.quota(quota.handle.clone())
         }
-        if let Some(quota) = self.quota {
-            builder = builder.quota(quota.handle.clone());
-        }
-        Ok(builder)
+        // The facade keeps it, and is asked.
+        Kind::TokenProvider => builder,
+    })
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Wrong(error)
+    }
+}
+
+impl From<napi::Error> for Refused {
+    fn from(error: napi::Error) -> Self {
+        Self::Bug(error)
     }
 }
 
 /// A duration given as a number of milliseconds, JavaScript's habit.
-pub(crate) fn milliseconds(field: &'static str, ms: f64) -> Result<Duration, Error> {
+pub(crate) fn milliseconds(field: &str, ms: f64) -> Result<Duration, Error> {
     match Duration::try_from_secs_f64(ms / 1000.0) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         Err(_) if ms.is_finite() && ms > 0.0 => Ok(Duration::MAX),
@@ -136,7 +148,7 @@ pub(crate) fn milliseconds(field: &'static str, ms: f64) -> Result<Duration, Err
     }
 }
 
-pub(crate) fn whole(field: &'static str, number: f64) -> Result<u32, Error> {
+pub(crate) fn whole(field: &str, number: f64) -> Result<u32, Error> {
     // A double above 2^53 has no fraction to lose, and is as good as no limit.
     #[expect(
         clippy::cast_possible_truncation,

@@ -168,10 +168,9 @@ impl Client {
     }
 
     fn set_app_ticket(&self, py: Python<'_>, app_ticket: &Bound<'_, PyAny>) -> PyResult<()> {
-        let core = self.open(py)?;
-        arguments::secret("app_ticket", app_ticket)
-            .and_then(|app_ticket| core.set_app_ticket(app_ticket))
-            .map_err(|error| self.errors.raised(py, &error))
+        let raised = |error| self.errors.raised(py, &error);
+        let app_ticket = arguments::secret("app_ticket", app_ticket).map_err(raised)?;
+        self.open(py)?.set_app_ticket(app_ticket).map_err(raised)
     }
 
     #[getter]

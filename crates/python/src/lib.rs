@@ -69,6 +69,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(process::process_id, module)?)?;
     module.add_function(wrap_pyfunction!(sandbox::example_world, module)?)?;
     module.add("BOT", arguments::Bot.into_pyobject(py)?)?;
+    module.add("CLIENT_OPTIONS", options::names())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add(
         "ERROR_KINDS",

@@ -1,5 +1,6 @@
 //! A client's options, from Python's keywords.
 
+use feishu_feed_card::binding::options::{ClientOption, Kind, OPTIONS};
 use feishu_feed_card::{ClientBuilder, Error, RateLimit, binding};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
@@ -25,27 +26,10 @@ pub(crate) enum Pacing {
     Off,
 }
 
-const NAMES: [&str; 19] = [
-    "app_id",
-    "app_secret",
-    "tenant_access_token",
-    "token_provider",
-    "tenant_key",
-    "app_ticket",
-    "base_url",
-    "allow_http",
-    "proxy",
-    "ca_certs",
-    "user_agent",
-    "timeout",
-    "connect_timeout",
-    "attempt_timeout",
-    "max_retries",
-    "rate_limit",
-    "quota",
-    "late_arrival",
-    "max_users_per_request",
-];
+/// The names of all options, for a test of Python's signatures.
+pub(crate) fn names() -> [&'static str; OPTIONS.len()] {
+    OPTIONS.map(|option| option.name)
+}
 
 impl Options {
     /// Reads the options that were given. `None` leaves one out, but for `rate_limit`, where it means no
@@ -58,63 +42,51 @@ impl Options {
             provider: None,
         };
         for (name, value) in given {
-            options = options.with(&text("an option's name", &name)?, value)?;
+            let name = text("an option's name", &name)?;
+            let Some(option) = ClientOption::named(&name) else {
+                let expected = format!("one of {}", names().join(", "));
+                return Err(binding::invalid_input(name, "not an option", expected));
+            };
+            if !value.is_none() || matches!(option.kind, Kind::RateLimit) {
+                options = options.with(option, &value)?;
+            }
         }
         Ok(options)
     }
 
-    fn with(mut self, name: &str, value: Bound<'_, PyAny>) -> Result<Self, Error> {
-        if !NAMES.contains(&name) {
-            let expected = format_args!("one of {}", NAMES.join(", "));
-            return Err(binding::invalid_input(name, "not an option", expected));
-        }
-        if value.is_none() && name != "rate_limit" {
-            return Ok(self);
-        }
+    fn with(
+        mut self,
+        ClientOption { name, kind }: ClientOption,
+        value: &Bound<'_, PyAny>,
+    ) -> Result<Self, Error> {
         let builder = self.builder;
-        let value_ = &value;
-        self.builder = match name {
-            "app_id" => builder.app_id(text(name, value_)?),
-            "app_secret" => builder.app_secret(secret(name, value_)?),
-            "tenant_access_token" => builder.tenant_access_token(secret(name, value_)?),
-            "tenant_key" => builder.tenant_key(text(name, value_)?),
-            "app_ticket" => builder.app_ticket(secret(name, value_)?),
-            "base_url" => builder.base_url(text(name, value_)?),
-            "allow_http" => builder.allow_http(flag(name, value_)?),
-            "proxy" => match value_.cast::<PyBool>() {
+        self.builder = match kind {
+            Kind::Text(set) => set(builder, text(name, value)?),
+            Kind::Secret(set) => set(builder, secret(name, value)?),
+            Kind::Flag(set) => set(builder, flag(name, value)?),
+            Kind::Path(set) => set(builder, path(name, value)?),
+            Kind::Duration(set) => set(builder, seconds(name, value, binding::seconds)?),
+            Kind::DurationOrZero(set) => set(builder, seconds(name, value, binding::seconds_or_zero)?),
+            Kind::Count(set) => set(builder, count(name, value)?),
+            Kind::Proxy => match value.cast::<PyBool>() {
                 Ok(flag) if !flag.is_true() => builder.no_proxy(),
-                Ok(_) => return Err(wrong(name, value_, "a proxy's URL, or False for none")),
-                Err(_) => builder.proxy(secret(name, value_)?),
+                Ok(_) => return Err(wrong(name, value, "a proxy's URL, or False for none")),
+                Err(_) => builder.proxy(secret(name, value)?),
             },
-            "ca_certs" => builder.ca_certs(path(name, value_)?),
-            "user_agent" => builder.user_agent(text(name, value_)?),
-            "timeout" => builder.timeout(seconds("timeout", value_, binding::seconds)?),
-            "connect_timeout" => {
-                builder.connect_timeout(seconds("connect_timeout", value_, binding::seconds)?)
-            }
-            "attempt_timeout" => {
-                builder.attempt_timeout(seconds("attempt_timeout", value_, binding::seconds)?)
-            }
-            "late_arrival" => {
-                builder.late_arrival(seconds("late_arrival", value_, binding::seconds_or_zero)?)
-            }
-            "max_retries" => builder.max_retries(count(name, value_)?),
-            "max_users_per_request" => builder.max_users_per_request(count(name, value_)?),
-            "rate_limit" => {
-                self.pacing = pacing(value_)?;
+            Kind::RateLimit => {
+                self.pacing = pacing(value)?;
                 builder
             }
-            "quota" => {
-                let quota = value_.cast::<Quota>();
-                let quota = quota.map_err(|_| wrong(name, value_, "another client's quota"))?;
+            Kind::Quota => {
+                let quota = value.cast::<Quota>();
+                let quota = quota.map_err(|_| wrong(name, value, "another client's quota"))?;
                 self.quota = Some(quota.clone().unbind());
                 builder
             }
-            "token_provider" => {
-                self.provider = Some(Provider::new(value)?);
+            Kind::TokenProvider => {
+                self.provider = Some(Provider::new(value.clone())?);
                 builder
             }
-            _ => builder,
         };
         Ok(self)
     }

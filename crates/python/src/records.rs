@@ -1,6 +1,9 @@
 //! Results as Python objects that do not change. They compare, hash, pickle and print by their fields.
 
+use std::cell::Cell;
+
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyRecursionError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
@@ -75,11 +78,11 @@ macro_rules! record {
 
             #[classattr]
             fn __match_args__(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyTuple>> {
-                pyo3::types::PyTuple::new(py, $crate::records::names(&[$(stringify!($field)),+]))
+                pyo3::types::PyTuple::new(py, [$(stringify!($field).trim_start_matches("r#")),+])
             }
 
             fn __eq__(slf: &Bound<'_, Self>, other: &Bound<'_, Self>) -> PyResult<bool> {
-                $crate::records::values(slf)?.eq($crate::records::values(other)?)
+                $crate::records::equal(slf, other)
             }
 
             fn __hash__(slf: &Bound<'_, Self>) -> PyResult<isize> {
@@ -108,59 +111,43 @@ macro_rules! record {
 
 pub(crate) use record;
 
-/// The names of fields as Python spells them.
-pub(crate) fn names(fields: &[&'static str]) -> Vec<&'static str> {
-    fields
-        .iter()
-        .map(|field| field.trim_start_matches("r#"))
-        .collect()
+fn names(record: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    record.getattr(intern!(record.py(), "__match_args__"))?.extract()
 }
 
-fn fields<'py>(record: &Bound<'py, PyAny>) -> PyResult<Vec<(String, Bound<'py, PyAny>)>> {
-    let names: Vec<String> = record
-        .getattr(intern!(record.py(), "__match_args__"))?
-        .extract()?;
-    let with_value = |name: String| {
-        let value = record.getattr(name.as_str())?;
-        Ok((name, value))
+pub(crate) fn values<'py>(record: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    let names = names(record)?;
+    let values = names.into_iter().map(|name| record.getattr(name));
+    PyTuple::new(record.py(), values.collect::<PyResult<Vec<_>>>()?)
+}
+
+pub(crate) fn equal(record: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let _nested = Nested::enter()?;
+    values(record)?.eq(values(other)?)
+}
+
+pub(crate) fn shown(record: &Bound<'_, PyAny>) -> PyResult<String> {
+    let shown = |name: String| {
+        let value = record.getattr(&*name)?.repr()?;
+        Ok(format!("{name}={}", value.to_string_lossy()))
     };
-    names.into_iter().map(with_value).collect()
+    let fields = names(record)?
+        .into_iter()
+        .map(shown)
+        .collect::<PyResult<Vec<_>>>()?;
+    Ok(format!("{}({})", record.get_type().name()?, fields.join(", ")))
 }
 
-pub(crate) fn values<'py, T>(record: &Bound<'py, T>) -> PyResult<Bound<'py, PyTuple>> {
-    let fields = fields(record.as_any())?;
-    PyTuple::new(
-        record.py(),
-        fields.into_iter().map(|(_, value)| value).collect::<Vec<_>>(),
-    )
-}
-
-pub(crate) fn shown<T>(record: &Bound<'_, T>) -> PyResult<String> {
-    let record = record.as_any();
-    let mut shown = Vec::new();
-    for (name, value) in fields(record)? {
-        shown.push(format!("{name}={}", value.repr()?.to_string_lossy()));
-    }
-    Ok(format!("{}({})", record.get_type().name()?, shown.join(", ")))
-}
-
-pub(crate) fn to_dict<'py, T>(record: &Bound<'py, T>, also: &[&str]) -> PyResult<Bound<'py, PyDict>> {
-    let record = record.as_any();
+pub(crate) fn to_dict<'py>(record: &Bound<'py, PyAny>, also: &[&str]) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(record.py());
-    for name in also {
-        put(&dict, name, &record.getattr(*name)?)?;
-    }
-    for (name, value) in fields(record)? {
-        put(&dict, &name, &value)?;
+    let also = also.iter().map(|name| (*name).to_owned());
+    for name in also.chain(names(record)?) {
+        let value = record.getattr(&*name)?;
+        if !value.is_none() {
+            dict.set_item(name, plain(&value)?)?;
+        }
     }
     Ok(dict)
-}
-
-fn put(dict: &Bound<'_, PyDict>, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    if value.is_none() {
-        return Ok(());
-    }
-    dict.set_item(name, plain(value)?)
 }
 
 /// A value as `json` takes it: also a request, which is any mapping with any iterable of user ids.
@@ -175,6 +162,7 @@ pub(crate) fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny
     if is_plain {
         return Ok(value.clone());
     }
+    let _nested = Nested::enter()?;
     if let Some(to_dict) = value.getattr_opt(intern!(py, "to_dict"))? {
         return to_dict.call0();
     }
@@ -191,12 +179,34 @@ pub(crate) fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny
         || value.is_instance_of::<PySet>()
         || value.is_instance_of::<PyFrozenSet>();
     if has_items {
-        let list = PyList::empty(py);
-        for item in value.try_iter()? {
-            list.append(plain(&item?)?)?;
-        }
-        return Ok(list.into_any());
+        let items = value.try_iter()?.map(|item| plain(&item?));
+        return PyList::new(py, items.collect::<PyResult<Vec<_>>>()?).map(Bound::into_any);
     }
     // Such as a generator, which has been read.
     value.repr().map(Bound::into_any)
+}
+
+/// Limits how deep values are read, as a request may hold itself. CPython's own limit allows more of our frames than
+/// fit on the stack.
+struct Nested;
+
+thread_local! {
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Nested {
+    fn enter() -> PyResult<Self> {
+        const DEEPEST: usize = 100;
+        if DEPTH.get() == DEEPEST {
+            return Err(PyRecursionError::new_err("nested too deep, or in itself"));
+        }
+        DEPTH.set(DEPTH.get() + 1);
+        Ok(Self)
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
 }

@@ -11,6 +11,7 @@ from feishu_feed_card._types import Request
 
 __all__ = [
     "BOT",
+    "CLIENT_OPTIONS",
     "ERROR_KINDS",
     "PLATFORM_RATE_LIMIT",
     "Answer",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 __version__: str
+CLIENT_OPTIONS: list[str]
 ERROR_KINDS: tuple[str, ...]
 PLATFORM_RATE_LIMIT: tuple[int, int]
 # Stands for the bot's own chat where `Client.call` and `Client.start` take a group chat's id.
@@ -54,12 +56,7 @@ class FailedUserReason:
     """One user the platform did not reach. To be listed is to have failed."""
 
     __match_args__: Final = ("error_code", "error_message", "user_id")
-    def __new__(
-        cls,
-        error_code: int = ...,
-        error_message: str = ...,
-        user_id: str | None = ...,
-    ) -> Self: ...
+    def __new__(cls, error_code: int = ..., error_message: str = ..., user_id: str | None = ...) -> Self: ...
     error_code: Final[int]
     error_message: Final[str]
     user_id: Final[str | None]
@@ -124,12 +121,7 @@ class FieldViolation:
     """A field the platform refused."""
 
     __match_args__: Final = ("field", "value", "description")
-    def __new__(
-        cls,
-        field: str = ...,
-        value: str = ...,
-        description: str = ...,
-    ) -> Self: ...
+    def __new__(cls, field: str = ..., value: str = ..., description: str = ...) -> Self: ...
     field: Final[str]
     value: Final[str]
     description: Final[str]
@@ -141,11 +133,7 @@ class Item:
 
     __match_args__: Final = ("index", "request", "outcome", "error")
     def __new__(
-        cls,
-        index: int,
-        request: Request,
-        outcome: Outcome | None = ...,
-        error: FeedCardError | None = ...,
+        cls, index: int, request: Request, outcome: Outcome | None = ..., error: FeedCardError | None = ...
     ) -> Self: ...
     index: Final[int]
     request: Final[Request]
@@ -159,12 +147,7 @@ class Progress:
 
     __match_args__: Final = ("done", "total", "failed", "waiting_for_quota", "eta")
     def __new__(
-        cls,
-        done: int,
-        total: int | None,
-        failed: int,
-        waiting_for_quota: int,
-        eta: float | None,
+        cls, done: int, total: int | None, failed: int, waiting_for_quota: int, eta: float | None
     ) -> Self: ...
     done: Final[int]
     total: Final[int | None]

@@ -8,22 +8,19 @@ answer that the platform documents.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from feishu_feed_card._client import AsyncClient, Client
-from feishu_feed_card._hints import HINTS
 from feishu_feed_card._native import Sandbox as _Platform
 from feishu_feed_card._native import example_world
+from feishu_feed_card._types import ClientOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from types import TracebackType
-
     from typing_extensions import Self, Unpack
-
-    from feishu_feed_card._types import ClientOptions
 else:
-    globals().update(HINTS)
+    from feishu_feed_card._types import Self, Unpack
 
 __all__ = ["App", "Chat", "Fault", "Interface", "Request", "Sandbox", "State", "Switches", "User", "World"]
 

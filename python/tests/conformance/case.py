@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from feishu_feed_card._native import CLIENT_OPTIONS
+
 CASES = Path(__file__).parents[3] / "tests"
 
-_OPTIONS = {
-    "app_id", "app_secret", "tenant_access_token", "tenant_key", "app_ticket", "base_url", "allow_http",
-    "proxy", "ca_certs", "user_agent", "timeout", "connect_timeout", "attempt_timeout", "late_arrival",
-    "max_retries", "rate_limit", "max_users_per_request",
-}  # fmt: skip
+_OPTIONS = {*CLIENT_OPTIONS} - {"quota", "token_provider"}
 
 _OUTCOME = {"ok", "failed_user_reasons", "log_id", "log_ids", "requests", "users"}
 

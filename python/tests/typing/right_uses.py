@@ -106,6 +106,17 @@ def read(item: Item) -> int:
     return item.index + 1
 
 
+def store(item: Item, report: Report, error: FeedCardError) -> list[dict[str, object]]:
+    match item:
+        case Item(
+            index, request, outcome=Outcome(ok=False, failed_user_reasons=(FailedUserReason(code), *_))
+        ):
+            print(index + 1, request["feed_card_id"], code + 1)
+    call: int | None = error.call
+    print(call, item.outcome and item.outcome.call)
+    return [item.to_dict(), report.to_dict(), error.to_dict(), Outcome(reached={"ou_1"}).to_dict()]
+
+
 def tell(report: Report) -> None:
     unread: tuple[Item, ...] = report.unread
     unfinished: tuple[Unfinished, ...] = report.unfinished
