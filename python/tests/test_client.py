@@ -252,7 +252,7 @@ def test_repr_shows_no_secret(feishu_sandbox: Sandbox):
 def test_signatures_are_shown():
     signature = inspect.signature(Client.set_time_sensitive)
     assert list(signature.parameters) == [
-        "self", "feed_card_id", "user_ids", "time_sensitive", "user_id_type", "timeout",
+        "self", "feed_card_id", "user_ids", "time_sensitive", "user_id_type", "timeout", "on_event",
     ]  # fmt: skip
     assert signature.parameters["user_id_type"].default == "open_id"
     assert "tenant_access_token" in inspect.signature(Client).parameters

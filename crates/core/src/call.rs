@@ -104,23 +104,23 @@ impl Core {
     ) -> impl Future<Output = Result<Outcome, Error>> {
         let QueuedCall {
             number,
-            call,
+            mut call,
             place,
             limit,
         } = queued;
         async move {
-            let mut result = self.make(call, place, &limit).await;
+            let mut result = self.make(&mut call, place, &limit).await;
             match &mut result {
                 Ok(outcome) => outcome.call = Some(number),
                 Err(error) => error.set_call(number),
             }
-            trace::log(&result);
+            trace::log(&result, &call.target);
             result
         }
         .instrument(span)
     }
 
-    async fn make(&self, mut call: Call, place: Place, limit: &TimeLimit) -> Result<Outcome, Error> {
+    async fn make(&self, call: &mut Call, place: Place, limit: &TimeLimit) -> Result<Outcome, Error> {
         let user_ids = std::mem::take(&mut call.user_ids);
         let pass = match wait_for_turn(place, limit).await {
             Ok(pass) => pass,
@@ -133,7 +133,7 @@ impl Core {
         let running = RunningCall {
             core: self,
             lane: self.lane(lane),
-            call: &call,
+            call,
             pass: &pass,
             time: CallTime::new(limit),
         };
@@ -201,16 +201,17 @@ impl RunningCall<'_> {
 
             let Decision { next, pause } = decide::decide(reading, &mut history, &self.facts(&token));
             if let (Some(pause), Some(lane), Some(taken_at)) = (pause, &self.lane, taken_at) {
+                trace::log_pause(&pause, &self.call.target);
                 lane.pause(pause.wait, pause.limit, taken_at);
             }
             match next {
                 Next::Done(success) => return Ok(success),
                 Next::NewToken(error) => {
-                    trace.log_new_token(&error);
+                    trace.log_new_token(&error, &self.call.target);
                     refused = Some((token, error));
                 }
                 Next::Retry { wait, in_line, error } => {
-                    trace.log_retry(&error, wait);
+                    trace.log_retry(&error, wait, &self.call.target);
                     last = Some(error);
                     if !in_line {
                         let waited = self.time.limit.bound(None, pin!(sleep(wait))).await;

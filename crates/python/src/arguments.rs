@@ -52,6 +52,22 @@ pub(crate) fn flag(field: &str, value: &Bound<'_, PyAny>) -> Result<bool, Error>
     }
 }
 
+/// A function that is called and not awaited, if one is given.
+pub(crate) fn callback(field: &str, value: &Bound<'_, PyAny>) -> Result<Option<Py<PyAny>>, Error> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    if !value.is_callable() {
+        return Err(wrong(field, value, "a function"));
+    }
+    // An object that cannot be looked into is called as it is.
+    if is_async(value).unwrap_or(false) {
+        let expected = "a function that is not async: nobody would await it";
+        return Err(wrong(field, value, expected));
+    }
+    Ok(Some(value.clone().unbind()))
+}
+
 /// A number of seconds, which the core checks further.
 pub(crate) fn seconds(
     field: &'static str,
@@ -243,7 +259,7 @@ pub(crate) fn request<'py>(
 
 /// Whether calling it gives a coroutine or an async generator, as far as can be seen before. As `inspect` does,
 /// which takes long to import.
-pub(crate) fn is_async(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
+fn is_async(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
     const CO_COROUTINE: u32 = 0x80;
     const CO_ASYNC_GENERATOR: u32 = 0x200;
     let py = callable.py();

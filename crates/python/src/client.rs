@@ -16,7 +16,7 @@ use pyo3::types::{PyDict, PyIterator};
 use crate::arguments;
 use crate::engine::engine;
 use crate::errors::{Errors, Refusal};
-use crate::logs;
+use crate::logs::{self, Listening};
 use crate::loops::{self, CallHandle, Mailbox};
 use crate::many::Many;
 use crate::options::{Options, Pacing};
@@ -24,7 +24,7 @@ use crate::outcome;
 use crate::process::PerProcess;
 use crate::provider::{Board, Desk, LastLoop, Provider};
 use crate::quota::Quota;
-use crate::waits::wait;
+use crate::waits::{wait, wait_listening};
 
 /// A call of the core on its way.
 pub(crate) type PendingCall = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
@@ -57,7 +57,7 @@ impl Client {
         from_env: bool,
         is_async: bool,
     ) -> PyResult<Self> {
-        logs::look(py);
+        logs::look(py)?;
         let Options {
             mut builder,
             pacing,
@@ -100,6 +100,8 @@ impl Client {
             live: PerProcess::new(),
         };
         client.live.get_or_try_init(|| Ok::<_, PyErr>(live))?;
+        // Files that were read while it was made may be worth a warning.
+        logs::flush_logs(py)?;
         Ok(client)
     }
 
@@ -113,19 +115,25 @@ impl Client {
         time_sensitive: &Bound<'py, PyAny>,
         user_id_type: &Bound<'py, PyAny>,
         timeout: &Bound<'py, PyAny>,
+        on_event: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout)
+        let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout, on_event)
             .map_err(|refusal| refusal.raised(py, &self.errors))?;
-        logs::look(py);
+        logs::look(py)?;
         let live = self.live(py)?;
         let core = self.core(py, live)?;
         let engine = match engine() {
             Ok(engine) => engine,
             Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
         };
+        let listening = Listening::of_thread(py, arguments.on_event(py))?;
         let making = arguments.make(&core);
         let board = self.provider.is_some().then(|| live.board.clone());
-        outcome::returned(py, &self.errors, wait(py, engine, making, board)?)
+        let end = match listening {
+            Some(listening) => wait_listening(py, engine, making, board, &listening)?,
+            None => wait(py, engine, making, board)?,
+        };
+        outcome::returned(py, &self.errors, end)
     }
 
     /// Starts a call: returns a future of the running event loop that the call's end settles, and what
@@ -139,10 +147,11 @@ impl Client {
         time_sensitive: &Bound<'py, PyAny>,
         user_id_type: &Bound<'py, PyAny>,
         timeout: &Bound<'py, PyAny>,
+        on_event: &Bound<'py, PyAny>,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
-        let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout)
+        let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout, on_event)
             .map_err(|refusal| refusal.raised(py, &self.errors))?;
-        logs::look(py);
+        logs::look(py)?;
         let core = self.core(py, self.live(py)?)?;
         let here = match loops::here(py)? {
             Ok(here) => here,
@@ -152,7 +161,9 @@ impl Client {
             Some(_) => Some(py.import("contextvars")?.call_method0("copy_context")?.unbind()),
             None => None,
         };
-        here.start(arguments.make(&core), context, self.errors.clone_ref(py))
+        let on_event = arguments.on_event(py);
+        let making = arguments.make(&core);
+        here.start(making, context, self.errors.clone_ref(py), on_event)
     }
 
     /// Many calls, and an iterator of the requests; `None` for an async iterable.
@@ -232,14 +243,7 @@ impl Client {
                 binding::seconds,
             )?)
         };
-        let tells = !progress.is_none();
-        if tells && !progress.is_callable() {
-            return Err(arguments::wrong("progress", progress, "a function").into());
-        }
-        if tells && arguments::is_async(progress)? {
-            let expected = "a function that is not async: nobody would await it";
-            return Err(arguments::wrong("progress", progress, expected).into());
-        }
+        let tells = arguments::callback("progress", progress)?.is_some();
         let concurrency = binding::concurrency(concurrency)?;
         let many = Many::new(
             slf.clone().unbind(),
@@ -348,6 +352,7 @@ struct Arguments {
     time_sensitive: bool,
     user_id_type: UserIdType,
     timeout: Option<Duration>,
+    on_event: Option<Py<PyAny>>,
 }
 
 impl Arguments {
@@ -357,7 +362,9 @@ impl Arguments {
         time_sensitive: &Bound<'_, PyAny>,
         user_id_type: &Bound<'_, PyAny>,
         timeout: &Bound<'_, PyAny>,
+        on_event: &Bound<'_, PyAny>,
     ) -> Result<Self, Refusal> {
+        let on_event = arguments::callback("on_event", on_event);
         let rest = || {
             Ok((
                 arguments::target(target)?,
@@ -371,16 +378,22 @@ impl Arguments {
             ))
         };
         let user_ids = arguments::user_ids(user_ids)?;
-        match rest() {
-            Ok((target, time_sensitive, user_id_type, timeout)) => Ok(Self {
+        let checked = rest().and_then(|rest| Ok((rest, on_event?)));
+        match checked {
+            Ok(((target, time_sensitive, user_id_type, timeout), on_event)) => Ok(Self {
                 target,
                 user_ids,
                 time_sensitive,
                 user_id_type,
                 timeout,
+                on_event,
             }),
             Err(error) => Err(binding::refused(error, user_ids).into()),
         }
+    }
+
+    fn on_event(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.on_event.as_ref().map(|on_event| on_event.clone_ref(py))
     }
 
     /// The call takes its place in the order of calls here, not when it is first polled.
@@ -391,6 +404,7 @@ impl Arguments {
             time_sensitive,
             user_id_type,
             timeout,
+            ..
         } = self;
         let call =
             binding::set_time_sensitive(core, target, user_ids, time_sensitive).user_id_type(user_id_type);

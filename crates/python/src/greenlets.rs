@@ -45,7 +45,7 @@ pub(crate) fn wait_in<T: Send + 'static>(
         move |arguments, _| -> PyResult<()> {
             let running = running.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(running) = running {
-                let found = running.wait(arguments.py())?;
+                let found = running.wait(arguments.py(), None)?;
                 *end.lock().unwrap_or_else(PoisonError::into_inner) = found;
             }
             Ok(())

@@ -61,12 +61,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<items::Report>()?;
     module.add_class::<items::Unfinished>()?;
     module.add_class::<sandbox::Sandbox>()?;
-    module.add_function(wrap_pyfunction!(logs::close_log, module)?)?;
-    module.add_function(wrap_pyfunction!(logs::next_log_records, module)?)?;
+    module.add_function(wrap_pyfunction!(logs::flush_logs, module)?)?;
     module.add_function(wrap_pyfunction!(loops::running_loop, module)?)?;
     module.add_function(wrap_pyfunction!(errors::invalid_input, module)?)?;
     module.add_function(wrap_pyfunction!(records::plain, module)?)?;
-    module.add_function(wrap_pyfunction!(process::process_id, module)?)?;
     module.add_function(wrap_pyfunction!(sandbox::example_world, module)?)?;
     module.add("BOT", arguments::Bot.into_pyobject(py)?)?;
     module.add("CLIENT_OPTIONS", options::names())?;

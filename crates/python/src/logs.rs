@@ -1,35 +1,45 @@
-//! What the core reports with `tracing`, on its way to Python's `logging`.
+//! What the core reports with `tracing`, on its way to Python's `logging` and to a call's `on_event`.
 //!
-//! The runtime's threads never take the GIL: they put records into a queue, which one thread of Python's
-//! empties. There is no subscriber, and so no cost, until somebody wants records: see [`look`].
+//! The runtime's thread never takes the GIL: it leaves reports where their caller finds them. A blocking call handles
+//! its own while it waits and before it returns, an event loop when it is woken. What belongs to no call, or to one that
+//! has ended, lies in the background until the next call or [`flush_logs`]. There is no subscriber, and so no cost, until
+//! somebody listens: see [`look`].
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use feishu_feed_card::binding::reports::{Fields, Listener, Spans, Subscriber, TraceReport, Value, What};
+use pyo3::PyTraverseError;
+use pyo3::exceptions::PyException;
+use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList};
-use tracing::Level;
+use pyo3::types::{PyDict, PyList, PyTuple};
+use tracing::instrument::Instrumented;
 use tracing::level_filters::LevelFilter;
+use tracing::{Instrument, Level};
 
+use crate::loops::Mailbox;
 use crate::process::PerProcess;
 
-/// Records that wait for Python at most; more are dropped, and counted. A call at its most talkative
-/// makes ten.
+/// The most reports that wait in one place. More are dropped, and counted. A call at its most talkative makes ten.
 const MOST_WAITING: usize = 10_000;
 
 /// Above every level of `logging`.
 const OFF: usize = usize::MAX;
 
+/// Name of the span around a call that somebody listens to, and of its field with the listener's number.
+const CONTEXT: &str = "context";
+
 static LOG: PerProcess<Log> = PerProcess::new();
 
 fn log() -> &'static Log {
-    let log = LOG.get_or_try_init(|| Ok::<_, std::convert::Infallible>(Log::default()));
+    let log = LOG.get_or_try_init(|| Ok::<_, Infallible>(Log::default()));
     match log {
         Ok(log) => log,
     }
@@ -38,38 +48,70 @@ fn log() -> &'static Log {
 struct Log {
     /// What `logging` lets through now.
     threshold: AtomicUsize,
-    has_thread: AtomicBool,
-    queue: Mutex<LogQueue>,
-    filled: Condvar,
+    /// How many calls under way have an `on_event`.
+    events_wanted: AtomicUsize,
     spans: Spans,
+    last_listener: AtomicU64,
+    /// Where the reports of calls under way go, by their listener.
+    destinations: Mutex<HashMap<u64, Destination>>,
+    background: Mutex<Reports>,
 }
 
 impl Default for Log {
     fn default() -> Self {
         Self {
             threshold: AtomicUsize::new(OFF),
-            has_thread: AtomicBool::new(false),
-            queue: Mutex::default(),
-            filled: Condvar::new(),
+            events_wanted: AtomicUsize::new(0),
             spans: Spans::default(),
+            last_listener: AtomicU64::new(0),
+            destinations: Mutex::default(),
+            background: Mutex::default(),
         }
     }
 }
 
-#[derive(Default)]
-struct LogQueue {
-    records: VecDeque<LogRecord>,
-    dropped: usize,
-    is_closed: bool,
-    /// The handlers have had every record.
-    is_done: bool,
+#[derive(Clone)]
+enum Destination {
+    /// A thread that looks there.
+    Thread(Arc<Mutex<Reports>>),
+    /// An event loop, which is woken for a call of this number.
+    Loop(Arc<Mailbox>, u64),
 }
 
-struct LogRecord {
-    level: usize,
+#[derive(Default)]
+struct Reports {
+    waiting: VecDeque<Report>,
+    dropped: usize,
+}
+
+impl Reports {
+    fn put(&mut self, report: Report) {
+        if self.waiting.len() < MOST_WAITING {
+            self.waiting.push_back(report);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.dropped == 0
+    }
+}
+
+pub(crate) struct Report {
+    level: Level,
     at: SystemTime,
-    message: String,
+    what: Happened,
     fields: Fields,
+    /// Below the level of `logging`, it is for `on_event` only.
+    is_logged: bool,
+}
+
+enum Happened {
+    Event(String),
+    Begun(String),
+    /// With how many seconds the span took.
+    Ended(String, f64),
 }
 
 /// A level as `logging` counts; it has nothing below DEBUG.
@@ -82,28 +124,16 @@ fn level_of(level: Level) -> usize {
     }
 }
 
-impl Log {
-    fn put(&self, record: LogRecord) {
-        let mut queue = lock(&self.queue);
-        if queue.is_closed {
-            return;
-        }
-        if queue.records.len() < MOST_WAITING {
-            queue.records.push_back(record);
-        } else {
-            queue.dropped += 1;
-        }
-        drop(queue);
-        self.filled.notify_one();
-    }
-}
-
 /// It has no state of its own, for the sake of forks.
 struct Tap;
 
 impl Listener for Tap {
     fn level(&self) -> LevelFilter {
-        match log().threshold.load(Ordering::Relaxed) {
+        let log = log();
+        if log.events_wanted.load(Ordering::Relaxed) > 0 {
+            return LevelFilter::TRACE;
+        }
+        match log.threshold.load(Ordering::Relaxed) {
             0..=10 => LevelFilter::TRACE,
             11..=20 => LevelFilter::INFO,
             21..=30 => LevelFilter::WARN,
@@ -116,29 +146,287 @@ impl Listener for Tap {
         &log().spans
     }
 
-    fn hear(&self, report: TraceReport<'_>) {
-        let message = match report.what {
-            What::Event(message) => message,
-            What::Begins(name) => format!("{name} begins"),
-            // Its last record said how.
-            What::Ended(..) => return,
+    fn hear(&self, mut report: TraceReport<'_>) {
+        let what = match report.what {
+            What::Begins(CONTEXT) | What::Ended(CONTEXT, _) => return,
+            What::Event(message) => Happened::Event(message),
+            What::Begins(name) => Happened::Begun(name.to_owned()),
+            What::Ended(name, took) => Happened::Ended(name.to_owned(), took.as_secs_f64()),
         };
-        log().put(LogRecord {
-            level: level_of(report.level),
-            at: SystemTime::now(),
-            message,
-            fields: report.fields,
+        let mut listener = None;
+        report.fields.retain(|(name, value)| match value {
+            Value::Count(number) if *name == CONTEXT => {
+                listener = Some(*number);
+                false
+            }
+            _ => true,
         });
+        let log = log();
+        // That a span has ended, its last record said.
+        let is_logged = level_of(report.level) >= log.threshold.load(Ordering::Relaxed)
+            && !matches!(what, Happened::Ended(..));
+        let destination = listener.and_then(|listener| lock(&log.destinations).get(&listener).cloned());
+        if destination.is_none() && !is_logged {
+            return;
+        }
+        let report = Report {
+            level: report.level,
+            at: SystemTime::now(),
+            what,
+            fields: report.fields,
+            is_logged,
+        };
+        match destination {
+            Some(Destination::Thread(reports)) => lock(&reports).put(report),
+            Some(Destination::Loop(mailbox, call)) => mailbox.report(call, report),
+            None => lock(&log.background).put(report),
+        }
     }
 }
 
-/// Looks whether anybody wants records: the program has imported `logging`, and a handler would see them.
-/// Called when a client is made and when a call begins.
-pub(crate) fn look(py: Python<'_>) {
-    // A program's own logger class may raise; a call is not to fail of that.
-    if let Err(error) = threshold(py).and_then(|threshold| set_threshold(py, threshold)) {
-        error.write_unraisable(py, None);
+/// Someone listens to a call: `logging`, or the call's `on_event`.
+pub(crate) struct Listening {
+    process: u64,
+    number: u64,
+    /// `None` if the reports go to an event loop.
+    reports: Option<Arc<Mutex<Reports>>>,
+    /// The caller's file, line and function.
+    caller: Py<PyAny>,
+    /// The context to handle the reports in; `None` for that of the thread that waits.
+    context: Option<Py<PyAny>>,
+    on_event: Option<Py<PyAny>>,
+}
+
+impl Listening {
+    /// Returns `None` if nobody listens.
+    pub(crate) fn of_thread(py: Python<'_>, on_event: Option<Py<PyAny>>) -> PyResult<Option<Self>> {
+        if !is_listened_to(on_event.as_ref()) {
+            return Ok(None);
+        }
+        let reports = Arc::<Mutex<Reports>>::default();
+        let destination = Destination::Thread(reports.clone());
+        Self::new(py, destination, Some(reports), None, on_event).map(Some)
     }
+
+    /// Returns `None` if nobody listens. The reports are handled in a copy of the current context.
+    pub(crate) fn of_loop(
+        py: Python<'_>,
+        mailbox: Arc<Mailbox>,
+        call: u64,
+        on_event: Option<Py<PyAny>>,
+    ) -> PyResult<Option<Self>> {
+        if !is_listened_to(on_event.as_ref()) {
+            return Ok(None);
+        }
+        let context = py.import("contextvars")?.call_method0("copy_context")?.unbind();
+        let destination = Destination::Loop(mailbox, call);
+        Self::new(py, destination, None, Some(context), on_event).map(Some)
+    }
+
+    fn new(
+        py: Python<'_>,
+        destination: Destination,
+        reports: Option<Arc<Mutex<Reports>>>,
+        context: Option<Py<PyAny>>,
+        on_event: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let caller = helpers(py)?.call_method0(intern!(py, "caller"))?.unbind();
+        let log = log();
+        let number = log.last_listener.fetch_add(1, Ordering::Relaxed) + 1;
+        if on_event.is_some() {
+            log.want_events(py, true);
+        }
+        lock(&log.destinations).insert(number, destination);
+        Ok(Self {
+            process: crate::process::id(),
+            number,
+            reports,
+            caller,
+            context,
+            on_event,
+        })
+    }
+
+    /// Has the reports of a call say that they belong to it.
+    pub(crate) fn around<F: Future>(&self, call: F) -> Instrumented<F> {
+        call.instrument(tracing::debug_span!(
+            target: "feishu_feed_card::python",
+            CONTEXT,
+            context = self.number
+        ))
+    }
+
+    /// Handles what has been reported to this thread. An error is an exception, such as `KeyboardInterrupt`, that
+    /// must end the call.
+    pub(crate) fn handle_reports(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(reports) = &self.reports else {
+            return Ok(());
+        };
+        let reports = mem::take(&mut *lock(reports));
+        self.handle(py, reports.waiting, reports.dropped)
+    }
+
+    pub(crate) fn handle(
+        &self,
+        py: Python<'_>,
+        reports: impl IntoIterator<Item = Report>,
+        dropped: usize,
+    ) -> PyResult<()> {
+        let mut records = Vec::new();
+        let mut events = Vec::new();
+        for report in reports {
+            if self.on_event.is_some()
+                && let Some(event) = report.event(py)?
+            {
+                events.push(event);
+            }
+            if report.is_logged {
+                records.push(report.record(py)?);
+            }
+        }
+        if let Some(on_event) = &self.on_event {
+            let events = PyList::new(py, events)?.into_any();
+            self.in_context(py, "tell", vec![on_event.bind(py).clone(), events])?;
+        }
+        if records.is_empty() && dropped == 0 {
+            return Ok(());
+        }
+        let records = PyList::new(py, records)?.into_any();
+        let dropped = dropped.into_pyobject(py)?.into_any();
+        self.in_context(py, "handle", vec![records, dropped, self.caller.bind(py).clone()])
+    }
+
+    /// Calls a function of `_logging`.
+    fn in_context<'py>(
+        &self,
+        py: Python<'py>,
+        function: &str,
+        mut arguments: Vec<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let function = helpers(py)?.getattr(function)?;
+        match &self.context {
+            None => function.call1(PyTuple::new(py, arguments)?),
+            Some(context) => {
+                arguments.insert(0, function);
+                let run = context.bind(py).getattr(intern!(py, "run"))?;
+                run.call1(PyTuple::new(py, arguments)?)
+            }
+        }
+        .map(drop)
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.context)?;
+        visit.call(&self.on_event)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // A fork's child has a log of its own.
+        if let Some(log) = LOG.get().filter(|_| self.process == crate::process::id()) {
+            lock(&log.destinations).remove(&self.number);
+            if self.on_event.is_some() {
+                Python::try_attach(|py| log.want_events(py, false));
+            }
+        }
+    }
+}
+
+impl Report {
+    /// What `_logging.handle` takes.
+    fn record<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let message = match &self.what {
+            Happened::Event(message) => message.clone(),
+            Happened::Begun(name) => format!("{name} begins"),
+            Happened::Ended(name, _) => format!("{name} ended"),
+        };
+        let at = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let record = (level_of(self.level), at.as_secs_f64(), message, self.fields(py)?);
+        Ok(record.into_pyobject(py)?.into_any())
+    }
+
+    /// What `on_event` gets. A span is told when it has ended.
+    fn event<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let event = self.fields(py)?;
+        match &self.what {
+            Happened::Begun(_) => return Ok(None),
+            Happened::Event(message) => event.set_item("name", message)?,
+            Happened::Ended(name, took) => {
+                event.set_item("name", name)?;
+                event.set_item("duration_s", took)?;
+            }
+        }
+        event.set_item("level", self.level.as_str().to_ascii_lowercase())?;
+        Ok(Some(event))
+    }
+
+    fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let fields = PyDict::new(py);
+        for (name, value) in &self.fields {
+            match value {
+                Value::Text(text) => fields.set_item(name, text)?,
+                Value::Flag(flag) => fields.set_item(name, flag)?,
+                Value::Whole(number) => fields.set_item(name, number)?,
+                Value::Count(number) => fields.set_item(name, number)?,
+                Value::Number(number) => fields.set_item(name, number)?,
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// `feishu_feed_card._logging`, imported when somebody listens.
+fn helpers(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static HELPERS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let helpers = HELPERS.get_or_try_init(py, || {
+        PyResult::Ok(py.import("feishu_feed_card._logging")?.into_any().unbind())
+    });
+    Ok(helpers?.bind(py).clone())
+}
+
+fn is_listened_to(on_event: Option<&Py<PyAny>>) -> bool {
+    let is_logged = LOG
+        .get()
+        .is_some_and(|log| log.threshold.load(Ordering::Relaxed) != OFF);
+    is_logged || on_event.is_some()
+}
+
+/// Handles what belongs to no call, or to one that has ended.
+#[pyfunction]
+pub(crate) fn flush_logs(py: Python<'_>) -> PyResult<()> {
+    let Some(log) = LOG.get() else {
+        return Ok(());
+    };
+    let reports = {
+        let background = &mut *lock(&log.background);
+        if background.is_empty() {
+            return Ok(());
+        }
+        mem::take(background)
+    };
+    let helpers = helpers(py)?;
+    let records: Vec<_> = reports
+        .waiting
+        .iter()
+        .map(|report| report.record(py))
+        .collect::<PyResult<_>>()?;
+    let caller = helpers.call_method0(intern!(py, "caller"))?;
+    let arguments = (PyList::new(py, records)?, reports.dropped, caller);
+    helpers.call_method1(intern!(py, "handle"), arguments).map(drop)
+}
+
+/// Looks whether anybody wants records: the program has imported `logging`, and a handler would see them. Handles what
+/// has been reported in the background. Called when a client is made, when a call begins, and when results are handed
+/// out.
+pub(crate) fn look(py: Python<'_>) -> PyResult<()> {
+    match threshold(py) {
+        Ok(threshold) => set_threshold(py, threshold),
+        // A program's own logger class may raise; a call is not to fail because of that.
+        Err(error) if error.is_instance_of::<PyException>(py) => error.write_unraisable(py, None),
+        Err(error) => return Err(error),
+    }
+    flush_logs(py)
 }
 
 /// The package's logger, and the root; a name without a dot has no others above it.
@@ -192,88 +480,37 @@ impl Loggers {
     }
 }
 
-fn set_threshold(py: Python<'_>, threshold: usize) -> PyResult<()> {
-    static IS_LISTENING: AtomicBool = AtomicBool::new(false);
+fn set_threshold(py: Python<'_>, threshold: usize) {
     if threshold == OFF && LOG.get().is_none() {
-        return Ok(());
+        return;
     }
-    let log = log();
-    if threshold != OFF && !log.has_thread.swap(true, Ordering::AcqRel) {
-        let started = py
-            .import("feishu_feed_card._logging")
-            .and_then(|logging| logging.call_method0("start"));
-        if let Err(error) = started {
-            // The system may have no thread or descriptor left: the next call tries again.
-            log.has_thread.store(false, Ordering::Release);
-            return Err(error);
-        }
+    if log().threshold.swap(threshold, Ordering::AcqRel) != threshold {
+        listen(py);
     }
-    if log.threshold.swap(threshold, Ordering::AcqRel) == threshold {
-        return Ok(());
-    }
+}
+
+/// Has `tracing` ask anew which reports are wanted.
+fn listen(_: Python<'_>) {
+    static IS_LISTENING: AtomicBool = AtomicBool::new(false);
     if IS_LISTENING.swap(true, Ordering::AcqRel) {
         tracing::callsite::rebuild_interest_cache();
     } else {
         // Nobody else sets one for this library's own copy of `tracing`.
         let _ = tracing::subscriber::set_global_default(Subscriber(Tap));
     }
-    Ok(())
 }
 
-/// Waits for records: of each its level, when it was made, its message and its fields; and how many were
-/// dropped since the last time. `None` when the log is closed, and nothing is left in it.
-#[pyfunction]
-#[allow(clippy::type_complexity, reason = "it is what Python unpacks")]
-pub(crate) fn next_log_records(py: Python<'_>) -> PyResult<Option<(Bound<'_, PyList>, usize)>> {
-    let taken = py.detach(|| {
-        let log = log();
-        let mut queue = lock(&log.queue);
-        loop {
-            if !queue.records.is_empty() || queue.dropped > 0 {
-                return Some((mem::take(&mut queue.records), mem::take(&mut queue.dropped)));
-            }
-            if queue.is_closed {
-                queue.is_done = true;
-                log.filled.notify_all();
-                return None;
-            }
-            queue = log.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+impl Log {
+    fn want_events(&self, py: Python<'_>, are_wanted: bool) {
+        let changes = if are_wanted {
+            self.events_wanted.fetch_add(1, Ordering::AcqRel) == 0
+        } else {
+            self.events_wanted.fetch_sub(1, Ordering::AcqRel) == 1
+        };
+        if changes {
+            listen(py);
         }
-    });
-    let Some((records, dropped)) = taken else {
-        return Ok(None);
-    };
-    let list = PyList::empty(py);
-    for record in records {
-        let fields = PyDict::new(py);
-        for (name, value) in record.fields {
-            match value {
-                Value::Text(text) => fields.set_item(name, text)?,
-                Value::Flag(flag) => fields.set_item(name, flag)?,
-                Value::Whole(number) => fields.set_item(name, number)?,
-                Value::Count(number) => fields.set_item(name, number)?,
-                Value::Number(number) => fields.set_item(name, number)?,
-            }
-        }
-        let at = record.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        list.append((record.level, at.as_secs_f64(), record.message, fields))?;
     }
-    Ok(Some((list, dropped)))
-}
-
-/// Takes no more records, as the interpreter is about to end, and waits until the handlers have had those that
-/// are there, so many seconds at most. It waits here because under gevent Python's own waits would need the hub.
-#[pyfunction]
-pub(crate) fn close_log(py: Python<'_>, seconds: f64) {
-    py.detach(|| {
-        let log = log();
-        let mut queue = lock(&log.queue);
-        queue.is_closed = true;
-        log.filled.notify_all();
-        let most = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        let waited = log.filled.wait_timeout_while(queue, most, |queue| !queue.is_done);
-        drop(waited);
-    });
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use feishu_feed_card::{Error, Outcome};
 use futures_util::FutureExt;
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
+use pyo3::exceptions::{PyAttributeError, PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use crate::client::PendingCall;
 use crate::engine::{Engine, engine};
 use crate::errors::Errors;
+use crate::logs::{Listening, Report};
 use crate::outcome;
 use crate::process;
 use crate::provider::{CALLER, Caller, Question};
@@ -45,6 +46,8 @@ enum Letter {
     Ready(u64),
     /// A token provider is to be run, for a call if one asked.
     Question(Option<u64>, Question),
+    /// Something was reported of a call.
+    Report(u64, Report),
 }
 
 impl Mailbox {
@@ -60,6 +63,10 @@ impl Mailbox {
 
     pub(crate) fn ask(self: &Arc<Self>, call: Option<u64>, question: Question) {
         self.put(Letter::Question(call, question));
+    }
+
+    pub(crate) fn report(self: &Arc<Self>, call: u64, report: Report) {
+        self.put(Letter::Report(call, report));
     }
 
     pub(crate) fn ready(self: &Arc<Self>, wait: u64) {
@@ -114,6 +121,7 @@ struct InFlight {
     context: Option<Py<PyAny>>,
     /// Of a call; a wait raises nothing.
     errors: Option<Errors>,
+    listening: Option<Arc<Listening>>,
 }
 
 /// One call in flight.
@@ -149,35 +157,24 @@ impl CallHandle {
 
 #[pymethods]
 impl Calls {
-    /// Settles the futures of the calls that have ended. Runs on the loop's thread.
-    fn settle(&self, py: Python<'_>) {
+    /// Settles the futures of the calls that have ended, and handles what was reported of calls. Runs on the loop's
+    /// thread. An exception that ends programs, such as a handler's `KeyboardInterrupt`, is raised in the end.
+    fn settle(&self, py: Python<'_>) -> PyResult<()> {
         if self.process != process::id() {
-            return;
+            return Ok(());
         }
         let letters = mem::take(&mut *lock(&self.mailbox.letters));
+        let mut ends_the_program = None;
         for letter in letters {
-            let done = match letter {
-                Letter::End(number, end) => {
-                    let call = lock(&self.state).in_flight.remove(&number);
-                    call.map_or(Ok(()), |call| settle(py, &call, end))
+            if let Err(error) = self.open(py, letter) {
+                if error.is_instance_of::<PyException>(py) {
+                    error.write_unraisable(py, None);
+                } else {
+                    ends_the_program = Some(error);
                 }
-                Letter::Ready(number) => {
-                    let wait = lock(&self.state).in_flight.remove(&number);
-                    wait.map_or(Ok(()), |wait| settle_wait(wait.future.bind(py)))
-                }
-                Letter::Question(number, question) => {
-                    let context = number.and_then(|number| {
-                        let state = lock(&self.state);
-                        let context = state.in_flight.get(&number)?.context.as_ref()?;
-                        Some(context.clone_ref(py))
-                    });
-                    question.answer_on_loop(py, context)
-                }
-            };
-            if let Err(error) = done {
-                error.write_unraisable(py, None);
             }
         }
+        ends_the_program.map_or(Ok(()), Err)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -187,6 +184,9 @@ impl Calls {
                 visit.call(&call.context)?;
                 if let Some(errors) = &call.errors {
                     errors.traverse(&visit)?;
+                }
+                if let Some(listening) = &call.listening {
+                    listening.traverse(&visit)?;
                 }
             }
         }
@@ -199,6 +199,34 @@ impl Calls {
 }
 
 impl Calls {
+    fn open(&self, py: Python<'_>, letter: Letter) -> PyResult<()> {
+        match letter {
+            Letter::End(number, end) => {
+                let call = lock(&self.state).in_flight.remove(&number);
+                call.map_or(Ok(()), |call| settle(py, &call, end))
+            }
+            Letter::Ready(number) => {
+                let wait = lock(&self.state).in_flight.remove(&number);
+                wait.map_or(Ok(()), |wait| settle_wait(wait.future.bind(py)))
+            }
+            Letter::Question(number, question) => {
+                let context = number.and_then(|number| {
+                    let state = lock(&self.state);
+                    let context = state.in_flight.get(&number)?.context.as_ref()?;
+                    Some(context.clone_ref(py))
+                });
+                question.answer_on_loop(py, context)
+            }
+            Letter::Report(number, report) => {
+                let listening = lock(&self.state)
+                    .in_flight
+                    .get(&number)
+                    .and_then(|call| call.listening.clone());
+                listening.map_or(Ok(()), |listening| listening.handle(py, [report], 0))
+            }
+        }
+    }
+
     /// The calls of this loop, made with its first one.
     fn of<'py>(event_loop: &Bound<'py, PyAny>, waker: &'static Waker) -> PyResult<Bound<'py, Self>> {
         let py = event_loop.py();
@@ -282,10 +310,17 @@ impl<'py> Here<'py> {
         making: PendingCall,
         context: Option<Py<PyAny>>,
         errors: Errors,
+        on_event: Option<Py<PyAny>>,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
+        let py = self.event_loop.py();
         let has_context = context.is_some();
         let (future, call, mailbox) = self.begin(context, Some(errors))?;
         let number = call.number;
+        let listening = Listening::of_loop(py, mailbox.clone(), number, on_event)?.map(Arc::new);
+        let making: PendingCall = match &listening {
+            Some(listening) => Box::pin(listening.around(making)),
+            None => making,
+        };
         let task = self.engine.spawn(async move {
             let making: PendingCall = if has_context {
                 let caller = Caller {
@@ -303,6 +338,7 @@ impl<'py> Here<'py> {
         // Its end may lie in the mailbox already, but only this thread opens that.
         if let Some(call) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
             call.task = Some(task);
+            call.listening = listening;
         }
         Ok((future, call))
     }
@@ -326,6 +362,7 @@ impl<'py> Here<'py> {
             task: None,
             context,
             errors,
+            listening: None,
         };
         let mut state = lock(&this.state);
         state.last += 1;

@@ -433,7 +433,7 @@ impl Many {
 
     /// The results that are there, the first one last, if any; `None` at the end.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
-        logs::look(py);
+        logs::look(py)?;
         let shared = self.shared()?;
         let is_left = lock(&self.state).is_left;
         let Some(shared) = shared.filter(|_| !is_left) else {
@@ -618,7 +618,7 @@ impl Many {
         if self.shared()?.is_some() || lock(&self.state).is_all_read {
             return Ok(());
         }
-        logs::look(py);
+        logs::look(py)?;
         let core = self.client.get().open(py)?;
         let shared = Arc::<Shared>::default();
         let (sender, receiver) = mpsc::channel(self.concurrency);

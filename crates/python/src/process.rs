@@ -31,12 +31,6 @@ fn forked() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Identifies this process for Python's side.
-#[pyfunction]
-pub(crate) fn process_id() -> u64 {
-    id()
-}
-
 /// A value that each process makes for itself.
 ///
 /// In a forked child the threads behind the parent's value are gone, and its locks may be held for ever.

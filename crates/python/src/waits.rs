@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use crate::engine::Engine;
 use crate::greenlets;
+use crate::logs::Listening;
 use crate::provider::Board;
 
 /// How often a blocking call looks whether a signal came: Ctrl-C ends it well within 100 ms.
@@ -49,9 +50,32 @@ where
     F::Output: Send + 'static,
 {
     let running = Running::start(engine, future, board);
+    end(py, running, None)
+}
+
+/// Like [`wait`], for a call that someone listens to: handles what is reported of it.
+pub(crate) fn wait_listening<F>(
+    py: Python<'_>,
+    engine: &Engine,
+    call: F,
+    board: Option<Arc<Board>>,
+    listening: &Listening,
+) -> PyResult<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let running = Running::start(engine, listening.around(call), board);
+    let end = end(py, running, Some(listening));
+    listening.handle_reports(py)?;
+    end
+}
+
+fn end<T: Send + 'static>(py: Python<'_>, running: Running<T>, listening: Option<&Listening>) -> PyResult<T> {
     let end = match greenlets::pool(py)? {
+        // Not in the pool's thread: handlers belong into the greenlet that calls.
         Some(pool) => greenlets::wait_in(&pool, running)?,
-        None => running.wait(py)?,
+        None => running.wait(py, listening)?,
     };
     end.ok_or_else(|| PyRuntimeError::new_err("a bug in feishu_feed_card: the call ended without a result"))
 }
@@ -73,13 +97,16 @@ impl<T: Send + 'static> Running<T> {
     }
 
     /// Waits on this thread. Returns `None` if the future was stopped, or panicked.
-    pub(crate) fn wait(mut self, py: Python<'_>) -> PyResult<Option<T>> {
+    pub(crate) fn wait(mut self, py: Python<'_>, listening: Option<&Listening>) -> PyResult<Option<T>> {
         loop {
             let wakeups = &mut self.wakeups;
             let wakeup = py.detach(move || wakeups.recv_timeout(LOOKS_EVERY));
             py.check_signals()?;
             if let Some(board) = &self.board {
                 board.answer_questions(py)?;
+            }
+            if let Some(listening) = listening {
+                listening.handle_reports(py)?;
             }
             match wakeup {
                 Ok(Wakeup::End(end)) => return Ok(Some(end)),

@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+from feishu_feed_card import _native
 from feishu_feed_card._client import AsyncClient, Client
 from feishu_feed_card._errors import (
     AuthenticationError,
@@ -82,7 +83,17 @@ __all__ = [
     "UserIdType",
     "UserIds",
     "__version__",
+    "flush",
 ]
+
+
+def flush() -> None:
+    """Hands log records to `logging` that belong to no call, or to one that has ended.
+
+    A call's own records are handled before it returns. Others, such as those of a token renewal that a call
+    left running, wait for the next call, for this function, or for the end of the interpreter.
+    """
+    _native.flush_logs()
 
 
 def __getattr__(name: str) -> object:
@@ -99,6 +110,7 @@ def __dir__() -> list[str]:
 def _imported_by_native() -> None:
     """Never called. Bundlers such as PyInstaller look here for what the extension module imports."""
     import asyncio  # noqa: F401
+    import atexit  # noqa: F401
     import contextvars  # noqa: F401
     import functools  # noqa: F401
     import os  # noqa: F401

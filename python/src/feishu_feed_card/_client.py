@@ -250,6 +250,7 @@ class Client(_BaseClient):
         *,
         user_id_type: UserIdType = "open_id",
         timeout: float | None = None,
+        on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> Outcome:
         """Pins (True) or unpins (False) a group chat at the top of these users' message lists.
 
@@ -262,6 +263,9 @@ class Client(_BaseClient):
             time_sensitive: True to pin, False to unpin.
             user_id_type: Which kind of id the user ids are.
             timeout: How many seconds the call may take; None for the client's.
+            on_event: Called with each event of this call, in the caller's thread. An event is a dict with
+                `name`, `level`, `call` (the call's number), and what is known: `attempt`, `status`, `log_id`.
+                Spans (`attempt`, `token_fetch`, `call`) come when they end, with `duration_s`.
 
         Returns:
             What became of every user id.
@@ -277,7 +281,7 @@ class Client(_BaseClient):
             >>> [reason.error_message for reason in outcome.failed_user_reasons]
             ['The user is not in the chat']
         """
-        return self._bound.call(feed_card_id, user_ids, time_sensitive, user_id_type, timeout)
+        return self._bound.call(feed_card_id, user_ids, time_sensitive, user_id_type, timeout, on_event)
 
     @checked
     def set_bot_time_sensitive(
@@ -287,6 +291,7 @@ class Client(_BaseClient):
         *,
         user_id_type: UserIdType = "open_id",
         timeout: float | None = None,
+        on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> Outcome:
         """Pins (True) or unpins (False) the bot's own chat at the top of these users' message lists.
 
@@ -295,6 +300,9 @@ class Client(_BaseClient):
             time_sensitive: True to pin, False to unpin.
             user_id_type: Which kind of id the user ids are.
             timeout: How many seconds the call may take; None for the client's.
+            on_event: Called with each event of this call, in the caller's thread. An event is a dict with
+                `name`, `level`, `call` (the call's number), and what is known: `attempt`, `status`, `log_id`.
+                Spans (`attempt`, `token_fetch`, `call`) come when they end, with `duration_s`.
 
         Returns:
             What became of every user id.
@@ -309,7 +317,7 @@ class Client(_BaseClient):
             ...     client.set_bot_time_sensitive([sandbox.USER], True).ok
             True
         """
-        return self._bound.call(BOT, user_ids, time_sensitive, user_id_type, timeout)
+        return self._bound.call(BOT, user_ids, time_sensitive, user_id_type, timeout, on_event)
 
     @checked
     def set_time_sensitive_many(
@@ -411,6 +419,7 @@ class AsyncClient(_BaseClient):
         *,
         user_id_type: UserIdType = "open_id",
         timeout: float | None = None,
+        on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> Outcome:
         """Pins (True) or unpins (False) a group chat at the top of these users' message lists.
 
@@ -423,6 +432,9 @@ class AsyncClient(_BaseClient):
             time_sensitive: True to pin, False to unpin.
             user_id_type: Which kind of id the user ids are.
             timeout: How many seconds the call may take; None for the client's.
+            on_event: Called with each event of this call, in the caller's thread. An event is a dict with
+                `name`, `level`, `call` (the call's number), and what is known: `attempt`, `status`, `log_id`.
+                Spans (`attempt`, `token_fetch`, `call`) come when they end, with `duration_s`.
 
         Returns:
             What became of every user id.
@@ -442,7 +454,9 @@ class AsyncClient(_BaseClient):
             >>> asyncio.run(main())
             True
         """
-        future, call = self._bound.start(feed_card_id, user_ids, time_sensitive, user_id_type, timeout)
+        future, call = self._bound.start(
+            feed_card_id, user_ids, time_sensitive, user_id_type, timeout, on_event
+        )
         try:
             return await future
         finally:
@@ -456,6 +470,7 @@ class AsyncClient(_BaseClient):
         *,
         user_id_type: UserIdType = "open_id",
         timeout: float | None = None,
+        on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> Outcome:
         """Pins (True) or unpins (False) the bot's own chat at the top of these users' message lists.
 
@@ -464,6 +479,9 @@ class AsyncClient(_BaseClient):
             time_sensitive: True to pin, False to unpin.
             user_id_type: Which kind of id the user ids are.
             timeout: How many seconds the call may take; None for the client's.
+            on_event: Called with each event of this call, in the caller's thread. An event is a dict with
+                `name`, `level`, `call` (the call's number), and what is known: `attempt`, `status`, `log_id`.
+                Spans (`attempt`, `token_fetch`, `call`) come when they end, with `duration_s`.
 
         Returns:
             What became of every user id.
@@ -482,7 +500,7 @@ class AsyncClient(_BaseClient):
             >>> asyncio.run(main())
             True
         """
-        future, call = self._bound.start(BOT, user_ids, time_sensitive, user_id_type, timeout)
+        future, call = self._bound.start(BOT, user_ids, time_sensitive, user_id_type, timeout, on_event)
         try:
             return await future
         finally:

@@ -1,4 +1,4 @@
-"""Hands the client's records to `logging`. Imported when the program has, and wants them."""
+"""Hands the client's reports to `logging` and to `on_event`. Imported when somebody listens."""
 
 from __future__ import annotations
 
@@ -8,56 +8,76 @@ import logging
 import sys
 import traceback
 
-from feishu_feed_card import _native, _threads
+from feishu_feed_card import _native
 
-_FLUSHES_FOR = 2.0
-"""How many seconds the interpreter's end waits for handlers that are slow."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
 
-_THREAD = "feishu-feed-card logging"
+    _Caller = tuple[str, int, str]
 
 _logger = logging.getLogger("feishu_feed_card")
 
+_SKIPPED = frozenset({"feishu_feed_card", "asyncio", "contextvars", "uvloop", "gevent", "eventlet"})
+"""Packages whose frames are not the caller's."""
 
-def start() -> None:
-    """Starts the thread that does it, in this process."""
-    _threads.start(_THREAD, _hand_over)
-    atexit.register(_flush, _native.process_id())
-
-
-def _flush(process: int) -> None:
-    # A fork's child inherits this, but not the thread.
-    if process == _native.process_id():
-        _native.close_log(_FLUSHES_FOR)
+atexit.register(_native.flush_logs)
 
 
-def _hand_over() -> None:
-    while (taken := _native.next_log_records()) is not None:
-        records, dropped = taken
-        for record in records:
-            _handle(*record)
-        if dropped:
-            message = "records were dropped: the handlers are too slow"
-            _handle(logging.WARNING, None, message, {"dropped": dropped})
+def caller() -> _Caller:
+    """The file, line and function of the code that called into this package."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _SKIPPED:
+            return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+        frame = frame.f_back
+    return "(unknown file)", 0, "(unknown function)"
 
 
-def _handle(level: int, created: float | None, message: str, fields: dict[str, object]) -> None:
+def handle(
+    records: list[tuple[int, float, str, dict[str, Any]]],
+    dropped: int,
+    caller: _Caller,
+) -> None:
+    """Hands records to the handlers. Each has a level, a time, a message and fields."""
+    for level, created, message, fields in records:
+        _guarded(_handle, level, created, message, fields, caller)
+    if dropped:
+        message = "records were dropped: nobody called the client or flush() to have them handled"
+        _guarded(_handle, logging.WARNING, None, message, {"dropped": dropped}, caller)
+
+
+def tell(on_event: Callable[[dict[str, Any]], object], events: list[dict[str, Any]]) -> None:
+    """Calls a call's `on_event` for each event."""
+    for event in events:
+        _guarded(on_event, event)
+
+
+def _handle(level: int, created: float | None, message: str, fields: dict[str, Any], caller: _Caller) -> None:
+    # The logger's own level let it through when it was made.
+    if logging.root.manager.disable >= level:
+        return
+    shown = ", ".join([f"{name}={value}" for name, value in fields.items()])
+    text = f"{message} ({shown})" if shown else message
+    file, line, function = caller
+    record = _logger.makeRecord(_logger.name, level, file, line, text, (), None, function, fields)
+    if created is not None:
+        record.relativeCreated += (created - record.created) * 1000
+        record.created = created
+        record.msecs = float(int(created % 1 * 1000))
+    _logger.handle(record)
+
+
+def _guarded(function: Callable[..., object], *args: object) -> None:
+    """Calls someone else's code, and prints its exception, as `logging` does with a handler's.
+
+    KeyboardInterrupt and others that are no `Exception` go on to the caller.
+    """
     try:
-        # The logger's own level let it through when it was made.
-        if logging.root.manager.disable >= level:
-            return
-        shown = ", ".join([f"{name}={value}" for name, value in fields.items()])
-        text = f"{message} ({shown})" if shown else message
-        record = _logger.makeRecord(_logger.name, level, "", 0, text, (), None, None, fields)
-        if created is not None:
-            record.relativeCreated += (created - record.created) * 1000
-            record.created = created
-            record.msecs = float(int(created % 1 * 1000))
-        if record.threadName is not None:
-            record.threadName = _THREAD  # also of a thread that `threading` did not start
-        _logger.handle(record)
-    except BaseException:
-        # As `logging` does with a handler that fails; the next record may fare better, and a SystemExit would
-        # end this thread alone.
+        function(*args)
+    except Exception:
         if logging.raiseExceptions and sys.stderr is not None:
             # It may be closed.
             with contextlib.suppress(OSError, ValueError):

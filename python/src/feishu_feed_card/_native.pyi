@@ -31,12 +31,10 @@ __all__ = [
     "Sandbox",
     "Unfinished",
     "__version__",
-    "close_log",
     "example_world",
+    "flush_logs",
     "invalid_input",
-    "next_log_records",
     "plain",
-    "process_id",
     "running_loop",
 ]
 
@@ -220,6 +218,7 @@ class Client:
         time_sensitive: object,
         user_id_type: object,
         timeout: object,
+        on_event: object,
     ) -> Outcome: ...
     def start(
         self,
@@ -228,6 +227,7 @@ class Client:
         time_sensitive: object,
         user_id_type: object,
         timeout: object,
+        on_event: object,
     ) -> tuple[Future[Outcome], CallHandle]: ...
     def many(
         self, requests: object, concurrency: object, total_timeout: object, progress: object
@@ -284,12 +284,10 @@ class Sandbox:
     def control(self, control: str) -> str: ...
     def close(self) -> None: ...
 
-def close_log(seconds: float) -> None: ...
-def next_log_records() -> tuple[list[tuple[int, float, str, dict[str, object]]], int] | None: ...
 def example_world() -> str: ...
+def flush_logs() -> None: ...
 def invalid_input(
     errors: Mapping[str, type[FeedCardError]], field: str, value: str, expected: str
 ) -> Exception: ...
 def plain(value: object) -> Any: ...
-def process_id() -> int: ...
 def running_loop() -> AbstractEventLoop: ...

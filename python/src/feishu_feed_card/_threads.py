@@ -1,4 +1,4 @@
-"""Threads for handlers and token providers, real ones also where gevent or eventlet patch `threading`.
+"""Threads for token providers, real ones also where gevent or eventlet patch `threading`.
 
 A patched `threading.Thread` is a greenlet: one that waits inside Rust would stop all of them.
 """

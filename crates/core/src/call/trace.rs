@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::decide::Pause;
 use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::input::Target;
 use crate::data::outcome::{Outcome, UserIds};
 use crate::data::text::text;
 use crate::platform::answer::{CallData, Failure, Reading};
@@ -115,8 +117,9 @@ impl Trace {
         error.with_attempts(attempts).with_users(users)
     }
 
-    pub(super) fn log_new_token(&self, error: &Error) {
+    pub(super) fn log_new_token(&self, error: &Error, target: &Target) {
         tracing::info!(
+            feed_card_id = target.segment(),
             code = error.platform_code(),
             status = error.http_status(),
             log_id = error.log_id(),
@@ -125,8 +128,9 @@ impl Trace {
         );
     }
 
-    pub(super) fn log_retry(&self, error: &Error, wait: Duration) {
+    pub(super) fn log_retry(&self, error: &Error, wait: Duration, target: &Target) {
         tracing::info!(
+            feed_card_id = target.segment(),
             kind = %error.kind(),
             code = error.platform_code(),
             status = error.http_status(),
@@ -138,7 +142,17 @@ impl Trace {
     }
 }
 
-pub(super) fn log(result: &Result<Outcome, Error>) {
+pub(super) fn log_pause(pause: &Pause, target: &Target) {
+    tracing::warn!(
+        feed_card_id = target.segment(),
+        wait_s = pause.wait.as_secs_f64(),
+        limit = pause.limit,
+        "the platform says to slow down: the client pauses"
+    );
+}
+
+/// The chat is named again, because a program that listens from INFO on does not hear of the call's span.
+pub(super) fn log(result: &Result<Outcome, Error>, target: &Target) {
     match result {
         Ok(outcome) => tracing::debug!(
             requests = outcome.requests,
@@ -147,6 +161,7 @@ pub(super) fn log(result: &Result<Outcome, Error>) {
             "done"
         ),
         Err(error) => tracing::warn!(
+            feed_card_id = target.segment(),
             kind = %error.kind(),
             code = error.platform_code(),
             status = error.http_status(),

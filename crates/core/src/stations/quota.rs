@@ -495,11 +495,6 @@ impl LaneHandle {
     /// request took its slot.
     pub(crate) fn pause(&self, wait: Duration, limit: Option<u32>, sent_at: Instant) {
         let now = Instant::now();
-        tracing::warn!(
-            wait_s = wait.as_secs_f64(),
-            limit,
-            "the platform says to slow down: the client pauses"
-        );
         {
             let state = &mut *self.quota.state();
             if let Some(limit) = limit {
