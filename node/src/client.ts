@@ -40,7 +40,7 @@ export interface ClientOptions {
   tenantAccessToken?: string | undefined
   /** Asked once for all calls that wait, near the token's end (a minute if unknown), and when it is refused. */
   tokenProvider?: TokenProvider | undefined
-  /** Default: `https://open.feishu.cn`. */
+  /** `https://open.larksuite.com` for Lark. Default: `https://open.feishu.cn`. */
   baseUrl?: string | undefined
   /** Allows `http` to other machines: the token travels readable to everyone. */
   allowHttp?: boolean | undefined

@@ -71,20 +71,20 @@ impl Client {
     pub fn set_time_sensitive(
         &self,
         feed_card_id: impl Into<String>,
-        user_ids: impl IntoIterator<Item = impl Into<String>>,
+        user_ids: impl IntoIterator<Item = impl AsRef<str>>,
         time_sensitive: bool,
     ) -> SetTimeSensitive {
-        let user_ids = user_ids.into_iter().map(Into::into).collect();
+        let user_ids = user_ids.into_iter().map(|id| id.as_ref().to_owned()).collect();
         self.call(Target::Chat(feed_card_id.into()), user_ids, time_sensitive)
     }
 
     /// Pins or unpins the bot's own chat at the top of these users' message lists.
     pub fn set_bot_time_sensitive(
         &self,
-        user_ids: impl IntoIterator<Item = impl Into<String>>,
+        user_ids: impl IntoIterator<Item = impl AsRef<str>>,
         time_sensitive: bool,
     ) -> SetTimeSensitive {
-        let user_ids = user_ids.into_iter().map(Into::into).collect();
+        let user_ids = user_ids.into_iter().map(|id| id.as_ref().to_owned()).collect();
         self.call(Target::Bot, user_ids, time_sensitive)
     }
 

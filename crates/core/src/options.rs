@@ -458,6 +458,13 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         ));
     }
     if let Some(token) = token {
+        if let Some(fault) = secret::why_no_token(&token) {
+            return Err(Error::invalid_input(
+                text!("{tenant_access_token}"),
+                fault,
+                "the token alone",
+            ));
+        }
         if secret::bearer(&token).is_none() {
             return Err(Error::invalid_input(
                 text!("{tenant_access_token}"),

@@ -71,7 +71,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add(
         "ERROR_KINDS",
-        PyTuple::new(py, ErrorKind::ALL.map(ErrorKind::as_str))?,
+        PyTuple::new(py, ErrorKind::ALL.iter().map(|kind| kind.as_str()))?,
     )?;
     let RateLimit {
         per_second,

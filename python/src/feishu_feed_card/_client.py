@@ -135,7 +135,8 @@ class _BaseClient:
             tenant_key: Makes the app a store app, acting for this tenant.
             app_ticket: The ticket that the platform pushed to the store app last; later ones go to
                 `set_app_ticket`.
-            base_url: Where the platform is; "https://open.feishu.cn" unless said.
+            base_url: Where the platform is: "https://open.larksuite.com" for Lark. Default:
+                "https://open.feishu.cn".
             allow_http: Allows http to a host that is not this machine: the token travels readable to all.
             proxy: A proxy, "http://user:password@host:port" with the password percent-encoded; or with https,
                 socks5h (the proxy resolves names; also spelled socks), socks5, socks4a or socks4 for http; or

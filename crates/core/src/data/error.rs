@@ -53,7 +53,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, in the order of the table in the README.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: &'static [Self] = &[
         Self::InvalidInput,
         Self::Authentication,
         Self::PermissionDenied,
@@ -705,7 +705,7 @@ mod tests {
 
     #[test]
     fn a_kind_is_printed_as_its_name_in_every_languages_data() {
-        for kind in ErrorKind::ALL {
+        for &kind in ErrorKind::ALL {
             assert_eq!(kind.to_string(), kind.as_str());
         }
     }

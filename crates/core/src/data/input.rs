@@ -125,12 +125,12 @@ impl Request {
     /// Pins (`true`) or unpins (`false`) the group chat for these users. Nothing is checked yet.
     pub fn new(
         feed_card_id: impl Into<String>,
-        user_ids: impl IntoIterator<Item = impl Into<String>>,
+        user_ids: impl IntoIterator<Item = impl AsRef<str>>,
         time_sensitive: bool,
     ) -> Self {
         Self {
             feed_card_id: feed_card_id.into(),
-            user_ids: user_ids.into_iter().map(Into::into).collect(),
+            user_ids: user_ids.into_iter().map(|id| id.as_ref().to_owned()).collect(),
             time_sensitive,
             user_id_type: UserIdType::default(),
             timeout: None,

@@ -32,6 +32,19 @@ pub(crate) fn mask(text: &mut String, secret: &SecretString) {
 
 const MASK: &str = "[secret]";
 
+/// What is wrong with a token that was given, or came from a provider, if anything. No form is checked beyond this.
+pub(crate) fn why_no_token(token: &SecretString) -> Option<&'static str> {
+    const SCHEME: &str = "bearer ";
+    let token = token.expose_secret();
+    if token.trim().is_empty() {
+        return Some("empty");
+    }
+    let start = token.get(..SCHEME.len())?;
+    start
+        .eq_ignore_ascii_case(SCHEME)
+        .then_some("begins with `Bearer`, which is not part of the token")
+}
+
 /// Masks what follows `Basic `: a proxy may repeat the credentials it was sent.
 pub(crate) fn mask_basic(text: &mut String) {
     const SCHEME: &str = "basic ";

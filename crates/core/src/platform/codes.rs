@@ -43,8 +43,9 @@ fn row(kind: ErrorKind, retry: RetryRule, hint: Template) -> Code {
     Code { kind, retry, hint }
 }
 
-const CHECK_APP: Template =
-    text!("Check {app_id} and {app_secret}, and that the {base_url} is the one the app lives on");
+const CHECK_APP: Template = text!(
+    "Check {app_id} and {app_secret}, and that the {base_url} is the app's: https://open.larksuite.com for Lark"
+);
 const CHECK_APP_SETUP: Template = text!(
     "The app is not set up for this kind of token: check in the developer console whether it is a self-built or a store app"
 );

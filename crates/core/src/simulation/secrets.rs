@@ -324,7 +324,7 @@ fn no_error_and_no_log_line_shows_a_secret() {
     );
     assert!(!log.contains(USER), "user ids are counted, not listed");
     assert_clean("the log", &log);
-    for kind in ErrorKind::ALL {
+    for &kind in ErrorKind::ALL {
         assert!(kinds.contains(&kind), "no {kind} was made");
     }
 }

@@ -405,10 +405,36 @@ async fn a_provider_that_fails_or_panics_is_told() {
         (ErrorKind::Authentication, Some(Station::Token))
     );
     assert!(error.to_string().contains("it panicked"), "{error}");
-    let error = pin(&client(|| Ok(ProvidedToken::new("two\nlines"))))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Authentication);
+    for token in ["two\nlines", "", " \n", "Bearer t-1", "bearer t-1"] {
+        let client = Client::builder()
+            .transport(super::OnStage::new(&stage, round_trip(RTT)))
+            .token_provider(move || async move { Ok(ProvidedToken::new(token)) })
+            .build()
+            .unwrap();
+        let error = pin(&client).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Authentication, "{token:?}: {error}");
+        assert_eq!(error.attempts(), 0, "{token:?}: nothing was sent");
+    }
+}
+
+/// A provider chosen at run time, and user ids as slices have them.
+#[tokio::test(start_paused = true)]
+async fn a_provider_may_be_shared_and_user_ids_borrowed() {
+    let stage = stage(0, Switches::unlimited());
+    let token = super::token_of(&stage).await;
+    let provider = move || {
+        let token = token.clone();
+        async move { Ok(ProvidedToken::new(token)) }
+    };
+    let provider: Arc<dyn crate::TokenProvider> = Arc::new(provider);
+    let client = Client::builder()
+        .transport(super::OnStage::new(&stage, round_trip(RTT)))
+        .token_provider(provider)
+        .build()
+        .unwrap();
+    let user_ids: &[&str] = &[USER];
+    let outcome = client.set_bot_time_sensitive(user_ids, true).await.unwrap();
+    assert_eq!(outcome.users.reached, [USER]);
 }
 
 /// Panics before there is a future, as a closure's own first lines may.

@@ -138,7 +138,12 @@ impl Source {
                 let (time, cap) = (time.clone(), endpoints.longest_wait(&time));
                 Box::pin(async move {
                     match time.bound(Some(cap), providing).await {
-                        Some(Ok(token)) => Token::new(token.value, token.life),
+                        Some(Ok(token)) => match secret::why_no_token(&token.value) {
+                            Some(fault) => Err(provider_failed(
+                                format!("the token it returned is {fault}").into(),
+                            )),
+                            None => Token::new(token.value, token.life),
+                        },
                         Some(Err(error)) => Err(provider_failed(error)),
                         None => Err(time_is_over(text!(
                             "the token provider took too long (fetching the token)"

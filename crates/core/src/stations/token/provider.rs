@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -42,7 +43,8 @@ pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>
 /// Supplies `tenant_access_token`s from elsewhere: a vault, another service, a shared cache.
 ///
 /// Called once for all calls that wait, again when the token nears its end, and again when the platform refuses
-/// it; then it should return a different one. `attempt_timeout` does not apply to it. Implemented for async closures:
+/// it; then it should return a different one. `attempt_timeout` does not apply to it. Implemented for `Arc`s of providers,
+/// and for async closures:
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,6 +59,12 @@ pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>
 pub trait TokenProvider: Send + Sync + 'static {
     /// Returns a token that is valid now.
     fn tenant_access_token(&self) -> Providing;
+}
+
+impl<P: TokenProvider + ?Sized> TokenProvider for Arc<P> {
+    fn tenant_access_token(&self) -> Providing {
+        (**self).tenant_access_token()
+    }
 }
 
 impl<F, T> TokenProvider for F
