@@ -10,7 +10,6 @@ use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{self, Request};
 use crate::data::outcome::UserIds;
 use crate::data::text::text;
-use crate::many;
 use crate::platform::no_answer;
 use crate::stations::quota::{QuotaHandle, RateLimit};
 
@@ -18,6 +17,7 @@ pub use crate::data::error::Spelled;
 pub use crate::data::input::Target;
 pub use crate::stations::token::{Abandoned, NoThread};
 
+pub mod many;
 pub mod reports;
 
 /// [`Client::set_time_sensitive`] or [`Client::set_bot_time_sensitive`], whichever the target needs.
@@ -71,14 +71,14 @@ pub fn total_timeout_passed(user_ids: Vec<String>) -> Error {
 pub fn concurrency(wanted: Option<usize>) -> Result<usize, Error> {
     match wanted {
         Some(0) => Err(Error::invalid_input(text!("{concurrency}"), "0", "at least 1")),
-        Some(most) => Ok(many::concurrency(most)),
-        None => Ok(many::CONCURRENCY),
+        Some(most) => Ok(crate::many::concurrency(most)),
+        None => Ok(crate::many::CONCURRENCY),
     }
 }
 
 /// For the bindings, which call back in their own language: the same interval as that of
 /// [`Many::on_progress`](crate::Many::on_progress).
-pub const PROGRESS_EVERY: Duration = many::PROGRESS_EVERY;
+pub const PROGRESS_EVERY: Duration = crate::many::PROGRESS_EVERY;
 
 /// A value as an error shows it.
 pub fn shown(value: &str) -> String {
