@@ -1248,7 +1248,7 @@ def test_what_is_pushed_after_the_total_timeout_has_an_index_of_its_own(sandbox:
             late = []
             for number in (1, 2):
                 many._bound.push(pin(number))
-                late += many._bound.take() or []
+                late += [Item(*values) for values in many._bound.take() or []]
             assert [(item.index, item.request["user_ids"]) for item in late] == [(1, ["ou_1"]), (2, ["ou_2"])]
 
     def pin(number: int) -> Any:

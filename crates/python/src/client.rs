@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use feishu_feed_card::binding::Target;
+use feishu_feed_card::binding::many::{ManyOptions, concurrency as concurrency_of};
 use feishu_feed_card::{Client as Core, ClientBuilder, Error, Outcome, RateLimit, UserIdType, binding};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -180,23 +181,21 @@ impl Client {
                 binding::seconds,
             )?)
         };
-        let tells = !progress.is_none();
-        if tells && !progress.is_callable() {
-            return Err(arguments::wrong("progress", progress, "a function"));
+        if !progress.is_none() {
+            if !progress.is_callable() {
+                return Err(arguments::wrong("progress", progress, "a function"));
+            }
+            if arguments::is_async(progress)? {
+                let expected = "a function that is not async: nobody would await it";
+                return Err(arguments::wrong("progress", progress, expected));
+            }
         }
-        if tells && arguments::is_async(progress)? {
-            let expected = "a function that is not async: nobody would await it";
-            return Err(arguments::wrong("progress", progress, expected));
-        }
-        let concurrency = binding::concurrency(concurrency).map_err(|error| raised(slf.py(), &error))?;
-        let many = Many::new(
-            slf.clone().unbind(),
-            concurrency,
+        let options = ManyOptions {
+            concurrency: concurrency_of(concurrency).map_err(|error| raised(slf.py(), &error))?,
             total_timeout,
-            requests.len().ok(),
-            tells,
-        );
-        Ok((many, iterator))
+            total: requests.len().ok(),
+        };
+        Ok((Many::new(slf.clone().unbind(), options), iterator))
     }
 
     fn set_app_ticket(&self, py: Python<'_>, app_ticket: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -62,10 +62,6 @@ impl Mailbox {
     pub(crate) fn ask(&self, call: Option<u64>, question: Question) {
         self.put(Letter::Question(call, question));
     }
-
-    pub(crate) fn ready(&self, wait: u64) {
-        self.put(Letter::Ready(wait));
-    }
 }
 
 /// One event loop's calls in flight. The loop keeps it, in an attribute.
@@ -88,7 +84,7 @@ struct InFlightCalls {
 
 struct InFlight {
     future: Py<PyAny>,
-    /// What makes the call; a mere wait has none.
+    /// What makes the call, or waits.
     task: Option<AbortHandle>,
     /// What a token provider runs in, where the client has one.
     context: Option<Py<PyAny>>,
@@ -116,12 +112,6 @@ impl CallHandle {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.calls)
-    }
-}
-
-impl CallHandle {
-    pub(crate) fn number(&self) -> u64 {
-        self.number
     }
 }
 
@@ -314,9 +304,26 @@ impl<'py> Here<'py> {
         Ok((future, call))
     }
 
-    /// Begins a wait: a future that [`Mailbox::ready`] settles, and what ends the wait.
-    pub(crate) fn wait(&self) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {
-        self.begin(None)
+    /// Starts a wait: a future that the end of `waiting` settles, and what ends the wait.
+    pub(crate) fn wait(
+        &self,
+        waiting: impl Future<Output = ()> + Send + 'static,
+    ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
+        let (future, call, mailbox) = self.begin(None)?;
+        let number = call.number;
+        let task = self.engine.spawn(async move {
+            waiting.await;
+            mailbox.put(Letter::Ready(number));
+        });
+        if let Some(wait) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
+            wait.task = Some(task);
+        }
+        Ok((future, call))
+    }
+
+    /// Where the runtime leaves questions to token providers for this loop.
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.calls.get().mailbox
     }
 
     fn begin(&self, context: Option<Py<PyAny>>) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {

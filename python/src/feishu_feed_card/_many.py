@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from feishu_feed_card._native import running_loop
 from feishu_feed_card._outcome import Record
 
@@ -20,19 +18,12 @@ if TYPE_CHECKING:
     from feishu_feed_card._outcome import Outcome
     from feishu_feed_card._types import Request
 
+    _ItemValues = tuple[int, Request, Outcome | None, FeedCardError | None]
+    _ProgressValues = tuple[int, int | None, int, int, float | None]
+    _Ids = tuple[str, ...]
+    _UnfinishedValues = tuple[int, Request, _Ids, _Ids, _Ids, _Ids]
+
 _put = object.__setattr__
-
-_forks = 0
-"""How often this process is a fork of another: asking for its id would cost a system call a result."""
-
-
-def _count_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_count_fork)
 
 
 class Item(Record):
@@ -200,18 +191,15 @@ class _Handle:
         self._bound = bound
         self._iterator = iterator
         self._progress = progress
-        self._told: tuple[object, ...] = ()
-        self._batch: list[Item] = []  # the next one last
-        self._unread: list[Item] = []
+        self._batch: list[_ItemValues] = []  # the next one last
+        self._unread: list[_ItemValues] = []
         self._report: Report | None = None
         self._is_over = False
-        self._forks = _forks
 
     def _tell(self) -> None:
         if self._progress is not None:
-            values = self._bound.progress()
-            if values != self._told:
-                self._told = values
+            values = self._bound.new_progress()
+            if values is not None:
                 self._progress(Progress(*values))
 
     def _leave(self) -> None:
@@ -227,10 +215,14 @@ class _Handle:
     def _reported(self) -> Report:
         if self._report is None:
             taken, succeeded, failed, unread, unfinished = self._bound.report()
-            unread += self._unread
-            unread.sort(key=lambda item: item.index)
-            unfinished.sort(key=lambda stopped: stopped.index)
-            self._report = Report(taken, succeeded, failed, unread, unfinished)
+            unread = sorted(unread + self._unread, key=lambda values: values[0])
+            self._report = Report(
+                taken,
+                succeeded,
+                failed,
+                [Item(*values) for values in unread],
+                [Unfinished(*values) for values in unfinished],
+            )
         return self._report
 
     def __repr__(self) -> str:
@@ -253,11 +245,10 @@ class Many(_Handle):
         return self
 
     def __next__(self) -> Item:
-        if self._forks != _forks:
-            self._bound.check_process()
+        self._bound.check_process()
         while not self._batch:
             self._next_batch()
-        return self._batch.pop()
+        return Item(*self._batch.pop())
 
     def _next_batch(self) -> None:
         if self._is_waiting:
@@ -345,13 +336,12 @@ class AsyncMany(_Handle):
         return self
 
     async def __anext__(self) -> Item:
-        if self._forks != _forks:
-            self._bound.check_process()
+        self._bound.check_process()
         while not self._batch:
             await self._next_batch()
-        return self._batch.pop()
+        return Item(*self._batch.pop())
 
-    async def _next_batch(self) -> list[Item]:
+    async def _next_batch(self) -> None:
         if self._is_waiting:
             raise RuntimeError("another task waits for the next result")
         if self._is_over:
@@ -371,9 +361,8 @@ class AsyncMany(_Handle):
             self._stop()
             self._tell()
             raise StopAsyncIteration
-        return batch
 
-    async def _found(self) -> list[Item] | None:
+    async def _found(self) -> list[_ItemValues] | None:
         bound = self._bound
         loop = running_loop()
         bound.may_read()  # begins
