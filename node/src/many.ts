@@ -106,16 +106,14 @@ interface Batch {
   readsNoMore: boolean
 }
 
-interface ItemData extends Answer {
-  index: number
-}
+type ItemData = [index: number, answer: Answer]
 
 interface ReportData {
   taken: number
   succeeded: number
   failed: number
   unread: ItemData[]
-  unfinished: { index: number; users: Users }[]
+  unfinished: [index: number, users: Users][]
 }
 
 /** Reads requests as there is room, while results are asked for. Leaving the loop stops it. */
@@ -340,17 +338,16 @@ export class Many {
     }
   }
 
-  #itemOf(answer: ItemData): ManyItem {
-    const { index, error } = answer
+  #itemOf([index, answer]: ItemData): ManyItem {
     const { request, userIds, error: found } = this.#open.get(index) as Open
     this.#open.delete(index)
     if (found !== undefined) {
       return withJSON({ index, request, error: found })
     }
     const outcome = outcomeOf(answer, userIds)
-    return error === undefined
+    return answer.error === undefined
       ? withJSON({ index, request, outcome: outcome as Outcome })
-      : withJSON({ index, request, error: this.#owner.errorOf(error, outcome) })
+      : withJSON({ index, request, error: this.#owner.errorOf(answer.error, outcome) })
   }
 
   #abort(signal: AbortSignal): void {
@@ -405,7 +402,7 @@ export class Many {
       const { unread, unfinished: stopped, ...counted } = many as ReportData
       counts = counted
       this.#keep(unread)
-      unfinished = stopped.map(({ index, users }) => this.#unfinished(index, users))
+      unfinished = stopped.map(([index, users]) => this.#unfinished(index, users))
     }
     this.#report = withJSON({ ...counts, unread: this.#unread, unfinished })
     this.#isOver = true

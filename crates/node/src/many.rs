@@ -66,34 +66,32 @@ struct Fed {
 
 /// What a handle was asked for.
 #[derive(Serialize)]
-#[serde(untagged)]
+#[serde(untagged, rename_all_fields = "camelCase")]
 pub(crate) enum ManyData {
-    Batch(Batch),
-    Report(ReportData),
+    Batch {
+        items: Vec<ItemData>,
+        /// Every request has come back.
+        is_last: bool,
+        /// Absent if it has not changed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        progress: Option<ProgressData>,
+        reads_no_more: bool,
+    },
+    Report {
+        taken: usize,
+        succeeded: usize,
+        failed: usize,
+        unread: Vec<ItemData>,
+        unfinished: Vec<(usize, Users)>,
+    },
 }
+
+/// A request's index, and what it came back with: neither an outcome nor an error if it was `null`.
+type ItemData = (usize, CallResult);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Batch {
-    items: Vec<ItemData>,
-    /// Every request has come back.
-    is_last: bool,
-    /// Absent if it has not changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    progress: Option<ProgressData>,
-    reads_no_more: bool,
-}
-
-#[derive(Serialize)]
-struct ItemData {
-    index: usize,
-    #[serde(flatten)]
-    answer: CallResult,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ProgressData {
+pub(crate) struct ProgressData {
     done: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<usize>,
@@ -101,22 +99,6 @@ struct ProgressData {
     waiting_for_quota: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     eta_ms: Option<f64>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ReportData {
-    taken: usize,
-    succeeded: usize,
-    failed: usize,
-    unread: Vec<ItemData>,
-    unfinished: Vec<UnfinishedData>,
-}
-
-#[derive(Serialize)]
-struct UnfinishedData {
-    index: usize,
-    users: Users,
 }
 
 #[napi]
@@ -158,12 +140,12 @@ impl NativeMany {
             {
                 resume_unwind(Box::new(panic));
             }
-            ManyData::Batch(Batch {
-                items: batch.items.into_iter().map(Into::into).collect(),
+            ManyData::Batch {
+                items: batch.items.into_iter().map(item).collect(),
                 is_last: batch.is_end,
                 progress: driver.new_progress().map(Into::into),
                 reads_no_more: !driver.takes_more(),
-            })
+            }
         })
     }
 
@@ -176,13 +158,14 @@ impl NativeMany {
         self.queue.start_many(env, id, async move {
             driver.ended().await;
             let report = driver.take_report();
-            ManyData::Report(ReportData {
+            let users = |stopped: &UnfinishedRequest| (stopped.index, (&stopped.users).into());
+            ManyData::Report {
                 taken: report.taken,
                 succeeded: report.succeeded,
                 failed: report.failed,
-                unread: report.unread.into_iter().map(Into::into).collect(),
-                unfinished: report.unfinished.iter().map(Into::into).collect(),
-            })
+                unread: report.unread.into_iter().map(item).collect(),
+                unfinished: report.unfinished.iter().map(users).collect(),
+            }
         })
     }
 }
@@ -267,23 +250,11 @@ impl From<Progress> for ProgressData {
     }
 }
 
-impl From<&UnfinishedRequest> for UnfinishedData {
-    fn from(unfinished: &UnfinishedRequest) -> Self {
-        Self {
-            index: unfinished.index,
-            users: (&unfinished.users).into(),
-        }
-    }
-}
-
-impl From<ManyItem> for ItemData {
-    fn from(item: ManyItem) -> Self {
-        let ManyItem { index, users, result } = item;
-        let answer = match result {
-            Ok(outcome) => CallResult::new(Ok(outcome), users),
-            Err(Some(error)) => CallResult::new(Err(error), users),
-            Err(None) => CallResult::default(),
-        };
-        Self { index, answer }
-    }
+fn item(item: ManyItem) -> ItemData {
+    let answer = match item.result {
+        Ok(outcome) => CallResult::new(Ok(outcome), item.users),
+        Err(Some(error)) => CallResult::new(Err(error), item.users),
+        Err(None) => CallResult::default(),
+    };
+    (item.index, answer)
 }
