@@ -73,8 +73,6 @@ export interface ManyArguments {
   totalTimeoutMs?: number
   /** How many requests there will be, where that is known. */
   total?: number
-  /** Somebody wants to know of progress also where nothing comes back for a while. */
-  tellsProgress: boolean
   /** The context of the calls, if someone listens or provides tokens. */
   context?: number
   /** The context's listeners are told the calls' events. */
@@ -114,8 +112,15 @@ export declare class NativeMany {
   #native
   /** How many requests may be fed and not yet back. */
   readonly concurrency: number
-  /** Takes the next requests, a JSON array. */
+  /** How long the facade reads its source at a stretch. */
+  readonly readsForMs: number
+  /**
+   * Takes the next requests, a JSON array with `null` for one of which the facade knows what is wrong. Indices
+   * count from 0, in the order fed.
+   */
   feed(requests: string): void
+  /** Takes a request whose own code threw as it was read, with the user ids read before. */
+  feedUnreadable(userIds: Array<string>): void
   /** There are no more requests. */
   end(): void
   /** Wants the next results; they come to the environment's `deliver`, under this id. */
@@ -255,10 +260,3 @@ export declare function shown(text: string): string
  * @internal
  */
 export declare function startSandbox(world: string, port: number, https: boolean, httpsPort: number): NativeSandbox | Refusal
-
-/**
- * The error of a request that was read as the total timeout passed, and that nobody took.
- *
- * @internal
- */
-export declare function totalTimeoutPassed(userIds: Array<string>): ErrorData

@@ -11,8 +11,7 @@ import {
   onAbort,
   reasonOf,
 } from './environment.js'
-import { type FeedCardError, InvalidInputError, invalidInput, nothing, withJSON } from './errors.js'
-import { native } from './load.js'
+import { type FeedCardError, InvalidInputError, invalidInput, withJSON } from './errors.js'
 import { type Answer, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
 
@@ -101,20 +100,20 @@ interface Batch {
   items: ItemData[]
   /** Every request has come back. */
   isLast: boolean
-  progress: Progress
+  /** If it has changed. */
+  progress?: Progress
   /** The total timeout has passed. */
   readsNoMore: boolean
 }
 
-interface ItemData extends Answer {
-  index: number
-}
+type ItemData = [index: number, answer: Answer]
 
 interface ReportData {
+  taken: number
   succeeded: number
   failed: number
   unread: ItemData[]
-  unfinished: { index: number; users: Users }[]
+  unfinished: [index: number, users: Users][]
 }
 
 /** Reads requests as there is room, while results are asked for. Leaving the loop stops it. */
@@ -128,8 +127,6 @@ export class Many {
   #source: Source<ManyRequest> | undefined
   #sourceLeft: Promise<void> | undefined
   #taken = 0
-  /** Requests that came back with no more than that it was too late for them. */
-  #late = 0
   readonly #open = new Map<number, Open>()
   /** Read, and to be handed over. */
   #toFeed: unknown[] = []
@@ -257,9 +254,10 @@ export class Many {
         }
       })
     }
-    const room = this.#native.concurrency
+    const { concurrency: room, readsForMs } = this.#native
     try {
       this.#source = new Source(this.#requests, {
+        readsForMs,
         hasRoom: () => this.#stopping === undefined && this.#open.size < room,
         take: (request) => this.#read(request),
         flush: () => this.#feed(),
@@ -282,6 +280,8 @@ export class Many {
       if (!(error instanceof InvalidInputError)) {
         // Its own code threw.
         this.#open.set(index, { request, userIds, error: undefined })
+        this.#feed()
+        this.#native.feedUnreadable(userIds)
         throw error
       }
       this.#open.set(index, { request, userIds: [...error.notAttempted], error })
@@ -290,10 +290,9 @@ export class Many {
   }
 
   #feed(): void {
-    if (this.#toFeed.length > 0 && this.#stopping === undefined) {
-      const requests = this.#toFeed
+    if (this.#toFeed.length > 0) {
+      this.#native.feed(JSON.stringify(this.#toFeed))
       this.#toFeed = []
-      this.#native.feed(JSON.stringify(requests))
     }
   }
 
@@ -313,24 +312,11 @@ export class Many {
       return
     }
     if (isLast) {
-      this.#keepLate()
-    }
-    if (!isLast || this.#late > 0) {
-      const { done, failed } = progress
-      this.#tell({ ...progress, done: done + this.#late, failed: failed + this.#late })
-    }
-    if (isLast) {
       void this.#stop()
+    } else if (progress !== undefined) {
+      this.#tell(progress)
     }
     this.#serve()
-  }
-
-  /** What was read as the total timeout passed is known to nobody else. */
-  #keepLate(): void {
-    this.#late = this.#open.size
-    for (const [index, { userIds }] of this.#open) {
-      this.#keep([{ index, error: native.totalTimeoutPassed(userIds) }])
-    }
   }
 
   #tell(progress: Progress): void {
@@ -352,14 +338,16 @@ export class Many {
     }
   }
 
-  #itemOf(answer: ItemData): ManyItem {
-    const { index, error } = answer
+  #itemOf([index, answer]: ItemData): ManyItem {
     const { request, userIds, error: found } = this.#open.get(index) as Open
     this.#open.delete(index)
+    if (found !== undefined) {
+      return withJSON({ index, request, error: found })
+    }
     const outcome = outcomeOf(answer, userIds)
-    return error === undefined
+    return answer.error === undefined
       ? withJSON({ index, request, outcome: outcome as Outcome })
-      : withJSON({ index, request, error: found ?? this.#owner.errorOf(error, outcome) })
+      : withJSON({ index, request, error: this.#owner.errorOf(answer.error, outcome) })
   }
 
   #abort(signal: AbortSignal): void {
@@ -402,26 +390,21 @@ export class Many {
     await undefined
     this.#forgetSignal()
     this.#leaveSource()
+    this.#feed()
     const told = ask((id) => this.#native.report(id))
     await this.#asked
     const { many, panic } = await told
-    let counts = { succeeded: 0, failed: 0 }
+    let counts = { taken: this.#taken, succeeded: 0, failed: 0 }
     let unfinished: Unfinished[] = []
     if (many === undefined) {
       this.#failure = { thrown: bugOf(panic) }
     } else {
-      const report = many as ReportData
-      counts = { succeeded: report.succeeded, failed: report.failed + this.#late }
-      this.#keep(report.unread)
-      unfinished = report.unfinished.map(({ index, users }) => this.#unfinished(index, users))
+      const { unread, unfinished: stopped, ...counted } = many as ReportData
+      counts = counted
+      this.#keep(unread)
+      unfinished = stopped.map(([index, users]) => this.#unfinished(index, users))
     }
-    // Read here, and never by the core.
-    const none = { reached: nothing, failed: nothing, unknown: nothing }
-    for (const [index, { userIds }] of this.#open) {
-      unfinished.push(this.#unfinished(index, { ...none, notAttempted: [...new Set(userIds)] }))
-    }
-    const unread = this.#unread
-    this.#report = withJSON({ taken: this.#taken, ...counts, unread, unfinished })
+    this.#report = withJSON({ ...counts, unread: this.#unread, unfinished })
     this.#isOver = true
     this.#owner.ended()
     this.#serve()
@@ -458,7 +441,6 @@ export function checkMany(requests: unknown, given: unknown) {
       signal: signal === undefined ? undefined : check.signal(signal),
     },
     arguments: {
-      tellsProgress: progress !== undefined,
       ...(concurrency !== undefined && {
         concurrency: check.number('concurrency', concurrency, 'a whole number, at least 1'),
       }),

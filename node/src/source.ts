@@ -1,10 +1,9 @@
 // Reads what a caller handed in, one element after the other, as far as there is room for them.
 
-/** How long a source is read at a stretch: one that is slow must not hold up results, nor the event loop. */
-const readsForMs = 5
-
 /** @internal */
 export interface Reader<Element> {
+  /** How long a source is read at a stretch: one that is slow must not hold up results, nor the event loop. */
+  readonly readsForMs: number
   hasRoom(): boolean
   take(element: Element): void
   /** What was taken may go on: no more is at hand. */
@@ -60,7 +59,7 @@ export class Source<Element> {
 
   #readSync(): void {
     const iterator = this.#iterator as Iterator<Element>
-    const until = performance.now() + readsForMs
+    const until = performance.now() + this.#reader.readsForMs
     while (this.#wantsMore()) {
       if (performance.now() > until) {
         this.#readOnSoon()

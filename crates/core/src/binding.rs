@@ -6,11 +6,9 @@ use std::io;
 use std::time::Duration;
 
 use crate::client::{Client, SetTimeSensitive};
-use crate::data::error::{Error, ErrorKind, Station};
-use crate::data::input::{self, Request};
+use crate::data::error::{Error, Station};
+use crate::data::input;
 use crate::data::outcome::UserIds;
-use crate::data::text::text;
-use crate::many;
 use crate::platform::no_answer;
 use crate::stations::quota::{QuotaHandle, RateLimit};
 
@@ -18,6 +16,7 @@ pub use crate::data::error::Spelled;
 pub use crate::data::input::Target;
 pub use crate::stations::token::{Abandoned, NoThread};
 
+pub mod many;
 pub mod options;
 pub mod reports;
 
@@ -54,33 +53,6 @@ pub fn out_of_resources(error: io::Error, user_ids: Vec<String>) -> Error {
     )
 }
 
-/// The error of one of many requests that was read as `total_timeout` passed, too late for the core to take it.
-pub fn total_timeout_passed(user_ids: Vec<String>) -> Error {
-    let error = Error::new(
-        ErrorKind::DeadlineExceeded,
-        text!("the {total_timeout} passed before the request was begun"),
-    )
-    .with_station(Station::Quota)
-    .with_hint(text!(
-        "Give the requests a longer {total_timeout}, or hand this one in again"
-    ));
-    refused(error, user_ids)
-}
-
-/// How many of many requests the core has under way at a time where it is told this, or nothing; an error for
-/// none.
-pub fn concurrency(wanted: Option<usize>) -> Result<usize, Error> {
-    match wanted {
-        Some(0) => Err(Error::invalid_input(text!("{concurrency}"), "0", "at least 1")),
-        Some(most) => Ok(many::concurrency(most)),
-        None => Ok(many::CONCURRENCY),
-    }
-}
-
-/// For the bindings, which call back in their own language: the same interval as that of
-/// [`Many::on_progress`](crate::Many::on_progress).
-pub const PROGRESS_EVERY: Duration = many::PROGRESS_EVERY;
-
 /// A value as an error shows it.
 pub fn shown(value: &str) -> String {
     input::shown(value)
@@ -89,12 +61,6 @@ pub fn shown(value: &str) -> String {
 /// A duration from a number of seconds: positive and finite, or an error that names the field.
 pub fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
     input::seconds(field, value)
-}
-
-/// Stands for a request that a binding could not read. It keeps the place of that request among many, and the core's
-/// checks reject it.
-pub fn unreadable_request() -> Request {
-    Request::new("", [""; 0], false)
 }
 
 /// Like [`seconds`], but it may be 0.

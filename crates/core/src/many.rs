@@ -128,7 +128,8 @@ pub struct Unfinished {
     pub users: UserIds,
 }
 
-type RequestStream = Pin<Box<dyn Stream<Item = Request> + Send>>;
+/// Requests with their positions in the input.
+type RequestStream = Pin<Box<dyn Stream<Item = (usize, Request)> + Send>>;
 type OnProgress = Box<dyn FnMut(Progress) + Send>;
 /// Kept in [`Many`] and not in the future of [`Many::next`], so that it goes on when that future is dropped.
 type Timer = Pin<Box<Sleep>>;
@@ -218,8 +219,18 @@ impl Client {
             (least, Some(most)) if least == most => Some(least),
             _ => None,
         };
-        Many {
-            client: self.clone(),
+        Many::new(self, requests.enumerate(), total)
+    }
+}
+
+impl Many {
+    pub(crate) fn new(
+        client: &Client,
+        requests: impl Stream<Item = (usize, Request)> + Send + 'static,
+        total: Option<usize>,
+    ) -> Self {
+        Self {
+            client: client.clone(),
             source: Some(Box::pin(requests)),
             concurrency: CONCURRENCY,
             total_timeout: None,
@@ -234,9 +245,7 @@ impl Client {
             report: Report::default(),
         }
     }
-}
 
-impl Many {
     /// Number of requests in progress at a time, including those that wait for the quota. Default: 100; 1 to
     /// 10,000, other values are clamped.
     pub fn concurrency(mut self, most: usize) -> Self {
@@ -275,7 +284,7 @@ impl Many {
                 biased;
                 () = elapsed(&mut self.end), if self.source.is_some() => self.source = None,
                 request = next_request(&mut self.source), if reads => match request {
-                    Some(request) => self.start(request),
+                    Some((index, request)) => self.start(index, request),
                     None => self.source = None,
                 },
                 Some(ended) = self.running.join_next_with_id() => match self.item_of(ended) {
@@ -304,11 +313,16 @@ impl Many {
 
     /// Returns the current progress.
     pub fn progress(&self) -> Progress {
+        self.progress_of(self.total)
+    }
+
+    /// Progress if the input has this many requests.
+    pub(crate) fn progress_of(&self, total: Option<usize>) -> Progress {
         let done = self.report.succeeded + self.report.failed;
         let lane = self.client.core.lane(Lane::Chat);
         let waiting_for_quota = lane.as_ref().map_or(0, LaneHandle::waiting);
         let sent = self.running.len().saturating_sub(waiting_for_quota);
-        let eta = self.total.map(|total| {
+        let eta = total.map(|total| {
             let unsent = total.saturating_sub(done + sent);
             match (&lane, unsent.checked_sub(1)) {
                 (Some(lane), Some(before_the_last)) => lane.estimate(before_the_last),
@@ -317,7 +331,7 @@ impl Many {
         });
         Progress {
             done,
-            total: self.total,
+            total,
             failed: self.report.failed,
             waiting_for_quota,
             eta,
@@ -421,8 +435,7 @@ impl Many {
         after(lane.estimate(lane.waiting())) >= end.deadline()
     }
 
-    fn start(&mut self, request: Request) {
-        let index = self.report.taken;
+    fn start(&mut self, index: usize, request: Request) {
         self.report.taken += 1;
         let core = self.client.core.clone();
         let timeout = request.timeout.unwrap_or(core.limits.timeout);
@@ -456,7 +469,7 @@ impl Many {
     }
 }
 
-async fn next_request(source: &mut Option<RequestStream>) -> Option<Request> {
+async fn next_request(source: &mut Option<RequestStream>) -> Option<(usize, Request)> {
     source.as_mut()?.next().await
 }
 

@@ -143,7 +143,7 @@ impl NativeClient {
             .map(|id| self.context(id, arguments.tells_events));
         let made = self
             .open()
-            .and_then(|client| NativeMany::new(&client, self.queue.clone(), context, arguments));
+            .and_then(|client| NativeMany::new(&client, self.queue.clone(), context, &arguments));
         match made {
             Ok(many) => Either::A(many),
             Err(error) => Either::B((&error).into()),

@@ -118,17 +118,13 @@ pub(crate) fn target(value: &Bound<'_, PyAny>) -> Result<Target, Error> {
 pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> Result<Vec<String>, Refusal> {
     let mut user_ids = Vec::new();
     match read_user_ids(value, &mut user_ids) {
-        Ok(_) => Ok(user_ids),
+        Ok(()) => Ok(user_ids),
         Err(error) => Err(error.with_users(user_ids)),
     }
 }
 
-/// Returns Python's own texts too, where they are together and plain. They are read from a tuple, as another
-/// thread may change the list meanwhile.
-fn read_user_ids<'py>(
-    value: &Bound<'py, PyAny>,
-    user_ids: &mut Vec<String>,
-) -> Result<Option<Bound<'py, PyTuple>>, Refusal> {
+/// A list is read from a tuple, as another thread may change it meanwhile.
+fn read_user_ids(value: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> Result<(), Refusal> {
     const FIELD: &str = "user_ids";
     const EXPECTED: &str = "a list of user ids";
     let own = match value.cast_exact::<PyList>() {
@@ -137,12 +133,10 @@ fn read_user_ids<'py>(
     };
     if let Some(own) = own {
         user_ids.reserve(own.len().min(1024));
-        let mut are_plain = true;
         for item in own.iter_borrowed() {
             read_user_id(&item, user_ids)?;
-            are_plain &= item.is_exact_instance_of::<PyString>();
         }
-        return Ok(are_plain.then_some(own));
+        return Ok(());
     }
     let is_plain = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
     if !is_plain && is_one_value(value) {
@@ -155,7 +149,7 @@ fn read_user_ids<'py>(
     for item in items {
         read_user_id(&item?, user_ids)?;
     }
-    Ok(None)
+    Ok(())
 }
 
 fn read_user_id(item: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> Result<(), Error> {
@@ -180,12 +174,9 @@ pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyIt
     })
 }
 
-/// One of many requests: a mapping with the call's parameters; and Python's own texts of its user ids. Where
-/// reading it fails, `ids` has the user ids that were read.
-pub(crate) fn request<'py>(
-    value: &Bound<'py, PyAny>,
-    ids: &mut Vec<String>,
-) -> Result<(Request, Bound<'py, PyTuple>), Refusal> {
+/// One of many requests: a mapping with the call's parameters. If reading it fails, `ids` has the user ids that were
+/// read.
+pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> Result<Request, Refusal> {
     const NAMES: [&str; 5] = [
         "feed_card_id",
         "user_ids",
@@ -213,15 +204,14 @@ pub(crate) fn request<'py>(
     ];
     let has_unknown = found.iter().flatten().count() < mapping.len();
     let [feed_card_id, user_ids, time_sensitive, user_id_type, timeout] = found;
-    let own_ids = match user_ids {
-        Some(user_ids) => match read_user_ids(&user_ids, ids) {
-            Ok(Some(own_ids)) => own_ids,
-            Ok(None) => PyTuple::new(py, &*ids)?,
-            Err(Refusal::Wrong(error)) => return Err(binding::refused(error, std::mem::take(ids)).into()),
-            Err(raised) => return Err(raised),
-        },
-        None => return Err(missing(NAMES[1]).into()),
+    let Some(user_ids) = user_ids else {
+        return Err(missing(NAMES[1]).into());
     };
+    match read_user_ids(&user_ids, ids) {
+        Ok(()) => {}
+        Err(Refusal::Wrong(error)) => return Err(binding::refused(error, std::mem::take(ids)).into()),
+        Err(raised) => return Err(raised),
+    }
     let rest = || {
         if has_unknown {
             for key in mapping.keys() {
@@ -251,7 +241,7 @@ pub(crate) fn request<'py>(
         Ok((feed_card_id, time_sensitive, user_id_type, timeout)) => {
             let mut request = Request::new(feed_card_id, ids, time_sensitive).user_id_type(user_id_type);
             request.timeout = timeout;
-            Ok((request, own_ids))
+            Ok(request)
         }
         Err(error) => Err(binding::refused(error, ids).into()),
     }

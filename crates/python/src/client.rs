@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use feishu_feed_card::binding::Target;
+use feishu_feed_card::binding::many::{ManyOptions, concurrency as concurrency_of};
 use feishu_feed_card::{Client as Core, ClientBuilder, Error, Outcome, RateLimit, UserIdType, binding};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -243,16 +244,13 @@ impl Client {
                 binding::seconds,
             )?)
         };
-        let tells = arguments::callback("progress", progress)?.is_some();
-        let concurrency = binding::concurrency(concurrency)?;
-        let many = Many::new(
-            slf.clone().unbind(),
-            concurrency,
+        arguments::callback("progress", progress)?;
+        let options = ManyOptions {
+            concurrency: concurrency_of(concurrency)?,
             total_timeout,
-            requests.len().ok(),
-            tells,
-        );
-        Ok((many, iterator))
+            total: requests.len().ok(),
+        };
+        Ok((Many::new(slf.clone().unbind(), options), iterator))
     }
 
     fn live(&self, py: Python<'_>) -> PyResult<&Live> {

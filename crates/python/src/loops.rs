@@ -69,10 +69,6 @@ impl Mailbox {
         self.put(Letter::Report(call, report));
     }
 
-    pub(crate) fn ready(self: &Arc<Self>, wait: u64) {
-        self.put(Letter::Ready(wait));
-    }
-
     /// Has the loop settle the calls whose ends lie here. Called by the waker.
     pub(crate) fn wake_loop(&self, py: Python<'_>) {
         let Some(event_loop) = self.event_loop.bind(py).upgrade() else {
@@ -115,7 +111,7 @@ struct InFlightCalls {
 
 struct InFlight {
     future: Py<PyAny>,
-    /// What makes the call; a mere wait has none.
+    /// What makes the call, or waits.
     task: Option<AbortHandle>,
     /// What a token provider runs in, where the client has one.
     context: Option<Py<PyAny>>,
@@ -146,12 +142,6 @@ impl CallHandle {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.calls)
-    }
-}
-
-impl CallHandle {
-    pub(crate) fn number(&self) -> u64 {
-        self.number
     }
 }
 
@@ -343,9 +333,26 @@ impl<'py> Here<'py> {
         Ok((future, call))
     }
 
-    /// Begins a wait: a future that [`Mailbox::ready`] settles, and what ends the wait.
-    pub(crate) fn wait(&self) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {
-        self.begin(None, None)
+    /// Starts a wait: a future that the end of `waiting` settles, and what ends the wait.
+    pub(crate) fn wait(
+        &self,
+        waiting: impl Future<Output = ()> + Send + 'static,
+    ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
+        let (future, call, mailbox) = self.begin(None, None)?;
+        let number = call.number;
+        let task = self.engine.spawn(async move {
+            waiting.await;
+            mailbox.put(Letter::Ready(number));
+        });
+        if let Some(wait) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
+            wait.task = Some(task);
+        }
+        Ok((future, call))
+    }
+
+    /// Where the runtime leaves questions to token providers for this loop.
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.calls.get().mailbox
     }
 
     fn begin(

@@ -1,322 +1,95 @@
-//! Many calls: requests go in from Python's iterables, and results come back in batches.
-//!
-//! The caller's thread reads the iterable and makes Python's objects; the runtime, on the engine's
-//! thread, does all between. They meet in `Shared`, of which neither holds the lock for long.
+//! Many calls: requests from Python's iterables, results as Python's objects. What happens between is the core's
+//! [`ManyDriver`], in a task of the runtime.
 
 use std::collections::HashMap;
-use std::mem::{self, ManuallyDrop};
-use std::pin::Pin;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use feishu_feed_card::binding::PROGRESS_EVERY;
-use feishu_feed_card::{Error, Item, Outcome, Progress, Report, Request, UserIds, binding};
-use futures_core::Stream;
+use feishu_feed_card::UserIds;
+use feishu_feed_card::binding::many::{ManyDriver, ManyItem, ManyOptions, READS_FOR};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyTuple};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc};
+use pyo3::types::{PyIterator, PyList};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
 
 use crate::arguments;
 use crate::client::Client;
 use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
-use crate::items;
+use crate::items::{Item, Unfinished};
 use crate::logs;
-use crate::loops::{self, CallHandle, Mailbox};
+use crate::loops::{self, CallHandle};
 use crate::outcome;
 use crate::process;
 use crate::records::Tuple;
 use crate::waits::wait;
 
-/// Results that cross to Python at a time, at most: waking a thread or a loop costs as much as ten of
-/// them and more.
-const BATCH: usize = 64;
-
-/// How long a result waits for others to cross with, where others are on their way.
-const LINGERS_FOR: Duration = Duration::from_millis(2);
-
-/// How long reading goes on at a stretch: an iterable that is slow must hold up neither the results that
-/// are there nor an event loop's other tasks.
-const READS_FOR: Duration = Duration::from_millis(5);
 /// Many calls of one client, not begun until the first result is asked for.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Many {
     client: Py<Client>,
-    concurrency: usize,
-    total_timeout: Option<Duration>,
-    total: Option<usize>,
-    /// Somebody wants to hear of progress.
-    tells: bool,
-    state: Mutex<PythonSide>,
-    /// Somebody waits for the next result.
+    options: ManyOptions,
+    state: Mutex<State>,
+    /// Whether a thread waits for the next results.
     is_busy: AtomicBool,
 }
 
-/// A `Progress`, as its constructor takes it.
-type Values = (usize, Option<usize>, usize, usize, Option<f64>);
+/// What a `Progress` is made of.
+type Progress = (usize, Option<usize>, usize, usize, Option<f64>);
 
-/// What only Python's threads touch.
+/// What a `Report` is made of.
+type Report<'py> = (
+    usize,
+    usize,
+    usize,
+    Bound<'py, PyList>,
+    Vec<Bound<'py, Unfinished>>,
+);
+
 #[derive(Default)]
-struct PythonSide {
-    running: Option<ManyTask>,
-    /// What was read and has not been handed back, by its index.
-    handed_in: HashMap<usize, HandedIn>,
-    /// How much was read.
-    read: usize,
-    is_all_read: bool,
-    /// The request whose user ids raised, and those of them that were read.
-    half_read: Option<(usize, Vec<String>)>,
-    /// Why reading ended early; to be raised after what had finished.
+struct State {
+    running: Option<Running>,
+    /// Requests that were handed over and whose results were not taken, by index.
+    requests: HashMap<usize, HandedOver>,
+    /// Why reading ended early. Raised after the results.
     failure: Option<Py<PyAny>>,
-    /// What is on its way was stopped.
-    is_stopped: bool,
-    /// How many were handed back that the core had not taken when `total_timeout` passed.
-    out_of_time: usize,
+    /// Whether the loop was left: no more results are handed out.
     is_left: bool,
 }
 
-struct HandedIn {
+struct HandedOver {
     request: Py<PyAny>,
-    /// Its user ids; those of an outcome are these, where all were reached.
-    ids: Py<PyTuple>,
-    /// Why it is no request. The core gets one in its place that does not pass its checks either.
+    /// Why it is no request.
     error: Option<Py<PyAny>>,
 }
 
-struct ManyTask {
+/// Neither touched nor dropped in a fork's child.
+struct Running {
     process: u64,
-    /// None of these is touched, nor dropped, in a fork's child.
-    own: ManuallyDrop<Own>,
-}
-
-struct Own {
-    requests: Option<mpsc::Sender<Request>>,
+    driver: ManyDriver,
     task: AbortHandle,
-    shared: Arc<Shared>,
 }
 
-impl Drop for ManyTask {
+impl Drop for State {
     fn drop(&mut self) {
-        if self.process == process::id() {
-            #[allow(unsafe_code, reason = "what a fork's child must not drop is dropped by hand")]
-            // SAFETY: `self.own` is not used after this.
-            let own = unsafe { ManuallyDrop::take(&mut self.own) };
-            own.task.abort();
-        }
-    }
-}
-
-/// Where Python's threads and the runtime meet.
-#[derive(Default)]
-struct Shared {
-    found: Mutex<Found>,
-    /// There is something to find.
-    ready: Notify,
-    /// No more is wanted.
-    stop: Notify,
-}
-
-#[derive(Default)]
-struct Found {
-    items: Vec<Done>,
-    progress: Option<Progress>,
-    /// Progress is to be told though there are no results.
-    is_to_tell: bool,
-    /// What was read from the iterable, and not by the core.
-    not_taken: Vec<Request>,
-    end: Option<Result<Report, Panicked>>,
-    /// Waits of event loops.
-    waits: Vec<(Arc<Mailbox>, u64)>,
-}
-
-/// What became of a request.
-struct Done {
-    index: usize,
-    result: Result<Outcome, Error>,
-    /// The ids reached are those of the request, one by one, and not here.
-    are_all_reached: bool,
-}
-
-/// The core's task ended without a report.
-#[derive(Clone, Copy)]
-struct Panicked;
-
-impl Shared {
-    fn found(&self) -> MutexGuard<'_, Found> {
-        lock(&self.found)
-    }
-
-    fn put(&self, change: impl FnOnce(&mut Found)) {
-        let waits = {
-            let mut found = self.found();
-            change(&mut found);
-            mem::take(&mut found.waits)
-        };
-        for (mailbox, wait) in waits {
-            mailbox.ready(wait);
-        }
-        self.ready.notify_waiters();
-    }
-
-    /// Waits until there are results, or progress to tell, or the end.
-    async fn ready(self: Arc<Self>) {
-        loop {
-            let mut ready = std::pin::pin!(self.ready.notified());
-            ready.as_mut().enable();
-            if self.found().is_ready() {
-                return;
-            }
-            ready.await;
-        }
-    }
-
-    /// Waits for the end.
-    async fn end(self: Arc<Self>) {
-        loop {
-            let mut ready = std::pin::pin!(self.ready.notified());
-            ready.as_mut().enable();
-            if self.found().end.is_some() {
-                return;
-            }
-            ready.await;
-        }
-    }
-}
-
-impl Found {
-    fn is_ready(&self) -> bool {
-        !self.items.is_empty() || self.is_to_tell || self.end.is_some()
-    }
-}
-
-/// The requests as the core reads them.
-struct Requests {
-    receiver: mpsc::Receiver<Request>,
-    total: Option<usize>,
-    shared: Arc<Shared>,
-}
-
-impl Stream for Requests {
-    type Item = Request;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Request>> {
-        self.receiver.poll_recv(context)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.total.unwrap_or(0), self.total)
-    }
-}
-
-impl Drop for Requests {
-    fn drop(&mut self) {
-        // What is sent from here on lands behind these.
-        let mut found = self.shared.found();
-        self.receiver.close();
-        while let Ok(request) = self.receiver.try_recv() {
-            found.not_taken.push(request);
-        }
-    }
-}
-
-/// Tells the end when dropped, also where the task panicked: nobody waits for ever.
-struct EndOfMany(Arc<Shared>);
-
-impl Drop for EndOfMany {
-    fn drop(&mut self) {
-        self.0.put(|found| {
-            found.end.get_or_insert(Err(Panicked));
-        });
-    }
-}
-
-/// Makes the calls.
-async fn run(mut many: feishu_feed_card::Many, end: EndOfMany, enough: usize, tells: bool) {
-    let shared = &end.0;
-    loop {
-        let mut items = tokio::select! {
-            biased;
-            () = shared.stop.notified() => break,
-            items = many.next_batch(BATCH) => items,
-            () = sleep(PROGRESS_EVERY), if tells => {
-                let progress = many.progress();
-                shared.put(|found| {
-                    found.progress = Some(progress);
-                    found.is_to_tell = true;
-                });
-                continue;
-            }
-        };
-        if items.is_empty() {
-            break;
-        }
-        if items.len() < enough {
-            let _ = timeout(LINGERS_FOR, async {
-                while items.len() < enough {
-                    let more = many.next_batch(BATCH - items.len()).await;
-                    if more.is_empty() {
-                        break;
-                    }
-                    items.extend(more);
-                }
-            })
-            .await;
-        }
-        let progress = many.progress();
-        let mut items = done(items);
-        shared.put(|found| {
-            found.items.append(&mut items);
-            found.progress = Some(progress);
-        });
-    }
-    let mut report = many.report().await;
-    let progress = many.progress();
-    let mut unread = done(mem::take(&mut report.unread));
-    shared.put(|found| {
-        found.items.append(&mut unread);
-        found.progress = Some(progress);
-        found.end = Some(Ok(report));
-    });
-}
-
-/// Drops what Python has of its own, the request and its ids, on the runtime's thread: the caller's would read
-/// and free another thread's memory for it, 8 % of what a result costs there.
-fn done(items: Vec<Item>) -> Vec<Done> {
-    let done = |item| {
-        let Item {
-            index,
-            request,
-            mut result,
-            ..
-        } = item;
-        let mut are_all_reached = false;
-        if let Ok(outcome) = &mut result {
-            are_all_reached = outcome.users.reached == request.user_ids;
-            if are_all_reached {
-                outcome.users.reached = Vec::new();
+        if let Some(running) = self.running.take() {
+            if running.process == process::id() {
+                running.task.abort();
+            } else {
+                mem::forget(running);
             }
         }
-        Done {
-            index,
-            result,
-            are_all_reached,
-        }
-    };
-    items.into_iter().map(done).collect()
+    }
 }
 
 #[pymethods]
 impl Many {
-    /// The next results, the first one last, as soon as there are some; none where there is only progress
-    /// to tell, `None` at the end. Reads the iterator on this thread meanwhile.
+    /// Reads the iterator on this thread until there are results, and returns them, the first one last. Empty if
+    /// there is only progress to report, `None` at the end.
     fn next_batch<'py>(
         &self,
         py: Python<'py>,
@@ -325,15 +98,15 @@ impl Many {
         let _busy = self.busy()?;
         match self.read_until_ready(iterator) {
             Ok(()) => self.take(py),
-            // A signal's handler raised: as with a generator, that is the end.
+            // A signal handler raised. That ends the loop, as it ends a generator.
             Err(error) => {
-                self.stop();
+                self.stop()?;
                 Err(error)
             }
         }
     }
 
-    /// Reads a synchronous iterator for a moment, as far as there is room, and says whether there is more.
+    /// Reads a synchronous iterator for some milliseconds, as far as there is room. Returns whether to read on.
     fn read(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<bool> {
         let py = iterator.py();
         if !self.may_read(py)? {
@@ -342,17 +115,18 @@ impl Many {
         let began = Instant::now();
         loop {
             let Some(request) = iterator.clone().next() else {
-                self.end_reading();
+                self.end_reading()?;
                 return Ok(false);
             };
             match request.and_then(|request| self.push(&request)) {
                 Ok(true) if began.elapsed() > READS_FOR => return Ok(true),
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
-                Err(error) => {
-                    self.end_with(py, error)?;
+                Err(error) if error.is_instance_of::<PyException>(py) => {
+                    self.fail(error.into_value(py).into_bound(py).into_any())?;
                     return Ok(false);
                 }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -360,225 +134,174 @@ impl Many {
     /// Whether another request may be read: there is room, the client is open, nothing failed.
     fn may_read(&self, py: Python<'_>) -> PyResult<bool> {
         self.begin(py)?;
-        {
-            let state = lock(&self.state);
-            if !state.is_reading() || state.handed_in.len() >= self.concurrency {
-                return Ok(false);
-            }
+        if !self.driver()?.is_some_and(|driver| driver.has_room()) {
+            return Ok(false);
         }
-        // Those on their way go on to their end, as single calls do.
+        // The calls in progress go on, as single calls do.
         if let Err(error) = self.client.get().check_open(py) {
-            self.end_reading_with(py, error);
+            self.end_reading()?;
+            self.raise_later(error.into_value(py).into_any());
             return Ok(false);
         }
         Ok(true)
     }
 
     /// Whether the core still takes requests.
-    fn is_reading(&self) -> bool {
-        lock(&self.state).is_reading()
+    fn is_reading(&self) -> PyResult<bool> {
+        Ok(self.driver()?.is_some_and(|driver| driver.takes_more()))
     }
 
-    /// Hands a request in, and says whether there is room for another. What is none comes back as a
-    /// result, like a request that fails.
+    /// Hands an element over, and returns whether there is room for another. If it is no request, the error
+    /// becomes its result.
     fn push(&self, request: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = request.py();
         let mut user_ids = Vec::new();
-        let (core, handed_in) = match arguments::request(request, &mut user_ids) {
-            Ok((core, ids)) => (core, HandedIn::new(request, ids)),
+        let read = arguments::request(request, &mut user_ids);
+        let Some(driver) = self.driver()? else {
+            return Ok(false);
+        };
+        let (read, error) = match read {
+            Ok(read) => (Ok(read), None),
             Err(Refusal::Wrong(error)) => {
-                let stands_in = binding::unreadable_request();
-                let error = Some(self.errors().to_python(py, &error)?.unbind());
-                let handed_in = HandedIn::new(request, PyTuple::empty(py));
-                (stands_in, HandedIn { error, ..handed_in })
+                let error = self.errors().to_python(py, &error)?;
+                (Err(None), Some(error.unbind()))
             }
             Err(Refusal::Raised(error)) => {
-                let mut state = lock(&self.state);
-                let index = state.read(HandedIn::new(request, PyTuple::empty(py)));
-                state.half_read = Some((index, user_ids));
+                self.keep(request, None, || driver.push_unreadable(user_ids));
                 return Err(error);
             }
         };
-        let mut state = lock(&self.state);
-        state.read(handed_in);
-        let has_room = state.handed_in.len() < self.concurrency;
-        let Some(running) = &state.running else {
-            return Ok(false);
-        };
-        let own = &running.own;
-        let sent = match &own.requests {
-            Some(requests) => requests.try_send(core).map_err(TrySendError::into_inner),
-            None => Err(core),
-        };
-        match sent {
-            Ok(()) => Ok(has_room && !self.client.get().closed()),
-            Err(core) => {
-                own.shared.found().not_taken.push(core);
-                Ok(false)
-            }
-        }
+        self.keep(request, error, || driver.push(read));
+        Ok(driver.has_room() && !self.client.get().closed())
     }
 
-    /// Says that there are no more requests.
-    fn end_reading(&self) {
-        lock(&self.state).end_reading();
-    }
-
-    /// Says that the iterable raised: nothing more is sent, and what had finished comes first.
-    fn fail(&self, exception: Bound<'_, PyAny>) {
-        let py = exception.py();
-        self.end_reading_with(py, PyErr::from_value(exception));
-        lock(&self.state).stop();
-    }
-
-    /// The results that are there, the first one last, if any; `None` at the end.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
-        logs::look(py)?;
-        let shared = self.shared()?;
-        let is_left = lock(&self.state).is_left;
-        let Some(shared) = shared.filter(|_| !is_left) else {
-            return Ok(None);
-        };
-        let (mut items, end) = {
-            let mut found = shared.found();
-            found.is_to_tell = false;
-            let count = found.items.len().min(BATCH);
-            let rest = found.items.split_off(count);
-            let items = mem::replace(&mut found.items, rest);
-            (items, found.end.as_ref().map(Result::is_ok))
-        };
-        if items.is_empty()
-            && let Some(is_told) = end
-        {
-            let mut out_of_time = self.out_of_time(py, &shared)?;
-            if !out_of_time.is_empty() {
-                out_of_time.reverse();
-                return PyList::new(py, out_of_time).map(Some);
-            }
-            let failure = lock(&self.state).failure.take();
-            return match failure {
-                Some(failure) => Err(PyErr::from_value(failure.into_bound(py))),
-                None if is_told => Ok(None),
-                None => Err(broken()),
-            };
-        }
-        items.reverse();
-        let items = self.to_python(py, items)?;
-        PyList::new(py, items).map(Some)
-    }
-
-    /// A future of the running event loop that is settled when there are results, or the end; `None`
-    /// where there are already.
-    fn ready<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
-        self.wait_on_loop(py, Found::is_ready)
-    }
-
-    /// The same for the end alone.
-    fn ended<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
-        self.wait_on_loop(py, |found| found.end.is_some())
-    }
-
-    /// Stops what is on its way.
-    fn stop(&self) {
-        let mut state = lock(&self.state);
-        state.end_reading();
-        state.stop();
-    }
-
-    /// Stops what is on its way, and waits until it has stopped.
-    fn leave(&self, py: Python<'_>) -> PyResult<()> {
-        self.stop();
-        if let Some(shared) = self.shared()? {
-            wait(py, self.engine(py)?, shared.end(), self.board(py)?)?;
+    /// Ends the input.
+    fn end_reading(&self) -> PyResult<()> {
+        if let Some(driver) = self.driver()? {
+            driver.end_input();
         }
         Ok(())
     }
 
-    /// Takes what became of everything, after the end: how many were read, succeeded and failed, the
-    /// results not handed out, and what was stopped on its way.
-    fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let nothing = || (0_usize, 0_usize, 0_usize, PyList::empty(py), PyList::empty(py)).into_pyobject(py);
-        let shared = self.shared()?;
-        let (half_read, out_of_time) = {
-            let mut state = lock(&self.state);
-            state.is_left = true;
-            (state.half_read.take(), state.out_of_time)
-        };
-        let Some(shared) = shared else {
-            return nothing();
-        };
-        let (items, not_taken, report) = {
-            let mut found = shared.found();
-            let report = found.end.clone();
-            (
-                mem::take(&mut found.items),
-                mem::take(&mut found.not_taken),
-                report,
-            )
-        };
-        let Some(Ok(report)) = report else {
-            return Err(broken());
-        };
-        let unread = PyList::new(py, self.to_python(py, items)?)?;
-        let unfinished = PyList::empty(py);
-        for stopped in report.unfinished {
-            unfinished.append(self.unfinished(py, stopped.index, &stopped.users)?)?;
+    /// Stops all calls because the iterable raised. The exception is raised after the results that are there.
+    fn fail(&self, exception: Bound<'_, PyAny>) -> PyResult<()> {
+        self.raise_later(exception.unbind());
+        if let Some(driver) = self.driver()? {
+            driver.stop();
         }
-        let mut failed = report.failed + out_of_time;
-        let mut taken = report.taken + out_of_time;
-        for request in not_taken {
-            let error = lock(&self.state)
-                .handed_in
-                .get(&taken)
-                .and_then(|handed_in| Some(handed_in.error.as_ref()?.clone_ref(py)));
-            if let Some(error) = error {
-                failed += 1;
-                let request = self.handed_in(py, taken).request;
-                unread.append(item(py, taken, request, None, Some(error.into_bound(py)))?)?;
-            } else {
-                unfinished.append(self.unfinished(py, taken, &not_attempted(request.user_ids))?)?;
-            }
-            taken += 1;
-        }
-        if let Some((index, user_ids)) = half_read {
-            unfinished.append(self.unfinished(py, index, &not_attempted(user_ids))?)?;
-            taken += 1;
-        }
-        (taken, report.succeeded, failed, unread, unfinished).into_pyobject(py)
+        Ok(())
     }
 
-    /// Raises in a fork's child, which has its parent's results in its memory, too.
+    /// Returns the results that are there, the first one last; `None` at the end.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        logs::look(py)?;
+        let driver = self.driver()?;
+        let is_left = lock(&self.state).is_left;
+        let Some(driver) = driver.filter(|_| !is_left) else {
+            return Ok(None);
+        };
+        let batch = driver.take_batch();
+        if batch.is_end {
+            let failure = lock(&self.state).failure.take();
+            return match (failure, driver.panic()) {
+                (Some(failure), _) => Err(PyErr::from_value(failure.into_bound(py))),
+                (None, Some(panic)) => Err(PyRuntimeError::new_err(format!(
+                    "a bug in feishu_feed_card: {panic}"
+                ))),
+                (None, None) => Ok(None),
+            };
+        }
+        self.to_python(py, batch.items.into_iter().rev()).map(Some)
+    }
+
+    /// A future of the running event loop that is settled when there are results, progress, or the end; `None`
+    /// if there are already.
+    fn ready<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
+        match self.driver()? {
+            Some(driver) if !driver.is_ready() => self.wait_on_loop(py, driver.ready()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The same for the end alone.
+    fn ended<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
+        match self.driver()? {
+            Some(driver) if !driver.is_ended() => self.wait_on_loop(py, driver.ended()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Stops all calls. No more results are returned.
+    fn stop(&self) -> PyResult<()> {
+        let driver = self.driver()?;
+        lock(&self.state).is_left = true;
+        if let Some(driver) = driver {
+            driver.stop();
+        }
+        Ok(())
+    }
+
+    /// Stops all calls, and waits for their end.
+    fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        self.stop()?;
+        match self.driver()? {
+            Some(driver) => self.wait(py, driver.ended()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the final state of all requests, after the end.
+    fn report<'py>(&self, py: Python<'py>) -> PyResult<Report<'py>> {
+        let Some(driver) = self.driver()? else {
+            return Ok((0, 0, 0, PyList::empty(py), Vec::new()));
+        };
+        let report = driver.take_report();
+        let unread = self.to_python(py, report.unread)?;
+        let unfinished = report.unfinished.into_iter().map(|stopped| {
+            let UserIds {
+                reached,
+                failed,
+                unknown,
+                not_attempted,
+                ..
+            } = &stopped.users;
+            let unfinished = Unfinished {
+                index: stopped.index,
+                request: self.take_back(py, stopped.index).request,
+                reached: Tuple::of(py, reached)?,
+                failed: Tuple::of(py, failed)?,
+                unknown: Tuple::of(py, unknown)?,
+                not_attempted: Tuple::of(py, not_attempted)?,
+            };
+            Bound::new(py, unfinished)
+        });
+        let unfinished = unfinished.collect::<PyResult<_>>()?;
+        Ok((report.taken, report.succeeded, report.failed, unread, unfinished))
+    }
+
+    /// Raises in a fork's child, whose memory has the results of its parent.
     fn check_process(&self) -> PyResult<()> {
-        if lock(&self.state).is_of_this_process() {
-            return Ok(());
-        }
-        Err(PyRuntimeError::new_err(
-            "these calls are made by the process that began them, from which this one was forked",
-        ))
+        self.driver().map(drop)
     }
 
-    /// How far it has come: done, total, failed, waiting for the quota, and the least seconds it takes yet.
-    fn progress(&self) -> PyResult<Values> {
-        let progress = self.shared()?.and_then(|shared| shared.found().progress);
-        Ok(match progress {
-            Some(progress) => (
-                progress.done,
-                self.total,
-                progress.failed,
-                progress.waiting_for_quota,
-                progress.eta.map(|eta| eta.as_secs_f64()),
-            ),
-            None => (0, self.total, 0, 0, None),
-        })
+    /// The current progress.
+    fn progress(&self) -> PyResult<Progress> {
+        let progress = self.driver()?.map(|driver| driver.progress());
+        Ok(progress.map_or((0, self.options.total, 0, 0, None), values))
+    }
+
+    /// The current progress if it has changed since the last call.
+    fn new_progress(&self) -> PyResult<Option<Progress>> {
+        let driver = self.driver()?;
+        Ok(driver.and_then(|driver| driver.new_progress()).map(values))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.client)?;
         if let Ok(state) = self.state.try_lock() {
-            for handed_in in state.handed_in.values() {
-                visit.call(&handed_in.request)?;
-                visit.call(&handed_in.ids)?;
-                visit.call(&handed_in.error)?;
+            for HandedOver { request, error } in state.requests.values() {
+                visit.call(request)?;
+                visit.call(error)?;
             }
             visit.call(&state.failure)?;
         }
@@ -586,28 +309,19 @@ impl Many {
     }
 
     fn __clear__(&self) {
-        let (handed_in, failure) = {
+        let (requests, failure) = {
             let mut state = lock(&self.state);
-            (mem::take(&mut state.handed_in), state.failure.take())
+            (mem::take(&mut state.requests), state.failure.take())
         };
-        drop((handed_in, failure));
+        drop((requests, failure));
     }
 }
 
 impl Many {
-    pub(crate) fn new(
-        client: Py<Client>,
-        concurrency: usize,
-        total_timeout: Option<Duration>,
-        total: Option<usize>,
-        tells: bool,
-    ) -> Self {
+    pub(crate) fn new(client: Py<Client>, options: ManyOptions) -> Self {
         Self {
             client,
-            concurrency,
-            total_timeout,
-            total,
-            tells,
+            options,
             state: Mutex::default(),
             is_busy: AtomicBool::new(false),
         }
@@ -615,35 +329,19 @@ impl Many {
 
     /// Begins, at the first call.
     fn begin(&self, py: Python<'_>) -> PyResult<()> {
-        if self.shared()?.is_some() || lock(&self.state).is_all_read {
+        let has_begun = self.driver()?.is_some();
+        if has_begun || lock(&self.state).is_left {
             return Ok(());
         }
         logs::look(py)?;
         let core = self.client.get().open(py)?;
-        let shared = Arc::<Shared>::default();
-        let (sender, receiver) = mpsc::channel(self.concurrency);
-        let requests = Requests {
-            receiver,
-            total: self.total,
-            shared: shared.clone(),
-        };
-        let mut many = core
-            .set_time_sensitive_stream(requests)
-            .concurrency(self.concurrency);
-        if let Some(total_timeout) = self.total_timeout {
-            many = many.total_timeout(total_timeout);
-        }
-        // With a quarter there the others keep the connections busy while these cross.
-        let enough = (self.concurrency / 4).clamp(1, BATCH);
-        // All that the system may refuse, before anything is begun.
+        // First everything that the system may refuse.
         let engine = self.engine(py)?;
-        let attendance = self
-            .board(py)?
-            .map(|board| board.attend(py, self.errors()))
-            .transpose()?;
-        let run = run(many, EndOfMany(shared.clone()), enough, self.tells);
+        let board = self.client.get().board(py)?;
+        let attendance = board.map(|board| board.attend(py, self.errors())).transpose()?;
+        let (driver, run) = ManyDriver::new(&core, self.options);
         let mut state = lock(&self.state);
-        if state.is_all_read || state.running.is_some() {
+        if state.is_left || state.running.is_some() {
             // Python's code ran above, and another thread's `report` with it.
             return Ok(());
         }
@@ -651,18 +349,25 @@ impl Many {
             let _attendance = attendance;
             run.await;
         });
-        state.running = Some(ManyTask {
+        state.running = Some(Running {
             process: process::id(),
-            own: ManuallyDrop::new(Own {
-                requests: Some(sender),
-                task,
-                shared,
-            }),
+            driver,
+            task,
         });
         Ok(())
     }
 
-    /// The runtime; for an `AsyncClient`'s also what its event loop needs to be woken.
+    /// The core's side, once it has begun.
+    fn driver(&self) -> PyResult<Option<ManyDriver>> {
+        match &lock(&self.state).running {
+            Some(running) if running.process != process::id() => Err(PyRuntimeError::new_err(
+                "these calls are made by the process that began them, from which this one was forked",
+            )),
+            running => Ok(running.as_ref().map(|running| running.driver.clone())),
+        }
+    }
+
+    /// The runtime. For an `AsyncClient` this also prepares the event loop.
     fn engine(&self, py: Python<'_>) -> PyResult<&'static Engine> {
         let engine = if self.client.get().is_async() {
             loops::here(py)?.map(|here| here.engine)
@@ -672,91 +377,34 @@ impl Many {
         engine.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
     }
 
-    fn end_with(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
-        if !error.is_instance_of::<PyException>(py) {
-            return Err(error);
-        }
-        self.fail(error.into_value(py).into_bound(py).into_any());
-        Ok(())
-    }
-
-    /// Reads until there is something to hand back, and waits for it where there is no more to read.
+    /// Reads until there is something to return. Waits for that if there is no room or nothing to read.
     fn read_until_ready(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<()> {
-        let py = iterator.py();
         loop {
             let has_more = self.read(iterator)?;
-            let Some(shared) = self.shared()? else {
+            let Some(driver) = self.driver()?.filter(|driver| !driver.is_ready()) else {
                 return Ok(());
             };
-            if shared.found().is_ready() {
-                return Ok(());
-            }
             if !has_more {
-                return wait(py, self.engine(py)?, shared.ready(), self.board(py)?);
+                return self.wait(iterator.py(), driver.ready());
             }
         }
     }
 
-    /// Results for what was read as `total_timeout` passed, too late for the core to take it.
-    fn out_of_time<'py>(&self, py: Python<'py>, shared: &Shared) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let before = {
-            let state = lock(&self.state);
-            if state.is_stopped {
-                return Ok(Vec::new());
-            }
-            state.out_of_time
-        };
-        let (taken, not_taken) = {
-            let mut found = shared.found();
-            let Some(Ok(report)) = &found.end else {
-                return Ok(Vec::new());
-            };
-            let taken = report.taken + before;
-            let not_taken = mem::take(&mut found.not_taken);
-            if let Some(progress) = &mut found.progress {
-                progress.done += not_taken.len();
-                progress.failed += not_taken.len();
-            }
-            (taken, not_taken)
-        };
-        lock(&self.state).out_of_time += not_taken.len();
-        let to_python = |(index, request): (usize, Request)| {
-            let HandedIn {
-                request: own, error, ..
-            } = self.handed_in(py, index);
-            let error = match error {
-                Some(error) => error.into_bound(py),
-                None => self
-                    .errors()
-                    .to_python(py, &binding::total_timeout_passed(request.user_ids))?,
-            };
-            item(py, index, own, None, Some(error))
-        };
-        (taken..).zip(not_taken).map(to_python).collect()
+    /// Blocks this thread.
+    fn wait(&self, py: Python<'_>, waiting: impl Future<Output = ()> + Send + 'static) -> PyResult<()> {
+        let board = self.client.get().board(py)?;
+        wait(py, self.engine(py)?, waiting, board)
     }
 
-    /// Neither making nor dropping an exception may happen under the lock: both may run Python's code.
-    fn end_reading_with(&self, py: Python<'_>, error: PyErr) {
-        let error = error.into_value(py).into_any();
-        let earlier = {
-            let mut state = lock(&self.state);
-            state.end_reading();
-            state.failure.replace(error)
-        };
-        drop(earlier);
-    }
-
-    fn shared(&self) -> PyResult<Option<Arc<Shared>>> {
-        self.check_process()?;
-        Ok(lock(&self.state).shared().cloned())
-    }
-
-    fn errors(&self) -> &Errors {
-        self.client.get().errors()
-    }
-
-    fn board(&self, py: Python<'_>) -> PyResult<Option<Arc<crate::provider::Board>>> {
-        self.client.get().board(py)
+    /// Has the running event loop wait: a future, and what ends the wait.
+    fn wait_on_loop<'py>(
+        &self,
+        py: Python<'py>,
+        waiting: impl Future<Output = ()> + Send + 'static,
+    ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
+        let here = loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))?;
+        self.client.get().asked_from(here.mailbox());
+        here.wait(waiting)
     }
 
     fn busy(&self) -> PyResult<Busy<'_>> {
@@ -768,123 +416,56 @@ impl Many {
         Ok(Busy(&self.is_busy))
     }
 
-    fn wait_on_loop<'py>(
+    /// Keeps a request under the index that `hand_over` returns. Under the lock: its result may be there at once.
+    fn keep(&self, request: &Bound<'_, PyAny>, error: Option<Py<PyAny>>, hand_over: impl FnOnce() -> usize) {
+        let request = request.clone().unbind();
+        let mut state = lock(&self.state);
+        state.requests.insert(hand_over(), HandedOver { request, error });
+    }
+
+    fn take_back(&self, py: Python<'_>, index: usize) -> HandedOver {
+        let handed_over = lock(&self.state).requests.remove(&index);
+        handed_over.unwrap_or_else(|| HandedOver {
+            request: py.None(),
+            error: None,
+        })
+    }
+
+    fn raise_later(&self, exception: Py<PyAny>) {
+        let earlier = lock(&self.state).failure.replace(exception);
+        // Not under the lock: dropping it may run Python's code.
+        drop(earlier);
+    }
+
+    fn errors(&self) -> &Errors {
+        self.client.get().errors()
+    }
+
+    fn to_python<'py>(
         &self,
         py: Python<'py>,
-        is_there: fn(&Found) -> bool,
-    ) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
-        let Some(shared) = self.shared()? else {
-            return Ok(None);
-        };
-        if is_there(&shared.found()) {
-            return Ok(None);
-        }
-        let here = loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))?;
-        let (future, call, mailbox) = here.wait()?;
-        self.client.get().asked_from(&mailbox);
-        let mut found = shared.found();
-        if is_there(&found) {
-            drop(found);
-            call.cancel();
-            return Ok(None);
-        }
-        found.waits.push((mailbox, call.number()));
-        Ok(Some((future, call)))
-    }
-
-    fn handed_in(&self, py: Python<'_>, index: usize) -> HandedIn {
-        let handed_in = lock(&self.state).handed_in.remove(&index);
-        handed_in.unwrap_or_else(|| HandedIn::new(py.None().bind(py), PyTuple::empty(py)))
-    }
-
-    fn to_python<'py>(&self, py: Python<'py>, items: Vec<Done>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let to_python = |done: Done| {
-            let index = done.index;
-            let HandedIn { request, ids, error } = self.handed_in(py, index);
-            let (outcome, error) = match (&done.result, error) {
-                (_, Some(error)) => (None, Some(error.into_bound(py))),
-                (Ok(outcome), None) if done.are_all_reached => {
-                    let ids = ids.into_bound(py);
-                    (
-                        Some(outcome::to_python_with(py, self.errors(), outcome, ids)?),
-                        None,
-                    )
-                }
-                (Ok(outcome), None) => (Some(outcome::to_python(py, self.errors(), outcome)?), None),
-                (Err(error), None) => (None, Some(self.errors().to_python(py, error)?)),
+        items: impl IntoIterator<Item = ManyItem>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for ManyItem { index, result, .. } in items {
+            let HandedOver { request, error } = self.take_back(py, index);
+            let (outcome, error) = match result {
+                Ok(outcome) => (
+                    Some(outcome::to_python(py, self.errors(), &outcome)?.unbind()),
+                    None,
+                ),
+                Err(Some(error)) => (None, Some(self.errors().to_python(py, &error)?.unbind())),
+                Err(None) => (None, error),
             };
-            item(py, index, request, outcome, error)
-        };
-        items.into_iter().map(to_python).collect()
-    }
-
-    fn unfinished<'py>(&self, py: Python<'py>, index: usize, users: &UserIds) -> PyResult<Bound<'py, PyAny>> {
-        let unfinished = items::Unfinished {
-            index,
-            request: self.handed_in(py, index).request,
-            reached: Tuple::of(py, &users.reached)?,
-            failed: Tuple::of(py, &users.failed)?,
-            unknown: Tuple::of(py, &users.unknown)?,
-            not_attempted: Tuple::of(py, &users.not_attempted)?,
-        };
-        Bound::new(py, unfinished).map(Bound::into_any)
-    }
-}
-
-impl HandedIn {
-    fn new(request: &Bound<'_, PyAny>, ids: Bound<'_, PyTuple>) -> Self {
-        Self {
-            request: request.clone().unbind(),
-            ids: ids.unbind(),
-            error: None,
+            let item = Item {
+                index,
+                request,
+                outcome,
+                error,
+            };
+            list.append(Bound::new(py, item)?)?;
         }
-    }
-}
-
-impl PythonSide {
-    /// Keeps what was read; returns its index.
-    fn read(&mut self, handed_in: HandedIn) -> usize {
-        let index = self.read;
-        self.read += 1;
-        self.handed_in.insert(index, handed_in);
-        index
-    }
-
-    fn stop(&mut self) {
-        self.is_stopped = true;
-        if self.is_of_this_process()
-            && let Some(shared) = self.shared()
-        {
-            shared.stop.notify_one();
-        }
-    }
-
-    fn shared(&self) -> Option<&Arc<Shared>> {
-        self.running.as_ref().map(|running| &running.own.shared)
-    }
-
-    fn is_of_this_process(&self) -> bool {
-        self.running
-            .as_ref()
-            .is_none_or(|running| running.process == process::id())
-    }
-
-    /// `total_timeout` and a stop make the core read no more.
-    fn is_reading(&self) -> bool {
-        self.is_of_this_process()
-            && self.running.as_ref().is_some_and(|running| {
-                let requests = running.own.requests.as_ref();
-                requests.is_some_and(|requests| !requests.is_closed())
-            })
-    }
-
-    fn end_reading(&mut self) {
-        self.is_all_read = true;
-        if self.is_of_this_process()
-            && let Some(running) = &mut self.running
-        {
-            running.own.requests = None;
-        }
+        Ok(list)
     }
 }
 
@@ -896,30 +477,14 @@ impl Drop for Busy<'_> {
     }
 }
 
-fn item<'py>(
-    py: Python<'py>,
-    index: usize,
-    request: Py<PyAny>,
-    outcome: Option<Bound<'py, PyAny>>,
-    error: Option<Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let item = items::Item {
-        index,
-        request,
-        outcome: outcome.map(Bound::unbind),
-        error: error.map(Bound::unbind),
-    };
-    Bound::new(py, item).map(Bound::into_any)
-}
-
-/// Each id once.
-fn not_attempted(user_ids: Vec<String>) -> UserIds {
-    let refused = binding::refused(binding::invalid_input("", "", ""), user_ids);
-    refused.users().clone()
-}
-
-fn broken() -> PyErr {
-    PyRuntimeError::new_err("a bug in feishu_feed_card: the calls ended without a result")
+fn values(progress: feishu_feed_card::Progress) -> Progress {
+    (
+        progress.done,
+        progress.total,
+        progress.failed,
+        progress.waiting_for_quota,
+        progress.eta.map(|eta| eta.as_secs_f64()),
+    )
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

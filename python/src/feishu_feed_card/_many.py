@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from feishu_feed_card import _native
 from feishu_feed_card._hints import HINTS
 from feishu_feed_card._native import Item, Progress, Report, running_loop
@@ -20,18 +18,6 @@ if TYPE_CHECKING:
 else:
     globals().update(HINTS)
 
-_forks = 0
-"""How often this process is a fork of another: asking for its id would cost a system call a result."""
-
-
-def _count_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_count_fork)
-
 
 class _Handle:
     """What both handles have in common: the results on hand, the progress, the report."""
@@ -47,18 +33,15 @@ class _Handle:
         self._bound = bound
         self._iterator = iterator
         self._progress = progress
-        self._told: tuple[object, ...] = ()
         self._batch: list[Item] = []  # the next one last
         self._unread: list[Item] = []
         self._report: Report | None = None
         self._is_over = False
-        self._forks = _forks
 
     def _tell(self) -> None:
         if self._progress is not None:
-            values = self._bound.progress()
-            if values != self._told:
-                self._told = values
+            values = self._bound.new_progress()
+            if values is not None:
                 self._progress(Progress(*values))
 
     def _leave(self) -> None:
@@ -76,7 +59,6 @@ class _Handle:
             taken, succeeded, failed, unread, unfinished = self._bound.report()
             unread += self._unread
             unread.sort(key=lambda item: item.index)
-            unfinished.sort(key=lambda stopped: stopped.index)
             self._report = Report(taken, succeeded, failed, unread, unfinished)
         return self._report
 
@@ -100,8 +82,7 @@ class Many(_Handle):
         return self
 
     def __next__(self) -> Item:
-        if self._forks != _forks:
-            self._bound.check_process()
+        self._bound.check_process()
         while not self._batch:
             self._next_batch()
         return self._batch.pop()
@@ -192,8 +173,7 @@ class AsyncMany(_Handle):
         return self
 
     async def __anext__(self) -> Item:
-        if self._forks != _forks:
-            self._bound.check_process()
+        self._bound.check_process()
         while not self._batch:
             await self._next_batch()
         return self._batch.pop()

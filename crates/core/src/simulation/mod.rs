@@ -15,6 +15,7 @@ use crate::{Client, ClientBuilder};
 
 mod faults;
 mod many;
+mod many_driver;
 mod order;
 mod quota;
 mod secrets;

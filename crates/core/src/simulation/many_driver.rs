@@ -1,0 +1,439 @@
+//! Many calls as a binding makes them: requests are pushed, results come in batches, nothing is lost.
+
+use std::time::Duration;
+
+use feishu_feed_card_sandbox::{Switches, World};
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Trip, USER, client, round_trip, stage, up_to};
+use crate::binding::many::{Batch, ManyDriver, ManyItem, ManyOptions, ManyReport, concurrency};
+use crate::binding::{invalid_input, refused};
+use crate::{Client, ErrorKind, Progress, RateLimit, Request, Station};
+
+const CHAT: &str = World::EXAMPLE_CHAT;
+
+const OPTIONS: ManyOptions = ManyOptions {
+    concurrency: 100,
+    total_timeout: None,
+    total: None,
+};
+
+fn pin() -> Request {
+    Request::new(CHAT, [USER], true)
+}
+
+fn start(client: &Client, options: ManyOptions) -> (ManyDriver, JoinHandle<()>) {
+    let (driver, task) = ManyDriver::new(client, options);
+    (driver, tokio::spawn(task))
+}
+
+/// A client without pacing, with answers after this time.
+fn unpaced(latency: Duration) -> Client {
+    let stage = stage(0, Switches::unlimited());
+    client(&stage, round_trip(latency))
+        .rate_limit(None)
+        .build()
+        .unwrap()
+}
+
+async fn rest(driver: &ManyDriver) -> Vec<ManyItem> {
+    let mut items = Vec::new();
+    loop {
+        let batch = driver.next_batch().await;
+        if batch.is_end {
+            return items;
+        }
+        items.extend(batch.items);
+    }
+}
+
+fn indices(items: &[ManyItem]) -> Vec<usize> {
+    items.iter().map(|item| item.index).collect()
+}
+
+/// Each request read is accounted for once.
+fn assert_adds_up(report: &ManyReport, handed_out: &[ManyItem]) {
+    let mut all = indices(handed_out);
+    all.extend(indices(&report.unread));
+    all.extend(report.unfinished.iter().map(|unfinished| unfinished.index));
+    all.sort_unstable();
+    assert_eq!(all, (0..report.taken).collect::<Vec<_>>());
+    assert_eq!(
+        report.taken,
+        report.succeeded + report.failed + report.unfinished.len()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_comes_back_once_whatever_is_pushed() {
+    const REQUESTS: usize = 10_000;
+    let stage = stage(0, Switches::unlimited());
+    let mut random = super::random(3);
+    let wire = move |_: &http::Request<bytes::Bytes>| Trip {
+        back: up_to(&mut random, Duration::from_millis(30)),
+        ..Trip::default()
+    };
+    let client = client(&stage, wire).rate_limit(None).build().unwrap();
+    let options = ManyOptions {
+        total: Some(REQUESTS),
+        ..OPTIONS
+    };
+    let (driver, task) = start(&client, options);
+    let mut items = Vec::new();
+    let mut pushed = 0;
+    loop {
+        while pushed < REQUESTS && driver.has_room() {
+            let request = match pushed % 10 {
+                3 => Err(None),
+                5 => Err(Some(refused(
+                    invalid_input("timeout", "-1", "more"),
+                    vec![USER.to_owned()],
+                ))),
+                7 => Ok(Request::new("no chat", [USER], true)),
+                _ => Ok(pin()),
+            };
+            assert_eq!(driver.push(request), pushed);
+            pushed += 1;
+            assert!(pushed - items.len() <= 100, "not read far ahead");
+        }
+        if pushed == REQUESTS {
+            driver.end_input();
+        }
+        let batch = driver.next_batch().await;
+        assert!(batch.items.len() <= 64);
+        if batch.is_end {
+            break;
+        }
+        items.extend(batch.items);
+    }
+    for item in &items {
+        match (item.index % 10, &item.result) {
+            (3, Err(None)) => assert_eq!(item.users, 0),
+            (5, Err(Some(error))) => assert_eq!((error.field(), item.users), (Some("timeout"), 1)),
+            (7, Err(Some(error))) => assert_eq!((error.field(), item.users), (Some("feed_card_id"), 1)),
+            (_, Ok(outcome)) => assert_eq!(
+                (&outcome.users.reached[..], item.users),
+                (&[USER.to_owned()][..], 1)
+            ),
+            (_, other) => panic!("{}: {other:?}", item.index),
+        }
+    }
+    let progress = driver.progress();
+    assert_eq!((progress.done, progress.failed), (REQUESTS, REQUESTS * 3 / 10));
+    assert_eq!(
+        (progress.total, progress.eta),
+        (Some(REQUESTS), Some(Duration::ZERO))
+    );
+    let report = driver.take_report();
+    assert_eq!((report.taken, report.failed), (REQUESTS, REQUESTS * 3 / 10));
+    assert_adds_up(&report, &items);
+    assert!(driver.next_batch().await.is_end, "and again");
+    task.await.unwrap();
+}
+
+/// A result waits for others, at most 2 ms, and not if there are none.
+#[tokio::test(start_paused = true)]
+async fn results_come_together() {
+    let stage = stage(0, Switches::unlimited());
+    let mut trips = 0;
+    let wire = move |request: &http::Request<bytes::Bytes>| {
+        trips += u32::from(request.method() == http::Method::PATCH);
+        let back = match trips {
+            1..=3 => 10 + trips,
+            4..=103 => 50,
+            104 => 1000,
+            _ => 0,
+        };
+        Trip {
+            back: Duration::from_millis(back.into()),
+            ..Trip::default()
+        }
+    };
+    let client = client(&stage, wire).rate_limit(None).build().unwrap();
+    let (driver, _task) = start(&client, OPTIONS);
+    let next = async || {
+        let began = Instant::now();
+        let batch = driver.next_batch().await;
+        (batch.items.len(), began.elapsed().as_millis())
+    };
+    for _ in 0..4 {
+        driver.push(Ok(pin()));
+    }
+    let (together, after) = next().await;
+    assert!(
+        together >= 2 && (12..=14).contains(&after),
+        "{together} after {after} ms"
+    );
+    sleep(Duration::from_millis(100)).await;
+    let rest = driver.take_batch().items.len();
+    assert_eq!(together + rest, 4, "taken before they are announced");
+
+    for _ in 0..100 {
+        driver.push(Ok(pin()));
+    }
+    let (first, after) = next().await;
+    assert!(
+        first >= 25 && (50..=51).contains(&after),
+        "{first} after {after} ms"
+    );
+    sleep(Duration::from_millis(10)).await;
+    let rest: usize = [driver.take_batch(), driver.take_batch()]
+        .iter()
+        .map(|batch| batch.items.len())
+        .sum();
+    assert_eq!(first + rest, 99, "one takes a second");
+    assert!(!driver.is_ready());
+    let (last, after) = next().await;
+    assert!(last == 1 && after < 1000, "alone, without waiting: {after} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_announced_while_no_result_arrives() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(10)));
+    let client = client.rate_limit(RateLimit::new(100, 2)).build().unwrap();
+    let options = ManyOptions {
+        total: Some(4),
+        ..OPTIONS
+    };
+    let (driver, _task) = start(&client, options);
+    assert_eq!(
+        driver.new_progress().map(|progress| progress.total),
+        Some(Some(4))
+    );
+    assert_eq!(driver.new_progress(), None);
+    driver.push(Err(None));
+    for _ in 0..3 {
+        driver.push(Ok(pin()));
+    }
+    driver.end_input();
+    let mut done = 0;
+    while done < 3 {
+        done += driver.next_batch().await.items.len();
+    }
+    let told: Progress = driver.new_progress().unwrap();
+    assert_eq!((told.done, told.failed, told.waiting_for_quota), (3, 1, 1));
+    assert!(told.eta.unwrap() > Duration::from_secs(50));
+    for _ in 0..5 {
+        let began = Instant::now();
+        let Batch { items, is_end } = driver.next_batch().await;
+        assert!(items.is_empty() && !is_end);
+        assert_eq!(began.elapsed().as_secs(), 2);
+        let later = driver.new_progress().unwrap();
+        assert_eq!(later.done, 3);
+        assert!(later.eta < told.eta);
+    }
+    assert_eq!(rest(&driver).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pushed_too_late_for_the_total_timeout_fails() {
+    let client = unpaced(Duration::from_millis(10));
+    let options = ManyOptions {
+        total_timeout: Some(Duration::from_secs(1)),
+        ..OPTIONS
+    };
+    let (driver, _task) = start(&client, options);
+    driver.push(Ok(pin()));
+    assert_eq!(indices(&driver.next_batch().await.items), [0]);
+    sleep(Duration::from_secs(2)).await;
+    assert!(!driver.takes_more() && !driver.has_room());
+    driver.push(Ok(Request::new(CHAT, [USER, USER], true)));
+    driver.push(Err(None));
+    let late = rest(&driver).await;
+    assert_eq!(indices(&late), [1, 2]);
+    let error = late[0].result.as_ref().unwrap_err().as_ref().unwrap();
+    assert_eq!(
+        (error.kind(), error.station()),
+        (ErrorKind::DeadlineExceeded, Some(Station::Quota))
+    );
+    assert_eq!(error.users().not_attempted, [USER]);
+    assert_eq!(late[0].users, 2);
+    assert!(late[1].result.as_ref().unwrap_err().is_none());
+    let progress = driver.progress();
+    assert_eq!((progress.done, progress.failed), (3, 2));
+    let report = driver.take_report();
+    assert_eq!((report.taken, report.succeeded, report.failed), (3, 1, 2));
+}
+
+/// With one request in progress the others stay in the queue, where `total_timeout` finds them.
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_the_queue_as_the_total_timeout_passes_fails() {
+    let stage = stage(0, Switches::unlimited());
+    let wire = |request: &http::Request<bytes::Bytes>| Trip {
+        back: Duration::from_secs(if request.method() == http::Method::PATCH {
+            60
+        } else {
+            0
+        }),
+        ..Trip::default()
+    };
+    let client = client(&stage, wire).rate_limit(None).build().unwrap();
+    let options = ManyOptions {
+        total_timeout: Some(Duration::from_secs(1)),
+        concurrency: 1,
+        ..OPTIONS
+    };
+    let (driver, _task) = start(&client, options);
+    for _ in 0..3 {
+        driver.push(Ok(pin()));
+    }
+    let items = rest(&driver).await;
+    assert_eq!(indices(&items), [0, 1, 2]);
+    for (item, unknown) in items.iter().zip([1, 0, 0]) {
+        let error = item.result.as_ref().unwrap_err().as_ref().unwrap();
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+        let users = error.users();
+        assert_eq!(
+            (users.unknown.len(), users.not_attempted.len()),
+            (unknown, 1 - unknown)
+        );
+    }
+    assert_adds_up(&driver.take_report(), &items);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_accounts_for_everything() {
+    let stage = stage(0, Switches::unlimited());
+    let mut trips = 0;
+    let wire = move |_: &http::Request<bytes::Bytes>| {
+        trips += 1;
+        // The token's request is the first.
+        Trip {
+            back: Duration::from_secs(if trips <= 3 { 0 } else { 20 }),
+            ..Trip::default()
+        }
+    };
+    let client = client(&stage, wire).rate_limit(None).build().unwrap();
+    let options = ManyOptions {
+        concurrency: 4,
+        ..OPTIONS
+    };
+    let (driver, task) = start(&client, options);
+    for _ in 0..6 {
+        driver.push(Ok(pin()));
+    }
+    driver.push(Err(None));
+    driver.push_unreadable(vec!["ou_1".to_owned(), "ou_1".to_owned()]);
+    sleep(Duration::from_millis(100)).await;
+    driver.stop();
+    assert!(!driver.takes_more());
+    driver.push(Ok(pin()));
+    driver.ended().await;
+    driver.push(Ok(pin()));
+    let batch = driver.next_batch().await;
+    let mut handed_out = indices(&batch.items);
+    handed_out.sort_unstable();
+    assert_eq!(handed_out, [0, 1, 6], "what had finished comes first");
+    assert!(driver.next_batch().await.is_end);
+    let report = driver.take_report();
+    assert_eq!((report.taken, report.succeeded, report.failed), (10, 2, 1));
+    assert_adds_up(&report, &batch.items);
+    let unfinished: Vec<_> = report
+        .unfinished
+        .iter()
+        .map(|left| {
+            (
+                left.index,
+                left.users.unknown.len(),
+                left.users.not_attempted.len(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        unfinished,
+        [
+            (2, 1, 0),
+            (3, 1, 0),
+            (4, 1, 0),
+            (5, 1, 0),
+            (7, 0, 1),
+            (8, 0, 1),
+            (9, 0, 1)
+        ]
+    );
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_has_the_results_that_were_in_no_batch() {
+    let client = unpaced(Duration::from_millis(10));
+    let (driver, _task) = start(&client, OPTIONS);
+    for _ in 0..200 {
+        driver.push(Ok(pin()));
+    }
+    driver.end_input();
+    let first = driver.next_batch().await.items;
+    driver.ended().await;
+    let report = driver.take_report();
+    assert_eq!((report.taken, report.succeeded), (200, 200));
+    assert_eq!(first.len() + report.unread.len(), 200);
+    assert_adds_up(&report, &first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_before_the_first_poll_sends_nothing() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::ZERO)).build().unwrap();
+    let (driver, task) = ManyDriver::new(&client, OPTIONS);
+    driver.push(Ok(pin()));
+    driver.stop();
+    task.await;
+    let report = driver.take_report();
+    assert_eq!((report.taken, report.unfinished.len()), (1, 1));
+    assert_eq!(report.unfinished[0].users.not_attempted, [USER]);
+    assert!(stage.pinned(USER).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_ends_the_calls_and_loses_no_request() {
+    let stage = stage(0, Switches::unlimited());
+    let mut trips = 0;
+    let wire = move |request: &http::Request<bytes::Bytes>| {
+        trips += usize::from(request.method() == http::Method::PATCH);
+        assert!(trips != 2, "a bug");
+        Trip::default()
+    };
+    let client = client(&stage, wire).build().unwrap();
+    let options = ManyOptions {
+        concurrency: 1,
+        ..OPTIONS
+    };
+    let (driver, task) = start(&client, options);
+    for _ in 0..3 {
+        driver.push(Ok(pin()));
+    }
+    let items = rest(&driver).await;
+    assert_eq!(indices(&items), [0]);
+    assert_eq!(driver.panic().as_deref(), Some("a bug"));
+    let report = driver.take_report();
+    assert_eq!((report.taken, report.succeeded, report.failed), (3, 1, 0));
+    assert_adds_up(&report, &items);
+    assert_eq!(report.unfinished[0].users.unknown, [USER]);
+    assert_eq!(report.unfinished[1].users.not_attempted, [USER]);
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_task_that_was_dropped() {
+    let client = unpaced(Duration::from_secs(20));
+    let (driver, task) = start(&client, OPTIONS);
+    driver.push(Ok(pin()));
+    yield_now().await;
+    let waiting = tokio::spawn(driver.ready());
+    yield_now().await;
+    task.abort();
+    timeout(Duration::from_secs(1), waiting).await.unwrap().unwrap();
+    assert!(driver.next_batch().await.is_end);
+    assert!(driver.panic().is_some());
+    assert!(!driver.takes_more());
+}
+
+#[test]
+fn the_number_of_requests_in_progress_is_checked() {
+    assert_eq!(concurrency(None).unwrap(), 100);
+    assert_eq!(concurrency(Some(1)).unwrap(), 1);
+    assert_eq!(concurrency(Some(usize::MAX)).unwrap(), 10_000);
+    assert_eq!(concurrency(Some(0)).unwrap_err().field(), Some("concurrency"));
+}
