@@ -83,8 +83,8 @@ impl Drop for State {
 
 #[pymethods]
 impl Many {
-    /// The next results, the first one last, as soon as there are some; none where there is only progress
-    /// to tell, `None` at the end. Reads the iterator on this thread meanwhile.
+    /// Reads the iterator on this thread until there are results, and returns them, the first one last. Empty if
+    /// there is only progress to report, `None` at the end.
     fn next_batch<'py>(
         &self,
         py: Python<'py>,
@@ -93,7 +93,7 @@ impl Many {
         let _busy = self.busy()?;
         match self.read_until_ready(iterator) {
             Ok(()) => self.take(py),
-            // A signal's handler raised: as with a generator, that is the end.
+            // A signal handler raised. That ends the loop, as it ends a generator.
             Err(error) => {
                 self.stop()?;
                 Err(error)
@@ -101,7 +101,7 @@ impl Many {
         }
     }
 
-    /// Reads a synchronous iterator for a moment, as far as there is room, and says whether there is more.
+    /// Reads a synchronous iterator for some milliseconds, as far as there is room. Returns whether to read on.
     fn read(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<bool> {
         let py = iterator.py();
         if !self.may_read(py)? {
@@ -132,7 +132,7 @@ impl Many {
         if !self.driver()?.is_some_and(|driver| driver.has_room()) {
             return Ok(false);
         }
-        // Those on their way go on to their end, as single calls do.
+        // The calls in progress go on, as single calls do.
         if let Err(error) = self.client.get().check_open(py) {
             self.end_reading()?;
             self.raise_later(error.into_value(py).into_any());
@@ -146,8 +146,8 @@ impl Many {
         Ok(self.driver()?.is_some_and(|driver| driver.takes_more()))
     }
 
-    /// Hands a request over, and says whether there is room for another. What is none comes back as a
-    /// result, like a request that fails.
+    /// Hands an element over, and returns whether there is room for another. If it is no request, the error
+    /// becomes its result.
     fn push(&self, request: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = request.py();
         let mut user_ids = Vec::new();
@@ -169,7 +169,7 @@ impl Many {
         Ok(driver.has_room() && !self.client.get().closed())
     }
 
-    /// Says that there are no more requests.
+    /// Ends the input.
     fn end_reading(&self) -> PyResult<()> {
         if let Some(driver) = self.driver()? {
             driver.end_input();
@@ -177,7 +177,7 @@ impl Many {
         Ok(())
     }
 
-    /// Says that the iterable raised: nothing more is sent, and what had finished comes first.
+    /// Stops all calls because the iterable raised. The exception is raised after the results that are there.
     fn fail(&self, exception: Bound<'_, PyAny>) -> PyResult<()> {
         self.raise_later(exception.unbind());
         if let Some(driver) = self.driver()? {
@@ -186,7 +186,7 @@ impl Many {
         Ok(())
     }
 
-    /// The results that are there, the first one last, if any; `None` at the end.
+    /// Returns the results that are there, the first one last; `None` at the end.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
         logs::look(py);
         let driver = self.driver()?;
@@ -208,8 +208,8 @@ impl Many {
         self.to_python(py, batch.items.into_iter().rev()).map(Some)
     }
 
-    /// A future of the running event loop that is settled when there are results, or the end; `None`
-    /// where there are already.
+    /// A future of the running event loop that is settled when there are results, progress, or the end; `None`
+    /// if there are already.
     fn ready<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
         match self.driver()? {
             Some(driver) if !driver.is_ready() => self.wait_on_loop(py, driver.ready()).map(Some),
@@ -225,7 +225,7 @@ impl Many {
         }
     }
 
-    /// Stops what is on its way. No more results are handed out.
+    /// Stops all calls. No more results are returned.
     fn stop(&self) -> PyResult<()> {
         let driver = self.driver()?;
         lock(&self.state).is_left = true;
@@ -235,7 +235,7 @@ impl Many {
         Ok(())
     }
 
-    /// Stops what is on its way, and waits until it has stopped.
+    /// Stops all calls, and waits for their end.
     fn leave(&self, py: Python<'_>) -> PyResult<()> {
         self.stop()?;
         match self.driver()? {
@@ -244,8 +244,7 @@ impl Many {
         }
     }
 
-    /// Takes what became of everything, after the end: how many were read, succeeded and failed, the
-    /// results not handed out, and what was stopped on its way.
+    /// Takes the final state of all requests, after the end.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Report<'py>> {
         let Some(driver) = self.driver()? else {
             return Ok((0, 0, 0, PyList::empty(py), Vec::new()));
@@ -274,18 +273,18 @@ impl Many {
         Ok((report.taken, report.succeeded, report.failed, unread, unfinished))
     }
 
-    /// Raises in a fork's child, which has its parent's results in its memory, too.
+    /// Raises in a fork's child, whose memory has the results of its parent.
     fn check_process(&self) -> PyResult<()> {
         self.driver().map(drop)
     }
 
-    /// How far it has come: done, total, failed, waiting for the quota, and the least seconds it takes yet.
+    /// The current progress.
     fn progress(&self) -> PyResult<Progress> {
         let progress = self.driver()?.map(|driver| driver.progress());
         Ok(progress.map_or((0, self.options.total, 0, 0, None), values))
     }
 
-    /// The same if it has changed since the last time.
+    /// The current progress if it has changed since the last call.
     fn new_progress(&self) -> PyResult<Option<Progress>> {
         let driver = self.driver()?;
         Ok(driver.and_then(|driver| driver.new_progress()).map(values))
@@ -330,7 +329,7 @@ impl Many {
         }
         logs::look(py);
         let core = self.client.get().open(py)?;
-        // All that the system may refuse, before anything is begun.
+        // First everything that the system may refuse.
         let engine = self.engine(py)?;
         let board = self.client.get().board(py)?;
         let attendance = board.map(|board| board.attend(py)).transpose()?;
@@ -362,7 +361,7 @@ impl Many {
         }
     }
 
-    /// The runtime; for an `AsyncClient`'s also what its event loop needs to be woken.
+    /// The runtime. For an `AsyncClient` this also prepares the event loop.
     fn engine(&self, py: Python<'_>) -> PyResult<&'static Engine> {
         let engine = if self.client.get().is_async() {
             loops::here(py)?.map(|here| here.engine)
@@ -372,7 +371,7 @@ impl Many {
         engine.map_err(|error| errors::out_of_resources(py, error, Vec::new()))
     }
 
-    /// Reads until there is something to hand back, and waits for it where there is no more to read.
+    /// Reads until there is something to return. Waits for that if there is no room or nothing to read.
     fn read_until_ready(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<()> {
         loop {
             let has_more = self.read(iterator)?;
@@ -385,7 +384,7 @@ impl Many {
         }
     }
 
-    /// Waits on this thread.
+    /// Blocks this thread.
     fn wait(&self, py: Python<'_>, waiting: impl Future<Output = ()> + Send + 'static) -> PyResult<()> {
         let board = self.client.get().board(py)?;
         wait(py, self.engine(py)?, Box::pin(waiting), board.as_ref())
