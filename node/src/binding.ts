@@ -103,29 +103,29 @@ export declare class NativeClient {
 }
 
 /**
- * A handle of the core's. The facade reads the requests, and never more than there is room for.
+ * The core's handle. The facade reads requests while there is room.
  *
  * @internal
  */
 export declare class NativeMany {
   private constructor()
   #native
-  /** How many requests may be fed and not yet back. */
+  /** Requests that the facade may have read and not got back. */
   readonly concurrency: number
-  /** How long the facade reads its source at a stretch. */
+  /** How long the facade reads its source at a stretch, so that neither results nor the event loop wait for it. */
   readonly readsForMs: number
   /**
-   * Takes the next requests, a JSON array with `null` for one of which the facade knows what is wrong. Indices
-   * count from 0, in the order fed.
+   * Takes the next requests: a JSON array, with `null` for each element that the facade rejected. Indices count
+   * from 0, in the order fed.
    */
   feed(requests: string): void
-  /** Takes a request whose own code threw as it was read, with the user ids read before. */
+  /** Takes a request that threw while it was read, with the user ids read before. */
   feedUnreadable(userIds: Array<string>): void
-  /** There are no more requests. */
+  /** Ends the input. */
   end(): void
-  /** Wants the next results; they come to the environment's `deliver`, under this id. */
+  /** Asks for the next results. The environment's `deliver` gets them, under this id. */
   ask(id: number): void
-  /** Stops what is on its way and wants to know what became of everything, under this id. */
+  /** Stops all calls and asks for the report, under this id. */
   report(id: number): void
 }
 

@@ -37,7 +37,7 @@ pub struct ManyArguments {
     pub tells_events: bool,
 }
 
-/// A handle of the core's. The facade reads the requests, and never more than there is room for.
+/// The core's handle. The facade reads requests while there is room.
 #[napi]
 pub struct NativeMany {
     driver: ManyDriver,
@@ -45,10 +45,10 @@ pub struct NativeMany {
     calls: RefCell<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     task: OnceCell<AbortHandle>,
     queue: Arc<Queue>,
-    /// How many requests may be fed and not yet back.
+    /// Requests that the facade may have read and not got back.
     #[napi(readonly)]
     pub concurrency: u32,
-    /// How long the facade reads its source at a stretch.
+    /// How long the facade reads its source at a stretch, so that neither results nor the event loop wait for it.
     #[napi(readonly)]
     pub reads_for_ms: f64,
 }
@@ -103,8 +103,8 @@ pub(crate) struct ProgressData {
 
 #[napi]
 impl NativeMany {
-    /// Takes the next requests, a JSON array with `null` for one of which the facade knows what is wrong. Indices
-    /// count from 0, in the order fed.
+    /// Takes the next requests: a JSON array, with `null` for each element that the facade rejected. Indices count
+    /// from 0, in the order fed.
     #[napi(catch_unwind)]
     pub fn feed(&self, requests: String) -> Result<()> {
         let requests: Vec<Option<Fed>> =
@@ -116,19 +116,19 @@ impl NativeMany {
         Ok(())
     }
 
-    /// Takes a request whose own code threw as it was read, with the user ids read before.
+    /// Takes a request that threw while it was read, with the user ids read before.
     #[napi(catch_unwind)]
     pub fn feed_unreadable(&self, user_ids: Vec<String>) {
         self.driver.push_unreadable(user_ids);
     }
 
-    /// There are no more requests.
+    /// Ends the input.
     #[napi(catch_unwind)]
     pub fn end(&self) {
         self.driver.end_input();
     }
 
-    /// Wants the next results; they come to the environment's `deliver`, under this id.
+    /// Asks for the next results. The environment's `deliver` gets them, under this id.
     #[napi(catch_unwind)]
     pub fn ask(&self, env: &Env, id: i64) -> Result<()> {
         self.begin()?;
@@ -149,7 +149,7 @@ impl NativeMany {
         })
     }
 
-    /// Stops what is on its way and wants to know what became of everything, under this id.
+    /// Stops all calls and asks for the report, under this id.
     #[napi(catch_unwind)]
     pub fn report(&self, env: &Env, id: i64) -> Result<()> {
         self.driver.stop();

@@ -295,13 +295,12 @@ async fn what_waits_in_the_queue_as_the_total_timeout_passes_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_accounts_for_everything() {
-    let stage = stage(0, Switches::unlimited());
-    let mut trips = 0;
-    let wire = move |_: &http::Request<bytes::Bytes>| {
-        trips += 1;
-        // The token's request is the first.
+    const QUICK_CHAT: &str = "oc_0";
+    let stage = stage(1, Switches::unlimited());
+    let wire = |request: &http::Request<bytes::Bytes>| {
+        let is_slow = request.uri().path().contains(CHAT);
         Trip {
-            back: Duration::from_secs(if trips <= 3 { 0 } else { 20 }),
+            back: Duration::from_secs(if is_slow { 20 } else { 0 }),
             ..Trip::default()
         }
     };
@@ -311,8 +310,8 @@ async fn a_stop_accounts_for_everything() {
         ..OPTIONS
     };
     let (driver, task) = start(&client, options);
-    for _ in 0..6 {
-        driver.push(Ok(pin()));
+    for chat in [QUICK_CHAT, QUICK_CHAT, CHAT, CHAT, CHAT, CHAT] {
+        driver.push(Ok(Request::new(chat, [USER], true)));
     }
     driver.push(Err(None));
     driver.push_unreadable(vec!["ou_1".to_owned(), "ou_1".to_owned()]);
