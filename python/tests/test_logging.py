@@ -541,6 +541,31 @@ def test_on_event(feishu_sandbox: Sandbox):
     assert "replaying" not in [event["name"] for event in others]
 
 
+def test_on_event_of_many(feishu_sandbox: Sandbox):
+    requests: list[Request] = [
+        {"feed_card_id": feishu_sandbox.CHAT, "user_ids": [feishu_sandbox.USER], "time_sensitive": True}
+    ] * 3
+    events: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        async with feishu_sandbox.async_client() as client:
+            many = client.set_time_sensitive_many(requests, on_event=events.append)
+            calls = {item.outcome.call async for item in many if item.outcome}
+            assert {event["call"] for event in events if event["name"] == "done"} == calls
+
+    asyncio.run(main())
+    assert len([event for event in events if event["name"] == "done"]) == 3
+    events.clear()
+    with feishu_sandbox.client() as client:
+        calls = [
+            item.outcome.call
+            for item in client.set_time_sensitive_many(requests, on_event=events.append)
+            if item.outcome
+        ]
+        client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+    assert sorted(event["call"] for event in events if event["name"] == "done") == sorted(calls)
+
+
 def test_an_on_event_that_raises_is_reported_and_the_call_goes_on(
     feishu_sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
 ):

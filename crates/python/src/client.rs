@@ -174,8 +174,9 @@ impl Client {
         concurrency: &Bound<'py, PyAny>,
         total_timeout: &Bound<'py, PyAny>,
         progress: &Bound<'py, PyAny>,
+        on_event: &Bound<'py, PyAny>,
     ) -> PyResult<(Many, Option<Bound<'py, PyIterator>>)> {
-        let many = Self::read_many(slf, requests, concurrency, total_timeout, progress);
+        let many = Self::read_many(slf, requests, concurrency, total_timeout, progress, on_event);
         many.map_err(|refusal| refusal.raised(slf.py(), &slf.get().errors))
     }
 
@@ -224,6 +225,7 @@ impl Client {
         concurrency: &Bound<'py, PyAny>,
         total_timeout: &Bound<'py, PyAny>,
         progress: &Bound<'py, PyAny>,
+        on_event: &Bound<'py, PyAny>,
     ) -> Result<(Many, Option<Bound<'py, PyIterator>>), Refusal> {
         let iterator = if slf.get().is_async && requests.hasattr(intern!(slf.py(), "__aiter__"))? {
             None
@@ -245,12 +247,13 @@ impl Client {
             )?)
         };
         arguments::callback("progress", progress)?;
+        let on_event = arguments::callback("on_event", on_event)?;
         let options = ManyOptions {
             concurrency: concurrency_of(concurrency)?,
             total_timeout,
             total: requests.len().ok(),
         };
-        Ok((Many::new(slf.clone().unbind(), options), iterator))
+        Ok((Many::new(slf.clone().unbind(), options, on_event), iterator))
     }
 
     fn live(&self, py: Python<'_>) -> PyResult<&Live> {

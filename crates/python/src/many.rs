@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use feishu_feed_card::UserIds;
@@ -21,18 +21,19 @@ use crate::client::Client;
 use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
 use crate::items::{Item, Unfinished};
-use crate::logs;
+use crate::logs::{self, Listening};
 use crate::loops::{self, CallHandle};
 use crate::outcome;
 use crate::process;
 use crate::records::Tuple;
-use crate::waits::wait;
+use crate::waits::{wait, wait_listening};
 
 /// Many calls of one client, not begun until the first result is asked for.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Many {
     client: Py<Client>,
     options: ManyOptions,
+    on_event: Option<Py<PyAny>>,
     state: Mutex<State>,
     /// Whether a thread waits for the next results.
     is_busy: AtomicBool,
@@ -72,6 +73,9 @@ struct Running {
     process: u64,
     driver: ManyDriver,
     task: AbortHandle,
+    /// On an event loop, too, what is reported is handled when results are taken, in the context of the task that
+    /// takes them.
+    listening: Option<Arc<Listening>>,
 }
 
 impl Drop for State {
@@ -195,6 +199,7 @@ impl Many {
     /// Returns the results that are there, the first one last; `None` at the end.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
         logs::look(py)?;
+        self.handle_reports(py)?;
         let driver = self.driver()?;
         let is_left = lock(&self.state).is_left;
         let Some(driver) = driver.filter(|_| !is_left) else {
@@ -255,6 +260,7 @@ impl Many {
         let Some(driver) = self.driver()? else {
             return Ok((0, 0, 0, PyList::empty(py), Vec::new()));
         };
+        self.handle_reports(py)?;
         let report = driver.take_report();
         let unread = self.to_python(py, report.unread)?;
         let unfinished = report.unfinished.into_iter().map(|stopped| {
@@ -298,6 +304,7 @@ impl Many {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.client)?;
+        visit.call(&self.on_event)?;
         if let Ok(state) = self.state.try_lock() {
             for HandedOver { request, error } in state.requests.values() {
                 visit.call(request)?;
@@ -318,10 +325,11 @@ impl Many {
 }
 
 impl Many {
-    pub(crate) fn new(client: Py<Client>, options: ManyOptions) -> Self {
+    pub(crate) fn new(client: Py<Client>, options: ManyOptions, on_event: Option<Py<PyAny>>) -> Self {
         Self {
             client,
             options,
+            on_event,
             state: Mutex::default(),
             is_busy: AtomicBool::new(false),
         }
@@ -339,22 +347,38 @@ impl Many {
         let engine = self.engine(py)?;
         let board = self.client.get().board(py)?;
         let attendance = board.map(|board| board.attend(py, self.errors())).transpose()?;
+        let on_event = self.on_event.as_ref().map(|on_event| on_event.clone_ref(py));
+        let listening = Listening::of_thread(py, on_event)?.map(Arc::new);
         let (driver, run) = ManyDriver::new(&core, self.options);
         let mut state = lock(&self.state);
         if state.is_left || state.running.is_some() {
             // Python's code ran above, and another thread's `report` with it.
             return Ok(());
         }
+        let own = listening.clone();
         let task = engine.spawn(async move {
             let _attendance = attendance;
-            run.await;
+            match own {
+                Some(listening) => listening.around(run).await,
+                None => run.await,
+            }
         });
         state.running = Some(Running {
             process: process::id(),
             driver,
             task,
+            listening,
         });
         Ok(())
+    }
+
+    fn listening(&self) -> Option<Arc<Listening>> {
+        let state = lock(&self.state);
+        state.running.as_ref().and_then(|running| running.listening.clone())
+    }
+
+    fn handle_reports(&self, py: Python<'_>) -> PyResult<()> {
+        self.listening().map_or(Ok(()), |listening| listening.handle_reports(py))
     }
 
     /// The core's side, once it has begun.
@@ -393,7 +417,10 @@ impl Many {
     /// Blocks this thread.
     fn wait(&self, py: Python<'_>, waiting: impl Future<Output = ()> + Send + 'static) -> PyResult<()> {
         let board = self.client.get().board(py)?;
-        wait(py, self.engine(py)?, waiting, board)
+        match self.listening() {
+            Some(listening) => wait_listening(py, self.engine(py)?, waiting, board, &listening),
+            None => wait(py, self.engine(py)?, waiting, board),
+        }
     }
 
     /// Has the running event loop wait: a future, and what ends the wait.

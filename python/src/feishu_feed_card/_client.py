@@ -328,6 +328,7 @@ class Client(_BaseClient):
         concurrency: int | None = None,
         progress: Callable[[Progress], object] | None = None,
         total_timeout: float | None = None,
+        on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> Many:
         """Makes many calls within the quota, as fast as it allows; gives the results as they finish.
 
@@ -347,6 +348,7 @@ class Client(_BaseClient):
                 request is read, and those that were read and have no answer come back with an error. A
                 request's own `timeout` counts from its first slot of the quota, without the
                 wait for further ones.
+            on_event: Called with each event of these calls when results are taken. See `set_time_sensitive`.
 
         Returns:
             An iterator of `Item`s, one for each request, in the order they finish; its `report()` tells what
@@ -371,7 +373,7 @@ class Client(_BaseClient):
         """
         from feishu_feed_card._many import Many
 
-        bound, iterator = self._bound.many(requests, concurrency, total_timeout, progress)
+        bound, iterator = self._bound.many(requests, concurrency, total_timeout, progress, on_event)
         return Many(bound, iterator, progress)
 
     def close(self) -> None:
@@ -515,6 +517,7 @@ class AsyncClient(_BaseClient):
         concurrency: int | None = None,
         progress: Callable[[Progress], object] | None = None,
         total_timeout: float | None = None,
+        on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> AsyncMany:
         """Makes many calls within the quota, as fast as it allows; gives the results as they finish.
 
@@ -535,6 +538,7 @@ class AsyncClient(_BaseClient):
                 request is read, and those that were read and have no answer come back with an error. A
                 request's own `timeout` counts from its first slot of the quota, without the
                 wait for further ones.
+            on_event: Called with each event of these calls when results are taken. See `set_time_sensitive`.
 
         Returns:
             An async iterator of `Item`s, one for each request, in the order they finish; awaiting its
@@ -561,7 +565,7 @@ class AsyncClient(_BaseClient):
         """
         from feishu_feed_card._many import AsyncMany
 
-        bound, iterator = self._bound.many(requests, concurrency, total_timeout, progress)
+        bound, iterator = self._bound.many(requests, concurrency, total_timeout, progress, on_event)
         source = requests if iterator is None else None
         return AsyncMany(bound, iterator, progress, source)  # type: ignore[arg-type]
 

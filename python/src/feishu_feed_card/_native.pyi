@@ -230,7 +230,12 @@ class Client:
         on_event: object,
     ) -> tuple[Future[Outcome], CallHandle]: ...
     def many(
-        self, requests: object, concurrency: object, total_timeout: object, progress: object
+        self,
+        requests: object,
+        concurrency: object,
+        total_timeout: object,
+        progress: object,
+        on_event: object,
     ) -> tuple[Many, Iterator[Request] | None]: ...
     def set_app_ticket(self, app_ticket: object) -> None: ...
     def close(self) -> None: ...
