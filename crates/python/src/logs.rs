@@ -346,7 +346,7 @@ impl Report {
         Ok(record.into_pyobject(py)?.into_any())
     }
 
-    /// What `on_event` gets. A span is told when it has ended.
+    /// What `on_event` receives. Returns `None` for the beginning of a span: its end is reported, with how long it took.
     fn event<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let event = self.fields(py)?;
         match &self.what {

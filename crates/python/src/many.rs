@@ -374,11 +374,15 @@ impl Many {
 
     fn listening(&self) -> Option<Arc<Listening>> {
         let state = lock(&self.state);
-        state.running.as_ref().and_then(|running| running.listening.clone())
+        state
+            .running
+            .as_ref()
+            .and_then(|running| running.listening.clone())
     }
 
     fn handle_reports(&self, py: Python<'_>) -> PyResult<()> {
-        self.listening().map_or(Ok(()), |listening| listening.handle_reports(py))
+        self.listening()
+            .map_or(Ok(()), |listening| listening.handle_reports(py))
     }
 
     /// The core's side, once it has begun.

@@ -132,7 +132,7 @@ async fn each_request_comes_back_once_whatever_is_pushed() {
     task.await.unwrap();
 }
 
-/// A result waits for others, at most 2 ms, and not if there are none.
+/// A result waits at most 2 ms for others to be handed out with it. It does not wait if no other request is in progress.
 #[tokio::test(start_paused = true)]
 async fn results_come_together() {
     let stage = stage(0, Switches::unlimited());
