@@ -657,19 +657,19 @@ def test_progress_is_told_while_the_quota_makes_wait(sandbox: Sandbox, way: str)
         pass
 
     def progress(progress: Progress) -> None:
-        told.append(progress)
-        if [progress.done for progress in told].count(2) == 3:
+        # Reading pauses after 5 ms: on a busy machine the third may be read after the others are done.
+        if (progress.done, progress.waiting_for_quota) == (2, 1):
+            waiting.append(progress)
+        if len(waiting) == 3:
             raise EnoughError
 
-    told: list[Progress] = []
+    waiting: list[Progress] = []
     requests = [PIN] * 3
     with pytest.raises(EnoughError):
         if way == "Client":
             play(sandbox.client(rate_limit=(1000, 2)), requests, progress=progress)
         else:
             play_async(sandbox.async_client(rate_limit=(1000, 2)), requests, progress=progress)
-    waiting = [progress for progress in told if progress.done == 2]
-    assert [progress.waiting_for_quota for progress in waiting] == [1, 1, 1]
     etas = [progress.eta or 0 for progress in waiting]
     assert etas[0] - 1.5 > etas[2] > 50
 
