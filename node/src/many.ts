@@ -102,7 +102,7 @@ interface Batch {
   isLast: boolean
   /** If it has changed. */
   progress?: Progress
-  /** The total timeout has passed. */
+  /** The core takes no more requests: the total timeout passed, the calls were stopped, or the input ended. */
   readsNoMore: boolean
 }
 

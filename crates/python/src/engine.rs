@@ -38,8 +38,8 @@ pub(crate) fn engine() -> io::Result<&'static Engine> {
 impl Engine {
     /// Runs a task until it ends or is aborted.
     ///
-    /// A request that goes out on a connection whose end lies unread is lost: one turn hears what the system has to
-    /// tell, the next runs what that wakes, and then comes the task.
+    /// Yields twice before the task starts, because a request sent on a connection that the server has already closed
+    /// would be lost. The first turn polls the sockets; the second lets the connections see the close.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let task = async move {
             yield_now().await;

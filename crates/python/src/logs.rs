@@ -1,9 +1,9 @@
 //! What the core reports with `tracing`, on its way to Python's `logging` and to a call's `on_event`.
 //!
 //! The runtime's thread never takes the GIL: it leaves reports where their caller finds them. A blocking call handles
-//! its own while it waits and before it returns, an event loop when it is woken. What belongs to no call, or to one that
-//! has ended, lies in the background until the next call or [`flush_logs`]. There is no subscriber, and so no cost, until
-//! somebody listens: see [`look`].
+//! its own while it waits and before it returns, an event loop when it is woken. Reports without a call, and reports made
+//! after their call ended, wait in the background until the next call or [`flush_logs`]. Unhandled reports of a cancelled
+//! call are dropped. There is no subscriber, and so no cost, until somebody listens: see [`look`].
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -27,7 +27,8 @@ use tracing::{Instrument, Level};
 use crate::loops::Mailbox;
 use crate::process::PerProcess;
 
-/// The most reports that wait in one place. More are dropped, and counted. A call at its most talkative makes ten.
+/// Maximum number of waiting reports, for each blocking call and for the background. Further ones are dropped and counted.
+/// One call makes about ten at most. The mailbox of an event loop is not limited.
 const MOST_WAITING: usize = 10_000;
 
 /// Above every level of `logging`.
@@ -162,7 +163,7 @@ impl Listener for Tap {
             _ => true,
         });
         let log = log();
-        // That a span has ended, its last record said.
+        // Do not log the end of a span: its last event has reported the result.
         let is_logged = level_of(report.level) >= log.threshold.load(Ordering::Relaxed)
             && !matches!(what, Happened::Ended(..));
         let destination = listener.and_then(|listener| lock(&log.destinations).get(&listener).cloned());

@@ -45,7 +45,7 @@ def handle(
     for level, created, message, fields in records:
         _guarded(_handle, level, created, message, fields, caller)
     if dropped:
-        message = "records were dropped: nobody called the client or flush() to have them handled"
+        message = "log records or events were dropped: more than 10,000 were waiting"
         _guarded(_handle, logging.WARNING, None, message, {"dropped": dropped}, caller)
 
 

@@ -46,8 +46,8 @@ pub(super) struct SystemResolver {
 }
 
 impl SystemResolver {
-    /// A lookup fails after nine tenths of the `connect_timeout`: the error then says that the name was not resolved. At
-    /// the `connect_timeout` itself it could not, because that also ends a connection attempt.
+    /// A lookup times out after 90 % of the `connect_timeout`, so that the error can name DNS. At 100 %, the timeout of the
+    /// whole connection would fire first and hide the cause.
     pub(super) fn new(rules: Rules, connect_timeout: Duration) -> Self {
         Self {
             rules,
