@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{Instrument, Span};
 
 use crate::data::error::{Error, Station};
@@ -17,8 +17,8 @@ use crate::platform::base_url::BaseUrl;
 use crate::platform::codes::{QUOTA_USED_UP, RetryRule};
 use crate::platform::no_answer::no_answer;
 use crate::platform::request::{self, MOST_USERS};
-use crate::stations::deadline::{CallTime, TimeLimit};
-use crate::stations::order::{Order, Pass, Place};
+use crate::stations::deadline::{CallTime, TimeLimit, after};
+use crate::stations::order::{Order, Pass, Place, Waiter};
 use crate::stations::quota::{Lane, LaneHandle, NoSlot, QuotaHandle};
 use crate::stations::token::{Token, Tokens};
 use crate::transport::{Answering, Transport};
@@ -137,8 +137,9 @@ impl Core {
             pass: &pass,
             time: CallTime::new(limit),
         };
+        // Boxed, because one allocation for the whole call would be too large for the caches of most allocators.
         if user_ids.len() <= most_users {
-            running.send_part(user_ids).await
+            Box::pin(running.send_part(user_ids)).await
         } else {
             Box::pin(parts::send_all(&running, user_ids, most_users)).await
         }
@@ -150,8 +151,16 @@ impl Core {
 }
 
 async fn wait_for_turn(place: Place, limit: &TimeLimit) -> Result<Pass, Error> {
+    match place {
+        Place::Running(pass) => Ok(pass),
+        // Boxed, because most calls do not wait, and need no room for it.
+        Place::Waiting(waiter) => Box::pin(wait_in_line(waiter, limit)).await,
+    }
+}
+
+async fn wait_in_line(waiter: Waiter, limit: &TimeLimit) -> Result<Pass, Error> {
     let until = limit.for_a_turn();
-    let entered = limit.bound(until, pin!(place.enter(until))).await;
+    let entered = limit.bound(until, pin!(waiter.enter(until))).await;
     entered.unwrap_or_else(|| Err(trace::deadline_passed(Station::Order)))
 }
 
@@ -273,28 +282,37 @@ impl RunningCall<'_> {
         let request = request::set_time_sensitive(&self.core.base_url, self.call, user_ids, token.header())?;
         trace.attempts += 1;
         let attempt = tracing::debug_span!("attempt", attempt = trace.attempts);
+        let deadline = self.time.deadline();
+        let attempt_deadline = self.attempt_deadline(deadline);
         let reading = {
             let sending = self.core.transport.send(request, trace.sent.clone());
             let exchange = pin!(self.exchange(sending, token, trace).instrument(attempt));
-            self.time.limit.bound(self.time.deadline(), exchange).await
+            self.time
+                .limit
+                .bound(attempt_deadline.or(deadline), exchange)
+                .await
             // Dropping the exchange here closes its connection: nothing more of the request leaves.
         };
-        if let Some(reading) = &reading {
-            flight.land(reading);
-        }
-        let reading = reading.ok_or_else(|| self.timed_out(trace))?;
+        let reading = match reading {
+            Some(reading) => reading,
+            None if attempt_deadline.is_some() && !self.time.limit.is_stopped() => {
+                Reading::Failure(trace.attempt_timed_out())
+            }
+            None => return Err(self.timed_out(trace)),
+        };
+        flight.land(&reading);
         trace.note(&reading);
         Ok(reading)
     }
 
+    /// When `attempt_timeout` passes, if that is before the deadline.
+    fn attempt_deadline(&self, deadline: Option<Instant>) -> Option<Instant> {
+        let at = after(self.core.limits.attempt_timeout?);
+        deadline.is_none_or(|deadline| at < deadline).then_some(at)
+    }
+
     async fn exchange(&self, sending: Answering<'_>, token: &Token, trace: &Trace) -> Reading<CallData> {
-        let response = match self.core.limits.attempt_timeout {
-            None => sending.await,
-            Some(most) => match timeout(most, sending).await {
-                Ok(response) => response,
-                Err(_) => return Reading::Failure(trace.attempt_timed_out()),
-            },
-        };
+        let response = sending.await;
         let mask = |text: &mut String| {
             token.mask(text);
             self.core.tokens.source().mask(text);

@@ -13,8 +13,9 @@ use crate::transport::host;
 #[derive(Clone)]
 pub(crate) struct BaseUrl {
     url: Url,
-    /// The path that the chats' ids are below.
-    feed_cards: Url,
+    /// The path that the chats' ids are below, with the query for each kind of user id, in the order of
+    /// [`UserIdType::ALL`].
+    feed_cards: [Url; UserIdType::ALL.len()],
     /// As it was given, without a trailing slash.
     text: String,
 }
@@ -61,7 +62,11 @@ impl BaseUrl {
             return Err(invalid(shown(text), expected()));
         }
         let text = text.trim_end_matches('/').to_owned();
-        let feed_cards = below(&url, "/open-apis/im/v2/feed_cards/");
+        let feed_cards = UserIdType::ALL.map(|kind| {
+            let mut feed_cards = below(&url, "/open-apis/im/v2/feed_cards/");
+            feed_cards.set_query(Some(kind.query()));
+            feed_cards
+        });
         let base_url = Self {
             url,
             feed_cards,
@@ -92,12 +97,11 @@ impl BaseUrl {
 
     /// The URL of the one call that this library is for.
     pub(crate) fn call(&self, target: &Target, kind: UserIdType) -> Url {
-        let mut url = self.feed_cards.clone();
+        let mut url = self.feed_cards[kind as usize].clone();
         // An error is for URLs without a host. `parse` refuses those.
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push(target.segment());
         }
-        url.set_query(Some(kind.query()));
         url
     }
 }

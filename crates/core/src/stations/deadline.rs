@@ -71,7 +71,7 @@ impl TimeLimit {
         }
     }
 
-    fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         match self {
             Self::At(_) => false,
             Self::OfMany { batch, .. } => *batch.stop.borrow(),
@@ -121,12 +121,12 @@ impl<'a> CallTime<'a> {
     /// Waits for a slot, as long as the call may wait for a turn. For one of many calls the first slot starts the
     /// timeout, and the wait for a further one extends the deadline.
     pub(crate) async fn for_a_slot<F: Future>(&self, slot: Pin<&mut F>) -> Option<F::Output> {
-        let slot = self.limit.bound(self.limit.for_a_turn(), slot);
+        let until = self.limit.for_a_turn();
         let TimeLimit::OfMany { timeout, batch } = self.limit else {
-            return slot.await;
+            return self.limit.bound(until, slot).await;
         };
         let (asked, deadline) = (Instant::now(), self.deadline());
-        let slot = slot.await?;
+        let slot = self.limit.bound(until, slot).await?;
         let extended = deadline.map_or_else(|| after(*timeout), |deadline| deadline + asked.elapsed());
         let extended = batch.deadline.map_or(extended, |end| end.min(extended));
         let own = &mut *self.own();

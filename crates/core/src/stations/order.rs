@@ -140,19 +140,6 @@ pub(crate) enum Place {
     Waiting(Waiter),
 }
 
-impl Place {
-    /// Waits until the call may run: no call of the opposite state is running on the chat, and no
-    /// unanswered request of one can still arrive. Returns an error immediately if such a request can
-    /// arrive until after the deadline.
-    pub(crate) async fn enter(self, deadline: Option<Instant>) -> Result<Pass, Error> {
-        match self {
-            Self::Running(pass) => Ok(pass),
-            // Boxed, because most calls do not wait, and need no room for it.
-            Self::Waiting(waiter) => Box::pin(waiter.enter(deadline)).await,
-        }
-    }
-}
-
 fn too_late(until: Instant) -> Error {
     let wait = until.duration_since(Instant::now());
     Error::new(
@@ -178,7 +165,10 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    async fn enter(self, deadline: Option<Instant>) -> Result<Pass, Error> {
+    /// Waits until the call may run: no call of the opposite state is running on the chat, and no
+    /// unanswered request of one can still arrive. Returns an error immediately if such a request can
+    /// arrive until after the deadline.
+    pub(crate) async fn enter(self, deadline: Option<Instant>) -> Result<Pass, Error> {
         loop {
             match self.try_enter() {
                 Admission::Now => return Ok(self.order.pass(&self.target, self.state)),

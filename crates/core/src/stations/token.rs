@@ -166,15 +166,24 @@ impl Tokens {
     /// The caller bounds the wait by its own deadline. A fetch that it waits for may go on until then, whoever
     /// started it, so that no caller fails by the deadline of another one.
     pub(crate) async fn get(&self, deadline: Option<Instant>) -> Fetched {
+        if let Some(token) = self.state().fresh(Instant::now()) {
+            return Ok(token);
+        }
+        // Boxed, because most calls do not wait, and need no room for it.
+        Box::pin(self.get_or_fetch(deadline)).await
+    }
+
+    async fn get_or_fetch(&self, deadline: Option<Instant>) -> Fetched {
         for is_last in [false, true] {
             let (usable, mut running, new) = {
                 let state = &mut *self.state();
                 let now = Instant::now();
+                if let Some(token) = state.fresh(now) {
+                    return Ok(token);
+                }
                 let usable = state.usable(now);
-                match &usable {
-                    Some(token) if !state.wants_renewal(token, now) => return Ok(token.clone()),
-                    Some(_) => {}
-                    None => state.still_refused(now)?,
+                if usable.is_none() {
+                    state.still_refused(now)?;
                 }
                 let own = after(self.0.source.endpoints.timeout);
                 let (running, new) = state.join_or_begin(own);
@@ -283,6 +292,11 @@ impl Tokens {
 }
 
 impl TokenState {
+    /// The token, if it needs no renewal.
+    fn fresh(&self, now: Instant) -> Option<Arc<Token>> {
+        self.usable(now).filter(|token| !self.wants_renewal(token, now))
+    }
+
     fn usable(&self, now: Instant) -> Option<Arc<Token>> {
         self.current
             .as_ref()

@@ -136,20 +136,28 @@ impl Http {
     /// Sends the request. If the certificate's issuer is unknown, loads the system's roots and tries again. No byte
     /// of the request has been sent by then.
     async fn exchange(&self, request: &Outgoing, sent: &Sent) -> Result<Response<Bytes>, TransportError> {
-        match (self.exchange_once(request, sent).await, &self.roots) {
-            (Err(Failed::UnknownIssuer(error)), Some(roots)) => {
-                // Counts as a part of connecting: where reading the roots blocks, the error is the certificate's.
-                match timeout(self.connect_timeout, roots.load_system()).await {
-                    Ok(Ok(())) => Ok(self.exchange_once(request, sent).await?),
-                    Ok(Err(no_thread)) => Err(TransportError::Connect(Fault {
-                        reason: None,
-                        peer: Some(Peer::Host(self.destination.host.clone())),
-                        source: no_thread.into(),
-                    })),
-                    Err(_) => Err(error),
+        let mut unloaded = self.roots.as_ref();
+        loop {
+            match (self.exchange_once(request, sent).await, unloaded.take()) {
+                // Boxed, because most exchanges need no room for it.
+                (Err(Failed::UnknownIssuer(error)), Some(roots)) => {
+                    Box::pin(self.load_system(roots, error)).await?;
                 }
+                (exchanged, _) => return Ok(exchanged?),
             }
-            (exchanged, _) => Ok(exchanged?),
+        }
+    }
+
+    /// Counts as a part of connecting: where reading the roots blocks, the error is the certificate's.
+    async fn load_system(&self, roots: &Roots, error: TransportError) -> Result<(), TransportError> {
+        match timeout(self.connect_timeout, roots.load_system()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(no_thread)) => Err(TransportError::Connect(Fault {
+                reason: None,
+                peer: Some(Peer::Host(self.destination.host.clone())),
+                source: no_thread.into(),
+            })),
+            Err(_) => Err(error),
         }
     }
 
@@ -171,15 +179,15 @@ impl Http {
                 self.wants_credentials(),
             )));
         }
-        let mut body = BytesMut::new();
+        let mut body = Bytes::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error, sent))? {
             if body.len() + chunk.len() > MOST_BYTES {
                 return Err(Failed::Otherwise(TransportError::TooLarge(status)));
             }
-            body.extend_from_slice(&chunk);
+            body = joined(body, chunk);
         }
         let headers = mem::take(response.headers_mut());
-        let body = decoded(&headers, body.freeze()).ok_or(TransportError::TooLarge(status))?;
+        let body = decoded(&headers, body).ok_or(TransportError::TooLarge(status))?;
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -189,6 +197,8 @@ impl Http {
     fn to_reqwest(&self, request: &Outgoing, sent: &Sent) -> reqwest::Request {
         let mut outgoing = reqwest::Request::new(request.method.clone(), request.url.clone());
         let headers = outgoing.headers_mut();
+        // reqwest and hyper add three more.
+        headers.reserve(6);
         headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(header::USER_AGENT, self.user_agent.clone());
         if let Some(authorization) = &request.authorization {
@@ -283,6 +293,16 @@ impl Transport for Http {
 fn panicked(panic: Box<dyn Any + Send>) -> TransportError {
     drop(panic);
     TransportError::Broken("the HTTP client panicked".into())
+}
+
+/// One after the other. Most responses are a single chunk, which is not copied.
+fn joined(body: Bytes, chunk: Bytes) -> Bytes {
+    if body.is_empty() {
+        return chunk;
+    }
+    let mut body = BytesMut::from(body);
+    body.extend_from_slice(&chunk);
+    body.freeze()
 }
 
 /// The body without its compression; `None` if it is too large. Nothing asks for compression, but some gateways
