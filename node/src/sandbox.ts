@@ -78,7 +78,7 @@ export interface Fault {
 }
 
 /** A request as the sandbox saw it. */
-export interface Record {
+export interface RecordedRequest {
   number: number
   connection: number
   received_ms: number
@@ -170,7 +170,7 @@ export class Sandbox {
   }
 
   /** Oldest first. */
-  requests(): Record[] {
+  requests(): RecordedRequest[] {
     return this.#ask('requests')
   }
 

@@ -36,16 +36,20 @@ const LATEST_ARRIVAL: Duration = Duration::from_secs(60 * 60);
 ///
 /// ```
 /// use std::time::Duration;
-/// use feishu_feed_card::{Client, RateLimit};
 ///
-/// # fn main() -> Result<(), feishu_feed_card::Error> {
-/// let client = Client::builder()
-///     .app("cli_…", "the app's secret")
-///     .base_url("https://open.larksuite.com")
-///     .timeout(Duration::from_secs(10))
-///     .rate_limit(RateLimit::new(20, 400))
-///     .build()?;
-/// # Ok(()) }
+/// use feishu_feed_card::{Client, Error, RateLimit};
+///
+/// fn client_for_lark(app_id: &str, app_secret: &str) -> Result<Client, Error> {
+///     Client::builder()
+///         .app(app_id, app_secret)
+///         .base_url("https://open.larksuite.com")
+///         .timeout(Duration::from_secs(10))
+///         .rate_limit(RateLimit::new(20, 400))
+///         .build()
+/// }
+/// # fn main() -> Result<(), Error> {
+/// #     client_for_lark("cli_…", "secret").map(drop)
+/// # }
 /// ```
 #[derive(Clone, Default)]
 #[must_use]
@@ -148,7 +152,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Where the platform is, with or without a path prefix; `https://open.feishu.cn` unless said.
+    /// Where the platform is, with or without a path prefix: `https://open.larksuite.com` for Lark. Default:
+    /// `https://open.feishu.cn`.
     pub fn base_url(mut self, base_url: impl Into<String>) -> Self {
         self.base_url = Some(base_url.into());
         self
@@ -286,6 +291,11 @@ impl ClientBuilder {
     }
 
     /// Checks the options and makes the client. Nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an option is wrong, is missing, or contradicts another one;
+    /// [`Error::field`] names it.
     pub fn build(mut self) -> Result<Client, Error> {
         let Some(environment) = self.environment.take() else {
             return self.checked();

@@ -23,10 +23,12 @@ use crate::model::Endpoint;
 /// ```
 /// use feishu_feed_card_sandbox::Fault;
 ///
-/// let fault: Fault = serde_json::from_str(r#"{"on": "call", "times": 2, "status": 502, "html": true}"#)?;
-/// assert_eq!(fault.times, 2);
-/// assert!(serde_json::from_str::<Fault>(r#"{"on": "call", "statsu": 502}"#).is_err());
-/// # Ok::<(), serde_json::Error>(())
+/// fn main() -> serde_json::Result<()> {
+///     let fault: Fault = serde_json::from_str(r#"{"on": "call", "times": 2, "status": 502, "html": true}"#)?;
+///     assert_eq!(fault.times, 2);
+///     assert!(serde_json::from_str::<Fault>(r#"{"on": "call", "statsu": 502}"#).is_err());
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -15,11 +15,13 @@ pub const USER_ID_SCOPE: &str = "contact:user.employee_id:readonly";
 /// ```
 /// use feishu_feed_card_sandbox::World;
 ///
-/// let world: World = serde_json::from_str(
-///     r#"{"chats": [{"feed_card_id": "oc_war_room", "members": ["ou_amy", "ou_bo"]}]}"#,
-/// )?;
-/// assert_eq!(world.chats[0].members.len(), 2);
-/// # Ok::<(), serde_json::Error>(())
+/// fn main() -> serde_json::Result<()> {
+///     let world: World = serde_json::from_str(
+///         r#"{"chats": [{"feed_card_id": "oc_war_room", "members": ["ou_amy", "ou_bo"]}]}"#,
+///     )?;
+///     assert_eq!(world.chats[0].members.len(), 2);
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
