@@ -167,11 +167,14 @@ export class Client {
       const checked = checkMany(requests, options)
       const context = CallContext.of(this.#callbacks, checked.options.onEvent)
       const { id, tells = false } = context ?? {}
-      const made = this.#native.many({
-        ...checked.arguments,
-        ...(id !== undefined && { context: id }),
-        tellsEvents: tells,
-      })
+      const made = this.#native.many(
+        // Without a prototype, as a client's options.
+        Object.assign(Object.create(null) as object, {
+          ...checked.arguments,
+          ...(id !== undefined && { context: id }),
+          tellsEvents: tells,
+        }),
+      )
       if (!(made instanceof native.NativeMany)) {
         throw errorOf(made)
       }
@@ -289,7 +292,8 @@ const optionNames = [...clientOptions.map(({ name }) => name), 'onEvent']
 
 function checkOptions(options: unknown) {
   const given = check.fields('options', options, optionNames)
-  const checked: Record<string, unknown> = {}
+  // Without a prototype: the native module would find in a polluted one what is absent here.
+  const checked = Object.create(null) as Record<string, unknown>
   for (const { name, kind } of clientOptions) {
     if (given[name] !== undefined) {
       checked[name] = checks[kind](name, given[name])
