@@ -26,7 +26,7 @@ import { type Outcome, outcomeOf } from './outcome.js'
 
 /**
  * Who the client is: `appId` with `appSecret`, or `tenantAccessToken`, or `tokenProvider`. All else has a
- * default. Durations are in milliseconds.
+ * default. Durations are in milliseconds. Properties of the object itself: those of its class are refused.
  */
 export interface ClientOptions {
   /** `cli_…` */
@@ -120,7 +120,10 @@ export class Client {
   static fromEnv(options: ClientOptions = {}): Client {
     const given = check.fields('options', options, optionNames)
     const taken = Object.entries(variables).filter(([name]) => given[name] === undefined)
-    const found = taken.map(([name, variable]) => [name, process.env[variable] || undefined])
+    // `process.env` inherits from `Object.prototype`.
+    const found = taken
+      .filter(([, variable]) => Object.hasOwn(process.env, variable))
+      .map(([name, variable]) => [name, process.env[variable] || undefined])
     try {
       return new this({ ...options, ...Object.fromEntries(found) })
     } catch (error) {

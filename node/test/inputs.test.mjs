@@ -330,6 +330,20 @@ describe('a polluted Object.prototype', () => {
     )
   })
 
+  test('sets no environment variable', () => {
+    const before = process.env.FEISHU_BASE_URL
+    delete process.env.FEISHU_BASE_URL
+    const isRead = isInvalid('baseUrl')
+    try {
+      polluted({ FEISHU_BASE_URL: 'http://evil.invalid' }, () => assert.ok(Client.fromEnv({ ...app })))
+      process.env.FEISHU_BASE_URL = 'http://evil.invalid'
+      assert.throws(() => Client.fromEnv({ ...app }), isRead)
+    } finally {
+      delete process.env.FEISHU_BASE_URL
+      Object.assign(process.env, before !== undefined && { FEISHU_BASE_URL: before })
+    }
+  })
+
   test('gives a call no argument', async (t) => {
     const sandbox = sandboxFor(t)
     const client = clientOf(sandbox)

@@ -16,6 +16,7 @@ use feishu_feed_card::{
     FieldViolation, Item, Many, Outcome, PermissionViolation, Progress, ProvidedToken, QuotaHandle,
     RateLimit, Report, Request, SetTimeSensitive, Station, Unfinished, UserIdType, UserIds,
 };
+use feishu_feed_card_sandbox as sandbox;
 
 /// C-SEND-SYNC and C-DEBUG. It compiles, or a type has lost one of them.
 #[test]
@@ -44,6 +45,16 @@ fn public_types_go_to_other_threads_and_can_be_debugged() {
     shared::<Unfinished>();
     shared::<UserIdType>();
     shared::<UserIds>();
+    shared::<sandbox::Control>();
+    shared::<sandbox::ControlError>();
+    shared::<sandbox::Delivery>();
+    shared::<sandbox::Fault>();
+    shared::<sandbox::Model>();
+    shared::<sandbox::RecordedRequest>();
+    shared::<sandbox::Sandbox>();
+    shared::<sandbox::SandboxBuilder>();
+    shared::<sandbox::Stage>();
+    shared::<sandbox::World>();
     // Futures and streams, which one task polls.
     moved::<CallFuture>();
     moved::<Many>();

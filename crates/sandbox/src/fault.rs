@@ -141,6 +141,7 @@ impl Fault {
 /// Which requests a step is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum On {
     /// Whatever comes.
     #[default]
@@ -154,6 +155,7 @@ pub enum On {
 /// When a connection is reset. Over HTTP/2 its other requests end with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Reset {
     /// The platform never sees the request.
     Before,

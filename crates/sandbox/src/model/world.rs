@@ -85,6 +85,7 @@ impl World {
 /// Which kind of app: a company's own, or one sold to many companies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum AppKind {
     /// Takes its tenant token with id and secret alone.
     #[default]
