@@ -5,11 +5,11 @@ import { InvalidInputError } from './errors.js'
 export type UserIdType = 'open_id' | 'union_id' | 'user_id'
 
 export interface CallOptions {
-  /** `open_id` unless said. */
+  /** Default: `open_id`. */
   userIdType?: UserIdType | undefined
   /** Stops the call: its promise rejects with the signal's reason. */
   signal?: AbortSignal | undefined
-  /** The client's unless said. */
+  /** Default: the client's. */
   timeoutMs?: number | undefined
   /** Gets this call's events, beside the client's own. */
   onEvent?: ((event: ClientEvent) => void) | undefined

@@ -226,7 +226,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How long one call may take with all its replays and waiting; 30 s unless said.
+    /// How long one call may take, including all retries and waiting. Default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -246,14 +246,14 @@ impl ClientBuilder {
         self
     }
 
-    /// How often a failed attempt is replayed; 3 unless said. A new token for a refused one is not
-    /// counted, nor is waiting for a frequency limit that says when it ends (unless this is 0).
+    /// How often a failed attempt is retried. Default: 3. A new token for a refused one is not counted, nor is waiting
+    /// for a frequency limit that says when it ends, except where this is 0.
     pub fn max_retries(mut self, max_retries: u32) -> Self {
         self.max_retries = Some(max_retries);
         self
     }
 
-    /// How many calls to make at most; the platform's own limit unless said, `None` for no pacing.
+    /// How many calls to make at most; `None` for no pacing. Default: the platform's own limit.
     pub fn rate_limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
         self.pacing = limit.into().map_or(Pacing::Off, Pacing::Limit);
         self
@@ -277,7 +277,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Calls with more users than this are split; 50 unless said.
+    /// Calls with more users than this are split. Default: 50.
     pub fn max_users_per_request(mut self, most: usize) -> Self {
         self.max_users_per_request = Some(most);
         self

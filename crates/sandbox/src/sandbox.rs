@@ -214,7 +214,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// How many requests an HTTP/2 connection may carry at a time; 200 unless said.
+    /// How many requests an HTTP/2 connection may carry at a time. Default: 200.
     pub fn max_concurrent_streams(mut self, most: u32) -> Self {
         self.max_concurrent_streams = Some(most);
         self

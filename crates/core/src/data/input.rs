@@ -142,14 +142,14 @@ impl Request {
         }
     }
 
-    /// Which kind of id the user ids are; `open_id` unless said.
+    /// Sets the kind of the user ids. Default: `open_id`.
     #[must_use]
     pub fn user_id_type(mut self, user_id_type: UserIdType) -> Self {
         self.user_id_type = user_id_type;
         self
     }
 
-    /// The deadline of this call; the client's unless said.
+    /// Sets the timeout of this call. Default: the client's.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

@@ -106,13 +106,13 @@ pub struct App {
     pub app_id: String,
     /// The app's secret.
     pub app_secret: String,
-    /// Self-built unless said otherwise.
+    /// Default: self-built.
     #[serde(default)]
     pub kind: AppKind,
     /// The tenant that has a store app installed.
     #[serde(default = "example_tenant_key")]
     pub tenant_key: String,
-    /// What the app may do; [`CALL_SCOPE`] unless said otherwise. Without it a call answers 99991672.
+    /// What the app may do. Default: [`CALL_SCOPE`], without which a call answers 99991672.
     #[serde(default = "call_scope")]
     pub scopes: Vec<String>,
     /// Whether failed users are named ([`USER_ID_SCOPE`]); see also
