@@ -5,11 +5,11 @@ import { InvalidInputError } from './errors.js'
 export type UserIdType = 'open_id' | 'union_id' | 'user_id'
 
 export interface CallOptions {
-  /** `open_id` unless said. */
+  /** Default: `open_id`. */
   userIdType?: UserIdType | undefined
   /** Stops the call: its promise rejects with the signal's reason. */
   signal?: AbortSignal | undefined
-  /** The client's unless said. */
+  /** Default: the client's. */
   timeoutMs?: number | undefined
   /** Gets this call's events, beside the client's own. */
   onEvent?: ((event: ClientEvent) => void) | undefined
@@ -54,13 +54,13 @@ export const requestNames: readonly Name[] = groupCallNames.filter(
 /** @internal */
 export interface Checked {
   /** None for the bot's own chat. */
-  feedCardId?: string
+  feedCardId: string | undefined
   userIds: string[]
   timeSensitive: boolean
-  userIdType?: string
-  timeoutMs?: number
-  signal?: AbortSignal
-  onEvent?: OnEvent
+  userIdType: string | undefined
+  timeoutMs: number | undefined
+  signal: AbortSignal | undefined
+  onEvent: OnEvent | undefined
 }
 
 /**
@@ -90,7 +90,16 @@ function checked(what: string, given: unknown, names: readonly Name[], userIds: 
   const fields = check.fields(what, given, names)
   const { feedCardId, timeSensitive, userIdType, signal, timeoutMs, onEvent } = fields
   check.strings('userIds', fields.userIds, 'an array of user ids', userIds)
-  const call: Checked = { userIds, timeSensitive: check.boolean('timeSensitive', timeSensitive) }
+  // Each is the call's own, so that what is absent is not found in a polluted prototype.
+  const call: Checked = {
+    feedCardId: undefined,
+    userIds,
+    timeSensitive: check.boolean('timeSensitive', timeSensitive),
+    userIdType: undefined,
+    timeoutMs: undefined,
+    signal: undefined,
+    onEvent: undefined,
+  }
   if (names !== botCallNames) {
     call.feedCardId = check.string('feedCardId', feedCardId, "a group chat's id, `oc_…`")
   }
@@ -111,7 +120,8 @@ function checked(what: string, given: unknown, names: readonly Name[], userIds: 
 
 /** The ids among what was handed in as such: also one by itself, and beside what is none. */
 function idsIn(given: unknown): string[] {
-  const userIds = (given as Partial<SetTimeSensitive> | null | undefined)?.userIds as unknown
+  const isOwn = typeof given === 'object' && given !== null && Object.hasOwn(given, 'userIds')
+  const userIds: unknown = isOwn ? (given as SetTimeSensitive).userIds : undefined
   const ids = Array.isArray(userIds) || userIds instanceof Set ? [...userIds] : [userIds]
   return [...new Set(ids.filter((id) => typeof id === 'string'))]
 }

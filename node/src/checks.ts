@@ -85,7 +85,8 @@ export function signal(value: unknown): AbortSignal {
 }
 
 /**
- * The object's own fields, each known.
+ * The object's own fields, each known. Not an inherited one: a polluted `Object.prototype` could name another server
+ * for the secret. All known names are the result's own, also those without a value.
  *
  * @internal
  */
@@ -102,7 +103,35 @@ export function fields<Name extends string>(
       throw invalidInput(name, `unknown in ${what}`, `one of ${known.join(', ')}`)
     }
   }
-  return value as Partial<Record<Name, unknown>>
+  const own: Partial<Record<Name, unknown>> = {}
+  for (const name of known) {
+    own[name] = Object.hasOwn(value, name) ? (value as Record<Name, unknown>)[name] : undefined
+  }
+  const prototype: unknown = Object.getPrototypeOf(value)
+  if (prototype !== Object.prototype && prototype !== null) {
+    refuseInherited(what, own, prototype as object)
+  }
+  return own
+}
+
+/** An instance whose class has the fields, as getters, says so: they would be ignored. */
+function refuseInherited(what: string, own: object, prototype: object): void {
+  let next: object | null = prototype
+  while (next !== null) {
+    const above: object | null = Object.getPrototypeOf(next) as object | null
+    // The last one is `Object.prototype`, perhaps of another realm.
+    if (above === null) return
+    for (const name of Object.keys(own)) {
+      if (Object.hasOwn(next, name) && (own as Record<string, unknown>)[name] === undefined) {
+        throw invalidInput(
+          name,
+          `inherited in ${what}`,
+          'a property of the object itself, as `{ ...copy }` has',
+        )
+      }
+    }
+    next = above
+  }
 }
 
 /** For what is never a secret: a text as it is, of anything else the type. */

@@ -26,7 +26,7 @@ import { type Outcome, outcomeOf } from './outcome.js'
 
 /**
  * Who the client is: `appId` with `appSecret`, or `tenantAccessToken`, or `tokenProvider`. All else has a
- * default. Durations are in milliseconds.
+ * default. Durations are in milliseconds. Properties of the object itself: those of its class are refused.
  */
 export interface ClientOptions {
   /** `cli_…` */
@@ -120,7 +120,10 @@ export class Client {
   static fromEnv(options: ClientOptions = {}): Client {
     const given = check.fields('options', options, optionNames)
     const taken = Object.entries(variables).filter(([name]) => given[name] === undefined)
-    const found = taken.map(([name, variable]) => [name, process.env[variable] || undefined])
+    // `process.env` inherits from `Object.prototype`.
+    const found = taken
+      .filter(([, variable]) => Object.hasOwn(process.env, variable))
+      .map(([name, variable]) => [name, process.env[variable] || undefined])
     try {
       return new this({ ...options, ...Object.fromEntries(found) })
     } catch (error) {
@@ -167,11 +170,14 @@ export class Client {
       const checked = checkMany(requests, options)
       const context = CallContext.of(this.#callbacks, checked.options.onEvent)
       const { id, tells = false } = context ?? {}
-      const made = this.#native.many({
-        ...checked.arguments,
-        ...(id !== undefined && { context: id }),
-        tellsEvents: tells,
-      })
+      const made = this.#native.many(
+        // Without a prototype, as a client's options.
+        Object.assign(Object.create(null) as object, {
+          ...checked.arguments,
+          ...(id !== undefined && { context: id }),
+          tellsEvents: tells,
+        }),
+      )
       if (!(made instanceof native.NativeMany)) {
         throw errorOf(made)
       }
@@ -289,7 +295,8 @@ const optionNames = [...clientOptions.map(({ name }) => name), 'onEvent']
 
 function checkOptions(options: unknown) {
   const given = check.fields('options', options, optionNames)
-  const checked: Record<string, unknown> = {}
+  // Without a prototype: the native module would find in a polluted one what is absent here.
+  const checked = Object.create(null) as Record<string, unknown>
   for (const { name, kind } of clientOptions) {
     if (given[name] !== undefined) {
       checked[name] = checks[kind](name, given[name])

@@ -4,7 +4,7 @@ import { AsyncResource } from 'node:async_hooks'
 import type { NativeClient } from './binding.js'
 import type { Checked } from './call.js'
 import { native } from './load.js'
-import { kindOf } from './checks.js'
+import { fields, kindOf } from './checks.js'
 import type { Answer } from './outcome.js'
 
 export type ProvidedToken = string | { token: string; expiresInMs?: number }
@@ -258,9 +258,7 @@ async function answer(question: number, listener: Listener | undefined): Promise
   try {
     const provide = provider?.provide
     const provided: unknown = await listener?.run(() => provide?.())
-    const { token, expiresInMs } = (
-      typeof provided === 'string' ? { token: provided } : (provided ?? {})
-    ) as Record<string, unknown>
+    const { token, expiresInMs } = typeof provided === 'object' ? answerIn(provided) : { token: provided }
     if (typeof token !== 'string' || !token.isWellFormed()) {
       throw new TypeError(`it returned ${kindOf(provided)}; expected a token, or { token, expiresInMs }`)
     }
@@ -277,6 +275,13 @@ async function answer(question: number, listener: Listener | undefined): Promise
     }
     environment.answerToken(question, undefined, undefined, said(thrown))
   }
+}
+
+/** The parts of what a token provider returned. */
+function answerIn(provided: object | null): { token?: unknown; expiresInMs?: unknown } {
+  return provided === null || Array.isArray(provided)
+    ? { token: undefined }
+    : fields('what it returned', provided, ['token', 'expiresInMs'])
 }
 
 function said(thrown: unknown): string {

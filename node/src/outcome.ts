@@ -1,6 +1,10 @@
 import type { ErrorData, FailedUserReason, OutcomeData, Users } from './binding.js'
 import { errorOf, nothing } from './errors.js'
 
+/** Only this module has it. */
+const ours = Symbol('outcome')
+let outcomeFrom: (data: OutcomeData) => Outcome
+
 /**
  * What a call that the platform accepted came back with. Users may still have failed one by one.
  *
@@ -25,8 +29,10 @@ export class Outcome {
   readonly call: number | undefined
   readonly #failure: ErrorData | undefined
 
-  /** @internal */
-  constructor(data: OutcomeData) {
+  private constructor(data: OutcomeData, key: symbol) {
+    if (key !== ours) {
+      throw new TypeError('an Outcome comes from a call: it has no public constructor')
+    }
     this.ok = data.ok
     this.failedUserReasons = data.failedUserReasons
     this.logId = data.logIds[0]
@@ -50,6 +56,10 @@ export class Outcome {
     const error = errorOf(this.#failure, { outcome: this })
     Error.captureStackTrace(error, this.throwIfFailed)
     throw error
+  }
+
+  static {
+    outcomeFrom = (data) => new this(data, ours)
   }
 }
 
@@ -86,10 +96,10 @@ export function outcomeOf(
   userIds: string[],
 ): Outcome | undefined {
   if (requests === undefined || logIds === undefined) {
-    return outcome && new Outcome(outcome)
+    return outcome && outcomeFrom(outcome)
   }
   const users = { reached: userIds, failed: nothing, unknown: nothing, notAttempted: nothing }
-  return new Outcome({
+  return outcomeFrom({
     ok: true,
     failedUserReasons: nothing,
     logIds,

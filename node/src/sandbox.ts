@@ -51,7 +51,7 @@ export interface World {
 /** Taken by the next `times` requests that are `on` its kind. */
 export interface Fault {
   on?: 'any' | 'call' | 'token'
-  /** 1 unless said; 0 for all. */
+  /** Default: 1; 0 for all. */
   times?: number
   delay_before_ms?: number
   delay_after_ms?: number
@@ -78,7 +78,7 @@ export interface Fault {
 }
 
 /** A request as the sandbox saw it. */
-export interface Record {
+export interface RecordedRequest {
   number: number
   connection: number
   received_ms: number
@@ -99,7 +99,7 @@ export interface Record {
 
 export interface SandboxOptions {
   world?: World
-  /** A free one unless said. */
+  /** Default: a free one. */
   port?: number
   /** With a certificate made at the start: see `caPem`. */
   https?: boolean
@@ -170,7 +170,7 @@ export class Sandbox {
   }
 
   /** Oldest first. */
-  requests(): Record[] {
+  requests(): RecordedRequest[] {
     return this.#ask('requests')
   }
 

@@ -3,6 +3,22 @@ import { describe, test } from 'node:test'
 import { Client, InvalidInputError, Outcome, PartialFailureError } from 'feishu-feed-card'
 import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor, secret, unpin } from './stage.mjs'
 
+test('an outcome comes from a call and from nowhere else', async (t) => {
+  const outcome = await clientOf(sandboxFor(t)).setTimeSensitive(pin)
+  const data = { ...outcome.toJSON(), users: {} }
+  for (const construct of [
+    () => new Outcome(),
+    () => new Outcome(data),
+    () => new Outcome(data, Symbol('outcome')),
+    () => new outcome.constructor(data),
+    () => new (class extends Outcome {})(data),
+  ]) {
+    assert.throws(construct, { name: 'TypeError', message: /an Outcome comes from a call/ })
+  }
+  assert.deepEqual(structuredClone(outcome), { ...outcome })
+  assert.equal(outcome.toJSON().requests, 1)
+})
+
 test('pins, and unpins again', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox)

@@ -186,9 +186,13 @@ test('causes are told, outermost first', async (t) => {
   const client = clientOf({ baseUrl: `http://127.0.0.1:${garbage.address().port}` }, { maxRetries: 0 })
   await assert.rejects(client.setTimeSensitive(pin), (error) => {
     assert.equal(error.code, 'CONNECTION')
-    if (error.cause !== undefined) {
-      assert.ok(error.cause instanceof Error)
+    const causes = []
+    for (let { cause } = error; cause !== undefined; { cause } = cause) {
+      assert.ok(cause instanceof Error)
+      causes.push(cause.message)
     }
+    assert.ok(causes.length > 0)
+    assert.ok(error.message.includes(`): ${causes.at(-1)} (`), `${error.message} ${causes}`)
     return true
   })
 })

@@ -286,3 +286,109 @@ describe('options of a client', () => {
 test('a class cannot be called, and the native classes not be reached', () => {
   assert.throws(() => Client({}), TypeError)
 })
+
+/** Runs `task` while every object seems to have these properties. */
+function polluted(properties, task) {
+  Object.assign(Object.prototype, properties)
+  try {
+    return task()
+  } finally {
+    for (const name of Object.keys(properties)) {
+      delete Object.prototype[name]
+    }
+  }
+}
+
+describe('a polluted Object.prototype', () => {
+  const app = { appId: 'cli_example', appSecret: 'example-secret' }
+  // Refused wherever it is read.
+  const wrong = (names) => Object.fromEntries(names.map((name) => [name, Symbol(name)]))
+  const options = [
+    'tenantKey appTicket tenantAccessToken tokenProvider baseUrl allowHttp proxy caCerts userAgent timeoutMs',
+    'connectTimeoutMs attemptTimeoutMs maxRetries rateLimit quota lateArrivalMs maxUsersPerRequest onEvent',
+  ].flatMap((names) => names.split(' '))
+
+  test('gives a client no option', () => {
+    for (const name of options) {
+      assert.throws(() => new Client({ ...app, [name]: Symbol(name) }), isInvalid(name))
+    }
+    polluted(wrong(options), () => {
+      assert.ok(new Client({ ...app }))
+      assert.ok(new Client(Object.assign(Object.create(null), app)))
+      assert.ok(Client.fromEnv({ ...app, baseUrl: deadUrl() }))
+    })
+  })
+
+  test('does not send the secret elsewhere', () => {
+    polluted({ baseUrl: 'http://evil.invalid' }, () => {
+      // http to another machine needs `allowHttp`: this throws if the URL is read.
+      assert.ok(new Client({ ...app }))
+    })
+    assert.throws(
+      () => polluted({ appSecret: 's' }, () => new Client({ appId: 'cli_1' })),
+      isInvalid('appSecret', 'missing'),
+    )
+  })
+
+  test('sets no environment variable', () => {
+    const before = process.env.FEISHU_BASE_URL
+    delete process.env.FEISHU_BASE_URL
+    const isRead = isInvalid('baseUrl')
+    try {
+      polluted({ FEISHU_BASE_URL: 'http://evil.invalid' }, () => assert.ok(Client.fromEnv({ ...app })))
+      process.env.FEISHU_BASE_URL = 'http://evil.invalid'
+      assert.throws(() => Client.fromEnv({ ...app }), isRead)
+    } finally {
+      delete process.env.FEISHU_BASE_URL
+      Object.assign(process.env, before !== undefined && { FEISHU_BASE_URL: before })
+    }
+  })
+
+  test('gives a call no argument', async (t) => {
+    const sandbox = sandboxFor(t)
+    const client = clientOf(sandbox)
+    const { feedCardId, ...bot } = pin
+    const rest = wrong(['userIdType', 'timeoutMs', 'signal', 'onEvent'])
+    await polluted({ ...rest, feedCardId }, () => client.setBotTimeSensitive(bot))
+    assert.deepEqual(sandbox.botPinnedUsers('cli_example'), [member])
+    assert.deepEqual(sandbox.pinnedUsers(chat), [])
+    const lacking = polluted({ userIds: [member] }, () =>
+      client.setTimeSensitive({ feedCardId, timeSensitive: true }),
+    )
+    await assert.rejects(lacking, (error) => {
+      assert.deepEqual(error.notAttempted, [])
+      return isInvalid('userIds')(error)
+    })
+  })
+
+  test('gives many calls no option', async (t) => {
+    const names = ['concurrency', 'progress', 'totalTimeoutMs', 'signal', 'onEvent', 'context', 'total']
+    const many = polluted(wrong(names), () => clientOf(sandboxFor(t)).setTimeSensitiveMany([pin]))
+    const { value } = await many.next()
+    assert.ok(value.outcome.ok)
+  })
+})
+
+test('what only the class of an object has is refused, and not ignored', async (t) => {
+  class Options {
+    appId = 'cli_example'
+    appSecret = 'example-secret'
+    get baseUrl() {
+      return deadUrl()
+    }
+  }
+  class Child extends Options {}
+  for (const Given of [Options, Child]) {
+    assert.throws(() => new Client(new Given()), isInvalid('baseUrl', 'inherited in options'))
+  }
+  // Other methods do no harm.
+  class Pin {
+    feedCardId = chat
+    userIds = [member]
+    timeSensitive = true
+    describe() {}
+  }
+  const client = clientOf(sandboxFor(t))
+  assert.ok((await client.setTimeSensitive(new Pin())).ok)
+  await assert.rejects(client.setTimeSensitive(Object.create(pin)), isInvalid('feedCardId', 'inherited'))
+})

@@ -113,6 +113,39 @@ test('what is no token is told', async (t) => {
   assert.equal(sandbox.requestCount(), 0)
 })
 
+test('a part of its answer that is not known is named', async (t) => {
+  class Answer {
+    get token() {
+      return 't-1'
+    }
+  }
+  const sandbox = sandboxFor(t)
+  for (const [value, field, text] of [
+    [{ token: 't-1', expiresIn: 60 }, 'expiresIn', 'unknown in what it returned'],
+    [new Answer(), 'token', 'inherited in what it returned'],
+  ]) {
+    await assert.rejects(withProvider(sandbox, () => value).setTimeSensitive(pin), (error) => {
+      assert.ok(error instanceof AuthenticationError, `${error}`)
+      assert.ok(error.message.startsWith(`the token provider failed: ${field}: ${text}`), error.message)
+      assert.equal(error.cause.field, field)
+      return true
+    })
+  }
+  assert.equal(sandbox.requestCount(), 0)
+})
+
+test('no part of its answer is found in a polluted prototype', async (t) => {
+  const sandbox = sandboxFor(t)
+  const client = withProvider(sandbox, () => {
+    Object.assign(Object.prototype, { token: 't-1' })
+    // The answer is read in the next microtask.
+    setImmediate(() => delete Object.prototype.token)
+    return {}
+  })
+  await assert.rejects(client.setTimeSensitive(pin), /it returned an object; expected a token/)
+  assert.equal(sandbox.requestCount(), 0)
+})
+
 test('the calls that waited for it do not wait longer than they may', async (t) => {
   const client = withProvider(sandboxFor(t), () => new Promise(() => {}))
   const began = performance.now()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import re
 
 import pytest
 
@@ -183,4 +184,6 @@ def test_a_connection_that_is_refused(feishu_sandbox: Sandbox):
     assert caught.value.retryable
     assert caught.value.reason == "refused"
     assert "reason='refused'" in repr(caught.value)
+    # The cause is in the text: nothing else of the exception has it.
+    assert re.match(r"no connection \(.*\): .+ \(reason refused, station ", str(caught.value))
     assert caught.value.not_attempted == ("ou_1",)

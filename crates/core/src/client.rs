@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::call::{Core, QueuedCall};
@@ -23,24 +24,18 @@ use crate::stations::token::fetch::Identity;
 /// them. Several runtimes can share a client: each has connections of its own, and a call never waits for a fetch
 /// of another runtime.
 ///
-/// ```
-/// # use feishu_feed_card_sandbox::{Sandbox, World};
-/// use feishu_feed_card::Client;
+/// ```no_run
+/// use feishu_feed_card::{Client, Error, Outcome};
 ///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
-/// # let base_url = sandbox.base_url();
-/// let client = Client::builder().app("cli_example", "example-secret").base_url(base_url).build()?;
-/// let outcome = client
-///     .set_time_sensitive(
-///         "oc_679eaeb583654bff73fefcc6e6371370",
-///         ["ou_9d2beb613c85a2412862a49a924558c5"],
-///         true,
-///     )
-///     .await?;
-/// assert!(outcome.ok());
-/// # Ok(()) }
+/// async fn pin(client: &Client, chat: &str, users: &[&str]) -> Result<Outcome, Error> {
+///     client.set_time_sensitive(chat, users, true).await
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), Error> {
+///     let client = Client::builder().app("cli_…", "the app's secret").build()?;
+///     pin(&client, "oc_…", &["ou_…"]).await?.into_result().map(drop)
+/// }
 /// ```
 #[derive(Clone)]
 pub struct Client {
@@ -57,7 +52,12 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// A client of the app in `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL`.
+    /// A client of the app in `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL` (`https://open.larksuite.com`
+    /// for Lark; default: `https://open.feishu.cn`).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if one of the first two is not set, or one is wrong.
     pub fn from_env() -> Result<Self, Error> {
         Self::builder().from_env().build()
     }
@@ -68,6 +68,15 @@ impl Client {
     /// [`Outcome::failed_user_reasons`]. Repeated ids are sent once, and more than
     /// [`max_users_per_request`](ClientBuilder::max_users_per_request) in several requests. The call
     /// sets a state, so making it twice does no harm. Dropping the future stops it.
+    ///
+    /// # Errors
+    ///
+    /// The future returns an [`Error`] that says what became of every user, of any
+    /// [`ErrorKind`](crate::ErrorKind) but [`PartialFailure`](crate::ErrorKind::PartialFailure).
+    ///
+    /// # Panics
+    ///
+    /// The future panics if it is polled outside of a tokio runtime, or in one without its time and IO drivers.
     pub fn set_time_sensitive(
         &self,
         feed_card_id: impl Into<String>,
@@ -79,6 +88,14 @@ impl Client {
     }
 
     /// Pins or unpins the bot's own chat at the top of these users' message lists.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_time_sensitive`](Self::set_time_sensitive).
+    ///
+    /// # Panics
+    ///
+    /// As [`set_time_sensitive`](Self::set_time_sensitive).
     pub fn set_bot_time_sensitive(
         &self,
         user_ids: impl IntoIterator<Item = impl AsRef<str>>,
@@ -107,6 +124,10 @@ impl Client {
     }
 
     /// Hands over the ticket that the platform pushed to a store app's event endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the ticket is empty, or the client is not a store app's.
     pub fn set_app_ticket(&self, app_ticket: impl Into<String>) -> Result<(), Error> {
         let app_ticket = app_ticket.into();
         let Identity::Store(app) = &self.core.tokens.source().identity else {
@@ -170,7 +191,40 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A call not yet made: await it, or set its options first.
+/// A call that has not been made yet. Set its options, then await it.
+///
+/// What takes a future, such as [`tokio::spawn`] and `join_all` of the crate `futures-util`, needs
+/// [`into_future`](IntoFuture::into_future). That makes the call: its place among the calls on its chat, and its timeout,
+/// count from there, and not from when a task first polls it.
+///
+/// ```
+/// use std::future::IntoFuture;
+///
+/// use feishu_feed_card::{Client, Error, Outcome};
+/// use futures_util::future::join_all;
+///
+/// async fn pin_in_background(client: &Client, chat: &str, users: &[&str]) -> Result<Outcome, Error> {
+///     let task = tokio::spawn(client.set_time_sensitive(chat, users, true).into_future());
+///     println!("pinning {chat}");
+///     task.await.expect("the call does not panic")
+/// }
+///
+/// async fn pin_all(client: &Client, chats: &[&str], users: &[&str]) -> Vec<Result<Outcome, Error>> {
+///     let calls = chats.iter().map(|chat| client.set_time_sensitive(*chat, users, true).into_future());
+///     join_all(calls).await
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// #     use feishu_feed_card_sandbox::{Sandbox, World};
+/// #     let sandbox = Sandbox::builder().start()?;
+/// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// #     assert!(pin_in_background(&client, World::EXAMPLE_CHAT, &[World::EXAMPLE_USER]).await?.ok());
+/// #     assert_eq!(pin_all(&client, &[World::EXAMPLE_CHAT, "oc_2"], &[World::EXAMPLE_USER]).await.len(), 2);
+/// #     Ok(())
+/// # }
+/// ```
+///
+/// For many chats, [`set_time_sensitive_many`](Client::set_time_sensitive_many) bounds how many calls run at a time.
 #[must_use = "nothing is sent until this is awaited"]
 #[derive(Clone, Debug)]
 pub struct SetTimeSensitive {
@@ -203,14 +257,68 @@ impl SetTimeSensitive {
 
 impl IntoFuture for SetTimeSensitive {
     type Output = Result<Outcome, Error>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+    type IntoFuture = CallFuture;
 
     /// Makes the call: its place in the order of calls and its deadline count from here. Poll the future
     /// or drop it: opposite calls on the same chat wait for it.
     fn into_future(self) -> Self::IntoFuture {
-        match self.begin() {
+        CallFuture(match self.begin() {
             Ok((client, queued)) => Box::pin(client.core.run(queued)),
             Err(error) => Box::pin(ready(Err(error))),
-        }
+        })
+    }
+}
+
+/// A call that is being made. Created by [`SetTimeSensitive::into_future`](IntoFuture::into_future).
+///
+/// Dropping it stops the call. It is `Send` and `Unpin`, and has a name so that a struct can hold it:
+///
+/// ```
+/// use std::future::IntoFuture;
+///
+/// use feishu_feed_card::{CallFuture, Client};
+/// use futures_util::stream::{FuturesUnordered, StreamExt};
+///
+/// struct Pins {
+///     calls: FuturesUnordered<CallFuture>,
+/// }
+///
+/// impl Pins {
+///     fn pin(&self, client: &Client, chat: &str, users: &[&str]) {
+///         self.calls.push(client.set_time_sensitive(chat, users, true).into_future());
+///     }
+///
+///     async fn finish(mut self) {
+///         while let Some(result) = self.calls.next().await {
+///             println!("{result:?}");
+///         }
+///     }
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// #     use feishu_feed_card_sandbox::{Sandbox, World};
+/// #     let sandbox = Sandbox::builder().start()?;
+/// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// #     let pins = Pins { calls: FuturesUnordered::new() };
+/// #     pins.pin(&client, World::EXAMPLE_CHAT, &[World::EXAMPLE_USER]);
+/// #     pins.finish().await;
+/// #     assert_eq!(sandbox.pinned(World::EXAMPLE_USER), [World::EXAMPLE_CHAT]);
+/// #     Ok(())
+/// # }
+/// ```
+#[must_use = "the call makes no progress until this is polled"]
+pub struct CallFuture(Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>);
+
+impl Future for CallFuture {
+    type Output = Result<Outcome, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for CallFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallFuture").finish_non_exhaustive()
     }
 }

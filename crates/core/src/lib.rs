@@ -1,26 +1,27 @@
 //! 即时提醒, the time-sensitive feed card of the Feishu/Lark Open Platform: pins a group chat to the top
 //! of chosen people's message lists until it is unpinned.
 //!
-//! ```
-//! # use feishu_feed_card_sandbox::{Sandbox, World};
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let sandbox = Sandbox::builder().world(World::example()).start()?;
-//! # let base_url = sandbox.base_url();
-//! # let chat = "oc_679eaeb583654bff73fefcc6e6371370";
-//! # let on_call = ["ou_9d2beb613c85a2412862a49a924558c5"];
+//! ```no_run
 //! use feishu_feed_card::Client;
 //!
-//! let client = Client::builder().app("cli_example", "example-secret").base_url(base_url).build()?;
-//! let outcome = client.set_time_sensitive(chat, on_call, true).await?;
-//! println!("{} reached, {} not", outcome.users.reached.len(), outcome.users.failed.len());
-//! # assert!(outcome.ok());
-//! # Ok(()) }
+//! #[tokio::main]
+//! async fn main() -> Result<(), feishu_feed_card::Error> {
+//!     let client = Client::builder().app("cli_…", "the app's secret").build()?;
+//!     let outcome = client.set_time_sensitive("oc_…", ["ou_…"], true).await?;
+//!     println!("{} reached, {} not", outcome.users.reached.len(), outcome.users.failed.len());
+//!     Ok(())
+//! }
 //! ```
+//!
+//! For an app of Lark, add `.base_url("https://open.larksuite.com")`. The examples need the crate `tokio` with its
+//! features `macros` and `rt-multi-thread`. Without an account, try them on the crate `feishu-feed-card-sandbox`, which
+//! stands in for the platform.
 //!
 //! The client fetches and renews the app's token, stays within the platform's quota, replays what is
 //! safe to replay, keeps opposite calls on one chat in order, and bounds every wait by a deadline.
 //! [`Error`] says what happened, where, and what to do.
+
+#![warn(clippy::missing_errors_doc, missing_debug_implementations)]
 
 // The layers, each of which uses only those below it; `tests/layers.rs` holds them to that.
 //
@@ -44,7 +45,7 @@ mod data;
 #[cfg(test)]
 mod simulation;
 
-pub use client::{Client, SetTimeSensitive};
+pub use client::{CallFuture, Client, SetTimeSensitive};
 pub use data::error::{
     BoxError, ConnectionReason, Error, ErrorKind, FieldViolation, PermissionViolation, Station,
 };
@@ -59,3 +60,8 @@ pub use stations::token::{ProvidedToken, Providing, TokenProvider};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Programs that must not compile.
+#[cfg(doctest)]
+#[doc = include_str!("../tests/mistakes.md")]
+struct Mistakes;

@@ -48,21 +48,24 @@ pub struct Item {
 /// Progress of many calls.
 ///
 /// ```
-/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// use feishu_feed_card::{Client, Request};
+///
+/// async fn pin_all(client: &Client, requests: Vec<Request>) {
+///     let mut many = client.set_time_sensitive_many(requests).on_progress(|progress| {
+///         eprintln!("{} of {:?}, {:?} to go", progress.done, progress.total, progress.eta);
+///     });
+///     while many.next().await.is_some() {}
+///     assert_eq!(Some(many.progress().done), many.progress().total);
+/// }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
-/// # let client = feishu_feed_card::Client::builder()
-/// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
-/// # use feishu_feed_card::Request;
-/// # let request = || Request::new("oc_679eaeb583654bff73fefcc6e6371370", ["ou_9d2beb613c85a2412862a49a924558c5"], true);
-/// # let requests = [request(), request(), request()];
-/// let mut many = client.set_time_sensitive_many(requests).on_progress(|progress| {
-///     eprintln!("{} of {:?}, {:?} to go", progress.done, progress.total, progress.eta);
-/// });
-/// while many.next().await.is_some() {}
-/// assert_eq!(many.progress().done, 3);
-/// # Ok(()) }
+/// #     use feishu_feed_card_sandbox::{Sandbox, World};
+/// #     let sandbox = Sandbox::builder().start()?;
+/// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// #     let request = || Request::new(World::EXAMPLE_CHAT, [World::EXAMPLE_USER], true);
+/// #     pin_all(&client, vec![request(), request(), request()]).await;
+/// #     Ok(())
+/// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -83,23 +86,27 @@ pub struct Progress {
 /// the number of `unfinished`.
 ///
 /// ```
-/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// use feishu_feed_card::{Client, Report, Request};
+///
+/// async fn pin_the_first(client: &Client, requests: Vec<Request>) -> Report {
+///     let mut many = client.set_time_sensitive_many(requests).concurrency(1);
+///     many.next().await;
+///     let report = many.report().await;
+///     for left in &report.unfinished {
+///         println!("{}: {:?} were not attempted", left.index, left.users.not_attempted);
+///     }
+///     report
+/// }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
-/// # let client = feishu_feed_card::Client::builder()
-/// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
-/// # use feishu_feed_card::Request;
-/// # let request = || Request::new("oc_679eaeb583654bff73fefcc6e6371370", ["ou_9d2beb613c85a2412862a49a924558c5"], true);
-/// # let requests = [request(), request(), request()];
-/// let mut many = client.set_time_sensitive_many(requests).concurrency(1);
-/// let first = many.next().await;
-/// let report = many.report().await;
-/// assert_eq!((report.taken, report.succeeded), (1, 1));
-/// for left in &report.unfinished {
-///     println!("{}: {:?} were not attempted", left.index, left.users.not_attempted);
-/// }
-/// # Ok(()) }
+/// #     use feishu_feed_card_sandbox::{Sandbox, World};
+/// #     let sandbox = Sandbox::builder().start()?;
+/// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// #     let request = || Request::new(World::EXAMPLE_CHAT, [World::EXAMPLE_USER], true);
+/// #     let report = pin_the_first(&client, vec![request(), request(), request()]).await;
+/// #     assert_eq!((report.taken, report.succeeded), (1, 1));
+/// #     Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -167,25 +174,27 @@ impl Client {
     /// Makes many calls, as fast as the quota allows.
     ///
     /// ```
-    /// # use feishu_feed_card_sandbox::{Sandbox, World};
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let sandbox = Sandbox::builder().world(World::example()).start()?;
-    /// # let base_url = sandbox.base_url();
-    /// # let chats = ["oc_679eaeb583654bff73fefcc6e6371370"];
-    /// # let on_call = ["ou_9d2beb613c85a2412862a49a924558c5"];
     /// use feishu_feed_card::{Client, Request};
     ///
-    /// let client = Client::builder().app("cli_example", "example-secret").base_url(base_url).build()?;
-    /// let requests = chats.into_iter().map(move |chat| Request::new(chat, on_call, true));
-    /// let mut many = client.set_time_sensitive_many(requests);
-    /// while let Some(item) = many.next().await {
-    ///     match item.result {
-    ///         Ok(outcome) => println!("{}: {} reached", item.index, outcome.users.reached.len()),
-    ///         Err(error) => eprintln!("{}: {error}", item.index),
+    /// async fn pin_all(client: &Client, chats: Vec<String>, users: Vec<String>) {
+    ///     let requests = chats.into_iter().map(move |chat| Request::new(chat, &users, true));
+    ///     let mut many = client.set_time_sensitive_many(requests);
+    ///     while let Some(item) = many.next().await {
+    ///         match item.result {
+    ///             Ok(outcome) => println!("{}: {} reached", item.index, outcome.users.reached.len()),
+    ///             Err(error) => eprintln!("{}: {error}", item.index),
+    ///         }
     ///     }
     /// }
-    /// # Ok(()) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// #     use feishu_feed_card_sandbox::{Sandbox, World};
+    /// #     let sandbox = Sandbox::builder().start()?;
+    /// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+    /// #     pin_all(&client, vec![World::EXAMPLE_CHAT.to_owned()], vec![World::EXAMPLE_USER.to_owned()]).await;
+    /// #     assert_eq!(sandbox.pinned(World::EXAMPLE_USER), [World::EXAMPLE_CHAT]);
+    /// #     Ok(())
+    /// # }
     /// ```
     pub fn set_time_sensitive_many<I>(&self, requests: I) -> Many
     where
@@ -198,21 +207,22 @@ impl Client {
     /// Like [`set_time_sensitive_many`](Self::set_time_sensitive_many), for requests that arrive over time.
     ///
     /// ```
-    /// # use feishu_feed_card_sandbox::{Sandbox, World};
+    /// use feishu_feed_card::{Client, Item, Request};
+    /// use futures_util::{Stream, StreamExt};
+    ///
+    /// async fn pin_as_they_come(client: &Client, requests: impl Stream<Item = Request> + Send + 'static) -> Vec<Item> {
+    ///     client.set_time_sensitive_stream(requests).collect().await
+    /// }
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let sandbox = Sandbox::builder().world(World::example()).start()?;
-    /// # let client = feishu_feed_card::Client::builder()
-    /// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
-    /// use feishu_feed_card::Request;
-    /// use futures_util::StreamExt;
-    ///
-    /// let users = ["ou_9d2beb613c85a2412862a49a924558c5"];
-    /// let incidents = futures_util::stream::iter(["oc_679eaeb583654bff73fefcc6e6371370"]);
-    /// let requests = incidents.map(move |chat| Request::new(chat, users, true));
-    /// let items: Vec<_> = client.set_time_sensitive_stream(requests).collect().await;
-    /// assert!(items[0].result.is_ok());
-    /// # Ok(()) }
+    /// #     use feishu_feed_card_sandbox::{Sandbox, World};
+    /// #     let sandbox = Sandbox::builder().start()?;
+    /// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+    /// #     let request = Request::new(World::EXAMPLE_CHAT, [World::EXAMPLE_USER], true);
+    /// #     let items = pin_as_they_come(&client, futures_util::stream::iter([request])).await;
+    /// #     assert!(items[0].result.is_ok());
+    /// #     Ok(())
+    /// # }
     /// ```
     pub fn set_time_sensitive_stream(&self, requests: impl Stream<Item = Request> + Send + 'static) -> Many {
         let total = match requests.size_hint() {

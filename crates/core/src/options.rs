@@ -36,16 +36,20 @@ const LATEST_ARRIVAL: Duration = Duration::from_secs(60 * 60);
 ///
 /// ```
 /// use std::time::Duration;
-/// use feishu_feed_card::{Client, RateLimit};
 ///
-/// # fn main() -> Result<(), feishu_feed_card::Error> {
-/// let client = Client::builder()
-///     .app("cli_…", "the app's secret")
-///     .base_url("https://open.larksuite.com")
-///     .timeout(Duration::from_secs(10))
-///     .rate_limit(RateLimit::new(20, 400))
-///     .build()?;
-/// # Ok(()) }
+/// use feishu_feed_card::{Client, Error, RateLimit};
+///
+/// fn client_for_lark(app_id: &str, app_secret: &str) -> Result<Client, Error> {
+///     Client::builder()
+///         .app(app_id, app_secret)
+///         .base_url("https://open.larksuite.com")
+///         .timeout(Duration::from_secs(10))
+///         .rate_limit(RateLimit::new(20, 400))
+///         .build()
+/// }
+/// # fn main() -> Result<(), Error> {
+/// #     client_for_lark("cli_…", "secret").map(drop)
+/// # }
 /// ```
 #[derive(Clone, Default)]
 #[must_use]
@@ -148,7 +152,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Where the platform is, with or without a path prefix; `https://open.feishu.cn` unless said.
+    /// Where the platform is, with or without a path prefix: `https://open.larksuite.com` for Lark. Default:
+    /// `https://open.feishu.cn`.
     pub fn base_url(mut self, base_url: impl Into<String>) -> Self {
         self.base_url = Some(base_url.into());
         self
@@ -221,7 +226,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How long one call may take with all its replays and waiting; 30 s unless said.
+    /// How long one call may take, including all retries and waiting. Default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -241,14 +246,14 @@ impl ClientBuilder {
         self
     }
 
-    /// How often a failed attempt is replayed; 3 unless said. A new token for a refused one is not
-    /// counted, nor is waiting for a frequency limit that says when it ends (unless this is 0).
+    /// How often a failed attempt is retried. Default: 3. A new token for a refused one is not counted, nor is waiting
+    /// for a frequency limit that says when it ends, except where this is 0.
     pub fn max_retries(mut self, max_retries: u32) -> Self {
         self.max_retries = Some(max_retries);
         self
     }
 
-    /// How many calls to make at most; the platform's own limit unless said, `None` for no pacing.
+    /// How many calls to make at most; `None` for no pacing. Default: the platform's own limit.
     pub fn rate_limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
         self.pacing = limit.into().map_or(Pacing::Off, Pacing::Limit);
         self
@@ -272,7 +277,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Calls with more users than this are split; 50 unless said.
+    /// Calls with more users than this are split. Default: 50.
     pub fn max_users_per_request(mut self, most: usize) -> Self {
         self.max_users_per_request = Some(most);
         self
@@ -286,6 +291,11 @@ impl ClientBuilder {
     }
 
     /// Checks the options and makes the client. Nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an option is wrong, is missing, or contradicts another one;
+    /// [`Error::field`] names it.
     pub fn build(mut self) -> Result<Client, Error> {
         let Some(environment) = self.environment.take() else {
             return self.checked();

@@ -126,7 +126,7 @@ impl NativeClient {
         let mut call: PendingCall =
             match self.call(target, user_ids, time_sensitive, user_id_type, timeout_ms) {
                 // Now and not when first polled: a call takes its place in the order when it is made.
-                Ok(call) => call.into_future(),
+                Ok(call) => Box::pin(call.into_future()),
                 Err(error) => Box::pin(std::future::ready(Err(error))),
             };
         if let Some(tells) = tells {

@@ -1,13 +1,12 @@
 //! The client behind Python's `Client` and `AsyncClient`.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use feishu_feed_card::binding::Target;
 use feishu_feed_card::binding::many::{ManyOptions, concurrency as concurrency_of};
-use feishu_feed_card::{Client as Core, ClientBuilder, Error, Outcome, RateLimit, UserIdType, binding};
+use feishu_feed_card::{CallFuture, Client as Core, ClientBuilder, RateLimit, UserIdType, binding};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
@@ -26,9 +25,6 @@ use crate::process::PerProcess;
 use crate::provider::{Board, Desk, LastLoop, Provider};
 use crate::quota::Quota;
 use crate::waits::{wait, wait_listening};
-
-/// A call of the core on its way.
-pub(crate) type PendingCall = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
 
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Client {
@@ -398,7 +394,7 @@ impl Arguments {
     }
 
     /// The call takes its place in the order of calls here, not when it is first polled.
-    fn make(self, core: &Core) -> PendingCall {
+    fn make(self, core: &Core) -> CallFuture {
         let Self {
             target,
             user_ids,

@@ -88,7 +88,9 @@ impl Errors {
     /// An error as an exception.
     pub(crate) fn to_python<'py>(&self, py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
         let class = self.0.bind(py).get_item(error.kind().as_str())?;
-        let exception = class.call((error.to_string(),), Some(&self.facts(py, error)?))?;
+        // Not its `Display`, which leaves the cause to Rust's `source`.
+        let printed = binding::spelled(error, str::to_owned).printed;
+        let exception = class.call((printed,), Some(&self.facts(py, error)?))?;
         if let Some(cause) = causes(error).find_map(|cause| cause.downcast_ref::<Raised>()) {
             exception.setattr(intern!(py, "__cause__"), cause.exception(py))?;
         }

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use feishu_feed_card::{Error, Outcome};
+use feishu_feed_card::{CallFuture, Error, Outcome};
 use futures_util::FutureExt;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyException, PyRuntimeError};
@@ -20,7 +21,6 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use tokio::task::AbortHandle;
 
-use crate::client::PendingCall;
 use crate::engine::{Engine, engine};
 use crate::errors::Errors;
 use crate::logs::{Listening, Report};
@@ -28,6 +28,9 @@ use crate::outcome;
 use crate::process;
 use crate::provider::{CALLER, Caller, Question};
 use crate::waker::{Waker, waker};
+
+/// A call of the core on its way, with what surrounds it here.
+type PendingCall = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
 
 /// What the runtime leaves for one event loop.
 pub(crate) struct Mailbox {
@@ -297,7 +300,7 @@ impl<'py> Here<'py> {
     /// Starts a call: a future that its end settles, and what stops the call.
     pub(crate) fn start(
         &self,
-        making: PendingCall,
+        making: CallFuture,
         context: Option<Py<PyAny>>,
         errors: Errors,
         on_event: Option<Py<PyAny>>,
@@ -309,7 +312,7 @@ impl<'py> Here<'py> {
         let listening = Listening::of_loop(py, mailbox.clone(), number, on_event)?.map(Arc::new);
         let making: PendingCall = match &listening {
             Some(listening) => Box::pin(listening.around(making)),
-            None => making,
+            None => Box::pin(making),
         };
         let task = self.engine.spawn(async move {
             let making: PendingCall = if has_context {

@@ -41,7 +41,7 @@ pub enum Control {
     /// the platform itself, not the fault script, refused for their frequency), `faults_left`, `pinned` (open
     /// ids by chat) and `bot_pinned` (open ids by app).
     State {},
-    /// A list of [`Record`](crate::Record)s.
+    /// A list of [`RecordedRequest`](crate::RecordedRequest)s.
     Requests {},
     /// A number.
     RequestCount {},
@@ -129,7 +129,11 @@ impl fmt::Display for ControlError {
 impl std::error::Error for ControlError {}
 
 impl Control {
-    /// Reads a control from JSON. Unknown names and fields are errors that list the known ones.
+    /// Reads a control from JSON.
+    ///
+    /// # Errors
+    ///
+    /// Broken JSON, an unknown name or field (the error lists the known ones), or a value of another type.
     pub fn from_json(text: &str) -> Result<Self, ControlError> {
         serde_json::from_str(text).map_err(|error| ControlError(format!("not a control: {error}")))
     }
@@ -137,6 +141,10 @@ impl Control {
 
 impl Stage {
     /// Carries out one control.
+    ///
+    /// # Errors
+    ///
+    /// A switch that does not exist or has another type, or a control of connections, which a stage has none of.
     pub fn control(&self, control: Control) -> Result<Value, ControlError> {
         match control {
             Control::Pinned { open_id } => Ok(json!(self.pinned(&open_id))),
@@ -172,6 +180,10 @@ impl Stage {
     }
 
     /// [`control`](Stage::control) from JSON to JSON; the error is a sentence.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::from_json`] and [`control`](Self::control).
     pub fn control_json(&self, text: &str) -> Result<String, String> {
         let value = Control::from_json(text).and_then(|control| self.control(control));
         value

@@ -18,6 +18,7 @@ const HTML: &str =
 
 /// What comes back to the client.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Delivery {
     /// An answer.
     Answer(Response<Bytes>),

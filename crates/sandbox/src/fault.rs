@@ -23,10 +23,12 @@ use crate::model::Endpoint;
 /// ```
 /// use feishu_feed_card_sandbox::Fault;
 ///
-/// let fault: Fault = serde_json::from_str(r#"{"on": "call", "times": 2, "status": 502, "html": true}"#)?;
-/// assert_eq!(fault.times, 2);
-/// assert!(serde_json::from_str::<Fault>(r#"{"on": "call", "statsu": 502}"#).is_err());
-/// # Ok::<(), serde_json::Error>(())
+/// fn main() -> serde_json::Result<()> {
+///     let fault: Fault = serde_json::from_str(r#"{"on": "call", "times": 2, "status": 502, "html": true}"#)?;
+///     assert_eq!(fault.times, 2);
+///     assert!(serde_json::from_str::<Fault>(r#"{"on": "call", "statsu": 502}"#).is_err());
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -139,6 +141,7 @@ impl Fault {
 /// Which requests a step is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum On {
     /// Whatever comes.
     #[default]
@@ -152,6 +155,7 @@ pub enum On {
 /// When a connection is reset. Over HTTP/2 its other requests end with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Reset {
     /// The platform never sees the request.
     Before,

@@ -21,7 +21,7 @@ const SECRETS: [&str; 3] = ["app_access_token", "app_secret", "app_ticket"];
 /// One request as the sandbox saw it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Record {
+pub struct RecordedRequest {
     /// Counted from 1.
     pub number: u64,
     /// Which connection it came on, counted from 1; 0 without a socket.
@@ -191,7 +191,7 @@ impl Journal {
         self.token_fetches
     }
 
-    pub(crate) fn requests(&self) -> Vec<Record> {
+    pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
         let numbers = self.before - self.cleared + 1..;
         numbers
             .zip(&self.requests)
@@ -226,9 +226,9 @@ impl Journal {
 }
 
 impl Raw {
-    fn record(&self, number: u64) -> Record {
+    fn record(&self, number: u64) -> RecordedRequest {
         let headers = HEADERS.iter().zip(&self.headers);
-        Record {
+        RecordedRequest {
             number,
             connection: self.connection,
             received: self.received,

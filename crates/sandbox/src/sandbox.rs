@@ -19,12 +19,15 @@ use crate::tls;
 /// ```
 /// use feishu_feed_card_sandbox::{Sandbox, World};
 ///
-/// let sandbox = Sandbox::builder().start()?;
-/// // … point a client at sandbox.base_url(), then look:
-/// assert!(sandbox.pinned(World::EXAMPLE_USER).is_empty());
-/// # Ok::<(), std::io::Error>(())
+/// fn main() -> std::io::Result<()> {
+///     let sandbox = Sandbox::builder().start()?;
+///     println!("point a client at {}", sandbox.base_url());
+///     assert!(sandbox.pinned(World::EXAMPLE_USER).is_empty());
+///     Ok(())
+/// }
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping it stops the server"]
 pub struct Sandbox {
     stage: Stage,
     server: Server,
@@ -84,21 +87,38 @@ impl Sandbox {
     }
 
     /// Closes the ports: who connects now is refused. Open connections stay.
+    ///
+    /// # Errors
+    ///
+    /// The server's thread has ended.
     pub fn pause_listening(&self) -> io::Result<()> {
         self.server.pause_listening()
     }
 
     /// Listens on the same ports again.
+    ///
+    /// # Errors
+    ///
+    /// Another program has taken a port meanwhile, or the server's thread has ended.
     pub fn resume_listening(&self) -> io::Result<()> {
         self.server.resume_listening()
     }
 
     /// Closes every open connection, as a server does with idle ones; a request still on its way is lost.
+    ///
+    /// # Errors
+    ///
+    /// The server's thread has ended.
     pub fn close_connections(&self) -> io::Result<()> {
         self.server.close_connections()
     }
 
     /// Carries out one control.
+    ///
+    /// # Errors
+    ///
+    /// A switch that does not exist or has another type, or one of the errors of
+    /// [`resume_listening`](Self::resume_listening).
     pub fn control(&self, control: Control) -> Result<Value, ControlError> {
         let done = match control {
             Control::PauseListening {} => self.pause_listening(),
@@ -111,6 +131,10 @@ impl Sandbox {
     }
 
     /// [`control`](Sandbox::control) from JSON to JSON; the error is a sentence.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::from_json`] and [`control`](Self::control).
     pub fn control_json(&self, text: &str) -> Result<String, String> {
         let value = Control::from_json(text).and_then(|control| self.control(control));
         value
@@ -190,13 +214,17 @@ impl SandboxBuilder {
         self
     }
 
-    /// How many requests an HTTP/2 connection may carry at a time; 200 unless said.
+    /// How many requests an HTTP/2 connection may carry at a time. Default: 200.
     pub fn max_concurrent_streams(mut self, most: u32) -> Self {
         self.max_concurrent_streams = Some(most);
         self
     }
 
     /// Starts the server. It listens when this returns.
+    ///
+    /// # Errors
+    ///
+    /// A port that is taken or not permitted, an address that is not this machine's, or no thread for the server.
     pub fn start(self) -> io::Result<Sandbox> {
         let stage = Stage::new(self.world);
         stage.faults(self.faults);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::fault::{Fault, Script};
 use crate::model::{App, Chat, Interface, Model, Switches, User, World};
-use crate::record::{Journal, Record};
+use crate::record::{Journal, RecordedRequest};
 
 /// Ten thousand years: far enough for any test, and no sum of it and a token's life overflows.
 const FAR: Duration = Duration::from_secs(10_000 * 365 * 86_400);
@@ -17,22 +17,22 @@ const FAR: Duration = Duration::from_secs(10_000 * 365 * 86_400);
 /// [`Sandbox`](crate::Sandbox) puts behind HTTP. Clones share everything.
 ///
 /// ```
-/// use feishu_feed_card_sandbox::{Delivery, Fault, Stage, World};
 /// use std::time::Duration;
 ///
-/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-/// # runtime.block_on(async {
-/// let stage = Stage::new(World::example());
-/// stage.fault(Fault { delay_after_ms: 60_000, ..Fault::on_token() });
+/// use feishu_feed_card_sandbox::{Delivery, Fault, Stage, World};
 ///
-/// let request = http::Request::post("/open-apis/auth/v3/tenant_access_token/internal")
-///     .body(r#"{"app_id":"cli_example","app_secret":"example-secret"}"#.into())?;
-/// let Delivery::Answer(answer) = stage.deliver(request).await else { panic!() };
-/// assert_eq!(answer.status(), 200);
-/// assert_eq!(stage.now(), Duration::from_secs(60)); // at once, on paused time
-/// # Ok::<(), http::Error>(())
-/// # })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// async fn main() -> Result<(), http::Error> {
+///     let stage = Stage::new(World::example());
+///     stage.fault(Fault { delay_after_ms: 60_000, ..Fault::on_token() });
+///
+///     let request = http::Request::post("/open-apis/auth/v3/tenant_access_token/internal")
+///         .body(r#"{"app_id":"cli_example","app_secret":"example-secret"}"#.into())?;
+///     let Delivery::Answer(answer) = stage.deliver(request).await else { panic!("no answer") };
+///     assert_eq!(answer.status(), 200);
+///     assert_eq!(stage.now(), Duration::from_secs(60)); // at once, on paused time
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Stage {
@@ -110,7 +110,7 @@ impl Stage {
     }
 
     /// The requests received, oldest first: the newest [`Switches::keep_requests`] of them.
-    pub fn requests(&self) -> Vec<Record> {
+    pub fn requests(&self) -> Vec<RecordedRequest> {
         self.lock().journal.requests()
     }
 

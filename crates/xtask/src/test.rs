@@ -98,7 +98,10 @@ fn pyright(run: &mut Run, venv: &Venv) -> Result<(), String> {
         ["exec", "--offline", "--", "pyright", "--project", "../python"],
     );
     pyright.arg("--pythonpath").arg(venv.program("python"));
-    run.step("pyright", pyright)
+    run.step("pyright", pyright)?;
+    let mut wrong = venv.command(run, "python");
+    wrong.arg(run.root.join("python/tests/typing/wrong_by_pyright.py"));
+    run.step("pyright, wrong uses", wrong)
 }
 
 /// Node's test runner speaks TAP where it does not write to a terminal: five lines and more for a test.

@@ -68,6 +68,10 @@ outcome.reached.push('ou_1')
 export const userId: string = outcome.failedUserReasons[0]!.userId
 // @ts-expect-error outcomes come from calls
 void new Outcome({})
+// @ts-expect-error nor without data
+void new Outcome()
+// @ts-expect-error nor from classes derived from it
+export class Derived extends Outcome {}
 // @ts-expect-error the native half is nobody's business
 void client.native
 
@@ -80,5 +84,7 @@ export const isIt = (error: FeedCardError) => error.code === 'RATE_LIMIT'
 
 // @ts-expect-error a sandbox is started
 void new Sandbox()
+// @ts-expect-error the name is TypeScript's: an import would shadow it
+export type Shadowing = import('feishu-feed-card/sandbox').Record
 // @ts-expect-error a fault nobody knows
 Sandbox.start().faults({ statsu: 502 })

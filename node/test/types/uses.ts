@@ -26,7 +26,7 @@ import {
   type Unfinished,
   type UserIdType,
 } from 'feishu-feed-card'
-import { type Fault, Sandbox, type World } from 'feishu-feed-card/sandbox'
+import { type Fault, type RecordedRequest, Sandbox, type World } from 'feishu-feed-card/sandbox'
 
 declare function sleep(ms: number): Promise<void>
 declare const maybe: string | undefined
@@ -184,7 +184,9 @@ export function rehearses(kind: UserIdType, options: CallOptions): void {
   using sandbox = Sandbox.start({ world, https: true })
   const fault: Fault = { on: 'call', status: 502, html: true, times: 2 }
   sandbox.faults(fault, { reset: 'before' })
-  const [first] = sandbox.requests()
+  const [first]: RecordedRequest[] = sandbox.requests()
+  const headers: Record<string, string> = first?.headers ?? {}
+  console.log(headers['host'])
   const chats: string[] = sandbox.pinned('ou_1')
   const url: string = sandbox.httpsBaseUrl ?? sandbox.baseUrl
   console.log(first?.path, chats, url, kind, options)

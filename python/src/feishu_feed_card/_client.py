@@ -146,10 +146,10 @@ class _BaseClient:
             ca_certs: A PEM file with certificates to trust besides the usual ones. The usual ones are
                 Mozilla's, and where those do not know the issuer, the system's (SSL_CERT_FILE names others).
             user_agent: Appended to the client's own User-Agent.
-            timeout: How many seconds one call may take with all its replays and waiting; 30 unless said.
-            connect_timeout: How many seconds making a connection may take; 5 unless said.
-            attempt_timeout: How many seconds one attempt may take; all that remains unless said.
-            max_retries: How often a failed attempt is replayed; 3 unless said.
+            timeout: How many seconds one call may take, including all retries and waiting. Default: 30.
+            connect_timeout: How many seconds making a connection may take. Default: 5.
+            attempt_timeout: How many seconds one attempt may take. Default: all that remains.
+            max_retries: How often a failed attempt is retried. Default: 3.
             rate_limit: How many calls to make at most, in any second and in any minute; None for no
                 pacing.
             quota: Another client's `quota`, to share it: the platform counts by app, not by client.
@@ -158,7 +158,7 @@ class _BaseClient:
                 that long. On Linux and Android the kernel stops sending it about two seconds earlier.
                 macOS and Windows cannot, so there it may arrive later still: 600 (macOS) and 60 (Windows)
                 cover what the system itself does.
-            max_users_per_request: Calls with more users than this are split; 50 unless said.
+            max_users_per_request: Calls with more users than this are split. Default: 50.
 
         Raises:
             InvalidInputError: An option is wrong; `field` names it.

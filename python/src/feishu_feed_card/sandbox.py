@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 else:
     from feishu_feed_card._types import Self, Unpack
 
-__all__ = ["App", "Chat", "Fault", "Interface", "Request", "Sandbox", "State", "Switches", "User", "World"]
+__all__ = [
+    "App",
+    "Chat",
+    "Fault",
+    "Interface",
+    "RecordedRequest",
+    "Sandbox",
+    "State",
+    "Switches",
+    "User",
+    "World",
+]
 
 Interface = Literal["group", "bot"]
 """Which of the two calls."""
@@ -136,7 +147,7 @@ class Fault(TypedDict, total=False):
     expire: object
 
 
-class Request(TypedDict):
+class RecordedRequest(TypedDict):
     """One request as the sandbox saw it. Times are milliseconds since its start."""
 
     number: int
@@ -276,9 +287,9 @@ class Sandbox:
         state: State = self.control("state")
         return state
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[RecordedRequest]:
         """The requests it saw, the oldest first; token requests among them."""
-        requests: list[Request] = self.control("requests")
+        requests: list[RecordedRequest] = self.control("requests")
         return requests
 
     def request_count(self) -> int:

@@ -30,7 +30,7 @@ from feishu_feed_card import (
     UserIdType,
 )
 from feishu_feed_card._types import Station
-from feishu_feed_card.sandbox import Fault, Sandbox, World
+from feishu_feed_card.sandbox import Fault, RecordedRequest, Sandbox, World
 
 
 def pin(client: Client, ids: UserIds, kind: UserIdType = "open_id") -> tuple[str, ...]:
@@ -182,5 +182,7 @@ def test_bot(feishu_sandbox: Sandbox) -> None:
         sandbox.faults([fault])
         pin(client, [sandbox.USER])
         chats: list[str] = sandbox.pinned(sandbox.USER)
+        seen: list[RecordedRequest] = sandbox.requests()
+        print([request["path"] for request in seen])
         count: int = sandbox.state()["request_count"]
         print(chats, count)

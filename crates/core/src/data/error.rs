@@ -102,14 +102,23 @@ impl fmt::Display for ErrorKind {
 /// Why there is no connection, or why it broke: whose fault it is, and what to check.
 ///
 /// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), feishu_feed_card::Error> {
-/// use feishu_feed_card::{Client, ConnectionReason};
+/// use feishu_feed_card::{ConnectionReason, Error};
 ///
-/// let client = Client::builder().app("cli_…", "secret").base_url("https://nowhere.invalid").max_retries(0).build()?;
-/// let error = client.set_time_sensitive("oc_679eaeb583654bff73fefcc6e6371370", ["ou_1"], true).await.unwrap_err();
-/// assert_eq!(error.reason(), Some(ConnectionReason::Dns));
-/// # Ok(()) }
+/// fn whom_to_ask(error: &Error) -> Option<&'static str> {
+///     match error.reason()? {
+///         ConnectionReason::Dns => Some("whoever runs the DNS server"),
+///         ConnectionReason::Proxy | ConnectionReason::ProxyAuth => Some("whoever runs the proxy"),
+///         _ => None,
+///     }
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// #     let builder = feishu_feed_card::Client::builder().app("cli_…", "secret");
+/// #     let client = builder.base_url("https://nowhere.invalid").max_retries(0).build()?;
+/// #     let error = client.set_time_sensitive("oc_1", ["ou_1"], true).await.unwrap_err();
+/// #     assert_eq!(whom_to_ask(&error), Some("whoever runs the DNS server"));
+/// #     Ok(())
+/// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -175,17 +184,19 @@ impl fmt::Display for ConnectionReason {
 /// The step of a call at which something happened.
 ///
 /// ```
-/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// use feishu_feed_card::{Error, Station};
+///
+/// fn is_about_the_app(error: &Error) -> bool {
+///     error.station() == Some(Station::Token)
+/// }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
-/// # let base_url = sandbox.base_url();
-/// use feishu_feed_card::{Client, Station};
-///
-/// let client = Client::builder().app("cli_example", "not the secret").base_url(base_url).build()?;
-/// let call = client.set_time_sensitive("oc_679eaeb583654bff73fefcc6e6371370", ["ou_1"], true);
-/// assert_eq!(call.await.unwrap_err().station(), Some(Station::Token));
-/// # Ok(()) }
+/// #     let sandbox = feishu_feed_card_sandbox::Sandbox::builder().start()?;
+/// #     let builder = feishu_feed_card::Client::builder().app("cli_example", "not the secret");
+/// #     let client = builder.base_url(sandbox.base_url()).build()?;
+/// #     assert!(is_about_the_app(&client.set_time_sensitive("oc_1", ["ou_1"], true).await.unwrap_err()));
+/// #     Ok(())
+/// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -261,17 +272,33 @@ pub struct FieldViolation {
 
 /// Why a call failed, and everything known about it. One pointer wide.
 ///
-/// ```
-/// use feishu_feed_card::{Client, ErrorKind};
+/// [`Display`](fmt::Display) prints what happened, the facts, and what to do, on one line. What it was caused by is in
+/// [`source`](std::error::Error::source) and nowhere else: print the chain, as `{:#}` of `anyhow` does.
 ///
+/// ```
+/// use std::error::Error as _;
+///
+/// use feishu_feed_card::{Error, ErrorKind};
+///
+/// fn log(error: &Error) {
+///     if error.kind() == ErrorKind::InvalidInput {
+///         eprintln!("wrong: {:?}", error.field());
+///     }
+///     eprintln!("{error}; never sent to {:?}", error.users().not_attempted);
+///     let mut source = error.source();
+///     while let Some(cause) = source {
+///         eprintln!("caused by: {cause}");
+///         source = cause.source();
+///     }
+/// }
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), feishu_feed_card::Error> {
-/// let client = Client::builder().app("cli_example", "secret").build()?;
-/// let error = client.set_time_sensitive("not-a-chat", ["ou_1"], true).await.unwrap_err();
-/// assert_eq!(error.kind(), ErrorKind::InvalidInput);
-/// assert_eq!(error.field(), Some("feed_card_id"));
-/// assert_eq!(error.users().not_attempted, ["ou_1"]);
-/// # Ok(()) }
+/// # async fn main() -> Result<(), Error> {
+/// #     let client = feishu_feed_card::Client::builder().app("cli_example", "secret").build()?;
+/// #     let error = client.set_time_sensitive("not-a-chat", ["ou_1"], true).await.unwrap_err();
+/// #     log(&error);
+/// #     assert_eq!(error.field(), Some("feed_card_id"));
+/// #     Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Error(Box<Detail>);
@@ -296,6 +323,9 @@ struct Detail {
     call: Option<u64>,
     outcome: Option<Outcome>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    /// What the source says, for languages whose printed errors do not show their causes. `Display` leaves it out:
+    /// whoever prints the chain of sources would print it twice.
+    cause: Option<Text>,
 }
 
 // Text from outside is masked and cut where it is read (see `outside`). These functions make texts printable once
@@ -405,12 +435,19 @@ impl Error {
         self
     }
 
+    /// The part of the message that repeats the source.
+    pub(crate) fn with_cause(mut self, cause: impl Into<Text>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
     /// What kind of error this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind.unwrap_or(ErrorKind::UnexpectedResponse)
     }
 
-    /// What happened, without the hint and the numbers that [`Display`](fmt::Display) adds.
+    /// What happened, without the facts and the hint that [`Display`](fmt::Display) adds. What it was caused by is in
+    /// [`source`](std::error::Error::source).
     pub fn message(&self) -> &str {
         self.0.message.as_str()
     }
@@ -515,7 +552,11 @@ impl Error {
     pub(crate) fn spelled(&self, spelling: Spelling) -> Spelled {
         let field = self.0.field.as_ref().map(|field| field.spelled(spelling));
         let hint = self.0.hint.as_ref().map(|hint| hint.spelled(spelling));
-        let message = self.0.message.spelled(spelling);
+        let mut message = self.0.message.spelled(spelling);
+        if let Some(cause) = &self.0.cause {
+            message.push_str(": ");
+            message.push_str(&cause.spelled(spelling));
+        }
         Spelled {
             printed: self.printed(&message, hint.as_deref()),
             field,
@@ -528,6 +569,7 @@ impl Error {
         let mut facts = Vec::new();
         facts.extend(detail.platform_code.map(|code| format!("code {code}")));
         facts.extend(detail.http_status.map(|status| format!("HTTP {status}")));
+        facts.extend(detail.reason.map(|reason| format!("reason {reason}")));
         facts.extend(detail.station.map(|station| format!("station {station}")));
         facts.extend((detail.attempts > 0).then(|| format!("attempts {}", detail.attempts)));
         facts.extend(
@@ -613,6 +655,20 @@ mod tests {
             full().to_string(),
             "the platform said: slow down (code 99991400, HTTP 429, station answer, attempts 3, \
              retry after 1.5 s, log_id 2026). Call again later"
+        );
+    }
+
+    #[test]
+    fn only_the_bindings_print_what_the_source_says() {
+        let source = std::io::Error::other("no answer in time");
+        let error = Error::new(ErrorKind::ConnectionFailed, "no connection (x.invalid)")
+            .with_reason(Some(ConnectionReason::Dns))
+            .with_cause(text!("no answer in {timeout}"))
+            .with_source(source);
+        assert_eq!(error.to_string(), "no connection (x.invalid) (reason dns)");
+        assert_eq!(
+            error.spelled(str::to_uppercase).printed,
+            "no connection (x.invalid): no answer in TIMEOUT (reason dns)"
         );
     }
 

@@ -11,12 +11,14 @@ use crate::data::text::{Template, Text, text};
 /// Which kind of id the user ids are (`user_id_type`).
 ///
 /// ```
-/// use feishu_feed_card::UserIdType;
+/// use feishu_feed_card::{Error, UserIdType};
 ///
-/// let kind: UserIdType = "union_id".parse()?;
-/// assert_eq!(kind, UserIdType::UnionId);
-/// assert_eq!(UserIdType::default().as_str(), "open_id");
-/// # Ok::<(), feishu_feed_card::Error>(())
+/// fn main() -> Result<(), Error> {
+///     let kind: UserIdType = "union_id".parse()?;
+///     assert_eq!(kind, UserIdType::UnionId);
+///     assert_eq!(UserIdType::default().as_str(), "open_id");
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -100,11 +102,14 @@ pub(crate) fn filled(field: Template, value: Option<&str>) -> Result<(), Error> 
 ///
 /// ```
 /// use std::time::Duration;
+///
 /// use feishu_feed_card::{Request, UserIdType};
 ///
-/// let request = Request::new("oc_679eaeb583654bff73fefcc6e6371370", ["on_8ed6aa67826108097d9ee143816345"], true)
-///     .user_id_type(UserIdType::UnionId)
-///     .timeout(Duration::from_secs(10));
+/// fn pin(chat: &str, union_ids: &[&str]) -> Request {
+///     Request::new(chat, union_ids, true)
+///         .user_id_type(UserIdType::UnionId)
+///         .timeout(Duration::from_secs(10))
+/// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -137,14 +142,14 @@ impl Request {
         }
     }
 
-    /// Which kind of id the user ids are; `open_id` unless said.
+    /// Sets the kind of the user ids. Default: `open_id`.
     #[must_use]
     pub fn user_id_type(mut self, user_id_type: UserIdType) -> Self {
         self.user_id_type = user_id_type;
         self
     }
 
-    /// The deadline of this call; the client's unless said.
+    /// Sets the timeout of this call. Default: the client's.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

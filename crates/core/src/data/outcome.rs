@@ -8,19 +8,24 @@ use crate::data::error::{Error, ErrorKind};
 /// order given.
 ///
 /// ```
-/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// use feishu_feed_card::{Client, Error};
+///
+/// async fn pin(client: &Client, chat: &str, users: &[&str]) -> Result<Vec<String>, Error> {
+///     let outcome = client.set_time_sensitive(chat, users, true).await?;
+///     for user in &outcome.users.failed {
+///         eprintln!("{user} does not see {chat} on top");
+///     }
+///     Ok(outcome.users.reached)
+/// }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
-/// # let client = feishu_feed_card::Client::builder()
-/// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
-/// # let chat = "oc_679eaeb583654bff73fefcc6e6371370";
-/// # let member = "ou_9d2beb613c85a2412862a49a924558c5";
-/// # let outsider = "ou_679eaeb583654bff73fefcc6e6371301";
-/// let outcome = client.set_time_sensitive(chat, [member, outsider], true).await?;
-/// assert_eq!(outcome.users.reached, [member]);
-/// assert_eq!(outcome.users.failed, [outsider]);
-/// # Ok(()) }
+/// #     use feishu_feed_card_sandbox::{Sandbox, World};
+/// #     let sandbox = Sandbox::builder().start()?;
+/// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// #     let users = [World::EXAMPLE_USER, World::EXAMPLE_OUTSIDER];
+/// #     assert_eq!(pin(&client, World::EXAMPLE_CHAT, &users).await?, [World::EXAMPLE_USER]);
+/// #     Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -55,20 +60,25 @@ impl UserIds {
 /// `error_code` is 0 in the platform's own example.
 ///
 /// ```
-/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// use feishu_feed_card::Outcome;
+///
+/// fn complaints(outcome: &Outcome) -> Vec<String> {
+///     let reasons = outcome.failed_user_reasons.iter();
+///     reasons
+///         .map(|reason| format!("{}: {}", reason.user_id.as_deref().unwrap_or("someone"), reason.error_message))
+///         .collect()
+/// }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
-/// # let client = feishu_feed_card::Client::builder()
-/// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
-/// # let chat = "oc_679eaeb583654bff73fefcc6e6371370";
-/// # let member = "ou_9d2beb613c85a2412862a49a924558c5";
-/// # let outsider = "ou_679eaeb583654bff73fefcc6e6371301";
-/// let outcome = client.set_time_sensitive(chat, [member, outsider], true).await?;
-/// let reason = &outcome.failed_user_reasons[0];
-/// assert_eq!(reason.error_message, "The user is not in the chat");
-/// assert_eq!(reason.user_id.as_deref(), Some(outsider));
-/// # Ok(()) }
+/// #     use feishu_feed_card_sandbox::{Sandbox, World};
+/// #     let sandbox = Sandbox::builder().start()?;
+/// #     let client = feishu_feed_card::Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// #     let users = [World::EXAMPLE_USER, World::EXAMPLE_OUTSIDER];
+/// #     let outcome = client.set_time_sensitive(World::EXAMPLE_CHAT, users, true).await?;
+/// #     let complaint = format!("{}: The user is not in the chat", World::EXAMPLE_OUTSIDER);
+/// #     assert_eq!(complaints(&outcome), [complaint]);
+/// #     Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -86,23 +96,22 @@ pub struct FailedUserReason {
 /// see [`ok`](Self::ok) and [`into_result`](Self::into_result).
 ///
 /// ```
-/// # use feishu_feed_card_sandbox::{Sandbox, World};
+/// use feishu_feed_card::{Client, Error, Outcome};
+///
+/// async fn pin_for_all(client: &Client, chat: &str, users: &[&str]) -> Result<Outcome, Error> {
+///     client.set_time_sensitive(chat, users, true).await?.into_result()
+/// }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let sandbox = Sandbox::builder().world(World::example()).start()?;
-/// # let client = feishu_feed_card::Client::builder()
-/// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
-/// # let chat = "oc_679eaeb583654bff73fefcc6e6371370";
-/// # let member = "ou_9d2beb613c85a2412862a49a924558c5";
-/// # let outsider = "ou_679eaeb583654bff73fefcc6e6371301";
-/// use feishu_feed_card::ErrorKind;
-///
-/// let outcome = client.set_time_sensitive(chat, [member, outsider], true).await?;
-/// assert!(!outcome.ok());
-/// let error = outcome.into_result().unwrap_err();
-/// assert_eq!(error.kind(), ErrorKind::PartialFailure);
-/// assert_eq!(error.users().reached, [member]);
-/// # Ok(()) }
+/// #     use feishu_feed_card_sandbox::{Sandbox, World};
+/// #     let sandbox = Sandbox::builder().start()?;
+/// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+/// #     let users = [World::EXAMPLE_USER, World::EXAMPLE_OUTSIDER];
+/// #     let error = pin_for_all(&client, World::EXAMPLE_CHAT, &users).await.unwrap_err();
+/// #     assert_eq!(error.kind(), feishu_feed_card::ErrorKind::PartialFailure);
+/// #     assert_eq!(error.users().reached, [World::EXAMPLE_USER]);
+/// #     Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -133,6 +142,10 @@ impl Outcome {
 
     /// Turns users that were not reached into an error of kind
     /// [`PartialFailure`](ErrorKind::PartialFailure) that carries this outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`PartialFailure`](ErrorKind::PartialFailure) if not [`ok`](Self::ok).
     pub fn into_result(self) -> Result<Self, Error> {
         if self.ok() {
             return Ok(self);

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use super::answer::{Failure, by_status};
 use super::codes::RetryRule;
 use crate::data::error::{BoxError, ConnectionReason, Error, ErrorKind, Station};
-use crate::data::text::{Template, Text, text};
+use crate::data::text::{Template, text};
 use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes, is_out_of_resources, text_of};
 
 /// Turns the error of a transport into the failure of an attempt.
@@ -58,17 +58,17 @@ fn connection_failed(what: &str, fault: Fault, station: Station) -> Error {
         Some(Peer::Proxy(proxy)) => format!(" (proxy {proxy})"),
         None => String::new(),
     };
-    let mut message = Text::from(format!("{what}{place}: "));
-    message.push(text_of(innermost(&*source)));
+    let cause = text_of(innermost(&*source));
     let hint = if reason.is_none() && is_out_of_resources(&*source) {
         OUT_OF_RESOURCES
     } else {
         connection_hint(reason, peer.as_ref())
     };
-    Error::new(ErrorKind::ConnectionFailed, message)
+    Error::new(ErrorKind::ConnectionFailed, format!("{what}{place}"))
         .with_station(station)
         .with_reason(reason)
         .with_hint(hint)
+        .with_cause(cause)
         .with_source(source)
 }
 
@@ -79,9 +79,10 @@ const OUT_OF_RESOURCES: Template =
 /// The system refused a thread or a file descriptor, and nothing was sent.
 pub(crate) fn out_of_resources(error: impl Into<BoxError>) -> Error {
     let error = error.into();
-    let message = format!("the process has no thread or file descriptor left for the call: {error}");
+    let message = "the process has no thread or file descriptor left for the call";
     Error::new(ErrorKind::ConnectionFailed, message)
         .with_hint(OUT_OF_RESOURCES)
+        .with_cause(error.to_string())
         .with_source(error)
 }
 

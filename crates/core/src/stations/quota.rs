@@ -21,14 +21,16 @@ use crate::data::text::text;
 /// A limit of calls per second and per minute.
 ///
 /// ```
-/// use feishu_feed_card::{Client, RateLimit};
+/// use feishu_feed_card::{Client, Error, RateLimit};
 ///
-/// assert_eq!(RateLimit::default(), RateLimit::new(50, 1000));
-/// // Half of the platform's limit, because another process uses the other half.
-/// let client = Client::builder().app("cli_…", "secret").rate_limit(RateLimit::new(25, 500)).build()?;
-/// # Ok::<(), feishu_feed_card::Error>(())
+/// /// Half of the platform's limit, because another process uses the other half.
+/// fn client_with_half(app_id: &str, app_secret: &str) -> Result<Client, Error> {
+///     let RateLimit { per_second, per_minute, .. } = RateLimit::PLATFORM;
+///     let half = RateLimit::new(per_second / 2, per_minute / 2);
+///     Client::builder().app(app_id, app_secret).rate_limit(half).build()
+/// }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct RateLimit {
     /// Calls in any second.
@@ -59,15 +61,19 @@ impl Default for RateLimit {
 /// A client's quota, to share it with another client of the same app.
 ///
 /// ```
-/// use feishu_feed_card::Client;
+/// use feishu_feed_card::{Client, Error};
 ///
-/// let first = Client::builder().app("cli_…", "secret").build()?;
-/// let mut builder = Client::builder().tenant_access_token("t-7f1bcd13fc57d46bac21793a18e560");
-/// if let Some(quota) = first.quota() {
-///     builder = builder.quota(quota);
+/// fn second_client(first: &Client, token: &str) -> Result<Client, Error> {
+///     let mut builder = Client::builder().tenant_access_token(token);
+///     if let Some(quota) = first.quota() {
+///         builder = builder.quota(quota);
+///     }
+///     builder.build()
 /// }
-/// let second = builder.build()?;
-/// # Ok::<(), feishu_feed_card::Error>(())
+/// # fn main() -> Result<(), Error> {
+/// #     let first = Client::builder().app("cli_…", "secret").build()?;
+/// #     second_client(&first, "t-7f1bcd13fc57d46bac21793a18e560").map(drop)
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct QuotaHandle(pub(crate) Arc<Quota>);

@@ -7,7 +7,7 @@ use feishu_feed_card::{Client, ErrorKind, Station};
 use feishu_feed_card_sandbox::{Fault, Reset, Sandbox};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::{CHAT, TempFile, USER, app, client, pin};
+use super::{CHAT, TempFile, USER, app, client, pin, with_sources};
 
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_is_replaced() {
@@ -126,7 +126,7 @@ async fn a_connection_that_is_not_made_is_bounded_by_the_connect_timeout() {
         assert_eq!(error.users().not_attempted, [USER], "provably not sent");
         assert!(began.elapsed() < Duration::from_secs(10));
         assert!(std::error::Error::source(&error).is_some());
-        assert!(error.to_string().contains("connect_timeout"), "{error}");
+        assert!(with_sources(&error).contains("connect_timeout"), "{error}");
     }
     drop(filling);
 }

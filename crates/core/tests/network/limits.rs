@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::servers::{LOCAL, serve};
-use super::{CHAT, TempFile, USER, app, client, passed, pin, test_base_url};
+use super::{CHAT, TempFile, USER, app, client, passed, pin, test_base_url, with_sources};
 
 /// A user without processes: the limit of threads is for all of a user's processes, and root has none.
 const NOBODY_ELSE: u32 = 54_321;
@@ -70,7 +70,7 @@ fn assert_is_about_limits(error: &Error, what: &str) {
     );
     assert!(error.retryable());
     assert_eq!(error.users().not_attempted, [USER], "{error}");
-    assert!(error.to_string().contains(what), "{error}");
+    assert!(with_sources(error).contains(what), "{error}");
     assert!(error.hint().unwrap().contains("limits"), "{error}");
 }
 

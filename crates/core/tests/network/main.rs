@@ -41,7 +41,28 @@ fn client(sandbox: &Sandbox) -> Client {
 }
 
 async fn pin(client: &Client) -> Result<Outcome, Error> {
-    client.set_time_sensitive(CHAT, [USER], true).await?.into_result()
+    let result = client.set_time_sensitive(CHAT, [USER], true).await;
+    if let Err(error) = &result {
+        with_sources(error);
+    }
+    result?.into_result()
+}
+
+/// An error as `{:#}` of `anyhow` prints it, with its sources. No text may be there twice.
+fn with_sources(error: &Error) -> String {
+    let mut texts = Vec::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        texts.push(error.to_string());
+        next = error.source();
+    }
+    for (index, text) in texts.iter().enumerate() {
+        let others = texts.iter().enumerate().filter(|(other, _)| *other != index);
+        for (_, other) in others {
+            assert!(!other.contains(text), "{text:?} is there twice: {texts:?}");
+        }
+    }
+    texts.join(": ")
 }
 
 /// A file that is removed with its test.

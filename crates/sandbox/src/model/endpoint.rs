@@ -14,6 +14,7 @@ const BOT: &str = "bot_time_sentive";
 /// One of the two calls; each has a frequency limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Interface {
     /// `PATCH …/feed_cards/{feed_card_id}`
     Group,

@@ -28,14 +28,17 @@ pub use self::world::{App, AppKind, CALL_SCOPE, Chat, USER_ID_SCOPE, User, World
 ///
 /// ```
 /// use std::time::Duration;
+///
 /// use feishu_feed_card_sandbox::{Model, World};
 ///
-/// let mut model = Model::new(World::example());
-/// let request = http::Request::post("/open-apis/auth/v3/tenant_access_token/internal")
-///     .body(r#"{"app_id":"cli_example","app_secret":"example-secret"}"#.into())?;
-/// let response = model.handle(request, Duration::ZERO);
-/// assert!(response.body().starts_with(br#"{"code":0"#));
-/// # Ok::<(), http::Error>(())
+/// fn main() -> Result<(), http::Error> {
+///     let mut model = Model::new(World::example());
+///     let request = http::Request::post("/open-apis/auth/v3/tenant_access_token/internal")
+///         .body(r#"{"app_id":"cli_example","app_secret":"example-secret"}"#.into())?;
+///     let response = model.handle(request, Duration::ZERO);
+///     assert!(response.body().starts_with(br#"{"code":0"#));
+///     Ok(())
+/// }
 /// ```
 #[derive(Debug)]
 pub struct Model {

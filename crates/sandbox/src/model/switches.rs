@@ -95,6 +95,7 @@ impl Switches {
 /// The forms in which "nobody failed" may be said. The page shows only a list with someone in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SuccessShape {
     /// `"data": {"failed_user_reasons": []}`
     #[default]
@@ -112,6 +113,7 @@ pub enum SuccessShape {
 /// What happens to an id no user of this world has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum UnknownIds {
     /// It is listed among the failed, as one who is not in the chat.
     #[default]

@@ -15,11 +15,13 @@ pub const USER_ID_SCOPE: &str = "contact:user.employee_id:readonly";
 /// ```
 /// use feishu_feed_card_sandbox::World;
 ///
-/// let world: World = serde_json::from_str(
-///     r#"{"chats": [{"feed_card_id": "oc_war_room", "members": ["ou_amy", "ou_bo"]}]}"#,
-/// )?;
-/// assert_eq!(world.chats[0].members.len(), 2);
-/// # Ok::<(), serde_json::Error>(())
+/// fn main() -> serde_json::Result<()> {
+///     let world: World = serde_json::from_str(
+///         r#"{"chats": [{"feed_card_id": "oc_war_room", "members": ["ou_amy", "ou_bo"]}]}"#,
+///     )?;
+///     assert_eq!(world.chats[0].members.len(), 2);
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -83,6 +85,7 @@ impl World {
 /// Which kind of app: a company's own, or one sold to many companies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum AppKind {
     /// Takes its tenant token with id and secret alone.
     #[default]
@@ -103,13 +106,13 @@ pub struct App {
     pub app_id: String,
     /// The app's secret.
     pub app_secret: String,
-    /// Self-built unless said otherwise.
+    /// Default: self-built.
     #[serde(default)]
     pub kind: AppKind,
     /// The tenant that has a store app installed.
     #[serde(default = "example_tenant_key")]
     pub tenant_key: String,
-    /// What the app may do; [`CALL_SCOPE`] unless said otherwise. Without it a call answers 99991672.
+    /// What the app may do. Default: [`CALL_SCOPE`], without which a call answers 99991672.
     #[serde(default = "call_scope")]
     pub scopes: Vec<String>,
     /// Whether failed users are named ([`USER_ID_SCOPE`]); see also

@@ -173,12 +173,10 @@ fn provider_failed(error: BoxError) -> Error {
         Ok(no_thread) => return no_answer::out_of_resources(no_thread),
         Err(error) => error,
     };
-    Error::new(
-        ErrorKind::Authentication,
-        format!("the token provider failed: {}", outside::quoted(&error)),
-    )
-    .with_hint("Fix the token provider: the client has no other way to a token")
-    .with_source(error)
+    Error::new(ErrorKind::Authentication, "the token provider failed")
+        .with_hint("Fix the token provider: the client has no other way to a token")
+        .with_cause(outside::quoted(&error))
+        .with_source(error)
 }
 
 /// Whether a provider was stopped before it returned: then another caller may ask again immediately.

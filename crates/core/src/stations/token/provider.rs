@@ -48,13 +48,14 @@ pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>
 ///
 /// ```
 /// use std::time::Duration;
-/// use feishu_feed_card::{Client, ProvidedToken};
 ///
-/// # fn main() -> Result<(), feishu_feed_card::Error> {
-/// let client = Client::builder()
-///     .token_provider(|| async { Ok(ProvidedToken::new("t-…").expires_in(Duration::from_secs(3600))) })
-///     .build()?;
-/// # Ok(()) }
+/// use feishu_feed_card::{Client, Error, ProvidedToken};
+///
+/// fn client() -> Result<Client, Error> {
+///     Client::builder()
+///         .token_provider(|| async { Ok(ProvidedToken::new("t-…").expires_in(Duration::from_secs(3600))) })
+///         .build()
+/// }
 /// ```
 pub trait TokenProvider: Send + Sync + 'static {
     /// Returns a token that is valid now.

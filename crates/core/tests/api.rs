@@ -1,0 +1,276 @@
+//! What the Rust API guidelines ask of the public types, and what the documentation promises of its examples.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of any test function"
+)]
+
+use std::error::Error as StdError;
+use std::fmt::Debug;
+use std::fs;
+use std::path::Path;
+
+use feishu_feed_card::{
+    BoxError, CallFuture, Client, ClientBuilder, ConnectionReason, Error, ErrorKind, FailedUserReason,
+    FieldViolation, Item, Many, Outcome, PermissionViolation, Progress, ProvidedToken, QuotaHandle,
+    RateLimit, Report, Request, SetTimeSensitive, Station, Unfinished, UserIdType, UserIds,
+};
+use feishu_feed_card_sandbox as sandbox;
+
+/// C-SEND-SYNC and C-DEBUG. It compiles, or a type has lost one of them.
+#[test]
+fn public_types_go_to_other_threads_and_can_be_debugged() {
+    fn shared<T: Send + Sync + Debug + 'static>() {}
+    fn moved<T: Send + Unpin + Debug + 'static>() {}
+
+    shared::<Client>();
+    shared::<ClientBuilder>();
+    shared::<ConnectionReason>();
+    shared::<Error>();
+    shared::<ErrorKind>();
+    shared::<FailedUserReason>();
+    shared::<FieldViolation>();
+    shared::<Item>();
+    shared::<Outcome>();
+    shared::<PermissionViolation>();
+    shared::<Progress>();
+    shared::<ProvidedToken>();
+    shared::<QuotaHandle>();
+    shared::<RateLimit>();
+    shared::<Report>();
+    shared::<Request>();
+    shared::<SetTimeSensitive>();
+    shared::<Station>();
+    shared::<Unfinished>();
+    shared::<UserIdType>();
+    shared::<UserIds>();
+    shared::<sandbox::Control>();
+    shared::<sandbox::ControlError>();
+    shared::<sandbox::Delivery>();
+    shared::<sandbox::Fault>();
+    shared::<sandbox::Model>();
+    shared::<sandbox::RecordedRequest>();
+    shared::<sandbox::Sandbox>();
+    shared::<sandbox::SandboxBuilder>();
+    shared::<sandbox::Stage>();
+    shared::<sandbox::World>();
+    // Futures and streams, which one task polls.
+    moved::<CallFuture>();
+    moved::<Many>();
+}
+
+/// C-GOOD-ERR: whoever prints the chain of sources prints each text once.
+#[tokio::test]
+async fn no_error_repeats_its_source() {
+    #[derive(Debug)]
+    struct Outer(std::io::Error);
+
+    impl std::fmt::Display for Outer {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("the vault is sealed")
+        }
+    }
+
+    impl StdError for Outer {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    let client = Client::builder()
+        .token_provider(|| async {
+            Err(BoxError::from(Outer(std::io::Error::other(
+                "no key for the vault",
+            ))))
+        })
+        .build()
+        .unwrap();
+    let of_provider = client
+        .set_time_sensitive("oc_1", ["ou_1"], true)
+        .await
+        .unwrap_err();
+    let of_file = Client::builder()
+        .tenant_access_token("t-1")
+        .ca_certs("/there/is/no/such.pem")
+        .build()
+        .unwrap_err();
+
+    let of_provider = texts(&of_provider);
+    assert_eq!(of_provider.len(), 3, "{of_provider:?}");
+    assert!(
+        of_provider[0].starts_with("the token provider failed (station token)"),
+        "{of_provider:?}"
+    );
+    assert_eq!(of_provider[1..], ["the vault is sealed", "no key for the vault"]);
+    assert_eq!(texts(&of_file).len(), 2);
+}
+
+/// What each error of a chain prints. None of them is part of another one.
+fn texts(error: &Error) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut next: Option<&dyn StdError> = Some(error);
+    while let Some(error) = next {
+        texts.push(error.to_string());
+        next = error.source();
+    }
+    for (index, text) in texts.iter().enumerate() {
+        for (other, longer) in texts.iter().enumerate() {
+            assert!(index == other || !longer.contains(text), "twice: {texts:?}");
+        }
+    }
+    texts
+}
+
+/// A reader pastes what is to be seen. It is a list of items, so that it compiles where it is pasted; what is hidden
+/// only runs it.
+#[test]
+fn examples_compile_as_they_are_read() {
+    let mut checked = 0;
+    for root in ["src", "../sandbox/src"] {
+        for (file, source) in sources(Path::new(root)) {
+            for example in examples(&source) {
+                checked += 1;
+                let is_hidden = |line: &str| line == "#" || line.starts_with("# ");
+                let seen: Vec<&str> = example
+                    .iter()
+                    .copied()
+                    .take_while(|line| !is_hidden(line))
+                    .collect();
+                let hidden = &example[seen.len()..];
+                assert!(
+                    hidden.iter().all(|line| is_hidden(line)),
+                    "{file}: something is hidden in the middle of an example:\n{}",
+                    example.join("\n")
+                );
+                if let Some(first) = hidden.first() {
+                    assert!(
+                        ["# #[tokio::main", "# fn main"]
+                            .iter()
+                            .any(|main| first.starts_with(main)),
+                        "{file}: {first}"
+                    );
+                }
+                for line in seen {
+                    assert!(
+                        is_of_an_item(line),
+                        "{file}: not an item, so that it does not compile where it is pasted: {line}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(checked > 20, "only {checked} examples were found");
+}
+
+/// Whether a line begins or ends an item, or is inside of one.
+fn is_of_an_item(line: &str) -> bool {
+    const BEGINS: [&str; 11] = [
+        " ",
+        "}",
+        "//",
+        "#[",
+        "async fn ",
+        "enum ",
+        "fn ",
+        "impl ",
+        "pub ",
+        "struct ",
+        "use ",
+    ];
+    line.is_empty() || BEGINS.iter().any(|begin| line.starts_with(begin))
+}
+
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+/// The Rust examples in a file's documentation. Those that must not compile are left out.
+fn examples(source: &str) -> Vec<Vec<&str>> {
+    let mut found = Vec::new();
+    let mut open: Option<(bool, Vec<&str>)> = None;
+    for line in source.lines() {
+        let line = line.trim_start();
+        let Some(line) = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")) else {
+            continue;
+        };
+        let line = line.strip_prefix(' ').unwrap_or(line);
+        match (line.strip_prefix("```"), open.take()) {
+            (Some(kind), None) => open = Some((matches!(kind, "" | "no_run"), Vec::new())),
+            (Some(_), Some((true, example))) => found.push(example),
+            (Some(_), Some((false, _))) | (None, None) => {}
+            (None, Some((is_rust, mut example))) => {
+                example.push(line);
+                open = Some((is_rust, example));
+            }
+        }
+    }
+    found
+}
+
+/// A program that does not compile for another reason than its mistake would prove nothing.
+#[test]
+fn mistakes_differ_in_one_line_from_what_compiles() {
+    let text = include_str!("mistakes.md");
+    let programs: Vec<(&str, Vec<&str>)> = text
+        .split("```rust,")
+        .skip(1)
+        .map(|rest| {
+            let (kind, rest) = rest.split_once('\n').unwrap();
+            let (program, _) = rest.split_once("```").unwrap();
+            (kind, program.lines().collect())
+        })
+        .collect();
+    assert!(programs.len() > 20, "only {} programs were found", programs.len());
+    for pair in programs.chunks(2) {
+        let [(right_kind, right), (wrong_kind, wrong)] = pair else {
+            panic!("a program without its counterpart: {pair:?}");
+        };
+        assert!(
+            *right_kind == "no_run" && wrong_kind.starts_with("compile_fail"),
+            "{right_kind}, {wrong_kind}"
+        );
+        let differing = right.iter().zip(wrong).filter(|(one, other)| one != other);
+        assert_eq!(
+            (differing.count(), right.len()),
+            (1, wrong.len()),
+            "{right:?} {wrong:?}"
+        );
+    }
+}
+
+/// The users of the platform's own SDKs switch to Lark by a domain.
+#[test]
+fn lark_is_named_wherever_the_base_url_is_explained() {
+    for (file, explained) in [
+        ("src/lib.rs", "For an app of Lark"),
+        ("src/client.rs", "`FEISHU_BASE_URL`"),
+        ("src/options.rs", "Where the platform is"),
+        ("../../README.md", "| `base_url` |"),
+        ("../../README.zh-CN.md", "| `base_url` |"),
+        (
+            "../../python/src/feishu_feed_card/_client.py",
+            "Where the platform is",
+        ),
+        ("../../node/src/client.ts", "baseUrl?: string"),
+    ] {
+        let text = fs::read_to_string(file).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let place = lines.iter().position(|line| line.contains(explained));
+        let place = place.unwrap_or_else(|| panic!("{file} does not explain base_url"));
+        let around = lines[place.saturating_sub(1)..(place + 3).min(lines.len())].join("\n");
+        assert!(
+            around.contains("https://open.larksuite.com"),
+            "{file} explains base_url without Lark's: {around}"
+        );
+    }
+}
