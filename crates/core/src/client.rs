@@ -84,7 +84,7 @@ impl Client {
         time_sensitive: bool,
     ) -> SetTimeSensitive {
         let user_ids = user_ids.into_iter().map(|id| id.as_ref().to_owned()).collect();
-        self.call(Target::Chat(feed_card_id.into()), user_ids, time_sensitive)
+        self.call(Target::Chat(String::into(feed_card_id.into())), user_ids, time_sensitive)
     }
 
     /// Pins or unpins the bot's own chat at the top of these users' message lists.

@@ -122,7 +122,7 @@ impl NativeClient {
     ) -> Result<()> {
         let _within = runtime()?.enter();
         let users = user_ids.len();
-        let target = feed_card_id.map_or(Target::Bot, Target::Chat);
+        let target = feed_card_id.map_or(Target::Bot, |id| Target::Chat(id.into()));
         let mut call: PendingCall =
             match self.call(target, user_ids, time_sensitive, user_id_type, timeout_ms) {
                 // Now and not when first polled: a call takes its place in the order when it is made.

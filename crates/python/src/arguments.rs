@@ -110,7 +110,7 @@ pub(crate) fn target(value: &Bound<'_, PyAny>) -> Result<Target, Error> {
     if value.is_instance_of::<Bot>() {
         return Ok(Target::Bot);
     }
-    text("feed_card_id", value).map(Target::Chat)
+    text("feed_card_id", value).map(|id| Target::Chat(id.into()))
 }
 
 /// The elements of any iterable but those that are one value: a `str` is not a list of letters, nor a

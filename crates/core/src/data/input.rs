@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::data::error::Error;
@@ -160,8 +161,8 @@ impl Request {
 /// Whose card is pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// The group chat with this id.
-    Chat(String),
+    /// The group chat with this id. Shared, because a call, its place in line and the map of chats each have it.
+    Chat(Arc<str>),
     /// The bot's own chat.
     Bot,
 }
@@ -179,7 +180,7 @@ pub(crate) struct Arguments {
 impl From<Request> for Arguments {
     fn from(request: Request) -> Self {
         Self {
-            target: Target::Chat(request.feed_card_id),
+            target: Target::Chat(request.feed_card_id.into()),
             user_ids: request.user_ids,
             time_sensitive: request.time_sensitive,
             user_id_type: request.user_id_type,
@@ -223,7 +224,7 @@ impl Target {
         if well_formed {
             return Ok(());
         }
-        let expected = if feed_card_id == BOT_SEGMENT {
+        let expected = if &**feed_card_id == BOT_SEGMENT {
             text!("a group chat's id; for the bot's own chat use {set_bot_time_sensitive}")
         } else {
             text!("a group chat's id: `oc_` followed by 1 to 125 letters, digits, `_` or `-`")

@@ -272,7 +272,7 @@ pub(crate) mod tests {
     }
 
     fn chat() -> Target {
-        Target::Chat("oc_chat".to_owned())
+        Target::Chat("oc_chat".into())
     }
 
     fn running(place: Place) -> Pass {
