@@ -98,8 +98,14 @@ export declare class NativeClient {
   setAppTicket(appTicket: string): ErrorData | null
   /** The quota, absent without pacing. */
   get quota(): Quota | null
-  /** Lets go of connections and secrets once no call uses them any more. */
-  close(): void
+  /**
+   * Refuses new calls, and lets go of connections and secrets once no call uses them any more. The environment's
+   * `deliver` is told under this id when no call is in progress; calls are stopped after the timeout. An error for a
+   * wrong timeout, in which case nothing happens.
+   */
+  close(id: number, timeoutMs?: number | undefined | null): ErrorData | null
+  /** The error of a closed client. */
+  closedError(): ErrorData
 }
 
 /**

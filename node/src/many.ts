@@ -77,6 +77,8 @@ export interface Unfinished extends Readonly<Users> {
  */
 export interface Owner {
   errorOf(data: ErrorData, outcome: Outcome | undefined): FeedCardError
+  /** The error of a closed client. */
+  closedError(): FeedCardError
   /** Lives as long as the handle. */
   readonly context: CallContext | undefined
   /** The handle needs it no more. */
@@ -198,7 +200,7 @@ export class Many {
    * @internal
    */
   close(): Promise<void> {
-    this.#fail(invalidInput('client', 'closed', 'a client that was not closed'))
+    this.#fail(this.#owner.closedError())
     return this.#stop()
   }
 
