@@ -104,8 +104,6 @@ export declare class NativeClient {
    * wrong timeout, in which case nothing happens.
    */
   close(id: number, timeoutMs?: number | undefined | null): ErrorData | null
-  /** The error of a closed client. */
-  closedError(): ErrorData
 }
 
 /**
@@ -223,6 +221,13 @@ export interface Users {
   /** Never sent. */
   notAttempted: readonly string[]
 }
+
+/**
+ * The error of a closed client.
+ *
+ * @internal
+ */
+export declare function clientClosed(): ErrorData
 
 /**
  * All options but `onEvent`, which only the facade knows.

@@ -285,7 +285,6 @@ export class Client {
     const many = make({
       context,
       errorOf: (data, outcome) => this.#errorOf(data, outcome),
-      closedError: () => errorOf(this.#native.closedError()),
       ended: () => this.#many.delete(kept),
     })
     const kept = new WeakRef(many)

@@ -11,7 +11,8 @@ import {
   onAbort,
   reasonOf,
 } from './environment.js'
-import { type FeedCardError, InvalidInputError, invalidInput, withJSON } from './errors.js'
+import { type FeedCardError, InvalidInputError, errorOf, invalidInput, withJSON } from './errors.js'
+import { native } from './load.js'
 import { type Answer, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
 
@@ -77,8 +78,6 @@ export interface Unfinished extends Readonly<Users> {
  */
 export interface Owner {
   errorOf(data: ErrorData, outcome: Outcome | undefined): FeedCardError
-  /** The error of a closed client. */
-  closedError(): FeedCardError
   /** Lives as long as the handle. */
   readonly context: CallContext | undefined
   /** The handle needs it no more. */
@@ -200,7 +199,7 @@ export class Many {
    * @internal
    */
   close(): Promise<void> {
-    this.#fail(this.#owner.closedError())
+    this.#fail(errorOf(native.clientClosed()))
     return this.#stop()
   }
 

@@ -139,6 +139,17 @@ def test_closing_stops_a_call_after_its_timeout(feishu_sandbox: Sandbox):
     assert time.monotonic() - started < 5, "there is nothing left to wait for"
 
 
+def test_a_call_that_the_close_stops_is_logged(feishu_sandbox: Sandbox, caplog: pytest.LogCaptureFixture):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 20_000}])
+    client = feishu_sandbox.client()
+    with caplog.at_level("WARNING", "feishu_feed_card"):
+        thread, _ = _made_in_a_thread(client, feishu_sandbox)
+        client.close(timeout=0)
+        thread.join(10)
+    [record] = caplog.records
+    assert (record.levelname, record.kind, record.attempts) == ("WARNING", "CLIENT_CLOSED", 1)  # type: ignore[attr-defined]
+
+
 def test_closing_waits_for_a_call_that_ends_in_time(feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 300}])
     client = feishu_sandbox.client()
@@ -180,6 +191,7 @@ def test_a_wrong_timeout_leaves_the_client_open(feishu_sandbox: Sandbox, timeout
 def test_a_client_that_made_no_call_is_closed_at_once(feishu_sandbox: Sandbox):
     started = time.monotonic()
     feishu_sandbox.client().close(timeout=20)
+    feishu_sandbox.client().close()
     assert time.monotonic() - started < 5
 
 

@@ -96,6 +96,12 @@ pub(crate) fn invalid_message(field: String, value: String, expected: String) ->
     invalid_input(field, value, expected).to_string()
 }
 
+/// The error of a closed client.
+#[napi(catch_unwind)]
+pub(crate) fn client_closed() -> ErrorData {
+    (&binding::client_closed(Vec::new())).into()
+}
+
 /// A text as an error shows it.
 #[napi(catch_unwind)]
 pub(crate) fn shown(text: String) -> String {
@@ -182,12 +188,6 @@ impl NativeClient {
         self.client.take();
         self.queue.start_close(env, id, self.closing.close(timeout))?;
         Ok(None)
-    }
-
-    /// The error of a closed client.
-    #[napi(catch_unwind)]
-    pub fn closed_error(&self) -> ErrorData {
-        (&binding::client_closed(Vec::new())).into()
     }
 
     fn context(&self, id: i64, tells: bool) -> CallContext {

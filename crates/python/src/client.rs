@@ -314,8 +314,9 @@ impl Client {
         let closing = live.closing.close(timeout);
         let core = live.core.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(core);
+        timeout?;
         // Without an engine there were no calls.
-        Some((closing, engine().ok()?)).filter(|_| timeout.is_some())
+        Some((closing, engine().ok()?))
     }
 
     /// The exception classes that its calls raise.

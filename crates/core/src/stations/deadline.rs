@@ -111,10 +111,14 @@ impl<'a> CallTime<'a> {
             biased;
             output = future => Some(output),
             () = self.limit.stopped() => None,
-            // Boxed, because most calls end without it, and need no room for it.
-            () = Box::pin(self.closing.stopped()) => None,
+            () = self.stopped() => None,
             () = reached(deadline) => None,
         }
+    }
+
+    async fn stopped(&self) {
+        // Boxed, because most waits end before this is polled, and need no room for it.
+        Box::pin(self.closing.stopped()).await;
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
