@@ -98,8 +98,12 @@ export declare class NativeClient {
   setAppTicket(appTicket: string): ErrorData | null
   /** The quota, absent without pacing. */
   get quota(): Quota | null
-  /** Lets go of connections and secrets once no call uses them any more. */
-  close(): void
+  /**
+   * Refuses new calls, and lets go of connections and secrets once no call uses them any more. The environment's
+   * `deliver` is told under this id when no call is in progress; calls are stopped after the timeout. An error for a
+   * wrong timeout, in which case nothing happens.
+   */
+  close(id: number, timeoutMs?: number | undefined | null): ErrorData | null
 }
 
 /**
@@ -217,6 +221,13 @@ export interface Users {
   /** Never sent. */
   notAttempted: readonly string[]
 }
+
+/**
+ * The error of a closed client.
+ *
+ * @internal
+ */
+export declare function clientClosed(): ErrorData
 
 /**
  * All options but `onEvent`, which only the facade knows.

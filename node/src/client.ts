@@ -14,6 +14,7 @@ import {
   type ClientEvent,
   type OnEvent,
   type TokenProvider,
+  ask,
   bugOf,
   environment,
   reasonOf,
@@ -38,7 +39,10 @@ export interface ClientOptions {
   appTicket?: string | undefined
   /** Never renewed: at its end, two hours at most, calls fail. */
   tenantAccessToken?: string | undefined
-  /** Asked once for all calls that wait, near the token's end (a minute if unknown), and when it is refused. */
+  /**
+   * Asked once for all calls that wait, near the token's end (a minute if unknown), and when it is refused:
+   * then it gets `refusedToken`.
+   */
   tokenProvider?: TokenProvider | undefined
   /** `https://open.larksuite.com` for Lark. Default: `https://open.feishu.cn`. */
   baseUrl?: string | undefined
@@ -68,6 +72,11 @@ export interface ClientOptions {
   maxUsersPerRequest?: number | undefined
   /** Gets every event, in the call's async context. What it throws is an uncaught exception. */
   onEvent?: ((event: ClientEvent) => void) | undefined
+}
+
+export interface CloseOptions {
+  /** How long to wait for calls in flight. Default: until their own timeouts. */
+  timeoutMs?: number | undefined
 }
 
 let makeCall: (
@@ -205,11 +214,26 @@ export class Client {
     return this.#native.quota ?? undefined
   }
 
-  /** Waits for the calls in flight and stops loops over many, which throw; calls made later fail. */
-  close(): Promise<void> {
-    this.#native.close()
-    this.#closing ??= this.#end()
-    return this.#closing
+  /**
+   * Waits for the calls in flight and stops loops over many, which throw; calls made later fail. Calls still in
+   * flight after `timeoutMs` (0: at once) are stopped, and reject with a `ClientClosedError`.
+   */
+  async close(options: CloseOptions = {}): Promise<void> {
+    try {
+      const { timeoutMs } = check.fields('close', options, ['timeoutMs'])
+      const timeout =
+        timeoutMs === undefined ? undefined : check.number('timeoutMs', timeoutMs, 'a number of milliseconds')
+      await ask((id) => {
+        const error = this.#native.close(id, timeout)
+        if (error) {
+          throw errorOf(error)
+        }
+        this.#closing ??= this.#end()
+      })
+    } catch (error) {
+      throw above(error, this.close)
+    }
+    await this.#closing
   }
 
   /** {@link Client.close} */

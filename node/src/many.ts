@@ -11,7 +11,8 @@ import {
   onAbort,
   reasonOf,
 } from './environment.js'
-import { type FeedCardError, InvalidInputError, invalidInput, withJSON } from './errors.js'
+import { type FeedCardError, InvalidInputError, errorOf, invalidInput, withJSON } from './errors.js'
+import { native } from './load.js'
 import { type Answer, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
 
@@ -198,7 +199,7 @@ export class Many {
    * @internal
    */
   close(): Promise<void> {
-    this.#fail(invalidInput('client', 'closed', 'a client that was not closed'))
+    this.#fail(errorOf(native.clientClosed()))
     return this.#stop()
   }
 

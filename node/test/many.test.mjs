@@ -4,6 +4,7 @@ import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   Client,
+  ClientClosedError,
   DeadlineExceededError,
   InvalidInputError,
   Many,
@@ -679,8 +680,8 @@ test('opposite calls on one chat keep their order', async (t) => {
 
 describe('closing the client', () => {
   const isClosed = (error) => {
-    assert.ok(error instanceof InvalidInputError)
-    assert.equal(error.message, 'client: closed; expected a client that was not closed')
+    assert.ok(error instanceof ClientClosedError)
+    assert.equal(error.message, 'the client is closed. Make another client')
     return true
   }
 

@@ -21,6 +21,7 @@ from event_loops import RUNNERS
 from feishu_feed_card import (
     AsyncClient,
     Client,
+    ClientClosedError,
     DeadlineExceededError,
     FeedCardError,
     InvalidInputError,
@@ -793,16 +794,34 @@ def test_closing_the_client(client: Client, sandbox: Sandbox):
     next(many)
     client.close()
     items = []
-    with pytest.raises(InvalidInputError, match="closed"):
+    with pytest.raises(ClientClosedError, match="closed"):
         for item in many:
             items.append(item)  # noqa: PERF402 -- it raises at the end
     assert all(item.error is None for item in items), "those under way go on to their end"
     assert many.report().unfinished == ()
-    with pytest.raises(InvalidInputError, match="closed"):
+    with pytest.raises(ClientClosedError, match="closed"):
         next(unbegun)
     assert unbegun.report() == Report(0, 0, 0)
-    with pytest.raises(InvalidInputError, match="closed"):
+    with pytest.raises(ClientClosedError, match="closed"):
         list(client.set_time_sensitive_many([]))
+
+
+def test_closing_stops_many_after_its_timeout(client: Client, sandbox: Sandbox):
+    sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+    many = client.set_time_sensitive_many((PIN for _ in range(10_000)), concurrency=5)
+    closing = threading.Timer(0.3, client.close, (0.2,))
+    closing.start()
+    items = []
+    with pytest.raises(ClientClosedError, match="closed"):
+        for item in many:
+            items.append(item)  # noqa: PERF402 -- it raises at the end
+    closing.join()
+    assert [item.index for item in sorted(items, key=lambda item: item.index)] == [0, 1, 2, 3, 4]
+    for item in items:
+        assert isinstance(item.error, ClientClosedError)
+        assert item.error.unknown == (sandbox.USER,)
+    report = many.report()
+    assert (report.taken, report.failed, report.unfinished) == (5, 5, ())
 
 
 @RUNS
@@ -899,7 +918,7 @@ def test_closing_the_async_client(async_client: AsyncClient, is_async: bool):
         many = async_client.set_time_sensitive_many(source, concurrency=5)
         await many.__anext__()
         await async_client.aclose()
-        with pytest.raises(InvalidInputError, match="closed"):
+        with pytest.raises(ClientClosedError, match="closed"):
             async for item in many:
                 assert item.error is None
         assert (await many.report()).unfinished == ()

@@ -10,10 +10,12 @@ use crate::data::error::{Error, Station};
 use crate::data::input;
 use crate::data::outcome::UserIds;
 use crate::platform::no_answer;
+use crate::stations::closing;
 use crate::stations::quota::{QuotaHandle, RateLimit};
 
 pub use crate::data::error::Spelled;
 pub use crate::data::input::Target;
+pub use crate::stations::closing::Closing;
 pub use crate::stations::token::{Abandoned, NoThread};
 
 pub mod many;
@@ -51,6 +53,16 @@ pub fn out_of_resources(error: io::Error, user_ids: Vec<String>) -> Error {
         no_answer::out_of_resources(error).with_station(Station::Connect),
         user_ids,
     )
+}
+
+/// Error of a call made after the client was closed.
+pub fn client_closed(user_ids: Vec<String>) -> Error {
+    refused(closing::client_closed(), user_ids)
+}
+
+/// What closes a client, and holds neither its connections nor its secrets.
+pub fn closing(client: &Client) -> Closing {
+    client.core.closing.clone()
 }
 
 /// A value as an error shows it.

@@ -20,6 +20,7 @@ use crate::client::Client;
 use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{Request, without_repeats};
 use crate::data::outcome::{Outcome, UserIds};
+use crate::stations::closing::InProgress;
 use crate::stations::deadline::{BatchLimit, TimeLimit, after};
 use crate::stations::quota::{Lane, LaneHandle};
 
@@ -135,8 +136,16 @@ pub struct Unfinished {
     pub users: UserIds,
 }
 
-/// Requests with their positions in the input.
-type RequestStream = Pin<Box<dyn Stream<Item = (usize, Request)> + Send>>;
+/// A request read from the input.
+pub(crate) struct NextRequest {
+    /// Position in the input.
+    pub(crate) index: usize,
+    pub(crate) request: Request,
+    /// Of a request that was handed over, and counts as a call in progress, before it is read here.
+    pub(crate) in_progress: Option<InProgress>,
+}
+
+type RequestStream = Pin<Box<dyn Stream<Item = NextRequest> + Send>>;
 type OnProgress = Box<dyn FnMut(Progress) + Send>;
 /// Kept in [`Many`] and not in the future of [`Many::next`], so that it goes on when that future is dropped.
 type Timer = Pin<Box<Sleep>>;
@@ -229,14 +238,19 @@ impl Client {
             (least, Some(most)) if least == most => Some(least),
             _ => None,
         };
-        Many::new(self, requests.enumerate(), total)
+        let requests = requests.enumerate().map(|(index, request)| NextRequest {
+            index,
+            request,
+            in_progress: None,
+        });
+        Many::new(self, requests, total)
     }
 }
 
 impl Many {
     pub(crate) fn new(
         client: &Client,
-        requests: impl Stream<Item = (usize, Request)> + Send + 'static,
+        requests: impl Stream<Item = NextRequest> + Send + 'static,
         total: Option<usize>,
     ) -> Self {
         Self {
@@ -294,7 +308,7 @@ impl Many {
                 biased;
                 () = elapsed(&mut self.end), if self.source.is_some() => self.source = None,
                 request = next_request(&mut self.source), if reads => match request {
-                    Some((index, request)) => self.start(index, request),
+                    Some(next) => self.start(next),
                     None => self.source = None,
                 },
                 Some(ended) = self.running.join_next_with_id() => match self.item_of(ended) {
@@ -303,6 +317,8 @@ impl Many {
                         std::panic::resume_unwind(panic);
                     },
                 },
+                // The input has nothing ready, and what it has later would be refused.
+                () = self.client.core.closing.closed(), if reads => self.source = None,
                 () = progress_due(&mut self.progress_due), if self.on_progress.is_some() => {
                     self.report_progress();
                 }
@@ -412,8 +428,11 @@ impl Many {
 
     fn hand_out(&mut self, item: Item) -> Item {
         self.count(&item.result);
-        if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
-            // Later requests would not have one either. An endless source would be read only to fail.
+        // An endless source would be read only to fail.
+        let would_fail = item.result.as_ref().is_err_and(|error| {
+            is_by_the_close(error) || has_no_slot(error) && self.has_no_slot_before_the_end()
+        });
+        if would_fail {
             self.source = None;
         }
         self.report_progress();
@@ -445,12 +464,22 @@ impl Many {
         after(lane.estimate(lane.waiting())) >= end.deadline()
     }
 
-    fn start(&mut self, index: usize, request: Request) {
+    fn start(&mut self, next: NextRequest) {
+        let NextRequest {
+            index,
+            request,
+            in_progress,
+        } = next;
         self.report.taken += 1;
         let core = self.client.core.clone();
         let timeout = request.timeout.unwrap_or(core.limits.timeout);
         let request = Arc::new(request);
-        match self.client.check((*request).clone().into()) {
+        let batch = Box::new(BatchLimit {
+            deadline: self.end.as_ref().map(|end| end.deadline()),
+            stop: self.stop.subscribe(),
+        });
+        let limit = TimeLimit::OfMany { timeout, batch };
+        match self.client.begin((*request).clone().into(), limit, in_progress) {
             Err(error) => {
                 self.rejected = Some(Item {
                     index,
@@ -458,12 +487,7 @@ impl Many {
                     result: Err(error),
                 });
             }
-            Ok(call) => {
-                let batch = Box::new(BatchLimit {
-                    deadline: self.end.as_ref().map(|end| end.deadline()),
-                    stop: self.stop.subscribe(),
-                });
-                let queued = core.queue(call, TimeLimit::OfMany { timeout, batch });
+            Ok(queued) => {
                 let running = core.run_within(queued.span(), queued).map({
                     let request = request.clone();
                     move |result| Item {
@@ -479,7 +503,7 @@ impl Many {
     }
 }
 
-async fn next_request(source: &mut Option<RequestStream>) -> Option<(usize, Request)> {
+async fn next_request(source: &mut Option<RequestStream>) -> Option<NextRequest> {
     source.as_mut()?.next().await
 }
 
@@ -499,9 +523,14 @@ pub(crate) fn concurrency(most: usize) -> usize {
     most.clamp(1, MOST_CONCURRENT)
 }
 
-/// Whether a call may have failed because of the stop: it then fails as if its deadline had passed.
+/// Whether a call may have failed because of the stop: it then fails as if its deadline had passed, or with the close of
+/// the client.
 fn is_by_the_stop(error: &Error) -> bool {
-    error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error)
+    error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error) || is_by_the_close(error)
+}
+
+fn is_by_the_close(error: &Error) -> bool {
+    error.kind() == ErrorKind::ClientClosed
 }
 
 /// Whether a call failed because it could not have a slot, or slots for all its parts, before `total_timeout`.

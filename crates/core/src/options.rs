@@ -18,6 +18,7 @@ use crate::data::secret;
 use crate::data::text::{Template, text};
 use crate::platform::base_url::BaseUrl;
 use crate::platform::request::MOST_USERS;
+use crate::stations::closing::Closing;
 use crate::stations::order::Order;
 use crate::stations::quota::{QuotaHandle, RateLimit};
 use crate::stations::token::fetch::{Endpoints, Identity, SelfBuiltApp, Source, StoreApp};
@@ -406,15 +407,18 @@ impl ClientBuilder {
             attempt_timeout: limits.attempt_timeout,
             max_retries: limits.max_retries,
         };
-        let tokens = Tokens::new(Source {
+        let closing = Closing::default();
+        let source = Source {
             identity,
             endpoints: Arc::new(endpoints),
-        });
+        };
+        let tokens = Tokens::new(source, closing.clone());
         Ok(Client::new(Core {
             transport,
             tokens,
             quota,
             order: Order::default(),
+            closing,
             limits,
             base_url,
         }))

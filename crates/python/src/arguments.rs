@@ -10,7 +10,8 @@ use feishu_feed_card::{Error, Request, UserIdType, binding};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
-    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyMemoryView, PyString, PyTuple,
+    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyIterator, PyList, PyMemoryView,
+    PySet, PyString, PyTuple,
 };
 
 use crate::errors::Refusal;
@@ -119,8 +120,30 @@ pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> Result<Vec<String>, Refusal>
     let mut user_ids = Vec::new();
     match read_user_ids(value, &mut user_ids) {
         Ok(()) => Ok(user_ids),
-        Err(error) => Err(error.with_users(user_ids)),
+        Err(error) => Err(error.with_users(ids_beside(value, user_ids))),
     }
+}
+
+/// The user ids in what was handed in as such, for an error: beside values that are none, and also one by itself. An
+/// iterator is left alone, because reading it uses it up.
+pub(crate) fn ids_in(value: &Bound<'_, PyAny>) -> Vec<String> {
+    let id = |item: &Bound<'_, PyAny>| Some(item.cast::<PyString>().ok()?.to_str().ok()?.to_owned());
+    if let Some(id) = id(value) {
+        return vec![id];
+    }
+    let is_container = value.is_instance_of::<PyList>()
+        || value.is_instance_of::<PyTuple>()
+        || value.is_instance_of::<PySet>()
+        || value.is_instance_of::<PyFrozenSet>();
+    let items = is_container.then(|| value.try_iter().ok()).flatten();
+    let items = items.into_iter().flatten().map_while(Result::ok);
+    items.filter_map(|item| id(&item)).collect()
+}
+
+/// The user ids for the error of a wrong list: all that it has, or those `read` from an iterator.
+fn ids_beside(value: &Bound<'_, PyAny>, read: Vec<String>) -> Vec<String> {
+    let found = ids_in(value);
+    if found.is_empty() { read } else { found }
 }
 
 /// A list is read from a tuple, as another thread may change it meanwhile.
@@ -209,7 +232,10 @@ pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> Result
     };
     match read_user_ids(&user_ids, ids) {
         Ok(()) => {}
-        Err(Refusal::Wrong(error)) => return Err(binding::refused(error, std::mem::take(ids)).into()),
+        Err(Refusal::Wrong(error)) => {
+            let ids = ids_beside(&user_ids, std::mem::take(ids));
+            return Err(binding::refused(error, ids).into());
+        }
         Err(raised) => return Err(raised),
     }
     let rest = || {

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use feishu_feed_card::binding::Target;
 use feishu_feed_card::binding::many::{ManyOptions, concurrency as concurrency_of};
+use feishu_feed_card::binding::{Closing, Target};
 use feishu_feed_card::{CallFuture, Client as Core, ClientBuilder, RateLimit, UserIdType, binding};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator};
 
 use crate::arguments;
-use crate::engine::engine;
+use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
 use crate::logs::{self, Listening};
 use crate::loops::{self, CallHandle, Mailbox};
@@ -40,6 +40,7 @@ pub(crate) struct Client {
 /// What one process has of a client.
 struct Live {
     core: Mutex<Option<Core>>,
+    closing: Closing,
     board: Arc<Board>,
     last_loop: LastLoop,
 }
@@ -60,7 +61,7 @@ impl Client {
             pacing,
             quota,
             provider,
-        } = Options::read(options).map_err(|error| errors.raised(py, &error))?;
+        } = Options::read(options).map_err(|refusal| refusal.raised(py, &errors))?;
         if from_env {
             builder = builder.from_env();
         }
@@ -118,7 +119,9 @@ impl Client {
             .map_err(|refusal| refusal.raised(py, &self.errors))?;
         logs::look(py)?;
         let live = self.live(py)?;
-        let core = self.core(py, live)?;
+        let Some(core) = self.core(live) else {
+            return Err(self.closed_error(py, arguments.user_ids));
+        };
         let engine = match engine() {
             Ok(engine) => engine,
             Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
@@ -149,7 +152,9 @@ impl Client {
         let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout, on_event)
             .map_err(|refusal| refusal.raised(py, &self.errors))?;
         logs::look(py)?;
-        let core = self.core(py, self.live(py)?)?;
+        let Some(core) = self.core(self.live(py)?) else {
+            return Err(self.closed_error(py, arguments.user_ids));
+        };
         let here = match loops::here(py)? {
             Ok(here) => here,
             Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
@@ -198,12 +203,29 @@ impl Client {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Lets the connections go. Calls under way go on to their end.
-    fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        if let Some(live) = self.live.get() {
-            let core = live.core.lock().unwrap_or_else(PoisonError::into_inner).take();
-            drop(core);
+    /// Refuses new calls and lets the connections go. With a timeout, waits for calls in progress, and stops those that
+    /// are left then.
+    fn close(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<()> {
+        let timeout = self.time_to_close(timeout)?;
+        let Some((closing, engine)) = self.begin_to_close(timeout) else {
+            return Ok(());
+        };
+        wait(py, engine, closing, None)
+    }
+
+    /// The same for the running event loop: a future, and what ends the wait. `None` if there is nothing to wait for.
+    fn start_close<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
+        let timeout = self.time_to_close(timeout)?;
+        let Some((closing, _)) = self.begin_to_close(timeout) else {
+            return Ok(None);
+        };
+        match loops::here(py)? {
+            Ok(here) => here.wait(closing).map(Some),
+            Err(error) => Err(self.errors.out_of_resources(py, error, Vec::new())),
         }
     }
 
@@ -263,9 +285,34 @@ impl Client {
         })
     }
 
-    fn core(&self, py: Python<'_>, live: &Live) -> PyResult<Core> {
-        self.check_open(py)?;
-        live.client().ok_or_else(|| self.closed_error(py))
+    /// The core's client, as long as this one is open.
+    fn core(&self, live: &Live) -> Option<Core> {
+        if self.closed() { None } else { live.client() }
+    }
+
+    fn time_to_close(&self, timeout: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+        if timeout.is_none() {
+            return Ok(None);
+        }
+        match arguments::seconds("timeout", timeout, binding::seconds_or_zero) {
+            Ok(seconds) => Ok(Some(seconds)),
+            Err(error) => Err(self.errors.raised(timeout.py(), &error)),
+        }
+    }
+
+    /// Closes it. Returns what to wait for, and the engine that it runs on, if there is a timeout.
+    fn begin_to_close(
+        &self,
+        timeout: Option<Duration>,
+    ) -> Option<(impl Future<Output = ()> + Send + use<>, &'static Engine)> {
+        self.closed.store(true, Ordering::Release);
+        let live = self.live.get()?;
+        let closing = live.closing.close(timeout);
+        let core = live.core.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(core);
+        timeout?;
+        // Without an engine there were no calls.
+        Some((closing, engine().ok()?))
     }
 
     /// The exception classes that its calls raise.
@@ -273,26 +320,18 @@ impl Client {
         &self.errors
     }
 
-    fn closed_error(&self, py: Python<'_>) -> PyErr {
-        let error = binding::invalid_input("client", "closed", "a client that is open: make another one");
-        self.errors.raised(py, &error)
+    fn closed_error(&self, py: Python<'_>, user_ids: Vec<String>) -> PyErr {
+        self.errors.raised(py, &binding::client_closed(user_ids))
     }
 
     pub(crate) fn is_async(&self) -> bool {
         self.is_async
     }
 
-    pub(crate) fn check_open(&self, py: Python<'_>) -> PyResult<()> {
-        if self.closed() {
-            Err(self.closed_error(py))
-        } else {
-            Ok(())
-        }
-    }
-
     /// The core's client.
     pub(crate) fn open(&self, py: Python<'_>) -> PyResult<Core> {
-        self.core(py, self.live(py)?)
+        self.core(self.live(py)?)
+            .ok_or_else(|| self.closed_error(py, Vec::new()))
     }
 
     /// Where the questions for a token lie, if there is a provider that no event loop runs.
@@ -331,6 +370,7 @@ impl Live {
         }
         let core = Python::attach(|py| builder.build().map_err(|error| errors.raised(py, &error)))?;
         Ok(Self {
+            closing: binding::closing(&core),
             core: Mutex::new(Some(core)),
             board,
             last_loop,

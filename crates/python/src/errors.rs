@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{IntoPyObjectExt, PyTraverseError, intern};
 
+use crate::arguments;
 use crate::outcome;
 use crate::provider::Raised;
 use crate::records::record;
@@ -201,14 +202,18 @@ impl From<PyErr> for Refusal {
     }
 }
 
-/// Makes the exception for a wrong argument that only Python can see.
+/// Makes the exception for a wrong argument that only Python can see. `user_ids` is what was handed in as such.
 #[pyfunction]
+#[pyo3(signature = (errors, field, value, expected, user_ids=None))]
 pub(crate) fn invalid_input<'py>(
     py: Python<'py>,
     errors: Bound<'py, PyAny>,
     field: &str,
     value: &str,
     expected: &str,
+    user_ids: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    Errors(errors.unbind()).to_python(py, &binding::invalid_input(field, value, expected))
+    let user_ids = user_ids.map(arguments::ids_in).unwrap_or_default();
+    let error = binding::refused(binding::invalid_input(field, value, expected), user_ids);
+    Errors(errors.unbind()).to_python(py, &error)
 }

@@ -135,19 +135,10 @@ impl Many {
         }
     }
 
-    /// Whether another request may be read: there is room, the client is open, nothing failed.
+    /// Whether another request may be read.
     fn may_read(&self, py: Python<'_>) -> PyResult<bool> {
         self.begin(py)?;
-        if !self.driver()?.is_some_and(|driver| driver.has_room()) {
-            return Ok(false);
-        }
-        // The calls in progress go on, as single calls do.
-        if let Err(error) = self.client.get().check_open(py) {
-            self.end_reading()?;
-            self.raise_later(error.into_value(py).into_any());
-            return Ok(false);
-        }
-        Ok(true)
+        Ok(self.driver()?.is_some_and(|driver| driver.has_room()))
     }
 
     /// Whether the core still takes requests.
@@ -176,7 +167,7 @@ impl Many {
             }
         };
         self.keep(request, error, || driver.push(read));
-        Ok(driver.has_room() && !self.client.get().closed())
+        Ok(driver.has_room())
     }
 
     /// Ends the input.
@@ -208,12 +199,13 @@ impl Many {
         let batch = driver.take_batch();
         if batch.is_end {
             let failure = lock(&self.state).failure.take();
-            return match (failure, driver.panic()) {
-                (Some(failure), _) => Err(PyErr::from_value(failure.into_bound(py))),
-                (None, Some(panic)) => Err(PyRuntimeError::new_err(format!(
+            return match (failure, driver.panic(), driver.closed()) {
+                (Some(failure), ..) => Err(PyErr::from_value(failure.into_bound(py))),
+                (None, Some(panic), _) => Err(PyRuntimeError::new_err(format!(
                     "a bug in feishu_feed_card: {panic}"
                 ))),
-                (None, None) => Ok(None),
+                (None, None, Some(error)) => Err(self.errors().raised(py, &error)),
+                (None, None, None) => Ok(None),
             };
         }
         self.to_python(py, batch.items.into_iter().rev()).map(Some)

@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::{fmt, io};
 
-use feishu_feed_card::{BoxError, Error, ProvidedToken, Providing, TokenProvider, binding};
+use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider, TokenReason, binding};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple, PyWeakrefReference};
+use pyo3::types::{PyList, PyString, PyTuple, PyWeakrefReference};
 use tokio::sync::{Notify, oneshot};
 
 use crate::arguments;
-use crate::errors::Errors;
+use crate::errors::{Errors, Refusal};
 use crate::loops::Mailbox;
 
 /// The callable, and the exception it raised last: Rust refers to both only through a weak reference to
@@ -24,6 +24,8 @@ use crate::loops::Mailbox;
 #[pyclass(module = "feishu_feed_card._native", frozen, weakref)]
 pub(crate) struct Provider {
     callable: Mutex<Option<Py<PyAny>>>,
+    /// Whether it is called with the token that the platform refused, or `None`.
+    takes_refused: bool,
     raised: Mutex<Option<(u64, Py<PyAny>)>>,
     next: AtomicU64,
 }
@@ -49,12 +51,19 @@ impl Provider {
 }
 
 impl Provider {
-    pub(crate) fn new(callable: Bound<'_, PyAny>) -> Result<Self, Error> {
+    pub(crate) fn new(callable: Bound<'_, PyAny>) -> Result<Self, Refusal> {
         if !callable.is_callable() {
-            return Err(arguments::wrong("token_provider", &callable, "a function"));
+            return Err(arguments::wrong("token_provider", &callable, "a function").into());
         }
+        let module = callable.py().import("feishu_feed_card._provider")?;
+        let takes_refused: Option<bool> = module.call_method1("takes_refused", (&callable,))?.extract()?;
+        let Some(takes_refused) = takes_refused else {
+            let expected = "a function without required parameters, or with one for the refused token";
+            return Err(arguments::wrong("token_provider", &callable, expected).into());
+        };
         Ok(Self {
             callable: Mutex::new(Some(callable.unbind())),
+            takes_refused,
             raised: Mutex::default(),
             next: AtomicU64::new(0),
         })
@@ -112,10 +121,11 @@ pub(crate) struct Caller {
 }
 
 impl TokenProvider for Asking {
-    fn tenant_access_token(&self) -> Providing {
+    fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
         let (answer, answered) = oneshot::channel();
         let question = Question {
             provider: self.provider.clone(),
+            refused: reason.refused_token().map(str::to_owned),
             answer,
         };
         match &self.desk {
@@ -206,11 +216,11 @@ pub(crate) struct Attendant {
 
 #[pymethods]
 impl Attendant {
-    /// Waits for the next question: whom to ask and where the answer goes, or none where the attendance is over.
+    /// Waits for the next question, or returns none where the attendance is over.
     ///
     /// Python has it answered, not this: before 3.14 a thread that comes back to the interpreter as that ends is
     /// unwound, and no frame of Rust may lie below.
-    fn asked(&self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<Answer>)>> {
+    fn asked<'py>(&self, py: Python<'py>) -> PyResult<Option<Asked<'py>>> {
         while let Some(question) = py.detach(|| self.next()) {
             if let Some(asked) = question.unpacked(py)? {
                 return Ok(Some(asked));
@@ -251,9 +261,14 @@ impl Drop for Attendance {
     }
 }
 
+/// Whom to ask, with which arguments, and where the answer goes.
+type Asked<'py> = (Py<PyAny>, Bound<'py, PyList>, Py<Answer>);
+
 /// A token is wanted.
 pub(crate) struct Question {
     provider: WeakProvider,
+    /// The token that the platform refused.
+    refused: Option<String>,
     answer: oneshot::Sender<Result<ProvidedToken, BoxError>>,
 }
 
@@ -261,9 +276,9 @@ impl Question {
     /// Has a thread answer: a provider that blocks must not keep a call past its deadline.
     fn answer_in_thread(self, py: Python<'_>) -> PyResult<()> {
         static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        if let Some((callable, answer)) = self.unpacked(py)? {
+        if let Some(asked) = self.unpacked(py)? {
             ASK.import(py, "feishu_feed_card._provider", "ask_in_thread")?
-                .call1((callable, answer))?;
+                .call1(asked)?;
         }
         Ok(())
     }
@@ -271,14 +286,14 @@ impl Question {
     /// Has the running event loop answer, in a call's context where that is known.
     pub(crate) fn answer_on_loop(self, py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<()> {
         static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        if let Some((callable, answer)) = self.unpacked(py)? {
+        if let Some((callable, arguments, answer)) = self.unpacked(py)? {
             ASK.import(py, "feishu_feed_card._provider", "ask_on_loop")?
-                .call1((callable, answer, context))?;
+                .call1((callable, arguments, answer, context))?;
         }
         Ok(())
     }
 
-    fn unpacked(self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<Answer>)>> {
+    fn unpacked(self, py: Python<'_>) -> PyResult<Option<Asked<'_>>> {
         let Some(provider) = upgrade(py, &self.provider) else {
             return Ok(None);
         };
@@ -292,7 +307,12 @@ impl Question {
             provider: self.provider,
             sender: Mutex::new(Some(self.answer)),
         };
-        Ok(Some((callable, Py::new(py, answer)?)))
+        let arguments = if provider.get().takes_refused {
+            PyList::new(py, [self.refused])?
+        } else {
+            PyList::empty(py)
+        };
+        Ok(Some((callable, arguments, Py::new(py, answer)?)))
     }
 }
 

@@ -39,6 +39,7 @@ const ARGUMENTS = {
   set_time_sensitive: ['feed_card_id', 'user_ids', 'time_sensitive', 'user_id_type', 'timeout'],
   set_bot_time_sensitive: ['user_ids', 'time_sensitive', 'user_id_type', 'timeout'],
   set_app_ticket: ['app_ticket'],
+  close: ['timeout'],
 }
 const RECORD = [
   'number',
@@ -68,7 +69,7 @@ export function checkCase(given) {
     checkStep(`step ${index}`, step, given.steps.length)
   }
   const seen = given.seen ?? {}
-  only('seen', seen, ['requests', 'calls', 'token_fetches', 'pinned', 'bot_pinned'])
+  only('seen', seen, ['requests', 'calls', 'token_fetches', 'refused_tokens', 'pinned', 'bot_pinned'])
   for (const request of seen.requests ?? []) {
     if (request !== '*') {
       only('seen.requests', request, RECORD)

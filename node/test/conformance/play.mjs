@@ -28,8 +28,16 @@ export async function play(given) {
       options.ca_certs = path.join(folder, 'ca.pem')
       writeFileSync(options.ca_certs, sandbox.caPem)
     }
+    const refused = []
+    if (options.token_provider !== undefined) {
+      const tokens = options.token_provider
+      options.token_provider = ({ refusedToken = null }) => {
+        refused.push(refusedToken)
+        return tokens[Math.min(refused.length, tokens.length) - 1]
+      }
+    }
     await steps(given.steps, () => new Client(inJavaScript(options)), sandbox)
-    look(given.seen ?? {}, sandbox, options.app_id)
+    look(given.seen ?? {}, sandbox, options.app_id, refused)
   } catch (error) {
     throw new Error(`${given.name}\n  ${error.message}`, { cause: error })
   } finally {
@@ -74,6 +82,8 @@ function make(client, place, step) {
         return outcomeInJson(await client.setTimeSensitive(given))
       case 'set_bot_time_sensitive':
         return outcomeInJson(await client.setBotTimeSensitive(given))
+      case 'close':
+        return (await client.close(given)) ?? null
       default:
         return client.setAppTicket(given.appTicket)
     }
@@ -140,13 +150,14 @@ const lacks = (what, text, parts) =>
     .filter((part) => !has(text, part))
     .map((part) => `.${what}_contains: expected ${JSON.stringify(part)} in ${JSON.stringify(text)}`)
 
-function look(seen, sandbox, appId) {
+function look(seen, sandbox, appId, refused) {
   const records = sandbox.requests()
   const calls = records.filter(({ method }) => method === 'PATCH')
   const came = {
     requests: calls,
     calls: calls.length,
     token_fetches: sandbox.tokenFetches(),
+    refused_tokens: refused,
     pinned: Object.fromEntries(Object.keys(seen.pinned ?? {}).map((id) => [id, sandbox.pinned(id)])),
     bot_pinned: seen.bot_pinned && sandbox.botPinnedUsers(appId),
   }

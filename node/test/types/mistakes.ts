@@ -26,8 +26,10 @@ void new Client({ appId: 'cli_1', appSecret: 's', proxy: true })
 void new Client({ appId: 'cli_1', appSecret: 's', onEvent: (event: string) => event })
 // @ts-expect-error a provider returns a token
 void new Client({ tokenProvider: () => 5 })
-// @ts-expect-error a provider takes nothing
+// @ts-expect-error a provider takes its reason
 void new Client({ tokenProvider: (scope: string) => scope })
+// @ts-expect-error a duration has its unit
+void client.close({ timeout: 5 })
 // @ts-expect-error not something to be made
 export const quota: Quota = {}
 

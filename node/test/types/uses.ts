@@ -89,6 +89,7 @@ export async function everyOption(provider: TokenProvider, quota: Quota): Promis
   Client.fromEnv()
   Client.fromEnv({ quota: shared })
   await client.close()
+  await client.close({ timeoutMs: 5000 })
 }
 
 export async function makesMany(client: Client, requests: ManyRequest[]): Promise<Report> {
@@ -130,6 +131,7 @@ export async function makesMany(client: Client, requests: ManyRequest[]): Promis
 }
 
 export const providers: TokenProvider[] = [
+  ({ refusedToken }) => (refusedToken === undefined ? 't-1' : 't-2'),
   () => 't-1',
   () => ({ token: 't-1', expiresInMs: 60_000 }),
   async () => 't-1',
@@ -174,6 +176,7 @@ export const exhaustive = (code: ErrorCode): boolean => {
     case 'REJECTED':
     case 'QUOTA_EXHAUSTED':
     case 'UNEXPECTED_RESPONSE':
+    case 'CLIENT_CLOSED':
     case 'PARTIAL_FAILURE':
       return false
   }

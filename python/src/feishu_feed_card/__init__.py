@@ -15,6 +15,7 @@ from feishu_feed_card import _native
 from feishu_feed_card._client import AsyncClient, Client
 from feishu_feed_card._errors import (
     AuthenticationError,
+    ClientClosedError,
     ConnectionFailedError,
     DeadlineExceededError,
     FeedCardError,
@@ -56,6 +57,7 @@ __all__ = [
     "AsyncMany",
     "AuthenticationError",
     "Client",
+    "ClientClosedError",
     "ClientOptions",
     "ConnectionFailedError",
     "ConnectionReason",

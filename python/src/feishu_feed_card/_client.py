@@ -73,21 +73,25 @@ def _mismatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     positional = code.co_varnames[1 : code.co_argcount]
     names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     given = args[1:]
+    user_ids = {**dict(zip(positional, given, strict=False)), **kwargs}.get("user_ids")
+
+    def wrong(field: str, value: str, expected: str) -> Exception:
+        return invalid_input(CLASSES, field, value, expected, user_ids)
+
     for name in kwargs:
         if name not in names:
-            return invalid_input(CLASSES, name, "not an option", f"one of {', '.join(names)}")
+            return wrong(name, "not an option", f"one of {', '.join(names)}")
         if name in positional[: len(given)]:
-            return invalid_input(CLASSES, name, "given twice", "one value")
+            return wrong(name, "given twice", "one value")
     if len(given) > len(positional):
-        return invalid_input(
-            CLASSES,
+        return wrong(
             names[len(positional)] if len(names) > len(positional) else function.__name__,
             f"{len(given)} positional arguments",
             f"at most {len(positional)}, and keywords for the rest",
         )
     required = positional[: len(positional) - len(function.__defaults__ or ())]
     missing = [name for name in required[len(given) :] if name not in kwargs]
-    return invalid_input(CLASSES, missing[0], "missing", "a value")
+    return wrong(missing[0], "missing", "a value")
 
 
 class _BaseClient:
@@ -130,8 +134,10 @@ class _BaseClient:
                 instead of an app. It may be an `async def`, and runs on the event loop of the call that
                 needs a token; any other function runs in a thread of its own, so that it may block. It is
                 called once however many calls wait, when the token nears its end, and when the platform
-                refuses the token: then it should return a different one. (`Client` runs an `async def`
-                with `asyncio.run` in that thread, also while nobody waits for the next of many results.)
+                refuses the token: then it must return a different one. A function with one required
+                positional parameter gets the refused token then, and None otherwise. (`Client` runs an
+                `async def` with `asyncio.run` in that thread, also while nobody waits for the next of many
+                results.)
             tenant_key: Makes the app a store app, acting for this tenant.
             app_ticket: The ticket that the platform pushed to the store app last; later ones go to
                 `set_app_ticket`.
@@ -272,7 +278,8 @@ class Client(_BaseClient):
             What became of every user id.
 
         Raises:
-            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            InvalidInputError: An argument is wrong; nothing was sent.
+            ClientClosedError: The client was closed, before the call or during it.
             FeedCardError: The call failed; its class says how.
 
         Example:
@@ -309,7 +316,8 @@ class Client(_BaseClient):
             What became of every user id.
 
         Raises:
-            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            InvalidInputError: An argument is wrong; nothing was sent.
+            ClientClosedError: The client was closed, before the call or during it.
             FeedCardError: The call failed; its class says how.
 
         Example:
@@ -376,9 +384,31 @@ class Client(_BaseClient):
         bound, iterator = self._bound.many(requests, concurrency, total_timeout, progress, on_event)
         return Many(bound, iterator, progress)
 
-    def close(self) -> None:
-        """Lets the connections go. Calls under way in other threads go on to their end; new ones fail."""
-        self._bound.close()
+    def close(self, timeout: float | None = None) -> None:
+        """Closes the client: new calls fail with a ClientClosedError, and many calls read no more requests.
+
+        Calls in progress in other threads go on to their end. Without a timeout this does not wait for them.
+
+        Args:
+            timeout: How many seconds to wait for calls in progress. Those that are left then are stopped and
+                raise a ClientClosedError; 0 stops them at once.
+
+        Raises:
+            InvalidInputError: The timeout is wrong; the client stays open.
+
+        Example:
+            >>> from feishu_feed_card import ClientClosedError
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> with Sandbox() as sandbox:
+            ...     client = sandbox.client()
+            ...     client.close(timeout=5)
+            ...     try:
+            ...         client.set_time_sensitive(sandbox.CHAT, [sandbox.USER], True)
+            ...     except ClientClosedError as error:
+            ...         print(error.not_attempted == (sandbox.USER,))
+            True
+        """
+        self._bound.close(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -443,7 +473,8 @@ class AsyncClient(_BaseClient):
             What became of every user id.
 
         Raises:
-            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            InvalidInputError: An argument is wrong; nothing was sent.
+            ClientClosedError: The client was closed, before the call or during it.
             FeedCardError: The call failed; its class says how.
 
         Example:
@@ -490,7 +521,8 @@ class AsyncClient(_BaseClient):
             What became of every user id.
 
         Raises:
-            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            InvalidInputError: An argument is wrong; nothing was sent.
+            ClientClosedError: The client was closed, before the call or during it.
             FeedCardError: The call failed; its class says how.
 
         Example:
@@ -569,9 +601,34 @@ class AsyncClient(_BaseClient):
         source = requests if iterator is None else None
         return AsyncMany(bound, iterator, progress, source)  # type: ignore[arg-type]
 
-    async def aclose(self) -> None:
-        """Lets the connections go. Calls under way in other tasks go on to their end; new ones fail."""
-        self._bound.close()
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Closes the client: new calls fail with a ClientClosedError, and many calls read no more requests.
+
+        Calls in progress in other tasks go on to their end. Without a timeout this does not wait for them.
+
+        Args:
+            timeout: How many seconds to wait for calls in progress. Those that are left then are stopped and
+                raise a ClientClosedError; 0 stops them at once.
+
+        Raises:
+            InvalidInputError: The timeout is wrong; the client stays open.
+
+        Example:
+            >>> import asyncio
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> async def main() -> None:
+            ...     with Sandbox() as sandbox:
+            ...         client = sandbox.async_client()
+            ...         await client.aclose(timeout=5)
+            >>> asyncio.run(main())
+        """
+        waiting = self._bound.start_close(timeout)
+        if waiting is not None:
+            future, call = waiting
+            try:
+                await future
+            finally:
+                call.cancel()
 
     async def __aenter__(self) -> Self:
         return self

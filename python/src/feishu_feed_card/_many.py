@@ -347,7 +347,8 @@ class _Feeder:
             async for request in iterator:
                 if not self._bound.push(request) and not await self._finds_room():
                     break
-            self._bound.end_reading()
+            else:
+                self._bound.end_reading()
         except Exception as error:
             self._bound.fail(error)
         except BaseException as error:

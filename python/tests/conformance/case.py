@@ -10,7 +10,7 @@ from feishu_feed_card._native import CLIENT_OPTIONS
 
 CASES = Path(__file__).parents[3] / "tests"
 
-_OPTIONS = {*CLIENT_OPTIONS} - {"quota", "token_provider"}
+_OPTIONS = {*CLIENT_OPTIONS} - {"quota"}
 
 _OUTCOME = {"ok", "failed_user_reasons", "log_id", "log_ids", "requests", "users"}
 
@@ -27,6 +27,7 @@ _ARGUMENTS = {
     "set_time_sensitive": {"feed_card_id", "user_ids", "time_sensitive", "user_id_type", "timeout"},
     "set_bot_time_sensitive": {"user_ids", "time_sensitive", "user_id_type", "timeout"},
     "set_app_ticket": {"app_ticket"},
+    "close": {"timeout"},
 }
 
 
@@ -60,7 +61,7 @@ def check(case: dict[str, Any]) -> None:
     _known(case.get("world", {}), {"apps", "users", "chats", "switches", "seed"}, "world")
     _known(case.get("client", {}), _OPTIONS, "client")
     seen = case.get("seen", {})
-    _known(seen, {"requests", "calls", "token_fetches", "pinned", "bot_pinned"}, "seen")
+    _known(seen, {"requests", "calls", "token_fetches", "refused_tokens", "pinned", "bot_pinned"}, "seen")
     if not (isinstance(case.get("name"), str) and isinstance(case.get("source"), str)):
         raise BrokenCaseError("name and source are strings")
     steps = case.get("steps")

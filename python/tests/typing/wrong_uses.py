@@ -28,7 +28,7 @@ def clients() -> None:
     Client("cli_1", "secret", rate_limit=50)  # expect: arg-type
     Client("cli_1", b"secret")  # expect: arg-type
     Client(token_provider="t-1")  # expect: arg-type
-    Client(token_provider=lambda: 1)  # expect: arg-type, return-value
+    Client(token_provider=lambda: 1)  # expect: arg-type
     Client(quota="quota")  # expect: arg-type
     Client(proxy=True)  # expect: arg-type
     Client.from_env(retries=3)  # expect: call-arg

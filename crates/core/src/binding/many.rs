@@ -24,7 +24,8 @@ use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{Request, without_repeats};
 use crate::data::outcome::{Outcome, UserIds};
 use crate::data::text::text;
-use crate::many::{self, Many, PROGRESS_EVERY, Progress};
+use crate::many::{self, Many, NextRequest, PROGRESS_EVERY, Progress};
+use crate::stations::closing::{Closing, InProgress, client_closed};
 
 /// How long a binding reads its iterator at a stretch. A slow iterator must hold up neither results nor an event
 /// loop.
@@ -108,6 +109,7 @@ pub struct UnfinishedRequest {
 #[derive(Debug)]
 struct Shared {
     options: ManyOptions,
+    closing: Closing,
     state: Mutex<State>,
     /// Notified when a batch is ready, and at the end.
     ready: Notify,
@@ -117,7 +119,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// `None` after the last request.
-    queue: Option<mpsc::UnboundedSender<(usize, Request)>>,
+    queue: Option<mpsc::UnboundedSender<Handed>>,
     /// Requests handed over.
     taken: usize,
     /// Requests handed over whose results were not handed out.
@@ -134,8 +136,13 @@ struct State {
     /// Progress that the binding has seen.
     seen: Option<Progress>,
     is_stopped: bool,
+    /// The client was closed before the input ended.
+    is_closed: bool,
     end: Option<End>,
 }
+
+/// A request handed over with its index. Without an `InProgress` if the client was closed before.
+type Handed = (usize, Request, Option<InProgress>);
 
 #[derive(Debug)]
 struct End {
@@ -151,6 +158,7 @@ impl ManyDriver {
         let (sender, receiver) = mpsc::unbounded_channel();
         let driver = Self(Arc::new(Shared {
             options,
+            closing: client.core.closing.clone(),
             state: Mutex::new(State {
                 queue: Some(sender),
                 ..State::default()
@@ -178,12 +186,13 @@ impl ManyDriver {
         let index = state.take();
         match request {
             Ok(request) => {
+                let handed = (index, request, self.0.closing.enter());
                 let sent = match &state.queue {
-                    Some(queue) => queue.send((index, request)).map_err(|refused| refused.0),
-                    None => Err((index, request)),
+                    Some(queue) => queue.send(handed).map_err(|refused| refused.0),
+                    None => Err(handed),
                 };
-                if let Err(refused) = sent {
-                    state.left.push(refused);
+                if let Err((index, request, _)) = sent {
+                    state.left.push((index, request));
                     state.settle_left();
                 }
             }
@@ -217,12 +226,12 @@ impl ManyDriver {
     /// Whether another request may be read: fewer than `concurrency` are not handed out, and the core takes more.
     pub fn has_room(&self) -> bool {
         let state = self.0.state();
-        state.takes_more() && state.open < self.0.options.concurrency
+        self.0.takes_more(&state) && state.open < self.0.options.concurrency
     }
 
-    /// Whether the core takes more requests. It does not after `total_timeout` or a stop.
+    /// Whether the core takes more requests. It does not after `total_timeout`, a stop, or the client's close.
     pub fn takes_more(&self) -> bool {
-        self.0.state().takes_more()
+        self.0.takes_more(&self.0.state())
     }
 
     /// Ends the input. Requests handed over go on.
@@ -299,6 +308,11 @@ impl ManyDriver {
         self.0.state().end.as_ref()?.panic.clone()
     }
 
+    /// The error if the client was closed before the input ended. To be raised after the results.
+    pub fn closed(&self) -> Option<Error> {
+        self.0.state().is_closed.then(client_closed)
+    }
+
     /// Takes the final state of all requests, after [`ended`](Self::ended).
     pub fn take_report(&self) -> ManyReport {
         let mut state = self.0.state();
@@ -323,6 +337,11 @@ impl ManyDriver {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn takes_more(&self, state: &State) -> bool {
+        let takes_more = state.queue.as_ref().is_some_and(|queue| !queue.is_closed());
+        takes_more && !self.closing.is_closed()
     }
 
     async fn wait_until(self: Arc<Self>, condition: fn(&State) -> bool) {
@@ -401,10 +420,6 @@ impl State {
         index
     }
 
-    fn takes_more(&self) -> bool {
-        self.queue.as_ref().is_some_and(|queue| !queue.is_closed())
-    }
-
     fn keep(&mut self, items: Vec<many::Item>) {
         self.items.extend(items.into_iter().map(|item| ManyItem {
             index: item.index,
@@ -423,8 +438,8 @@ impl State {
         self.is_ready = true;
     }
 
-    /// After the end, decides about requests that the core did not take: `total_timeout` passed before they began,
-    /// or they were stopped.
+    /// After the end, decides about requests that the core did not take: `total_timeout` passed before they began, the
+    /// client was closed, or they were stopped.
     fn settle_left(&mut self) {
         if self.end.is_none() {
             return;
@@ -435,7 +450,12 @@ impl State {
             if self.is_stopped {
                 self.unfinished.push(UnfinishedRequest { index, users });
             } else {
-                self.fail(index, given, Some(total_timeout_passed().with_users(users)));
+                let error = if self.is_closed {
+                    client_closed()
+                } else {
+                    total_timeout_passed()
+                };
+                self.fail(index, given, Some(error.with_users(users)));
             }
         }
     }
@@ -518,15 +538,22 @@ impl Drop for EndOfTask {
 
 /// What [`Many`] reads requests from.
 struct Queue {
-    receiver: mpsc::UnboundedReceiver<(usize, Request)>,
+    receiver: mpsc::UnboundedReceiver<Handed>,
     shared: Arc<Shared>,
 }
 
 impl Stream for Queue {
-    type Item = (usize, Request);
+    type Item = NextRequest;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(context)
+        let handed = self.receiver.poll_recv(context);
+        handed.map(|handed| {
+            handed.map(|(index, request, in_progress)| NextRequest {
+                index,
+                request,
+                in_progress,
+            })
+        })
     }
 }
 
@@ -536,8 +563,10 @@ impl Drop for Queue {
         let mut state = self.shared.state();
         // Under the lock: requests that are handed over from here on come after those in the queue.
         self.receiver.close();
-        while let Ok(left) = self.receiver.try_recv() {
-            state.left.push(left);
+        let has_ended = state.queue.is_none();
+        state.is_closed = !has_ended && self.shared.closing.is_closed();
+        while let Ok((index, request, _)) = self.receiver.try_recv() {
+            state.left.push((index, request));
         }
         state.settle_left();
     }

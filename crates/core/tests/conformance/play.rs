@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use feishu_feed_card::{
-    Client, ConnectionReason, Error, FailedUserReason, Outcome, RateLimit, Report, Request, SetTimeSensitive,
-    Station, Unfinished, UserIdType, UserIds, binding,
+    Client, ConnectionReason, Error, FailedUserReason, Outcome, ProvidedToken, Providing, RateLimit, Report,
+    Request, SetTimeSensitive, Station, TokenProvider, TokenReason, Unfinished, UserIdType, UserIds, binding,
 };
 use feishu_feed_card_sandbox::{Sandbox, World};
 use futures_util::future::join_all;
@@ -28,7 +29,8 @@ pub(crate) async fn play(case: Case) -> Result<(), String> {
     let certificate = sandbox.ca_pem().map(CertificateFile::new);
     sandbox.faults(case.faults);
 
-    let client = client(case.client, &sandbox, certificate.as_ref());
+    let refused = RefusedTokens::default();
+    let client = client(case.client, &sandbox, certificate.as_ref(), &refused);
     let client = match (client, &case.steps[..]) {
         (client, [Step::NewClient(expected)]) => {
             let failure = client.map(|_| Value::Null);
@@ -55,7 +57,7 @@ pub(crate) async fn play(case: Case) -> Result<(), String> {
             Step::NewClient(_) => return Err(format!("  {place}: new_client is not the only step")),
         }
     }
-    look(&sandbox, &app_id, &case.seen)
+    look(&sandbox, &app_id, &refused, &case.seen)
 }
 
 fn world(parts: WorldParts) -> World {
@@ -89,10 +91,34 @@ impl Drop for CertificateFile {
     }
 }
 
+/// What a token provider was called with.
+type RefusedTokens = Arc<Mutex<Vec<Option<String>>>>;
+
+/// Returns its tokens in turn, the last one for ever.
+struct Provider {
+    tokens: Vec<String>,
+    refused: RefusedTokens,
+}
+
+impl TokenProvider for Provider {
+    fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
+        let mut refused = self.refused.lock().unwrap();
+        let token = self
+            .tokens
+            .get(refused.len())
+            .or(self.tokens.last())
+            .unwrap()
+            .clone();
+        refused.push(reason.refused_token().map(str::to_owned));
+        Box::pin(async move { Ok(ProvidedToken::new(token)) })
+    }
+}
+
 fn client(
     options: ClientOptions,
     sandbox: &Sandbox,
     certificate: Option<&CertificateFile>,
+    refused: &RefusedTokens,
 ) -> Result<Client, Error> {
     let sandbox_url = sandbox.https_base_url().unwrap_or_else(|| sandbox.base_url());
     let base_url = match options.base_url {
@@ -112,6 +138,7 @@ fn client(
         app_id: options.app_id;
         app_secret: options.app_secret;
         tenant_access_token: options.tenant_access_token;
+        token_provider: options.token_provider.map(|tokens| Provider { tokens, refused: refused.clone() });
         tenant_key: options.tenant_key;
         app_ticket: options.app_ticket;
         allow_http: options.allow_http;
@@ -144,8 +171,20 @@ async fn make(client: &Client, place: &str, step: &CallStep) -> Result<(), Strin
             set(call, args.user_id_type.as_deref(), args.timeout).await
         }
         Call::AppTicket(args) => client.set_app_ticket(&args.app_ticket).map(|()| Value::Null),
+        Call::Close(args) => close(client, args.timeout).await.map(|()| Value::Null),
     };
     judge(place, came, &step.expected)
+}
+
+async fn close(client: &Client, timeout: Option<f64>) -> Result<(), Error> {
+    match timeout {
+        None => client.close().await,
+        Some(timeout) => {
+            let timeout = binding::seconds_or_zero("timeout", timeout)?;
+            client.close_within(timeout).await;
+        }
+    }
+    Ok(())
 }
 
 /// The items that came, in the order of their indices, and the report.
@@ -272,7 +311,7 @@ fn wrong_with(error: &Error, expected: &Value) -> Vec<String> {
     wrong
 }
 
-fn look(sandbox: &Sandbox, app_id: &str, seen: &Seen) -> Result<(), String> {
+fn look(sandbox: &Sandbox, app_id: &str, refused: &RefusedTokens, seen: &Seen) -> Result<(), String> {
     let records = json!(sandbox.requests());
     let is_call = |record: &&Value| record["method"] == "PATCH";
     let calls: Vec<&Value> = records.as_array().into_iter().flatten().filter(is_call).collect();
@@ -289,6 +328,9 @@ fn look(sandbox: &Sandbox, app_id: &str, seen: &Seen) -> Result<(), String> {
     }
     if let Some(count) = &seen.token_fetches {
         compare("token_fetches", count, &json!(sandbox.token_fetches()));
+    }
+    if let Some(tokens) = &seen.refused_tokens {
+        compare("refused_tokens", tokens, &json!(*refused.lock().unwrap()));
     }
     for (open_id, chats) in seen.pinned.iter().flatten() {
         compare(
