@@ -350,6 +350,75 @@ os._exit(0)
     assert ended.out.startswith("True"), ended
 
 
+SLOW_IMPORT = """
+class SlowImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == slow:
+            imports.append(name)
+            time.sleep(0.5)
+
+imports = []
+sys.meta_path.insert(0, SlowImport())
+
+def call():
+    try:
+        client.set_bot_time_sensitive(USERS, True, timeout=2, **listening)
+    except FeedCardError as error:
+        return error.kind
+    return "done"
+"""
+FIRST_USES = [
+    pytest.param(
+        "slow, listening = 'feishu_feed_card._logging', {'on_event': lambda event: None}\n"
+        "client = sandbox.client()",
+        "done",
+        id="on_event",
+    ),
+    pytest.param(
+        "slow, listening = 'feishu_feed_card._provider', {}\n"
+        "client = sandbox.client(token_provider=lambda: 't-wrong', max_retries=0)",
+        "AUTHENTICATION",
+        id="token_provider",
+    ),
+]
+
+
+@pytest.mark.parametrize(("setup", "ends"), FIRST_USES)
+def test_a_fork_while_another_thread_makes_its_first_call(setup: str, ends: str):
+    prints(
+        script(
+            FORK
+            + SLOW_IMPORT
+            + f"""
+{setup}
+first = threading.Thread(target=call)
+first.start()
+time.sleep(0.2)
+print(in_child(lambda: print(call())))
+first.join()
+"""
+        ),
+        f"{ends}\n0",
+    )
+
+
+@pytest.mark.parametrize(("setup", "ends"), FIRST_USES)
+def test_a_signal_handler_may_call_during_the_first_call(setup: str, ends: str):
+    prints(
+        script(
+            SLOW_IMPORT
+            + f"""
+signal.signal(signal.SIGALRM, lambda *_: print("handler", call(), flush=True))
+{setup}
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+print(call())
+time.sleep(0.3)
+"""
+        ),
+        f"{ends}\nhandler {ends}",
+    )
+
+
 def test_a_fork_inside_a_loop_with_calls_in_flight():
     prints(
         script(

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use feishu_feed_card::binding::Target;
 use feishu_feed_card::{Error, Request, UserIdType, binding};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyMemoryView, PyString, PyTuple,
@@ -189,18 +188,18 @@ pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> Result
         Ok(mapping) => mapping.clone(),
         Err(_) if is_mapping(value) => {
             let mapping = PyDict::new(py);
-            mapping.call_method1(intern!(py, "update"), (value,))?;
+            mapping.call_method1("update", (value,))?;
             mapping
         }
         Err(_) => return Err(wrong("request", value, "a mapping with the call's parameters").into()),
     };
     let of = |name| mapping.get_item(name);
     let found = [
-        of(intern!(py, "feed_card_id"))?,
-        of(intern!(py, "user_ids"))?,
-        of(intern!(py, "time_sensitive"))?,
-        of(intern!(py, "user_id_type"))?,
-        of(intern!(py, "timeout"))?,
+        of("feed_card_id")?,
+        of("user_ids")?,
+        of("time_sensitive")?,
+        of("user_id_type")?,
+        of("timeout")?,
     ];
     let has_unknown = found.iter().flatten().count() < mapping.len();
     let [feed_card_id, user_ids, time_sensitive, user_id_type, timeout] = found;
@@ -271,7 +270,7 @@ fn missing(name: &'static str) -> Error {
 
 /// What has a mapping's methods; asking `collections.abc` would import it.
 fn is_mapping(value: &Bound<'_, PyAny>) -> bool {
-    value.hasattr(intern!(value.py(), "keys")).unwrap_or(false)
+    value.hasattr("keys").unwrap_or(false)
 }
 
 fn is_one_value(value: &Bound<'_, PyAny>) -> bool {

@@ -10,7 +10,6 @@ use feishu_feed_card::binding::many::{ManyOptions, concurrency as concurrency_of
 use feishu_feed_card::{Client as Core, ClientBuilder, Error, Outcome, RateLimit, UserIdType, binding};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator};
 
@@ -78,6 +77,11 @@ impl Client {
             first = first.quota(quota.get().handle());
         }
         let provider = provider.map(|provider| Bound::new(py, provider)).transpose()?;
+        if provider.is_some() {
+            // Now, and not when a thread asks it: a child that is forked during an import waits for ever if it needs
+            // that module.
+            crate::provider::helpers(py)?;
+        }
         let live = Live::build(first, provider.as_ref(), is_async, &errors)?;
         let own_quota = live.client().and_then(|client| client.quota());
         let quota = match (quota, own_quota) {
@@ -227,7 +231,7 @@ impl Client {
         progress: &Bound<'py, PyAny>,
         on_event: &Bound<'py, PyAny>,
     ) -> Result<(Many, Option<Bound<'py, PyIterator>>), Refusal> {
-        let iterator = if slf.get().is_async && requests.hasattr(intern!(slf.py(), "__aiter__"))? {
+        let iterator = if slf.get().is_async && requests.hasattr("__aiter__")? {
             None
         } else {
             Some(arguments::requests(requests)?)

@@ -10,7 +10,7 @@ use feishu_feed_card::{
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use pyo3::{IntoPyObjectExt, PyTraverseError, intern};
+use pyo3::{IntoPyObjectExt, PyTraverseError};
 
 use crate::outcome;
 use crate::provider::Raised;
@@ -90,7 +90,7 @@ impl Errors {
         let class = self.0.bind(py).get_item(error.kind().as_str())?;
         let exception = class.call((error.to_string(),), Some(&self.facts(py, error)?))?;
         if let Some(cause) = causes(error).find_map(|cause| cause.downcast_ref::<Raised>()) {
-            exception.setattr(intern!(py, "__cause__"), cause.exception(py))?;
+            exception.setattr("__cause__", cause.exception(py))?;
         }
         Ok(exception)
     }
@@ -100,7 +100,7 @@ impl Errors {
         let facts = PyDict::new(py);
         macro_rules! put {
             ($($name:ident: $value:expr),+ $(,)?) => {
-                $(if let Some(value) = $value { facts.set_item(intern!(py, stringify!($name)), value)?; })+
+                $(if let Some(value) = $value { facts.set_item(stringify!($name), value)?; })+
             };
         }
         let users = error.users();

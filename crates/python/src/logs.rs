@@ -16,16 +16,14 @@ use feishu_feed_card::binding::reports::{Fields, Listener, Spans, Subscriber, Tr
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyException;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use tracing::instrument::Instrumented;
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Level};
 
 use crate::loops::Mailbox;
-use crate::process::PerProcess;
+use crate::process::{PerProcess, modules};
 
 /// Maximum number of waiting reports, for each blocking call and for the background. Further ones are dropped and counted.
 /// One call makes about ten at most. The mailbox of an event loop is not limited.
@@ -231,7 +229,7 @@ impl Listening {
         context: Option<Py<PyAny>>,
         on_event: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        let caller = helpers(py)?.call_method0(intern!(py, "caller"))?.unbind();
+        let caller = helpers(py)?.call_method0("caller")?.unbind();
         let log = log();
         let number = log.last_listener.fetch_add(1, Ordering::Relaxed) + 1;
         if on_event.is_some() {
@@ -309,7 +307,7 @@ impl Listening {
             None => function.call1(PyTuple::new(py, arguments)?),
             Some(context) => {
                 arguments.insert(0, function);
-                let run = context.bind(py).getattr(intern!(py, "run"))?;
+                let run = context.bind(py).getattr("run")?;
                 run.call1(PyTuple::new(py, arguments)?)
             }
         }
@@ -377,13 +375,10 @@ impl Report {
     }
 }
 
-/// `feishu_feed_card._logging`, imported when somebody listens.
-fn helpers(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static HELPERS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let helpers = HELPERS.get_or_try_init(py, || {
-        PyResult::Ok(py.import("feishu_feed_card._logging")?.into_any().unbind())
-    });
-    Ok(helpers?.bind(py).clone())
+/// `feishu_feed_card._logging`, which is imported with the package.
+fn helpers(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static HELPERS: PerProcess<Py<PyModule>> = PerProcess::new();
+    HELPERS.import(py, "feishu_feed_card._logging")
 }
 
 fn is_listened_to(on_event: Option<&Py<PyAny>>) -> bool {
@@ -412,9 +407,9 @@ pub(crate) fn flush_logs(py: Python<'_>) -> PyResult<()> {
         .iter()
         .map(|report| report.record(py))
         .collect::<PyResult<_>>()?;
-    let caller = helpers.call_method0(intern!(py, "caller"))?;
+    let caller = helpers.call_method0("caller")?;
     let arguments = (PyList::new(py, records)?, reports.dropped, caller);
-    helpers.call_method1(intern!(py, "handle"), arguments).map(drop)
+    helpers.call_method1("handle", arguments).map(drop)
 }
 
 /// Looks whether anybody wants records: the program has imported `logging`, and a handler would see them. Handles what
@@ -437,27 +432,28 @@ struct Loggers {
 }
 
 fn threshold(py: Python<'_>) -> PyResult<usize> {
-    static LOGGERS: PyOnceLock<Loggers> = PyOnceLock::new();
-    let loggers = if let Some(loggers) = LOGGERS.get(py) {
+    static LOGGERS: PerProcess<Loggers> = PerProcess::new();
+    let loggers = if let Some(loggers) = LOGGERS.get() {
         loggers
     } else {
         let Some(loggers) = Loggers::find(py)? else {
             return Ok(OFF);
         };
-        LOGGERS.get_or_init(py, || loggers)
+        // After `logging` has registered its own: the handlers still work when this runs.
+        helpers(py)?.call_method0("flush_at_exit")?;
+        LOGGERS.get_or_try_init(|| PyResult::Ok(loggers))?
     };
     let (own, root) = (loggers.own.bind(py), loggers.root.bind(py));
     let has_handler = |logger: &Bound<'_, PyAny>| {
-        let handlers = logger.getattr(intern!(py, "handlers"))?;
+        let handlers = logger.getattr("handlers")?;
         PyResult::Ok(!handlers.cast::<PyList>()?.is_empty())
     };
-    let is_heard =
-        has_handler(own)? || (has_handler(root)? && own.getattr(intern!(py, "propagate"))?.is_truthy()?);
-    if !is_heard || own.getattr(intern!(py, "disabled"))?.is_truthy()? {
+    let is_heard = has_handler(own)? || (has_handler(root)? && own.getattr("propagate")?.is_truthy()?);
+    if !is_heard || own.getattr("disabled")?.is_truthy()? {
         return Ok(OFF);
     }
-    match own.getattr(intern!(py, "level"))?.extract()? {
-        0 => root.getattr(intern!(py, "level"))?.extract(),
+    match own.getattr("level")?.extract()? {
+        0 => root.getattr("level")?.extract(),
         level => Ok(level),
     }
 }
@@ -465,17 +461,15 @@ fn threshold(py: Python<'_>) -> PyResult<usize> {
 impl Loggers {
     /// `None` where the program has not imported `logging`.
     fn find(py: Python<'_>) -> PyResult<Option<Self>> {
-        static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-        let modules = MODULES.import(py, "sys", "modules")?;
-        let Some(logging) = modules.get_item(intern!(py, "logging"))? else {
+        let Some(logging) = modules(py)?.get_item("logging")? else {
             return Ok(None);
         };
         // Another thread may be half-way through importing it: the function comes after all it needs.
-        let Some(get_logger) = logging.getattr_opt(intern!(py, "getLogger"))? else {
+        let Some(get_logger) = logging.getattr_opt("getLogger")? else {
             return Ok(None);
         };
         Ok(Some(Self {
-            own: get_logger.call1((intern!(py, "feishu_feed_card"),))?.unbind(),
+            own: get_logger.call1(("feishu_feed_card",))?.unbind(),
             root: get_logger.call0()?.unbind(),
         }))
     }

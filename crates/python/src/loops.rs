@@ -7,16 +7,14 @@ use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use feishu_feed_card::{Error, Outcome};
 use futures_util::FutureExt;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use tokio::task::AbortHandle;
 
@@ -25,7 +23,7 @@ use crate::engine::{Engine, engine};
 use crate::errors::Errors;
 use crate::logs::{Listening, Report};
 use crate::outcome;
-use crate::process;
+use crate::process::{self, PerProcess};
 use crate::provider::{CALLER, Caller, Question};
 use crate::waker::{Waker, waker};
 
@@ -36,7 +34,7 @@ pub(crate) struct Mailbox {
     /// Weak, because the loop keeps what keeps this.
     event_loop: Py<PyWeakrefReference>,
     /// Set once, to the [`Calls`] of the loop. Weak for the same reason.
-    calls: PyOnceLock<Py<PyWeakrefReference>>,
+    calls: OnceLock<Py<PyWeakrefReference>>,
 }
 
 enum Letter {
@@ -74,13 +72,13 @@ impl Mailbox {
         let Some(event_loop) = self.event_loop.bind(py).upgrade() else {
             return;
         };
-        let calls = self.calls.get(py).and_then(|calls| calls.bind(py).upgrade());
+        let calls = self.calls.get().and_then(|calls| calls.bind(py).upgrade());
         let Some(calls) = calls else {
             return;
         };
         let woken = calls
-            .getattr(intern!(py, "settle"))
-            .and_then(|settle| event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (settle,)));
+            .getattr("settle")
+            .and_then(|settle| event_loop.call_method1("call_soon_threadsafe", (settle,)));
         match woken {
             Ok(_) => {}
             // The loop is closed.
@@ -220,7 +218,7 @@ impl Calls {
     /// The calls of this loop, made with its first one.
     fn of<'py>(event_loop: &Bound<'py, PyAny>, waker: &'static Waker) -> PyResult<Bound<'py, Self>> {
         let py = event_loop.py();
-        let name = intern!(py, "_feishu_feed_card_calls");
+        let name = "_feishu_feed_card_calls";
         match event_loop.getattr(name) {
             Ok(calls) => {
                 let calls = calls.cast_into::<Self>()?;
@@ -236,7 +234,7 @@ impl Calls {
             letters: Mutex::default(),
             waker,
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
-            calls: PyOnceLock::new(),
+            calls: OnceLock::new(),
         });
         let calls = Self {
             process: process::id(),
@@ -245,7 +243,7 @@ impl Calls {
         };
         let calls = Bound::new(py, calls)?;
         let itself = PyWeakrefReference::new(calls.as_any())?.unbind();
-        drop(mailbox.calls.set(py, itself));
+        drop(mailbox.calls.set(itself));
         event_loop.setattr(name, &calls)?;
         Ok(calls)
     }
@@ -360,7 +358,7 @@ impl<'py> Here<'py> {
         context: Option<Py<PyAny>>,
         errors: Option<Errors>,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {
-        let name = intern!(self.event_loop.py(), "create_future");
+        let name = "create_future";
         let future = self.event_loop.call_method0(name)?;
         let this = self.calls.get();
         let mailbox = this.mailbox.clone();
@@ -384,8 +382,8 @@ impl<'py> Here<'py> {
 /// The event loop that runs this thread's coroutines.
 #[pyfunction]
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let running_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0();
+    static ASYNCIO: PerProcess<Py<PyModule>> = PerProcess::new();
+    let running_loop = ASYNCIO.import(py, "asyncio")?.call_method0("get_running_loop");
     running_loop.map_err(|_| {
         PyRuntimeError::new_err(
             "no running event loop: an AsyncClient needs asyncio's or uvloop's; under trio, and without a loop, make \
@@ -396,7 +394,7 @@ pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 fn settle(py: Python<'_>, call: &InFlight, end: Option<Result<Outcome, Error>>) -> PyResult<()> {
     let future = call.future.bind(py);
-    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+    if future.call_method0("done")?.is_truthy()? {
         return Ok(());
     }
     let value = match end.zip(call.errors.as_ref()) {
@@ -406,20 +404,18 @@ fn settle(py: Python<'_>, call: &InFlight, end: Option<Result<Outcome, Error>>) 
         )),
     };
     match value {
-        Ok(outcome) => future.call_method1(intern!(py, "set_result"), (outcome,)),
-        Err(error) => future.call_method1(intern!(py, "set_exception"), (error,)),
+        Ok(outcome) => future.call_method1("set_result", (outcome,)),
+        Err(error) => future.call_method1("set_exception", (error,)),
     }
     .map(drop)
 }
 
 fn settle_wait(future: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = future.py();
-    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+    if future.call_method0("done")?.is_truthy()? {
         return Ok(());
     }
-    future
-        .call_method1(intern!(py, "set_result"), (py.None(),))
-        .map(drop)
+    future.call_method1("set_result", (py.None(),)).map(drop)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

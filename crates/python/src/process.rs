@@ -34,7 +34,8 @@ fn forked() {
 /// A value that each process makes for itself.
 ///
 /// In a forked child the threads behind the parent's value are gone, and its locks may be held for ever.
-/// The child therefore never touches that value, nor drops it, and makes its own.
+/// The child therefore never touches that value, nor drops it, and makes its own. Nobody waits for another thread's
+/// value either: that thread may wait for the GIL, or may be this one, below a signal handler.
 pub(crate) struct PerProcess<T> {
     made: AtomicPtr<Made<T>>,
     owns: PhantomData<T>,
@@ -94,6 +95,24 @@ impl<T: Send + Sync> PerProcess<T> {
         let made = unsafe { made.as_ref() }?;
         (made.by == id()).then_some(&made.value)
     }
+}
+
+impl PerProcess<Py<PyModule>> {
+    /// A module, imported at the first use. Kept because nothing can be imported any more as the interpreter ends.
+    pub(crate) fn import<'py>(&self, py: Python<'py>, name: &str) -> PyResult<&Bound<'py, PyModule>> {
+        let module = self.get_or_try_init(|| PyResult::Ok(py.import(name)?.unbind()))?;
+        Ok(module.bind(py))
+    }
+}
+
+/// Python's `sys.modules`.
+pub(crate) fn modules(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
+    static MODULES: PerProcess<Py<PyDict>> = PerProcess::new();
+    let modules = MODULES.get_or_try_init(|| {
+        let modules = py.import("sys")?.getattr("modules")?;
+        PyResult::Ok(modules.cast_into::<PyDict>()?.unbind())
+    })?;
+    Ok(modules.bind(py))
 }
 
 impl<T> Drop for PerProcess<T> {

@@ -11,13 +11,13 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple, PyWeakrefReference};
 use tokio::sync::{Notify, oneshot};
 
 use crate::arguments;
 use crate::errors::Errors;
 use crate::loops::Mailbox;
+use crate::process::PerProcess;
 
 /// The callable, and the exception it raised last: Rust refers to both only through a weak reference to
 /// this, so that a cycle through the callable or through a traceback's frames can be collected.
@@ -75,6 +75,12 @@ impl Provider {
         drop(before);
         number
     }
+}
+
+/// `feishu_feed_card._provider`, which the first client with a provider imports.
+pub(crate) fn helpers(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static HELPERS: PerProcess<Py<PyModule>> = PerProcess::new();
+    HELPERS.import(py, "feishu_feed_card._provider")
 }
 
 type WeakProvider = Arc<Py<PyWeakrefReference>>;
@@ -159,7 +165,6 @@ impl Board {
     /// Has a thread of Python's look until the attendance is dropped: many calls go on while their caller is
     /// busy with a result.
     pub(crate) fn attend(self: Arc<Self>, py: Python<'_>, errors: &Errors) -> PyResult<Attendance> {
-        static ATTEND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let is_over = Arc::<AtomicBool>::default();
         let attendant = Attendant {
             board: self.clone(),
@@ -167,9 +172,8 @@ impl Board {
         };
         // Before the thread starts: it ends also where starting it was interrupted.
         let attendance = Attendance { board: self, is_over };
-        ATTEND
-            .import(py, "feishu_feed_card._provider", "attend")?
-            .call1((attendant,))
+        helpers(py)?
+            .call_method1("attend", (attendant,))
             .map_err(|error| {
                 if error.is_instance_of::<PyRuntimeError>(py) {
                     // So `threading` reports that the system has no thread.
@@ -260,20 +264,16 @@ pub(crate) struct Question {
 impl Question {
     /// Has a thread answer: a provider that blocks must not keep a call past its deadline.
     fn answer_in_thread(self, py: Python<'_>) -> PyResult<()> {
-        static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         if let Some((callable, answer)) = self.unpacked(py)? {
-            ASK.import(py, "feishu_feed_card._provider", "ask_in_thread")?
-                .call1((callable, answer))?;
+            helpers(py)?.call_method1("ask_in_thread", (callable, answer))?;
         }
         Ok(())
     }
 
     /// Has the running event loop answer, in a call's context where that is known.
     pub(crate) fn answer_on_loop(self, py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<()> {
-        static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         if let Some((callable, answer)) = self.unpacked(py)? {
-            ASK.import(py, "feishu_feed_card._provider", "ask_on_loop")?
-                .call1((callable, answer, context))?;
+            helpers(py)?.call_method1("ask_on_loop", (callable, answer, context))?;
         }
         Ok(())
     }

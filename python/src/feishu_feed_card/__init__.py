@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+from feishu_feed_card import _logging as _logging
 from feishu_feed_card import _native
 from feishu_feed_card._client import AsyncClient, Client
 from feishu_feed_card._errors import (
@@ -116,4 +117,4 @@ def _imported_by_native() -> None:
     import os  # noqa: F401
     import sys  # noqa: F401
 
-    from feishu_feed_card import _errors, _logging, _provider  # noqa: F401
+    from feishu_feed_card import _errors, _provider  # noqa: F401
