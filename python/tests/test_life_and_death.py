@@ -141,6 +141,38 @@ atexit.register(lambda: print(client.set_bot_time_sensitive(USERS, True).ok))
     )
 
 
+@pytest.mark.parametrize("first", ["before", "at exit"])
+def test_an_async_call_after_the_waker_is_stopped_raises(first: str):
+    ended = run(f"""
+import asyncio, atexit, time
+
+async def main():
+    await client.set_bot_time_sensitive([sandbox.USER], True)
+
+async def many():
+    request = {{"feed_card_id": sandbox.CHAT, "user_ids": [sandbox.USER], "time_sensitive": True}}
+    async for item in client.set_time_sensitive_many([request]):
+        print(item)
+
+def at_exit():
+    for call in (main, many):
+        try:
+            asyncio.run(call())
+        except RuntimeError as error:
+            print(error)
+
+atexit.register(at_exit)
+from feishu_feed_card.sandbox import Sandbox
+sandbox = Sandbox()
+client = sandbox.async_client()
+if {first == "before"}:
+    asyncio.run(main())
+""")
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.count("the interpreter is ending") == 2, ended
+    assert ended.seconds < 5
+
+
 def test_a_call_in_a_finaliser_at_exit():
     prints(
         script("""

@@ -25,7 +25,7 @@ use crate::logs::{Listening, Report};
 use crate::outcome;
 use crate::process::{self, PerProcess};
 use crate::provider::{CALLER, Caller, Question};
-use crate::waker::{Waker, waker};
+use crate::waker::{self, Waker, waker};
 
 /// What the runtime leaves for one event loop.
 pub(crate) struct Mailbox {
@@ -279,6 +279,7 @@ pub(crate) struct Here<'py> {
 /// The inner error is the system's: no thread or no descriptor is left.
 pub(crate) fn here(py: Python<'_>) -> PyResult<io::Result<Here<'_>>> {
     let event_loop = running_loop(py)?;
+    waker::check_not_over()?;
     let (engine, waker) = match engine().and_then(|engine| Ok((engine, waker()?))) {
         Ok(found) => found,
         Err(error) => return Ok(Err(error)),
