@@ -7,6 +7,7 @@ import contextvars
 import functools
 import gc
 import pickle
+import sys
 import threading
 import time
 import weakref
@@ -1058,6 +1059,99 @@ print(len(waits), min(waits) < 0.1, waits)
     assert ended.out.startswith("5 True"), ended.out
 
 
+UNKNOWN_CHAT: Request = {**PIN, "feed_card_id": "oc_nowhere"}
+
+
+def interrupt_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the fifth error is made."""
+    original, made = RejectedError.__init__, []
+
+    def interrupted(self: RejectedError, *args: Any, **kwargs: Any) -> None:
+        made.append(self)
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(RejectedError, "__init__", interrupted)
+
+
+def interrupt_return(name: str) -> None:
+    """Ctrl-C as a native function returns."""
+
+    def profile(_frame: object, event: str, function: Any) -> None:
+        if event == "c_return" and function.__name__ == name:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+
+
+def assert_nothing_is_lost(report: Report, handed_out: list[int]) -> None:
+    """Each request read is in exactly one place."""
+    assert_adds_up(report)
+    unread = [item.index for item in report.unread]
+    unfinished = [left.index for left in report.unfinished]
+    assert sorted(handed_out + unread + unfinished) == list(range(report.taken))
+    assert all(item.request is UNKNOWN_CHAT and item.error is not None for item in report.unread)
+
+
+@pytest.mark.parametrize("moment", ["conversion", "return"])
+def test_an_interrupt_loses_no_results_and_stops_the_calls(
+    client: Client, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    many = client.set_time_sensitive_many(UNKNOWN_CHAT for _ in range(100_000))
+    handed_out = [next(many).index]
+    if moment == "conversion":
+        interrupt_conversion(monkeypatch)
+    else:
+        interrupt_return("next_batch")
+    with pytest.raises(KeyboardInterrupt):
+        handed_out.extend(item.index for item in many)
+    assert not many._bound.is_reading()
+    assert list(many) == []
+    assert_nothing_is_lost(many.report(), handed_out)
+
+
+@pytest.mark.parametrize("moment", ["conversion", "return"])
+def test_an_interrupted_task_loses_no_results(
+    async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    async def main() -> None:
+        many = async_client.set_time_sensitive_many(UNKNOWN_CHAT for _ in range(100_000))
+        handed_out = [(await anext(many)).index]
+        if moment == "conversion":
+            interrupt_conversion(monkeypatch)
+        else:
+            interrupt_return("take")
+        with pytest.raises(KeyboardInterrupt):
+            async for item in many:
+                handed_out.append(item.index)  # noqa: PERF401 -- what comes before the interrupt counts
+        assert not many._bound.is_reading()
+        assert_nothing_is_lost(await many.report(), handed_out)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("moment", ["conversion", "return"])
+def test_a_report_that_was_interrupted_can_be_asked_for_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    many = client.set_time_sensitive_many([UNKNOWN_CHAT] * 300, concurrency=300)
+    handed_out = [next(many).index]
+    eventually(lambda: many._bound.progress()[0] == 300)
+    many.close()
+    if moment == "conversion":
+        interrupt_conversion(monkeypatch)
+    else:
+        interrupt_return("report")
+    with pytest.raises(KeyboardInterrupt):
+        many.report()
+    report = many.report()
+    assert (report.taken, report.failed, len(report.unread)) == (300, 300, 299)
+    assert_nothing_is_lost(report, handed_out)
+    assert many.report() is report
+
+
 def test_exit_in_the_middle():
     ended = run(
         SCRIPT
@@ -1248,7 +1342,9 @@ def test_what_is_pushed_after_the_total_timeout_has_an_index_of_its_own(sandbox:
             late = []
             for number in (1, 2):
                 many._bound.push(pin(number))
-                late += many._bound.take() or []
+                batch: list[Item] = []
+                many._bound.take(batch)
+                late += batch
             assert [(item.index, item.request["user_ids"]) for item in late] == [(1, ["ou_1"]), (2, ["ou_2"])]
 
     def pin(number: int) -> Any:

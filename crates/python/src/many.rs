@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use feishu_feed_card::UserIds;
-use feishu_feed_card::binding::many::{ManyDriver, ManyItem, ManyOptions, READS_FOR};
+use feishu_feed_card::binding::many::{ManyDriver, ManyItem, ManyOptions, ManyReport, READS_FOR};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
@@ -54,8 +54,12 @@ type Report<'py> = (
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// Requests that were handed over and whose results were not taken, by index.
+    /// Requests that were handed over and whose results were not handed out, by index.
     requests: HashMap<usize, HandedOver>,
+    /// Results on their way to Python. They are the report's if the way is interrupted.
+    batches: Vec<Arc<Vec<ManyItem>>>,
+    /// Taken from the core once, after the end.
+    report: Option<Arc<ManyReport>>,
     /// Why reading ended early. Raised after the results.
     failure: Option<Py<PyAny>>,
     /// Whether the loop was left: no more results are handed out.
@@ -92,22 +96,16 @@ impl Drop for State {
 
 #[pymethods]
 impl Many {
-    /// Reads the iterator on this thread until there are results, and returns them, the first one last. Empty if
-    /// there is only progress to report, `None` at the end.
-    fn next_batch<'py>(
+    /// Reads the iterator on this thread until there are results, and takes them: see `take`.
+    fn next_batch(
         &self,
-        py: Python<'py>,
-        iterator: &Bound<'py, PyIterator>,
-    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        py: Python<'_>,
+        iterator: &Bound<'_, PyIterator>,
+        batch: &Bound<'_, PyList>,
+    ) -> PyResult<bool> {
         let _busy = self.busy()?;
-        match self.read_until_ready(iterator) {
-            Ok(()) => self.take(py),
-            // A signal handler raised. That ends the loop, as it ends a generator.
-            Err(error) => {
-                self.stop()?;
-                Err(error)
-            }
-        }
+        self.read_until_ready(iterator)?;
+        self.take(py, batch)
     }
 
     /// Reads a synchronous iterator for some milliseconds, as far as there is room. Returns whether to read on.
@@ -196,27 +194,50 @@ impl Many {
         Ok(())
     }
 
-    /// Returns the results that are there, the first one last; `None` at the end.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+    /// Puts the results that are there before those in the list, the first one last; none if there is only progress
+    /// to report. Returns false at the end.
+    ///
+    /// The list is the caller's: an interrupt that comes as this returns must not lose the results.
+    fn take(&self, py: Python<'_>, batch: &Bound<'_, PyList>) -> PyResult<bool> {
         logs::look(py)?;
         self.handle_reports(py)?;
-        let driver = self.driver()?;
-        let is_left = lock(&self.state).is_left;
-        let Some(driver) = driver.filter(|_| !is_left) else {
-            return Ok(None);
+        let Some(driver) = self.driver()? else {
+            return Ok(false);
         };
-        let batch = driver.take_batch();
-        if batch.is_end {
-            let failure = lock(&self.state).failure.take();
+        let mut state = lock(&self.state);
+        if state.is_left {
+            return Ok(false);
+        }
+        let taken = driver.take_batch();
+        if taken.is_end {
+            let failure = state.failure.take();
+            drop(state);
             return match (failure, driver.panic()) {
                 (Some(failure), _) => Err(PyErr::from_value(failure.into_bound(py))),
                 (None, Some(panic)) => Err(PyRuntimeError::new_err(format!(
                     "a bug in feishu_feed_card: {panic}"
                 ))),
-                (None, None) => Ok(None),
+                (None, None) => Ok(false),
             };
         }
-        self.to_python(py, batch.items.into_iter().rev()).map(Some)
+        let taken = Arc::new(taken.items);
+        state.batches.push(taken.clone());
+        drop(state);
+        // This may run Python's code, and be interrupted: then they are the report's.
+        let items = self.to_python(py, taken.iter())?;
+        let handed_over = {
+            let mut state = lock(&self.state);
+            if state.is_left {
+                return Ok(false);
+            }
+            state.batches.retain(|kept| !Arc::ptr_eq(kept, &taken));
+            batch.set_slice(0, 0, &items)?;
+            let requests = taken.iter().map(|item| state.requests.remove(&item.index));
+            requests.collect::<Vec<_>>()
+        };
+        // Not under the lock: dropping them may run Python's code.
+        drop(handed_over);
+        Ok(true)
     }
 
     /// A future of the running event loop that is settled when there are results, progress, or the end; `None`
@@ -255,15 +276,20 @@ impl Many {
         }
     }
 
-    /// Takes the final state of all requests, after the end.
+    /// Returns the final state of all requests, after the end; the same each time.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Report<'py>> {
         let Some(driver) = self.driver()? else {
             return Ok((0, 0, 0, PyList::empty(py), Vec::new()));
         };
         self.handle_reports(py)?;
-        let report = driver.take_report();
-        let unread = self.to_python(py, report.unread)?;
-        let unfinished = report.unfinished.into_iter().map(|stopped| {
+        let (report, batches) = {
+            let mut state = lock(&self.state);
+            let report = state.report.get_or_insert_with(|| Arc::new(driver.take_report()));
+            (report.clone(), state.batches.clone())
+        };
+        let batches = batches.iter().flat_map(|batch| batch.iter());
+        let unread = self.to_python(py, batches.chain(&report.unread))?;
+        let unfinished = report.unfinished.iter().map(|stopped| {
             let UserIds {
                 reached,
                 failed,
@@ -273,7 +299,7 @@ impl Many {
             } = &stopped.users;
             let unfinished = Unfinished {
                 index: stopped.index,
-                request: self.take_back(py, stopped.index).request,
+                request: self.handed_over(py, stopped.index).request,
                 reached: Tuple::of(py, reached)?,
                 failed: Tuple::of(py, failed)?,
                 unknown: Tuple::of(py, unknown)?,
@@ -454,12 +480,13 @@ impl Many {
         state.requests.insert(hand_over(), HandedOver { request, error });
     }
 
-    fn take_back(&self, py: Python<'_>, index: usize) -> HandedOver {
-        let handed_over = lock(&self.state).requests.remove(&index);
-        handed_over.unwrap_or_else(|| HandedOver {
-            request: py.None(),
-            error: None,
-        })
+    fn handed_over(&self, py: Python<'_>, index: usize) -> HandedOver {
+        let state = lock(&self.state);
+        let handed_over = state.requests.get(&index);
+        HandedOver {
+            request: handed_over.map_or_else(|| py.None(), |kept| kept.request.clone_ref(py)),
+            error: handed_over.and_then(|kept| Some(kept.error.as_ref()?.clone_ref(py))),
+        }
     }
 
     fn raise_later(&self, exception: Py<PyAny>) {
@@ -472,20 +499,22 @@ impl Many {
         self.client.get().errors()
     }
 
-    fn to_python<'py>(
+    /// A list of results, the first one last.
+    fn to_python<'py, 'a>(
         &self,
         py: Python<'py>,
-        items: impl IntoIterator<Item = ManyItem>,
+        items: impl DoubleEndedIterator<Item = &'a ManyItem>,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for ManyItem { index, result, .. } in items {
-            let HandedOver { request, error } = self.take_back(py, index);
+        for ManyItem { index, result, .. } in items.rev() {
+            let index = *index;
+            let HandedOver { request, error } = self.handed_over(py, index);
             let (outcome, error) = match result {
                 Ok(outcome) => (
-                    Some(outcome::to_python(py, self.errors(), &outcome)?.unbind()),
+                    Some(outcome::to_python(py, self.errors(), outcome)?.unbind()),
                     None,
                 ),
-                Err(Some(error)) => (None, Some(self.errors().to_python(py, &error)?.unbind())),
+                Err(Some(error)) => (None, Some(self.errors().to_python(py, error)?.unbind())),
                 Err(None) => (None, error),
             };
             let item = Item {

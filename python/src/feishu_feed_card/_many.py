@@ -34,7 +34,6 @@ class _Handle:
         self._iterator = iterator
         self._progress = progress
         self._batch: list[Item] = []  # the next one last
-        self._unread: list[Item] = []
         self._report: Report | None = None
         self._is_over = False
 
@@ -44,11 +43,16 @@ class _Handle:
             if values is not None:
                 self._progress(Progress(*values))
 
+    def _pop(self) -> Item:
+        """Takes the next result."""
+        item = self._batch[-1]
+        # No `pop`: a signal handler that raises as a function returns would lose what it returns.
+        del self._batch[-1]
+        return item
+
     def _leave(self) -> None:
         """Hands nothing more out, and lets the iterable go: a generator's `finally` runs."""
         self._is_over = True
-        self._unread += self._batch
-        self._batch = []
         iterator, self._iterator = self._iterator, None
         # A file has a `close`, too, but it is the caller's.
         if hasattr(iterator, "throw") and not getattr(iterator, "gi_running", False):
@@ -57,8 +61,7 @@ class _Handle:
     def _reported(self) -> Report:
         if self._report is None:
             taken, succeeded, failed, unread, unfinished = self._bound.report()
-            unread += self._unread
-            unread.sort(key=lambda item: item.index)
+            unread = sorted([*unread, *self._batch], key=lambda item: item.index)
             self._report = Report(taken, succeeded, failed, unread, unfinished)
         return self._report
 
@@ -83,35 +86,30 @@ class Many(_Handle):
 
     def __next__(self) -> Item:
         self._bound.check_process()
-        while not self._batch:
+        while not self._is_over:
+            if self._batch:
+                return self._pop()
             self._next_batch()
-        return self._batch.pop()
+        raise StopIteration
 
     def _next_batch(self) -> None:
         if self._is_waiting:
             raise RuntimeError("another thread waits for the next result")
-        if self._is_over or self._iterator is None:
-            raise StopIteration
+        if self._iterator is None:
+            self._is_over = True
+            return
         self._is_waiting = True
         try:
-            batch = self._bound.next_batch(self._iterator)
-        except BaseException:
-            self._is_over = True
-            raise
-        finally:
-            self._is_waiting = False
-        if batch is None:
-            self._is_over = True
-            self._tell()
-            raise StopIteration
-        self._batch = batch
-        try:
+            if not self._bound.next_batch(self._iterator, self._batch):
+                self._is_over = True
             self._tell()
         except BaseException:
             # As with a generator: where an error comes through, that is the end.
             self._is_over = True
             self._bound.stop()
             raise
+        finally:
+            self._is_waiting = False
 
     def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
@@ -174,18 +172,21 @@ class AsyncMany(_Handle):
 
     async def __anext__(self) -> Item:
         self._bound.check_process()
-        while not self._batch:
+        while not self._is_over:
+            if self._batch:
+                return self._pop()
             await self._next_batch()
-        return self._batch.pop()
+        raise StopAsyncIteration
 
-    async def _next_batch(self) -> list[Item]:
+    async def _next_batch(self) -> None:
         if self._is_waiting:
             raise RuntimeError("another task waits for the next result")
-        if self._is_over:
-            raise StopAsyncIteration
         self._is_waiting = True
         try:
-            batch = await self._found()
+            if not await self._finds_results():
+                self._is_over = True
+                self._stop()
+                self._tell()
         except BaseException:
             # As with a generator: where an error or a cancellation comes through, that is the end.
             self._is_over = True
@@ -193,14 +194,9 @@ class AsyncMany(_Handle):
             raise
         finally:
             self._is_waiting = False
-        if batch is None:
-            self._is_over = True
-            self._stop()
-            self._tell()
-            raise StopAsyncIteration
-        return batch
 
-    async def _found(self) -> list[Item] | None:
+    async def _finds_results(self) -> bool:
+        """Waits for results, or for progress to report; False at the end."""
         bound = self._bound
         loop = running_loop()
         bound.may_read()  # begins
@@ -213,10 +209,8 @@ class AsyncMany(_Handle):
         waiting = None if has_more else bound.ready()
         if waiting is not None:
             await _end_of(waiting)
-        batch = bound.take()
-        if batch is None:
-            return None
-        self._batch = batch
+        if not bound.take(self._batch):
+            return False
         if self._feeder is not None:
             self._feeder.wake()
         self._tell()
@@ -226,7 +220,7 @@ class AsyncMany(_Handle):
             # Neither results that come as fast as they are taken nor an iterable that is slow may keep the
             # loop's other tasks waiting.
             await sleep(0)
-        return batch
+        return True
 
     def _stop(self) -> None:
         self._bound.stop()
