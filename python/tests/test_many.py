@@ -758,6 +758,52 @@ def test_one_in_a_cycle_is_collected(client: Client):
     assert gone() is None
 
 
+@pytest.mark.parametrize("is_finished", [False, True], ids=["running", "finished"])
+@pytest.mark.parametrize("callback", ["progress", "on_event"])
+def test_a_cycle_through_a_callback_is_collected(sandbox: Sandbox, callback: str, is_finished: bool):
+    class Bot:
+        def __init__(self) -> None:
+            self.client = sandbox.client(rate_limit=None)
+            options: Any = {callback: self.listen}
+            self.many = self.client.set_time_sensitive_many([PIN] * 20, concurrency=5, **options)
+
+        def listen(self, _: object) -> None: ...
+
+    bot = Bot()
+    next(bot.many)
+    if is_finished:
+        list(bot.many)
+    kept = [weakref.ref(bot), weakref.ref(bot.many), weakref.ref(bot.client)]
+    del bot
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 3
+
+
+def test_dropping_one_that_is_listened_to_does_not_stop_the_runtime(sandbox: Sandbox):
+    """The runtime's thread does not wait for the GIL."""
+    many = sandbox.client(rate_limit=None).set_time_sensitive_many([PIN, {}], on_event=print)
+    sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+    next(many)  # {}, which is no request
+    eventually(lambda: sandbox.request_count() > 1)  # the token's, and the call's
+    other = sandbox.client(rate_limit=(20, 1000)).set_time_sensitive_many(PIN for _ in range(60))
+    sandbox.clear_faults()
+    next(other)
+    time.sleep(0.3)  # the first second's requests are through
+    sandbox.clear_record()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        del many
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            pass
+    finally:
+        sys.setswitchinterval(interval)
+    received = sandbox.request_count()
+    other.close()
+    assert received > 10
+
+
 def test_two_at_once_and_single_calls_between(client: Client, sandbox: Sandbox):
     one = client.set_time_sensitive_many([PIN] * 200, concurrency=5)
     two = client.set_time_sensitive_many((PIN for _ in range(200)), concurrency=7)

@@ -49,6 +49,8 @@ struct Log {
     threshold: AtomicUsize,
     /// How many calls under way have an `on_event`.
     events_wanted: AtomicUsize,
+    /// Held while one of the two changes.
+    changing: Mutex<()>,
     spans: Spans,
     last_listener: AtomicU64,
     /// Where the reports of calls under way go, by their listener.
@@ -61,6 +63,7 @@ impl Default for Log {
         Self {
             threshold: AtomicUsize::new(OFF),
             events_wanted: AtomicUsize::new(0),
+            changing: Mutex::default(),
             spans: Spans::default(),
             last_listener: AtomicU64::new(0),
             destinations: Mutex::default(),
@@ -233,7 +236,7 @@ impl Listening {
         let log = log();
         let number = log.last_listener.fetch_add(1, Ordering::Relaxed) + 1;
         if on_event.is_some() {
-            log.want_events(py, true);
+            log.change(|log| log.events_wanted.fetch_add(1, Ordering::AcqRel) == 0);
         }
         lock(&log.destinations).insert(number, destination);
         Ok(Self {
@@ -315,6 +318,7 @@ impl Listening {
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.caller)?;
         visit.call(&self.context)?;
         visit.call(&self.on_event)
     }
@@ -326,7 +330,7 @@ impl Drop for Listening {
         if let Some(log) = LOG.get().filter(|_| self.process == crate::process::id()) {
             lock(&log.destinations).remove(&self.number);
             if self.on_event.is_some() {
-                Python::try_attach(|py| log.want_events(py, false));
+                log.change(|log| log.events_wanted.fetch_sub(1, Ordering::AcqRel) == 1);
             }
         }
     }
@@ -417,7 +421,7 @@ pub(crate) fn flush_logs(py: Python<'_>) -> PyResult<()> {
 /// out.
 pub(crate) fn look(py: Python<'_>) -> PyResult<()> {
     match threshold(py) {
-        Ok(threshold) => set_threshold(py, threshold),
+        Ok(threshold) => set_threshold(threshold),
         // A program's own logger class may raise; a call is not to fail because of that.
         Err(error) if error.is_instance_of::<PyException>(py) => error.write_unraisable(py, None),
         Err(error) => return Err(error),
@@ -475,17 +479,15 @@ impl Loggers {
     }
 }
 
-fn set_threshold(py: Python<'_>, threshold: usize) {
+fn set_threshold(threshold: usize) {
     if threshold == OFF && LOG.get().is_none() {
         return;
     }
-    if log().threshold.swap(threshold, Ordering::AcqRel) != threshold {
-        listen(py);
-    }
+    log().change(|log| log.threshold.swap(threshold, Ordering::AcqRel) != threshold);
 }
 
 /// Has `tracing` ask anew which reports are wanted.
-fn listen(_: Python<'_>) {
+fn listen() {
     static IS_LISTENING: AtomicBool = AtomicBool::new(false);
     if IS_LISTENING.swap(true, Ordering::AcqRel) {
         tracing::callsite::rebuild_interest_cache();
@@ -496,14 +498,12 @@ fn listen(_: Python<'_>) {
 }
 
 impl Log {
-    fn want_events(&self, py: Python<'_>, are_wanted: bool) {
-        let changes = if are_wanted {
-            self.events_wanted.fetch_add(1, Ordering::AcqRel) == 0
-        } else {
-            self.events_wanted.fetch_sub(1, Ordering::AcqRel) == 1
-        };
-        if changes {
-            listen(py);
+    /// Changes what is wanted. `change` returns whether `tracing` has to ask anew.
+    fn change(&self, change: impl FnOnce(&Self) -> bool) {
+        // Two threads at once: the last to ask must see what both have changed.
+        let _changing = lock(&self.changing);
+        if change(self) {
+            listen();
         }
     }
 }

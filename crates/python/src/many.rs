@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -337,6 +338,9 @@ impl Many {
                 visit.call(error)?;
             }
             visit.call(&state.failure)?;
+            if let Some(listening) = state.running.as_ref().and_then(|it| it.listening.as_ref()) {
+                listening.traverse(&visit)?;
+            }
         }
         Ok(())
     }
@@ -381,13 +385,14 @@ impl Many {
             // Python's code ran above, and another thread's `report` with it.
             return Ok(());
         }
-        let own = listening.clone();
+        // The runtime does not hold what listens: dropping that takes the GIL.
+        let run: Pin<Box<dyn Future<Output = ()> + Send>> = match &listening {
+            Some(listening) => Box::pin(listening.around(run)),
+            None => Box::pin(run),
+        };
         let task = engine.spawn(async move {
             let _attendance = attendance;
-            match own {
-                Some(listening) => listening.around(run).await,
-                None => run.await,
-            }
+            run.await;
         });
         state.running = Some(Running {
             process: process::id(),
