@@ -48,6 +48,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<client::Client>()?;
     module.add_class::<loops::CallHandle>()?;
     module.add_class::<loops::Calls>()?;
+    module.add_class::<loops::WakeUp>()?;
     module.add_class::<many::Many>()?;
     module.add_class::<provider::Answer>()?;
     module.add_class::<provider::Attendant>()?;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use feishu_feed_card::{Error, Outcome};
@@ -69,25 +70,57 @@ impl Mailbox {
 
     /// Has the loop settle the calls whose ends lie here. Called by the waker.
     pub(crate) fn wake_loop(&self, py: Python<'_>) {
-        let Some(event_loop) = self.event_loop.bind(py).upgrade() else {
-            return;
+        let event_loop = self.event_loop.bind(py).upgrade();
+        let calls = self
+            .calls
+            .get()
+            .and_then(|calls| calls.bind(py).upgrade_as().ok()?);
+        let Some((event_loop, calls)) = event_loop.zip(calls) else {
+            return self.discard();
         };
-        let calls = self.calls.get().and_then(|calls| calls.bind(py).upgrade());
-        let Some(calls) = calls else {
-            return;
-        };
-        let woken = calls
-            .getattr("settle")
-            .and_then(|settle| event_loop.call_method1("call_soon_threadsafe", (settle,)));
+        let calls = calls.unbind();
+        let is_called = AtomicBool::new(false);
+        let woken = Bound::new(py, WakeUp { calls, is_called })
+            .and_then(|wake_up| event_loop.call_method1("call_soon_threadsafe", (wake_up,)));
         match woken {
             Ok(_) => {}
-            // The loop is closed.
-            Err(error) if error.is_instance_of::<PyRuntimeError>(py) => {
-                if let Ok(calls) = calls.cast::<Calls>() {
-                    calls.get().abandon();
-                }
-            }
+            // The loop is closed, and the wake-up was dropped.
+            Err(error) if error.is_instance_of::<PyRuntimeError>(py) => {}
             Err(error) => error.write_unraisable(py, Some(&event_loop)),
+        }
+    }
+
+    /// Drops the letters. A token that was asked for is then asked for by a call of another loop.
+    fn discard(&self) {
+        let letters = mem::take(&mut *lock(&self.letters));
+        drop(letters);
+    }
+}
+
+/// What a loop is given to call once. A loop that is closed before it gets there drops it: nothing else tells that
+/// nobody will open the mailbox.
+#[pyclass(module = "feishu_feed_card._native", frozen)]
+pub(crate) struct WakeUp {
+    calls: Py<Calls>,
+    is_called: AtomicBool,
+}
+
+#[pymethods]
+impl WakeUp {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        self.is_called.store(true, Ordering::Relaxed);
+        self.calls.get().settle(py)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.calls)
+    }
+}
+
+impl Drop for WakeUp {
+    fn drop(&mut self) {
+        if !*self.is_called.get_mut() {
+            self.calls.get().abandon();
         }
     }
 }
@@ -145,26 +178,6 @@ impl CallHandle {
 
 #[pymethods]
 impl Calls {
-    /// Settles the futures of the calls that have ended, and handles what was reported of calls. Runs on the loop's
-    /// thread. An exception that ends programs, such as a handler's `KeyboardInterrupt`, is raised in the end.
-    fn settle(&self, py: Python<'_>) -> PyResult<()> {
-        if self.process != process::id() {
-            return Ok(());
-        }
-        let letters = mem::take(&mut *lock(&self.mailbox.letters));
-        let mut ends_the_program = None;
-        for letter in letters {
-            if let Err(error) = self.open(py, letter) {
-                if error.is_instance_of::<PyException>(py) {
-                    error.write_unraisable(py, None);
-                } else {
-                    ends_the_program = Some(error);
-                }
-            }
-        }
-        ends_the_program.map_or(Ok(()), Err)
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Ok(state) = self.state.try_lock() {
             for call in state.in_flight.values() {
@@ -187,6 +200,26 @@ impl Calls {
 }
 
 impl Calls {
+    /// Settles the futures of the calls that have ended, and handles what was reported of calls. Runs on the loop's
+    /// thread. An exception that ends programs, such as a handler's `KeyboardInterrupt`, is raised in the end.
+    fn settle(&self, py: Python<'_>) -> PyResult<()> {
+        if self.process != process::id() {
+            return Ok(());
+        }
+        let letters = mem::take(&mut *lock(&self.mailbox.letters));
+        let mut ends_the_program = None;
+        for letter in letters {
+            if let Err(error) = self.open(py, letter) {
+                if error.is_instance_of::<PyException>(py) {
+                    error.write_unraisable(py, None);
+                } else {
+                    ends_the_program = Some(error);
+                }
+            }
+        }
+        ends_the_program.map_or(Ok(()), Err)
+    }
+
     fn open(&self, py: Python<'_>, letter: Letter) -> PyResult<()> {
         match letter {
             Letter::End(number, end) => {
@@ -248,6 +281,7 @@ impl Calls {
         Ok(calls)
     }
 
+    /// Stops the calls of a loop that is closed.
     fn abandon(&self) {
         let in_flight = mem::take(&mut lock(&self.state).in_flight);
         // In a fork's child the tasks are the parent's.
@@ -255,6 +289,7 @@ impl Calls {
             for task in in_flight.values().filter_map(|call| call.task.as_ref()) {
                 task.abort();
             }
+            self.mailbox.discard();
         } else {
             for call in in_flight.into_values() {
                 mem::forget(call.task);
@@ -305,7 +340,10 @@ impl<'py> Here<'py> {
         let has_context = context.is_some();
         let (future, call, mailbox) = self.begin(context, Some(errors))?;
         let number = call.number;
-        let listening = Listening::of_loop(py, mailbox.clone(), number, on_event)?.map(Arc::new);
+        let listening = Listening::of_loop(py, mailbox.clone(), number, on_event)
+            // The call was not made: its future must not stay.
+            .inspect_err(|_| call.cancel())?
+            .map(Arc::new);
         let making: PendingCall = match &listening {
             Some(listening) => Box::pin(listening.around(making)),
             None => making,

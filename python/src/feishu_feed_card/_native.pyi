@@ -30,6 +30,7 @@ __all__ = [
     "Report",
     "Sandbox",
     "Unfinished",
+    "WakeUp",
     "__version__",
     "example_world",
     "flush_logs",
@@ -245,8 +246,11 @@ class CallHandle:
     def cancel(self) -> None: ...
 
 @final
-class Calls:
-    def settle(self) -> None: ...
+class Calls: ...
+
+@final
+class WakeUp:
+    def __call__(self) -> None: ...
 
 @final
 class Many:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from feishu_feed_card._native import Answer, Attendant
 
-_tasks: set[Task[None]] = set()
-"""An event loop keeps only weak references to its tasks."""
+_TASKS = "_feishu_feed_card_tasks"
+"""Attribute of the loop with its tasks, to which it has only weak references itself."""
 
 
 def ask_in_thread(provider: Callable[[], Any], answer: Answer) -> None:
@@ -99,8 +99,12 @@ def _hand_over(loop: AbstractEventLoop, token: Awaitable[Any], answer: Answer) -
 
 def _start(loop: AbstractEventLoop, provider: Callable[[], Awaitable[Any]], answer: Answer) -> None:
     task = loop.create_task(_ask_async(provider, answer))
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
+    tasks: set[Task[None]] | None = getattr(loop, _TASKS, None)
+    if tasks is None:
+        tasks = set()
+        setattr(loop, _TASKS, tasks)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 async def _ask_async(provider: Callable[[], Awaitable[Any]], answer: Answer) -> None:
@@ -108,8 +112,8 @@ async def _ask_async(provider: Callable[[], Awaitable[Any]], answer: Answer) -> 
 
     try:
         token = await provider()
-    except CancelledError:
-        # The loop is being closed: another loop's call may ask again.
+    except (CancelledError, GeneratorExit):
+        # The loop is being closed, or was closed and is collected: another loop's call may ask again.
         answer.abandon()
         raise
     except BaseException as error:
