@@ -1020,6 +1020,68 @@ def test_token_providers(sandbox: Sandbox):
     assert len(vault.threads) == 3
 
 
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "dropped"])
+def test_a_token_is_asked_for_on_the_loop_of_the_many_calls(sandbox: Sandbox, keeps: bool):
+    """And not on the loop that had the client's last call, which is gone."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="lost")
+    asked: list[tuple[str, str]] = []
+    is_waiting, goes_on = threading.Event(), threading.Event()
+    kept: list[Any] = []
+
+    async def provider() -> str:
+        asked.append((threading.current_thread().name, variable.get()))
+        return token(sandbox)
+
+    client = sandbox.async_client(rate_limit=None, token_provider=provider, timeout=5)
+
+    async def source() -> AsyncIterator[Any]:
+        yield PIN
+        await asyncio.sleep(0.2)
+        is_waiting.set()
+        while not goes_on.is_set():
+            await asyncio.sleep(0.01)
+        yield PIN
+
+    async def many() -> None:
+        variable.set("many")
+        async for item in client.set_time_sensitive_many(source()):
+            assert item.outcome is not None, item.error
+
+    async def single() -> None:
+        variable.set("single")
+        if keeps:
+            kept.append(asyncio.get_running_loop())
+        await client.set_bot_time_sensitive([sandbox.USER], True)
+
+    thread = threading.Thread(target=asyncio.run, args=(many(),), name="many")
+    thread.start()
+    is_waiting.wait(10)
+    sandbox.revoke_tokens()
+    asyncio.run(single())
+    gc.collect()
+    sandbox.revoke_tokens()
+    goes_on.set()
+    thread.join(20)
+    assert asked == [("many", "many"), ("MainThread", "single"), ("many", "many")]
+
+
+def test_a_closed_loop_stops_its_many_calls(sandbox: Sandbox):
+    client = sandbox.async_client(rate_limit=(20, 1000))
+    many = client.set_time_sensitive_many([PIN] * 100)
+    loop = asyncio.new_event_loop()
+    for _ in range(20):
+        loop.run_until_complete(anext(many))
+    waits = loop.create_task(anext(many))
+    loop.run_until_complete(asyncio.sleep(0))
+    waits._log_destroy_pending = False  # type: ignore[attr-defined]
+    time.sleep(1.3)  # a second later there are results
+    loop.close()
+    sandbox.clear_record()
+    time.sleep(1.5)
+    assert sandbox.request_count() == 0
+    del many
+
+
 def test_a_token_is_provided_while_nobody_waits_for_a_result(sandbox: Sandbox):
     tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
     asked: list[str] = []

@@ -16,13 +16,13 @@ use pyo3::types::{PyDict, PyIterator};
 use crate::arguments;
 use crate::engine::engine;
 use crate::errors::{Errors, Refusal};
-use crate::logs::{self, Listening};
-use crate::loops::{self, CallHandle, Mailbox};
+use crate::logs::{self, Listening, copy_context};
+use crate::loops::{self, CallHandle};
 use crate::many::Many;
 use crate::options::{Options, Pacing};
 use crate::outcome;
 use crate::process::PerProcess;
-use crate::provider::{Board, Desk, LastLoop, Provider};
+use crate::provider::{Board, Desk, Provider};
 use crate::quota::Quota;
 use crate::waits::{wait, wait_listening};
 
@@ -44,7 +44,6 @@ pub(crate) struct Client {
 struct Live {
     core: Mutex<Option<Core>>,
     board: Arc<Board>,
-    last_loop: LastLoop,
 }
 
 #[pymethods]
@@ -163,7 +162,7 @@ impl Client {
             Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
         };
         let context = match self.provider {
-            Some(_) => Some(py.import("contextvars")?.call_method0("copy_context")?.unbind()),
+            Some(_) => Some(copy_context(py)?),
             None => None,
         };
         let on_event = arguments.on_event(py);
@@ -310,14 +309,6 @@ impl Client {
             _ => Ok(None),
         }
     }
-
-    /// Says which event loop is to run the token provider.
-    pub(crate) fn asked_from(&self, mailbox: &Arc<Mailbox>) {
-        if let Some(live) = self.live.get() {
-            let mut last = live.last_loop.lock().unwrap_or_else(PoisonError::into_inner);
-            *last = Arc::downgrade(mailbox);
-        }
-    }
 }
 
 impl Live {
@@ -328,10 +319,9 @@ impl Live {
         errors: &Errors,
     ) -> PyResult<Self> {
         let board = Arc::<Board>::default();
-        let last_loop = LastLoop::default();
         if let Some(provider) = provider {
             let desk = if is_async {
-                Desk::Loops(last_loop.clone())
+                Desk::Loop
             } else {
                 Desk::Board(board.clone())
             };
@@ -341,7 +331,6 @@ impl Live {
         Ok(Self {
             core: Mutex::new(Some(core)),
             board,
-            last_loop,
         })
     }
 

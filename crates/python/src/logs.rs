@@ -220,7 +220,7 @@ impl Listening {
         if !is_listened_to(on_event.as_ref()) {
             return Ok(None);
         }
-        let context = py.import("contextvars")?.call_method0("copy_context")?.unbind();
+        let context = copy_context(py)?;
         let destination = Destination::Loop(mailbox, call);
         Self::new(py, destination, None, Some(context), on_event).map(Some)
     }
@@ -390,6 +390,15 @@ fn is_listened_to(on_event: Option<&Py<PyAny>>) -> bool {
         .get()
         .is_some_and(|log| log.threshold.load(Ordering::Relaxed) != OFF);
     is_logged || on_event.is_some()
+}
+
+/// A copy of the current context.
+pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    static CONTEXTVARS: PerProcess<Py<PyModule>> = PerProcess::new();
+    let context = CONTEXTVARS
+        .import(py, "contextvars")?
+        .call_method0("copy_context")?;
+    Ok(context.unbind())
 }
 
 /// Handles what belongs to no call, or to one that has ended.

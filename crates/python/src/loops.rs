@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use feishu_feed_card::binding::{Origin, with_origin};
 use feishu_feed_card::{Error, Outcome};
 use futures_util::FutureExt;
 use pyo3::PyTraverseError;
@@ -22,10 +23,10 @@ use tokio::task::AbortHandle;
 use crate::client::PendingCall;
 use crate::engine::{Engine, engine};
 use crate::errors::Errors;
-use crate::logs::{Listening, Report};
+use crate::logs::{Listening, Report, copy_context};
 use crate::outcome;
 use crate::process::{self, PerProcess};
-use crate::provider::{CALLER, Caller, Question};
+use crate::provider::{Caller, Question};
 use crate::waker::{self, Waker, waker};
 
 /// What the runtime leaves for one event loop.
@@ -43,8 +44,8 @@ enum Letter {
     End(u64, Option<Result<Outcome, Error>>),
     /// What was waited for is there.
     Ready(u64),
-    /// A token provider is to be run, for a call if one asked.
-    Question(Option<u64>, Question),
+    /// A token provider is to be run for a call.
+    Question(u64, Question),
     /// Something was reported of a call.
     Report(u64, Report),
 }
@@ -60,7 +61,7 @@ impl Mailbox {
         }
     }
 
-    pub(crate) fn ask(self: &Arc<Self>, call: Option<u64>, question: Question) {
+    pub(crate) fn ask(self: &Arc<Self>, call: u64, question: Question) {
         self.put(Letter::Question(call, question));
     }
 
@@ -141,8 +142,9 @@ struct InFlightCalls {
 }
 
 struct InFlight {
+    /// Nobody waits for that of many calls.
     future: Py<PyAny>,
-    /// What makes the call, or waits.
+    /// What makes the call or calls, or waits.
     task: Option<AbortHandle>,
     /// What a token provider runs in, where the client has one.
     context: Option<Py<PyAny>>,
@@ -172,6 +174,19 @@ impl CallHandle {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.traverse(&visit)
+    }
+}
+
+impl CallHandle {
+    /// Has this stop the task, and the loop where that is closed.
+    pub(crate) fn stops(&self, task: AbortHandle) {
+        if let Some(call) = lock(&self.calls.get().state).in_flight.get_mut(&self.number) {
+            call.task = Some(task);
+        }
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.calls)
     }
 }
@@ -231,11 +246,11 @@ impl Calls {
                 wait.map_or(Ok(()), |wait| settle_wait(wait.future.bind(py)))
             }
             Letter::Question(number, question) => {
-                let context = number.and_then(|number| {
+                let context = {
                     let state = lock(&self.state);
-                    let context = state.in_flight.get(&number)?.context.as_ref()?;
-                    Some(context.clone_ref(py))
-                });
+                    let call = state.in_flight.get(&number);
+                    call.and_then(|call| Some(call.context.as_ref()?.clone_ref(py)))
+                };
                 question.answer_on_loop(py, context)
             }
             Letter::Report(number, report) => {
@@ -354,7 +369,7 @@ impl<'py> Here<'py> {
                     mailbox: mailbox.clone(),
                     call: number,
                 };
-                Box::pin(CALLER.scope(caller, making))
+                Box::pin(with_origin(Some(Arc::new(caller)), making))
             } else {
                 making
             };
@@ -381,15 +396,17 @@ impl<'py> Here<'py> {
             waiting.await;
             mailbox.put(Letter::Ready(number));
         });
-        if let Some(wait) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
-            wait.task = Some(task);
-        }
+        call.stops(task);
         Ok((future, call))
     }
 
-    /// Where the runtime leaves questions to token providers for this loop.
-    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
-        &self.calls.get().mailbox
+    /// The origin of a task that makes many calls: token providers that it asks run on this loop, in a copy of the
+    /// current context.
+    pub(crate) fn origin_of_many(&self) -> PyResult<(Origin, CallHandle)> {
+        let context = copy_context(self.event_loop.py())?;
+        let (_future, handle, mailbox) = self.begin(Some(context), None)?;
+        let call = handle.number;
+        Ok((Arc::new(Caller { mailbox, call }), handle))
     }
 
     fn begin(

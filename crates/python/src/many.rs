@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use feishu_feed_card::UserIds;
 use feishu_feed_card::binding::many::{ManyDriver, ManyItem, ManyOptions, ManyReport, READS_FOR};
+use feishu_feed_card::binding::with_origin;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
@@ -23,7 +24,7 @@ use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
 use crate::items::{Item, Unfinished};
 use crate::logs::{self, Listening};
-use crate::loops::{self, CallHandle};
+use crate::loops::{self, CallHandle, Here};
 use crate::outcome;
 use crate::process;
 use crate::records::Tuple;
@@ -78,6 +79,8 @@ struct Running {
     process: u64,
     driver: ManyDriver,
     task: AbortHandle,
+    /// What the event loop keeps for the task.
+    on_loop: Option<CallHandle>,
     /// On an event loop, too, what is reported is handled when results are taken, in the context of the task that
     /// takes them.
     listening: Option<Arc<Listening>>,
@@ -88,6 +91,9 @@ impl Drop for State {
         if let Some(running) = self.running.take() {
             if running.process == process::id() {
                 running.task.abort();
+                if let Some(on_loop) = running.on_loop {
+                    on_loop.cancel();
+                }
             } else {
                 mem::forget(running);
             }
@@ -338,8 +344,13 @@ impl Many {
                 visit.call(error)?;
             }
             visit.call(&state.failure)?;
-            if let Some(listening) = state.running.as_ref().and_then(|it| it.listening.as_ref()) {
-                listening.traverse(&visit)?;
+            if let Some(running) = &state.running {
+                if let Some(listening) = &running.listening {
+                    listening.traverse(&visit)?;
+                }
+                if let Some(on_loop) = &running.on_loop {
+                    on_loop.traverse(&visit)?;
+                }
             }
         }
         Ok(())
@@ -375,14 +386,19 @@ impl Many {
         let core = self.client.get().open(py)?;
         // First everything that the system may refuse.
         let engine = self.engine(py)?;
+        let here = self.client.get().is_async().then(|| self.here(py)).transpose()?;
         let board = self.client.get().board(py)?;
         let attendance = board.map(|board| board.attend(py, self.errors())).transpose()?;
         let on_event = self.on_event.as_ref().map(|on_event| on_event.clone_ref(py));
         let listening = Listening::of_thread(py, on_event)?.map(Arc::new);
         let (driver, run) = ManyDriver::new(&core, self.options);
+        let origin = here.map(|here| here.origin_of_many()).transpose()?;
+        let (origin, on_loop) = origin.unzip();
         let mut state = lock(&self.state);
         if state.is_left || state.running.is_some() {
             // Python's code ran above, and another thread's `report` with it.
+            drop(state);
+            on_loop.inspect(CallHandle::cancel);
             return Ok(());
         }
         // The runtime does not hold what listens: dropping that takes the GIL.
@@ -392,12 +408,16 @@ impl Many {
         };
         let task = engine.spawn(async move {
             let _attendance = attendance;
-            run.await;
+            with_origin(origin, run).await;
         });
+        if let Some(on_loop) = &on_loop {
+            on_loop.stops(task.clone());
+        }
         state.running = Some(Running {
             process: process::id(),
             driver,
             task,
+            on_loop,
             listening,
         });
         Ok(())
@@ -426,14 +446,13 @@ impl Many {
         }
     }
 
-    /// The runtime. For an `AsyncClient` this also prepares the event loop.
     fn engine(&self, py: Python<'_>) -> PyResult<&'static Engine> {
-        let engine = if self.client.get().is_async() {
-            loops::here(py)?.map(|here| here.engine)
-        } else {
-            engine()
-        };
-        engine.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
+        engine().map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
+    }
+
+    /// The running event loop.
+    fn here<'py>(&self, py: Python<'py>) -> PyResult<Here<'py>> {
+        loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
     }
 
     /// Reads until there is something to return. Waits for that if there is no room or nothing to read.
@@ -464,8 +483,7 @@ impl Many {
         py: Python<'py>,
         waiting: impl Future<Output = ()> + Send + 'static,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
-        let here = loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))?;
-        self.client.get().asked_from(here.mailbox());
+        let here = self.here(py)?;
         here.wait(waiting)
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::{fmt, io};
 
 use feishu_feed_card::{BoxError, Error, ProvidedToken, Providing, TokenProvider, binding};
@@ -94,12 +94,9 @@ fn upgrade<'py>(py: Python<'py>, provider: &WeakProvider) -> Option<Bound<'py, P
 pub(crate) enum Desk {
     /// For whichever blocking call of the client looks next.
     Board(Arc<Board>),
-    /// The event loop of the call that asks; of the last one that did, where no call asks.
-    Loops(LastLoop),
+    /// The event loop of the call that asks. If it is gone, another call that waits for the token asks its own.
+    Loop,
 }
-
-/// The event loop that last had a call of a client.
-pub(crate) type LastLoop = Arc<Mutex<Weak<Mailbox>>>;
 
 /// What the core asks for tokens.
 pub(crate) struct Asking {
@@ -107,11 +104,7 @@ pub(crate) struct Asking {
     desk: Desk,
 }
 
-tokio::task_local! {
-    /// The event loop's call that is being polled.
-    pub(crate) static CALLER: Caller;
-}
-
+/// The event loop's call that is being polled: the [`Origin`](binding::Origin) of its tasks.
 pub(crate) struct Caller {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) call: u64,
@@ -126,17 +119,10 @@ impl TokenProvider for Asking {
         };
         match &self.desk {
             Desk::Board(board) => board.post(question),
-            Desk::Loops(last) => {
-                let caller = CALLER.try_with(|caller| (caller.mailbox.clone(), caller.call));
-                let (mailbox, call) = match caller {
-                    Ok((mailbox, call)) => {
-                        *lock(last) = Arc::downgrade(&mailbox);
-                        (Some(mailbox), Some(call))
-                    }
-                    Err(_) => (lock(last).upgrade(), None),
-                };
-                if let Some(mailbox) = mailbox {
-                    mailbox.ask(call, question);
+            Desk::Loop => {
+                let origin = binding::origin();
+                if let Some(caller) = origin.as_ref().and_then(|origin| origin.downcast_ref::<Caller>()) {
+                    caller.mailbox.ask(caller.call, question);
                 }
             }
         }

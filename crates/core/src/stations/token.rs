@@ -14,6 +14,7 @@ use tracing::Instrument;
 use tracing::instrument::WithSubscriber;
 
 use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::origin::inherited;
 use crate::data::secret;
 use crate::platform::codes;
 use crate::stations::deadline::after;
@@ -269,7 +270,7 @@ impl Tokens {
             result.send_replace(Some(fetched));
         };
         let fetch = fetch.instrument(tracing::debug_span!("token_fetch"));
-        tokio::spawn(fetch.with_current_subscriber());
+        tokio::spawn(inherited(fetch).with_current_subscriber());
     }
 
     /// Whether a fetch that began after `refusals` refusals returned a token that was refused since.
