@@ -62,7 +62,7 @@ impl Client {
             pacing,
             quota,
             provider,
-        } = Options::read(options).map_err(|error| errors.raised(py, &error))?;
+        } = Options::read(options).map_err(|refusal| refusal.raised(py, &errors))?;
         if from_env {
             builder = builder.from_env();
         }
@@ -254,7 +254,7 @@ impl Client {
         let options = ManyOptions {
             concurrency: concurrency_of(concurrency)?,
             total_timeout,
-            total: requests.len().ok(),
+            total: arguments::length(requests)?,
         };
         Ok((Many::new(slf.clone().unbind(), options, on_event), iterator))
     }
@@ -372,7 +372,11 @@ impl Arguments {
             ))
         };
         let user_ids = arguments::user_ids(user_ids)?;
-        let checked = rest().and_then(|rest| Ok((rest, on_event?)));
+        let checked = match (rest(), on_event) {
+            (Ok(rest), Ok(on_event)) => Ok((rest, on_event)),
+            (_, Err(Refusal::Raised(error))) => return Err(error.into()),
+            (Err(error), _) | (_, Err(Refusal::Wrong(error))) => Err(error),
+        };
         match checked {
             Ok(((target, time_sensitive, user_id_type, timeout), on_event)) => Ok(Self {
                 target,
