@@ -43,6 +43,7 @@ mod waker;
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    process::check_interpreter()?;
     process::count_forks(py)?;
     waker::stop_at_exit(py)?;
     module.add_class::<client::Client>()?;

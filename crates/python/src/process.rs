@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -14,6 +16,20 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 /// has pid 1, like a parent that is the first of its own. The forks alone do not count those made outside of Python.
 pub(crate) fn id() -> u64 {
     u64::from(FORKS.load(Ordering::Relaxed)) << 32 | u64::from(std::process::id())
+}
+
+/// Refuses a subinterpreter, as Python does itself from 3.12 on. The process's one waker would be stopped at its end, and
+/// modules that are kept would be those of another interpreter.
+pub(crate) fn check_interpreter() -> PyResult<()> {
+    #[allow(unsafe_code, reason = "PyO3 has no safe way to ask for it")]
+    // SAFETY: this thread is attached, so there is a current interpreter.
+    let interpreter = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if interpreter == 0 {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "module feishu_feed_card._native does not support loading in subinterpreters",
+    ))
 }
 
 /// Has Python count forks, on systems that have them.
