@@ -697,6 +697,70 @@ def test_progress_may_not_be_async(client: Client, async_client: AsyncClient):
         client.set_time_sensitive_many([PIN], progress=fine)
 
 
+async def closing_fails() -> AsyncIterator[Any]:
+    """Endless requests."""
+    try:
+        while True:
+            yield PIN
+            await asyncio.sleep(0.01)
+    finally:
+        raise OSError("the cursor is gone")
+
+
+def test_what_closing_an_async_iterable_raises_is_raised(async_client: AsyncClient):
+    async def main() -> None:
+        many = async_client.set_time_sensitive_many(closing_fails())
+        await anext(many)
+        with pytest.raises(OSError, match="the cursor is gone"):
+            await many.aclose()
+        await many.aclose()
+        report = await many.report()
+        assert report.taken >= 1
+        assert_adds_up(report)
+
+    asyncio.run(main())
+
+
+def test_what_closing_a_dropped_async_iterable_raises_is_reported(async_client: AsyncClient):
+    async def main() -> None:
+        reported: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context.get("exception")))
+        await anext(async_client.set_time_sensitive_many(closing_fails()))
+        gc.collect()
+        await eventually_async(lambda: gc.collect() is not None and reported)
+        assert isinstance(reported[0], OSError)
+
+    asyncio.run(main())
+
+
+class Stopping(UserDict[str, Any]):
+    """A mapping with the bug that it ends an iterator."""
+
+    def __init__(self, exception: type[Exception]) -> None:
+        super().__init__(PIN)
+        self.exception = exception
+
+    def __getitem__(self, key: str) -> Any:
+        raise self.exception
+
+
+@pytest.mark.parametrize("exception", [StopIteration, StopAsyncIteration])
+@pytest.mark.parametrize("where", ["progress", "requests"])
+def test_a_callers_stop_iteration_does_not_end_the_loop_quietly(
+    player: Callable[..., Any], exception: type[Exception], where: str
+):
+    def progress(_: Progress) -> None:
+        raise exception
+
+    with pytest.raises((RuntimeError, exception)) as caught:
+        if where == "progress":
+            player([PIN] * 3, progress=progress)
+        else:
+            player([PIN, Stopping(exception), PIN])
+    assert exception in (type(caught.value), type(caught.value.__cause__))
+
+
 def test_progress_that_raises_loses_nothing(client: Client):
     def progress(_: Progress) -> None:
         raise LookupError("no bar")

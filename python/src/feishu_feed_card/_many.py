@@ -19,6 +19,10 @@ else:
     globals().update(HINTS)
 
 
+# An iterator that raised it would end quietly: see PEP 479.
+_STOPPED = "the requests or the progress callback raised the exception that ends an iterator"
+
+
 class _Handle:
     """What both handles have in common: the results on hand, the progress, the report."""
 
@@ -103,10 +107,12 @@ class Many(_Handle):
             if not self._bound.next_batch(self._iterator, self._batch):
                 self._is_over = True
             self._tell()
-        except BaseException:
+        except BaseException as error:
             # As with a generator: where an error comes through, that is the end.
             self._is_over = True
             self._bound.stop()
+            if isinstance(error, StopIteration):
+                raise RuntimeError(_STOPPED) from error
             raise
         finally:
             self._is_waiting = False
@@ -187,10 +193,12 @@ class AsyncMany(_Handle):
                 self._is_over = True
                 self._stop()
                 self._tell()
-        except BaseException:
+        except BaseException as error:
             # As with a generator: where an error or a cancellation comes through, that is the end.
             self._is_over = True
             self._stop()
+            if isinstance(error, StopAsyncIteration):
+                raise RuntimeError(_STOPPED) from error
             raise
         finally:
             self._is_waiting = False
@@ -257,13 +265,15 @@ class AsyncMany(_Handle):
     async def aclose(self) -> None:
         """Stops what is still on its way. The report can still be asked for."""
         self._stop()
-        if self._feeder is not None:
-            await self._feeder.end()
-        # Results that were on their way to the end wake this too.
-        while (waiting := self._bound.ended()) is not None:
-            await _end_of(waiting)
-        self._source = None
-        self._leave()
+        try:
+            if self._feeder is not None:
+                await self._feeder.end()
+        finally:
+            # Results that were on their way to the end wake this too.
+            while (waiting := self._bound.ended()) is not None:
+                await _end_of(waiting)
+            self._source = None
+            self._leave()
 
     async def __aenter__(self) -> Self:
         return self
@@ -297,6 +307,7 @@ class _Feeder:
         self._source = source
         self._room: Future[None] | None = None
         self._is_cancelled = False
+        self._has_ended = False
         self.loop = loop
         self.task = loop.create_task(self._feed())
 
@@ -322,11 +333,17 @@ class _Feeder:
             pass  # closed
 
     async def end(self) -> None:
-        """Waits for the task's end, where its loop is the one that runs."""
-        if self._is_running():
+        """Waits for the task's end, where its loop is the one that runs.
+
+        Raises, once, what the source raised as it was closed.
+        """
+        if self._is_running() and not self._has_ended:
             from asyncio import wait
 
             await wait([self.task])
+            self._has_ended = True
+            if not self.task.cancelled():
+                self.task.result()
 
     def _is_running(self) -> bool:
         """Whether this is the loop's thread, and the loop runs: a coroutine is also closed after its loop."""
@@ -343,6 +360,8 @@ class _Feeder:
                     break
             self._bound.end_reading()
         except Exception as error:
+            if self._is_cancelled:
+                raise  # nobody asks for results any more
             self._bound.fail(error)
         except BaseException as error:
             if self._is_cancelled:
