@@ -91,8 +91,9 @@ __all__ = [
 def flush() -> None:
     """Hands log records to `logging` that belong to no call, or to one that has ended.
 
-    A call's own records are handled before it returns. Others, such as those of a token renewal that a call
-    left running, wait for the next call, for this function, or for the end of the interpreter.
+    A call's own records are handled before it returns; those of many calls when results are taken, and when
+    the report is. Others, such as those of a token renewal that a call left running, wait for the next call,
+    for this function, or for the end of the interpreter.
     """
     _native.flush_logs()
 
