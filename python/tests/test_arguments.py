@@ -210,6 +210,60 @@ def test_options_that_do_not_exist(kind: Any):
     assert caught.value.field == "retries"
 
 
+class Raising:
+    """An argument whose own code raises."""
+
+    def __init__(self, exception: BaseException) -> None:
+        self.exception = exception
+
+    def __iter__(self) -> Any:
+        raise self.exception
+
+    def __fspath__(self) -> str:
+        raise self.exception
+
+
+class RaisingLength(list[Any]):
+    def __len__(self) -> int:
+        raise KeyboardInterrupt
+
+
+class RaisingKeys:
+    @property
+    def keys(self) -> Any:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "exception",
+    [ConnectionError("the database is down"), TypeError("a bug"), KeyboardInterrupt(), SystemExit()],
+)
+def test_what_an_iterable_raises_is_raised(feishu_sandbox: Sandbox, exception: BaseException):
+    value: Any = Raising(exception)
+    request: Any = {"feed_card_id": feishu_sandbox.CHAT, "user_ids": value, "time_sensitive": True}
+    with feishu_sandbox.client() as client:
+        for call in (
+            lambda: client.set_time_sensitive(feishu_sandbox.CHAT, value, True),
+            lambda: client.set_time_sensitive_many(value),
+            lambda: next(client.set_time_sensitive_many([request])),
+        ):
+            with pytest.raises(type(exception)) as caught:
+                call()
+            assert caught.value is exception
+
+
+def test_interrupts_while_an_argument_is_looked_at_are_raised(feishu_sandbox: Sandbox):
+    with feishu_sandbox.client() as client:
+        for call in (
+            lambda: client.set_time_sensitive(feishu_sandbox.CHAT, RaisingLength(), True),
+            lambda: client.set_time_sensitive_many(RaisingLength()),
+            lambda: client.set_time_sensitive_many(RaisingKeys()),  # type: ignore[arg-type]
+            lambda: Client("cli_1", "secret", ca_certs=Raising(KeyboardInterrupt())),
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                call()
+
+
 def test_late_arrival_may_be_nothing():
     Client("cli_1", "secret", late_arrival=0).close()
 

@@ -296,6 +296,54 @@ def test_a_loop_closed_with_calls_in_flight(new_loop: Callable[[], Any], feishu_
     assert descriptors() - before < 12
 
 
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_loop_closed_with_an_end_it_has_not_seen(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
+    client = feishu_sandbox.async_client(rate_limit=None)
+    loop = new_loop()
+    loop.run_until_complete(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+    feishu_sandbox.faults([{"on": "call", "status": 502, "times": 0, "delay_before_ms": 150}])
+    ids = (Sandbox.CHAT, [Sandbox.USER], True)
+    tasks = [loop.create_task(client.set_time_sensitive(*ids, timeout=timeout)) for timeout in (20, 0.05)]
+    loop.run_until_complete(asyncio.sleep(0))
+    time.sleep(0.1)  # the second call has ended
+    loop.close()
+    feishu_sandbox.clear_record()
+    time.sleep(1.5)
+    assert feishu_sandbox.request_count() == 0, "no retry of the first call"
+    for task in tasks:
+        task._log_destroy_pending = False
+
+
+def test_a_call_that_could_not_be_made_leaves_no_future(
+    feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    class Future(asyncio.Future):  # type: ignore[type-arg]
+        """May be referred to weakly."""
+
+    futures: list[weakref.ref[Any]] = []
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def create_future() -> Any:
+            future = Future(loop=loop)
+            futures.append(weakref.ref(future))
+            return future
+
+        monkeypatch.setattr(loop, "create_future", create_future)
+        monkeypatch.setattr("feishu_feed_card._logging.caller", interrupt)
+        client = feishu_sandbox.async_client()
+        with pytest.raises(KeyboardInterrupt):
+            await client.set_bot_time_sensitive([feishu_sandbox.USER], True, on_event=print)
+        gc.collect()
+        assert [future() for future in futures] == [None]
+
+    asyncio.run(main())
+
+
 def test_calls_of_a_stopped_loop_end_when_it_goes_on(feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 100}])
     loop = asyncio.new_event_loop()

@@ -7,6 +7,7 @@ import contextvars
 import functools
 import gc
 import pickle
+import sys
 import threading
 import time
 import weakref
@@ -697,6 +698,70 @@ def test_progress_may_not_be_async(client: Client, async_client: AsyncClient):
         client.set_time_sensitive_many([PIN], progress=fine)
 
 
+async def closing_fails() -> AsyncIterator[Any]:
+    """Endless requests."""
+    try:
+        while True:
+            yield PIN
+            await asyncio.sleep(0.01)
+    finally:
+        raise OSError("the cursor is gone")
+
+
+def test_what_closing_an_async_iterable_raises_is_raised(async_client: AsyncClient):
+    async def main() -> None:
+        many = async_client.set_time_sensitive_many(closing_fails())
+        await anext(many)
+        with pytest.raises(OSError, match="the cursor is gone"):
+            await many.aclose()
+        await many.aclose()
+        report = await many.report()
+        assert report.taken >= 1
+        assert_adds_up(report)
+
+    asyncio.run(main())
+
+
+def test_what_closing_a_dropped_async_iterable_raises_is_reported(async_client: AsyncClient):
+    async def main() -> None:
+        reported: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context.get("exception")))
+        await anext(async_client.set_time_sensitive_many(closing_fails()))
+        gc.collect()
+        await eventually_async(lambda: gc.collect() is not None and reported)
+        assert isinstance(reported[0], OSError)
+
+    asyncio.run(main())
+
+
+class Stopping(UserDict[str, Any]):
+    """A mapping with the bug that it ends an iterator."""
+
+    def __init__(self, exception: type[Exception]) -> None:
+        super().__init__(PIN)
+        self.exception = exception
+
+    def __getitem__(self, key: str) -> Any:
+        raise self.exception
+
+
+@pytest.mark.parametrize("exception", [StopIteration, StopAsyncIteration])
+@pytest.mark.parametrize("where", ["progress", "requests"])
+def test_a_callers_stop_iteration_does_not_end_the_loop_quietly(
+    player: Callable[..., Any], exception: type[Exception], where: str
+):
+    def progress(_: Progress) -> None:
+        raise exception
+
+    with pytest.raises((RuntimeError, exception)) as caught:
+        if where == "progress":
+            player([PIN] * 3, progress=progress)
+        else:
+            player([PIN, Stopping(exception), PIN])
+    assert exception in (type(caught.value), type(caught.value.__cause__))
+
+
 def test_progress_that_raises_loses_nothing(client: Client):
     def progress(_: Progress) -> None:
         raise LookupError("no bar")
@@ -756,6 +821,52 @@ def test_one_in_a_cycle_is_collected(client: Client):
     del many
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("is_finished", [False, True], ids=["running", "finished"])
+@pytest.mark.parametrize("callback", ["progress", "on_event"])
+def test_a_cycle_through_a_callback_is_collected(sandbox: Sandbox, callback: str, is_finished: bool):
+    class Bot:
+        def __init__(self) -> None:
+            self.client = sandbox.client(rate_limit=None)
+            options: Any = {callback: self.listen}
+            self.many = self.client.set_time_sensitive_many([PIN] * 20, concurrency=5, **options)
+
+        def listen(self, _: object) -> None: ...
+
+    bot = Bot()
+    next(bot.many)
+    if is_finished:
+        list(bot.many)
+    kept = [weakref.ref(bot), weakref.ref(bot.many), weakref.ref(bot.client)]
+    del bot
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 3
+
+
+def test_dropping_one_that_is_listened_to_does_not_stop_the_runtime(sandbox: Sandbox):
+    """The runtime's thread does not wait for the GIL."""
+    many = sandbox.client(rate_limit=None).set_time_sensitive_many([PIN] * 50 + [{}], on_event=print)
+    sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+    next(many)  # {}, which is no request
+    eventually(lambda: sandbox.request_count() > 50)  # the token's, and the calls'
+    other = sandbox.client(rate_limit=(20, 1000)).set_time_sensitive_many(PIN for _ in range(60))
+    sandbox.clear_faults()
+    next(other)
+    time.sleep(0.3)  # the first second's requests are through
+    sandbox.clear_record()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        del many
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            pass
+    finally:
+        sys.setswitchinterval(interval)
+    received = sandbox.request_count()
+    other.close()
+    assert received > 10
 
 
 def test_two_at_once_and_single_calls_between(client: Client, sandbox: Sandbox):
@@ -992,6 +1103,68 @@ def test_token_providers(sandbox: Sandbox):
     assert len(vault.threads) == 3
 
 
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "dropped"])
+def test_a_token_is_asked_for_on_the_loop_of_the_many_calls(sandbox: Sandbox, keeps: bool):
+    """And not on the loop that had the client's last call, which is gone."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="lost")
+    asked: list[tuple[str, str]] = []
+    is_waiting, goes_on = threading.Event(), threading.Event()
+    kept: list[Any] = []
+
+    async def provider() -> str:
+        asked.append((threading.current_thread().name, variable.get()))
+        return token(sandbox)
+
+    client = sandbox.async_client(rate_limit=None, token_provider=provider, timeout=5)
+
+    async def source() -> AsyncIterator[Any]:
+        yield PIN
+        await asyncio.sleep(0.2)
+        is_waiting.set()
+        while not goes_on.is_set():
+            await asyncio.sleep(0.01)
+        yield PIN
+
+    async def many() -> None:
+        variable.set("many")
+        async for item in client.set_time_sensitive_many(source()):
+            assert item.outcome is not None, item.error
+
+    async def single() -> None:
+        variable.set("single")
+        if keeps:
+            kept.append(asyncio.get_running_loop())
+        await client.set_bot_time_sensitive([sandbox.USER], True)
+
+    thread = threading.Thread(target=asyncio.run, args=(many(),), name="many")
+    thread.start()
+    is_waiting.wait(10)
+    sandbox.revoke_tokens()
+    asyncio.run(single())
+    gc.collect()
+    sandbox.revoke_tokens()
+    goes_on.set()
+    thread.join(20)
+    assert asked == [("many", "many"), ("MainThread", "single"), ("many", "many")]
+
+
+def test_a_closed_loop_stops_its_many_calls(sandbox: Sandbox):
+    client = sandbox.async_client(rate_limit=(20, 1000))
+    many = client.set_time_sensitive_many([PIN] * 100)
+    loop = asyncio.new_event_loop()
+    for _ in range(20):
+        loop.run_until_complete(anext(many))
+    waits = loop.create_task(anext(many))
+    loop.run_until_complete(asyncio.sleep(0))
+    waits._log_destroy_pending = False  # type: ignore[attr-defined]
+    time.sleep(1.3)  # a second later there are results
+    loop.close()
+    sandbox.clear_record()
+    time.sleep(1.5)
+    assert sandbox.request_count() == 0
+    del many
+
+
 def test_a_token_is_provided_while_nobody_waits_for_a_result(sandbox: Sandbox):
     tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
     asked: list[str] = []
@@ -1075,6 +1248,99 @@ print(len(waits), min(waits) < 0.1, waits)
     )
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.out.startswith("5 True"), ended.out
+
+
+UNKNOWN_CHAT: Request = {**PIN, "feed_card_id": "oc_nowhere"}
+
+
+def interrupt_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the fifth error is made."""
+    original, made = RejectedError.__init__, []
+
+    def interrupted(self: RejectedError, *args: Any, **kwargs: Any) -> None:
+        made.append(self)
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(RejectedError, "__init__", interrupted)
+
+
+def interrupt_return(name: str) -> None:
+    """Ctrl-C as a native function returns."""
+
+    def profile(_frame: object, event: str, function: Any) -> None:
+        if event == "c_return" and function.__name__ == name:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+
+
+def assert_nothing_is_lost(report: Report, handed_out: list[int]) -> None:
+    """Each request read is in exactly one place."""
+    assert_adds_up(report)
+    unread = [item.index for item in report.unread]
+    unfinished = [left.index for left in report.unfinished]
+    assert sorted(handed_out + unread + unfinished) == list(range(report.taken))
+    assert all(item.request is UNKNOWN_CHAT and item.error is not None for item in report.unread)
+
+
+@pytest.mark.parametrize("moment", ["conversion", "return"])
+def test_an_interrupt_loses_no_results_and_stops_the_calls(
+    client: Client, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    many = client.set_time_sensitive_many(UNKNOWN_CHAT for _ in range(100_000))
+    handed_out = [next(many).index]
+    if moment == "conversion":
+        interrupt_conversion(monkeypatch)
+    else:
+        interrupt_return("next_batch")
+    with pytest.raises(KeyboardInterrupt):
+        handed_out.extend(item.index for item in many)
+    assert not many._bound.is_reading()
+    assert list(many) == []
+    assert_nothing_is_lost(many.report(), handed_out)
+
+
+@pytest.mark.parametrize("moment", ["conversion", "return"])
+def test_an_interrupted_task_loses_no_results(
+    async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    async def main() -> None:
+        many = async_client.set_time_sensitive_many(UNKNOWN_CHAT for _ in range(100_000))
+        handed_out = [(await anext(many)).index]
+        if moment == "conversion":
+            interrupt_conversion(monkeypatch)
+        else:
+            interrupt_return("take")
+        with pytest.raises(KeyboardInterrupt):
+            async for item in many:
+                handed_out.append(item.index)  # noqa: PERF401 -- what comes before the interrupt counts
+        assert not many._bound.is_reading()
+        assert_nothing_is_lost(await many.report(), handed_out)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("moment", ["conversion", "return"])
+def test_a_report_that_was_interrupted_can_be_asked_for_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    many = client.set_time_sensitive_many([UNKNOWN_CHAT] * 300, concurrency=300)
+    handed_out = [next(many).index]
+    eventually(lambda: many._bound.progress()[0] == 300)
+    many.close()
+    if moment == "conversion":
+        interrupt_conversion(monkeypatch)
+    else:
+        interrupt_return("report")
+    with pytest.raises(KeyboardInterrupt):
+        many.report()
+    report = many.report()
+    assert (report.taken, report.failed, len(report.unread)) == (300, 300, 299)
+    assert_nothing_is_lost(report, handed_out)
+    assert many.report() is report
 
 
 def test_exit_in_the_middle():
@@ -1267,7 +1533,9 @@ def test_what_is_pushed_after_the_total_timeout_has_an_index_of_its_own(sandbox:
             late = []
             for number in (1, 2):
                 many._bound.push(pin(number))
-                late += many._bound.take() or []
+                batch: list[Item] = []
+                many._bound.take(batch)
+                late += batch
             assert [(item.index, item.request["user_ids"]) for item in late] == [(1, ["ou_1"]), (2, ["ou_2"])]
 
     def pin(number: int) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
 import pytest
+import uvloop
 
 from feishu_feed_card import (
     AsyncClient,
@@ -23,6 +24,8 @@ from feishu_feed_card import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from feishu_feed_card.sandbox import Sandbox
 
 
@@ -441,6 +444,65 @@ def test_a_waiting_call_asks_again_where_another_loop_was_closed(feishu_sandbox:
     assert ends == [True]
     assert len(loops) == 2
     assert loops[0] is not loops[1], "each on the loop of the call that asks"
+
+
+LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+
+
+@LOOPS
+def test_a_loop_closed_before_it_sees_the_question(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
+    client = feishu_sandbox.async_client(token_provider=Vault(feishu_sandbox).coroutine)
+    loop = new_loop()
+    call_soon_threadsafe = loop.call_soon_threadsafe
+
+    def call_after_the_stop(*args: Any) -> Any:
+        while loop.is_running():
+            time.sleep(0.001)
+        return call_soon_threadsafe(*args)
+
+    loop.call_soon_threadsafe = call_after_the_stop
+
+    async def asks() -> None:
+        loop.call_soon(loop.stop)
+        await client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+
+    task = loop.create_task(asks())
+    loop.run_forever()
+    time.sleep(0.2)  # the question lies in the loop's mailbox
+    loop.close()
+    assert asyncio.run(client.set_bot_time_sensitive([feishu_sandbox.USER], True, timeout=5)).ok
+    task._log_destroy_pending = False
+
+
+@LOOPS
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_closed_loop_is_collected_with_its_provider(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
+    vault = Vault(feishu_sandbox)
+    asked = 0
+
+    async def provider() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.sleep(30)
+        return vault.token
+
+    client = feishu_sandbox.async_client(token_provider=provider)
+
+    def leave() -> weakref.ref[Any]:
+        loop = new_loop()
+        loop.set_exception_handler(lambda *_: None)  # for the provider's task, which is destroyed
+        task = loop.create_task(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+        task._log_destroy_pending = False
+        loop.run_until_complete(asyncio.sleep(0.2))
+        loop.close()
+        return weakref.ref(loop)
+
+    loop = leave()
+    gc.collect()
+    assert loop() is None
+    assert asyncio.run(client.set_bot_time_sensitive([feishu_sandbox.USER], True, timeout=5)).ok
+    assert asked == 2
 
 
 def test_a_provider_that_calls_a_client(feishu_sandbox: Sandbox):

@@ -15,6 +15,7 @@ use crate::stations::quota::{QuotaHandle, RateLimit};
 
 pub use crate::data::error::Spelled;
 pub use crate::data::input::Target;
+pub use crate::data::origin::{Origin, origin, with_origin};
 pub use crate::stations::closing::Closing;
 pub use crate::stations::token::{Abandoned, NoThread};
 

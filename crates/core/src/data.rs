@@ -2,6 +2,7 @@
 
 pub(crate) mod error;
 pub(crate) mod input;
+pub(crate) mod origin;
 pub(crate) mod outcome;
 pub(crate) mod outside;
 pub(crate) mod secret;

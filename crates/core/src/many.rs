@@ -19,6 +19,7 @@ use tracing::instrument::WithSubscriber;
 use crate::client::Client;
 use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{Request, without_repeats};
+use crate::data::origin::inherited;
 use crate::data::outcome::{Outcome, UserIds};
 use crate::stations::closing::InProgress;
 use crate::stations::deadline::{BatchLimit, TimeLimit, after};
@@ -496,7 +497,7 @@ impl Many {
                         result,
                     }
                 });
-                let task = self.running.spawn(running.with_current_subscriber());
+                let task = self.running.spawn(inherited(running).with_current_subscriber());
                 self.requests.insert(task.id(), (index, request));
             }
         }

@@ -9,20 +9,19 @@ use feishu_feed_card::binding::{Closing, Target};
 use feishu_feed_card::{CallFuture, Client as Core, ClientBuilder, RateLimit, UserIdType, binding};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator};
 
 use crate::arguments;
 use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
-use crate::logs::{self, Listening};
-use crate::loops::{self, CallHandle, Mailbox};
+use crate::logs::{self, Listening, copy_context};
+use crate::loops::{self, CallHandle};
 use crate::many::Many;
 use crate::options::{Options, Pacing};
 use crate::outcome;
 use crate::process::PerProcess;
-use crate::provider::{Board, Desk, LastLoop, Provider};
+use crate::provider::{Board, Desk, Provider};
 use crate::quota::Quota;
 use crate::waits::{wait, wait_listening};
 
@@ -42,7 +41,6 @@ struct Live {
     core: Mutex<Option<Core>>,
     closing: Closing,
     board: Arc<Board>,
-    last_loop: LastLoop,
 }
 
 #[pymethods]
@@ -75,6 +73,11 @@ impl Client {
             first = first.quota(quota.get().handle());
         }
         let provider = provider.map(|provider| Bound::new(py, provider)).transpose()?;
+        if provider.is_some() {
+            // Now, and not when a thread asks it: a child that is forked during an import waits for ever if it needs
+            // that module.
+            crate::provider::helpers(py)?;
+        }
         let live = Live::build(first, provider.as_ref(), is_async, &errors)?;
         let own_quota = live.client().and_then(|client| client.quota());
         let quota = match (quota, own_quota) {
@@ -160,7 +163,7 @@ impl Client {
             Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
         };
         let context = match self.provider {
-            Some(_) => Some(py.import("contextvars")?.call_method0("copy_context")?.unbind()),
+            Some(_) => Some(copy_context(py)?),
             None => None,
         };
         let on_event = arguments.on_event(py);
@@ -245,7 +248,7 @@ impl Client {
         progress: &Bound<'py, PyAny>,
         on_event: &Bound<'py, PyAny>,
     ) -> Result<(Many, Option<Bound<'py, PyIterator>>), Refusal> {
-        let iterator = if slf.get().is_async && requests.hasattr(intern!(slf.py(), "__aiter__"))? {
+        let iterator = if slf.get().is_async && requests.hasattr("__aiter__")? {
             None
         } else {
             Some(arguments::requests(requests)?)
@@ -269,7 +272,7 @@ impl Client {
         let options = ManyOptions {
             concurrency: concurrency_of(concurrency)?,
             total_timeout,
-            total: requests.len().ok(),
+            total: arguments::length(requests)?,
         };
         Ok((Many::new(slf.clone().unbind(), options, on_event), iterator))
     }
@@ -341,14 +344,6 @@ impl Client {
             _ => Ok(None),
         }
     }
-
-    /// Says which event loop is to run the token provider.
-    pub(crate) fn asked_from(&self, mailbox: &Arc<Mailbox>) {
-        if let Some(live) = self.live.get() {
-            let mut last = live.last_loop.lock().unwrap_or_else(PoisonError::into_inner);
-            *last = Arc::downgrade(mailbox);
-        }
-    }
 }
 
 impl Live {
@@ -359,10 +354,9 @@ impl Live {
         errors: &Errors,
     ) -> PyResult<Self> {
         let board = Arc::<Board>::default();
-        let last_loop = LastLoop::default();
         if let Some(provider) = provider {
             let desk = if is_async {
-                Desk::Loops(last_loop.clone())
+                Desk::Loop
             } else {
                 Desk::Board(board.clone())
             };
@@ -373,7 +367,6 @@ impl Live {
             closing: binding::closing(&core),
             core: Mutex::new(Some(core)),
             board,
-            last_loop,
         })
     }
 
@@ -415,7 +408,11 @@ impl Arguments {
             ))
         };
         let user_ids = arguments::user_ids(user_ids)?;
-        let checked = rest().and_then(|rest| Ok((rest, on_event?)));
+        let checked = match (rest(), on_event) {
+            (Ok(rest), Ok(on_event)) => Ok((rest, on_event)),
+            (_, Err(Refusal::Raised(error))) => return Err(error.into()),
+            (Err(error), _) | (_, Err(Refusal::Wrong(error))) => Err(error),
+        };
         match checked {
             Ok(((target, time_sensitive, user_id_type, timeout), on_event)) => Ok(Self {
                 target,

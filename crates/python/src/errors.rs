@@ -10,7 +10,7 @@ use feishu_feed_card::{
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use pyo3::{IntoPyObjectExt, PyTraverseError, intern};
+use pyo3::{IntoPyObjectExt, PyTraverseError};
 
 use crate::arguments;
 use crate::outcome;
@@ -93,7 +93,7 @@ impl Errors {
         let printed = binding::spelled(error, str::to_owned).printed;
         let exception = class.call((printed,), Some(&self.facts(py, error)?))?;
         if let Some(cause) = causes(error).find_map(|cause| cause.downcast_ref::<Raised>()) {
-            exception.setattr(intern!(py, "__cause__"), cause.exception(py))?;
+            exception.setattr("__cause__", cause.exception(py))?;
         }
         Ok(exception)
     }
@@ -103,7 +103,7 @@ impl Errors {
         let facts = PyDict::new(py);
         macro_rules! put {
             ($($name:ident: $value:expr),+ $(,)?) => {
-                $(if let Some(value) = $value { facts.set_item(intern!(py, stringify!($name)), value)?; })+
+                $(if let Some(value) = $value { facts.set_item(stringify!($name), value)?; })+
             };
         }
         let users = error.users();

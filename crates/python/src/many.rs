@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use feishu_feed_card::UserIds;
-use feishu_feed_card::binding::many::{ManyDriver, ManyItem, ManyOptions, READS_FOR};
+use feishu_feed_card::binding::many::{ManyDriver, ManyItem, ManyOptions, ManyReport, READS_FOR};
+use feishu_feed_card::binding::with_origin;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
@@ -22,7 +24,7 @@ use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
 use crate::items::{Item, Unfinished};
 use crate::logs::{self, Listening};
-use crate::loops::{self, CallHandle};
+use crate::loops::{self, CallHandle, Here};
 use crate::outcome;
 use crate::process;
 use crate::records::Tuple;
@@ -54,8 +56,12 @@ type Report<'py> = (
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// Requests that were handed over and whose results were not taken, by index.
+    /// Requests that were handed over and whose results were not handed out, by index.
     requests: HashMap<usize, HandedOver>,
+    /// Results on their way to Python. They are the report's if the way is interrupted.
+    batches: Vec<Arc<Vec<ManyItem>>>,
+    /// Taken from the core once, after the end.
+    report: Option<Arc<ManyReport>>,
     /// Why reading ended early. Raised after the results.
     failure: Option<Py<PyAny>>,
     /// Whether the loop was left: no more results are handed out.
@@ -73,6 +79,8 @@ struct Running {
     process: u64,
     driver: ManyDriver,
     task: AbortHandle,
+    /// What the event loop keeps for the task.
+    on_loop: Option<CallHandle>,
     /// On an event loop, too, what is reported is handled when results are taken, in the context of the task that
     /// takes them.
     listening: Option<Arc<Listening>>,
@@ -83,6 +91,9 @@ impl Drop for State {
         if let Some(running) = self.running.take() {
             if running.process == process::id() {
                 running.task.abort();
+                if let Some(on_loop) = running.on_loop {
+                    on_loop.cancel();
+                }
             } else {
                 mem::forget(running);
             }
@@ -92,22 +103,16 @@ impl Drop for State {
 
 #[pymethods]
 impl Many {
-    /// Reads the iterator on this thread until there are results, and returns them, the first one last. Empty if
-    /// there is only progress to report, `None` at the end.
-    fn next_batch<'py>(
+    /// Reads the iterator on this thread until there are results, and takes them: see `take`.
+    fn next_batch(
         &self,
-        py: Python<'py>,
-        iterator: &Bound<'py, PyIterator>,
-    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        py: Python<'_>,
+        iterator: &Bound<'_, PyIterator>,
+        batch: &Bound<'_, PyList>,
+    ) -> PyResult<bool> {
         let _busy = self.busy()?;
-        match self.read_until_ready(iterator) {
-            Ok(()) => self.take(py),
-            // A signal handler raised. That ends the loop, as it ends a generator.
-            Err(error) => {
-                self.stop()?;
-                Err(error)
-            }
-        }
+        self.read_until_ready(iterator)?;
+        self.take(py, batch)
     }
 
     /// Reads a synchronous iterator for some milliseconds, as far as there is room. Returns whether to read on.
@@ -187,28 +192,51 @@ impl Many {
         Ok(())
     }
 
-    /// Returns the results that are there, the first one last; `None` at the end.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+    /// Puts the results that are there before those in the list, the first one last; none if there is only progress
+    /// to report. Returns false at the end.
+    ///
+    /// The list is the caller's: an interrupt that comes as this returns must not lose the results.
+    fn take(&self, py: Python<'_>, batch: &Bound<'_, PyList>) -> PyResult<bool> {
         logs::look(py)?;
         self.handle_reports(py)?;
-        let driver = self.driver()?;
-        let is_left = lock(&self.state).is_left;
-        let Some(driver) = driver.filter(|_| !is_left) else {
-            return Ok(None);
+        let Some(driver) = self.driver()? else {
+            return Ok(false);
         };
-        let batch = driver.take_batch();
-        if batch.is_end {
-            let failure = lock(&self.state).failure.take();
+        let mut state = lock(&self.state);
+        if state.is_left {
+            return Ok(false);
+        }
+        let taken = driver.take_batch();
+        if taken.is_end {
+            let failure = state.failure.take();
+            drop(state);
             return match (failure, driver.panic(), driver.closed()) {
                 (Some(failure), ..) => Err(PyErr::from_value(failure.into_bound(py))),
                 (None, Some(panic), _) => Err(PyRuntimeError::new_err(format!(
                     "a bug in feishu_feed_card: {panic}"
                 ))),
                 (None, None, Some(error)) => Err(self.errors().raised(py, &error)),
-                (None, None, None) => Ok(None),
+                (None, None, None) => Ok(false),
             };
         }
-        self.to_python(py, batch.items.into_iter().rev()).map(Some)
+        let taken = Arc::new(taken.items);
+        state.batches.push(taken.clone());
+        drop(state);
+        // This may run Python's code, and be interrupted: then they are the report's.
+        let items = self.to_python(py, taken.iter())?;
+        let handed_over = {
+            let mut state = lock(&self.state);
+            if state.is_left {
+                return Ok(false);
+            }
+            state.batches.retain(|kept| !Arc::ptr_eq(kept, &taken));
+            batch.set_slice(0, 0, &items)?;
+            let requests = taken.iter().map(|item| state.requests.remove(&item.index));
+            requests.collect::<Vec<_>>()
+        };
+        // Not under the lock: dropping them may run Python's code.
+        drop(handed_over);
+        Ok(true)
     }
 
     /// A future of the running event loop that is settled when there are results, progress, or the end; `None`
@@ -247,15 +275,20 @@ impl Many {
         }
     }
 
-    /// Takes the final state of all requests, after the end.
+    /// Returns the final state of all requests, after the end; the same each time.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Report<'py>> {
         let Some(driver) = self.driver()? else {
             return Ok((0, 0, 0, PyList::empty(py), Vec::new()));
         };
         self.handle_reports(py)?;
-        let report = driver.take_report();
-        let unread = self.to_python(py, report.unread)?;
-        let unfinished = report.unfinished.into_iter().map(|stopped| {
+        let (report, batches) = {
+            let mut state = lock(&self.state);
+            let report = state.report.get_or_insert_with(|| Arc::new(driver.take_report()));
+            (report.clone(), state.batches.clone())
+        };
+        let batches = batches.iter().flat_map(|batch| batch.iter());
+        let unread = self.to_python(py, batches.chain(&report.unread))?;
+        let unfinished = report.unfinished.iter().map(|stopped| {
             let UserIds {
                 reached,
                 failed,
@@ -265,7 +298,7 @@ impl Many {
             } = &stopped.users;
             let unfinished = Unfinished {
                 index: stopped.index,
-                request: self.take_back(py, stopped.index).request,
+                request: self.handed_over(py, stopped.index).request,
                 reached: Tuple::of(py, reached)?,
                 failed: Tuple::of(py, failed)?,
                 unknown: Tuple::of(py, unknown)?,
@@ -303,6 +336,14 @@ impl Many {
                 visit.call(error)?;
             }
             visit.call(&state.failure)?;
+            if let Some(running) = &state.running {
+                if let Some(listening) = &running.listening {
+                    listening.traverse(&visit)?;
+                }
+                if let Some(on_loop) = &running.on_loop {
+                    on_loop.traverse(&visit)?;
+                }
+            }
         }
         Ok(())
     }
@@ -337,28 +378,38 @@ impl Many {
         let core = self.client.get().open(py)?;
         // First everything that the system may refuse.
         let engine = self.engine(py)?;
+        let here = self.client.get().is_async().then(|| self.here(py)).transpose()?;
         let board = self.client.get().board(py)?;
         let attendance = board.map(|board| board.attend(py, self.errors())).transpose()?;
         let on_event = self.on_event.as_ref().map(|on_event| on_event.clone_ref(py));
         let listening = Listening::of_thread(py, on_event)?.map(Arc::new);
         let (driver, run) = ManyDriver::new(&core, self.options);
+        let origin = here.map(|here| here.origin_of_many()).transpose()?;
+        let (origin, on_loop) = origin.unzip();
         let mut state = lock(&self.state);
         if state.is_left || state.running.is_some() {
             // Python's code ran above, and another thread's `report` with it.
+            drop(state);
+            on_loop.inspect(CallHandle::cancel);
             return Ok(());
         }
-        let own = listening.clone();
+        // The runtime does not hold what listens: dropping that takes the GIL.
+        let run: Pin<Box<dyn Future<Output = ()> + Send>> = match &listening {
+            Some(listening) => Box::pin(listening.around(run)),
+            None => Box::pin(run),
+        };
         let task = engine.spawn(async move {
             let _attendance = attendance;
-            match own {
-                Some(listening) => listening.around(run).await,
-                None => run.await,
-            }
+            with_origin(origin, run).await;
         });
+        if let Some(on_loop) = &on_loop {
+            on_loop.stops(task.clone());
+        }
         state.running = Some(Running {
             process: process::id(),
             driver,
             task,
+            on_loop,
             listening,
         });
         Ok(())
@@ -387,14 +438,13 @@ impl Many {
         }
     }
 
-    /// The runtime. For an `AsyncClient` this also prepares the event loop.
     fn engine(&self, py: Python<'_>) -> PyResult<&'static Engine> {
-        let engine = if self.client.get().is_async() {
-            loops::here(py)?.map(|here| here.engine)
-        } else {
-            engine()
-        };
-        engine.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
+        engine().map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
+    }
+
+    /// The running event loop.
+    fn here<'py>(&self, py: Python<'py>) -> PyResult<Here<'py>> {
+        loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
     }
 
     /// Reads until there is something to return. Waits for that if there is no room or nothing to read.
@@ -425,8 +475,7 @@ impl Many {
         py: Python<'py>,
         waiting: impl Future<Output = ()> + Send + 'static,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
-        let here = loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))?;
-        self.client.get().asked_from(here.mailbox());
+        let here = self.here(py)?;
         here.wait(waiting)
     }
 
@@ -446,12 +495,13 @@ impl Many {
         state.requests.insert(hand_over(), HandedOver { request, error });
     }
 
-    fn take_back(&self, py: Python<'_>, index: usize) -> HandedOver {
-        let handed_over = lock(&self.state).requests.remove(&index);
-        handed_over.unwrap_or_else(|| HandedOver {
-            request: py.None(),
-            error: None,
-        })
+    fn handed_over(&self, py: Python<'_>, index: usize) -> HandedOver {
+        let state = lock(&self.state);
+        let handed_over = state.requests.get(&index);
+        HandedOver {
+            request: handed_over.map_or_else(|| py.None(), |kept| kept.request.clone_ref(py)),
+            error: handed_over.and_then(|kept| Some(kept.error.as_ref()?.clone_ref(py))),
+        }
     }
 
     fn raise_later(&self, exception: Py<PyAny>) {
@@ -464,20 +514,22 @@ impl Many {
         self.client.get().errors()
     }
 
-    fn to_python<'py>(
+    /// A list of results, the first one last.
+    fn to_python<'py, 'a>(
         &self,
         py: Python<'py>,
-        items: impl IntoIterator<Item = ManyItem>,
+        items: impl DoubleEndedIterator<Item = &'a ManyItem>,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for ManyItem { index, result, .. } in items {
-            let HandedOver { request, error } = self.take_back(py, index);
+        for ManyItem { index, result, .. } in items.rev() {
+            let index = *index;
+            let HandedOver { request, error } = self.handed_over(py, index);
             let (outcome, error) = match result {
                 Ok(outcome) => (
-                    Some(outcome::to_python(py, self.errors(), &outcome)?.unbind()),
+                    Some(outcome::to_python(py, self.errors(), outcome)?.unbind()),
                     None,
                 ),
-                Err(Some(error)) => (None, Some(self.errors().to_python(py, &error)?.unbind())),
+                Err(Some(error)) => (None, Some(self.errors().to_python(py, error)?.unbind())),
                 Err(None) => (None, error),
             };
             let item = Item {

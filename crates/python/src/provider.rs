@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::{fmt, io};
 
 use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider, TokenReason, binding};
@@ -11,13 +11,13 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyString, PyTuple, PyWeakrefReference};
 use tokio::sync::{Notify, oneshot};
 
 use crate::arguments;
 use crate::errors::{Errors, Refusal};
 use crate::loops::Mailbox;
+use crate::process::PerProcess;
 
 /// The callable, and the exception it raised last: Rust refers to both only through a weak reference to
 /// this, so that a cycle through the callable or through a traceback's frames can be collected.
@@ -86,6 +86,12 @@ impl Provider {
     }
 }
 
+/// `feishu_feed_card._provider`, which the first client with a provider imports.
+pub(crate) fn helpers(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static HELPERS: PerProcess<Py<PyModule>> = PerProcess::new();
+    HELPERS.import(py, "feishu_feed_card._provider")
+}
+
 type WeakProvider = Arc<Py<PyWeakrefReference>>;
 
 fn upgrade<'py>(py: Python<'py>, provider: &WeakProvider) -> Option<Bound<'py, Provider>> {
@@ -97,12 +103,9 @@ fn upgrade<'py>(py: Python<'py>, provider: &WeakProvider) -> Option<Bound<'py, P
 pub(crate) enum Desk {
     /// For whichever blocking call of the client looks next.
     Board(Arc<Board>),
-    /// The event loop of the call that asks; of the last one that did, where no call asks.
-    Loops(LastLoop),
+    /// The event loop of the call that asks. If it is gone, another call that waits for the token asks its own.
+    Loop,
 }
-
-/// The event loop that last had a call of a client.
-pub(crate) type LastLoop = Arc<Mutex<Weak<Mailbox>>>;
 
 /// What the core asks for tokens.
 pub(crate) struct Asking {
@@ -110,11 +113,7 @@ pub(crate) struct Asking {
     desk: Desk,
 }
 
-tokio::task_local! {
-    /// The event loop's call that is being polled.
-    pub(crate) static CALLER: Caller;
-}
-
+/// The event loop's call that is being polled: the [`Origin`](binding::Origin) of its tasks.
 pub(crate) struct Caller {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) call: u64,
@@ -130,17 +129,10 @@ impl TokenProvider for Asking {
         };
         match &self.desk {
             Desk::Board(board) => board.post(question),
-            Desk::Loops(last) => {
-                let caller = CALLER.try_with(|caller| (caller.mailbox.clone(), caller.call));
-                let (mailbox, call) = match caller {
-                    Ok((mailbox, call)) => {
-                        *lock(last) = Arc::downgrade(&mailbox);
-                        (Some(mailbox), Some(call))
-                    }
-                    Err(_) => (lock(last).upgrade(), None),
-                };
-                if let Some(mailbox) = mailbox {
-                    mailbox.ask(call, question);
+            Desk::Loop => {
+                let origin = binding::origin();
+                if let Some(caller) = origin.as_ref().and_then(|origin| origin.downcast_ref::<Caller>()) {
+                    caller.mailbox.ask(caller.call, question);
                 }
             }
         }
@@ -169,7 +161,6 @@ impl Board {
     /// Has a thread of Python's look until the attendance is dropped: many calls go on while their caller is
     /// busy with a result.
     pub(crate) fn attend(self: Arc<Self>, py: Python<'_>, errors: &Errors) -> PyResult<Attendance> {
-        static ATTEND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let is_over = Arc::<AtomicBool>::default();
         let attendant = Attendant {
             board: self.clone(),
@@ -177,9 +168,8 @@ impl Board {
         };
         // Before the thread starts: it ends also where starting it was interrupted.
         let attendance = Attendance { board: self, is_over };
-        ATTEND
-            .import(py, "feishu_feed_card._provider", "attend")?
-            .call1((attendant,))
+        helpers(py)?
+            .call_method1("attend", (attendant,))
             .map_err(|error| {
                 if error.is_instance_of::<PyRuntimeError>(py) {
                     // So `threading` reports that the system has no thread.
@@ -275,20 +265,16 @@ pub(crate) struct Question {
 impl Question {
     /// Has a thread answer: a provider that blocks must not keep a call past its deadline.
     fn answer_in_thread(self, py: Python<'_>) -> PyResult<()> {
-        static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         if let Some(asked) = self.unpacked(py)? {
-            ASK.import(py, "feishu_feed_card._provider", "ask_in_thread")?
-                .call1(asked)?;
+            helpers(py)?.call_method1("ask_in_thread", asked)?;
         }
         Ok(())
     }
 
     /// Has the running event loop answer, in a call's context where that is known.
     pub(crate) fn answer_on_loop(self, py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<()> {
-        static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         if let Some((callable, arguments, answer)) = self.unpacked(py)? {
-            ASK.import(py, "feishu_feed_card._provider", "ask_on_loop")?
-                .call1((callable, arguments, answer, context))?;
+            helpers(py)?.call_method1("ask_on_loop", (callable, arguments, answer, context))?;
         }
         Ok(())
     }

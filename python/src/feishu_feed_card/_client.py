@@ -465,9 +465,10 @@ class AsyncClient(_BaseClient):
             time_sensitive: True to pin, False to unpin.
             user_id_type: Which kind of id the user ids are.
             timeout: How many seconds the call may take; None for the client's.
-            on_event: Called with each event of this call, in the caller's thread. An event is a dict with
-                `name`, `level`, `call` (the call's number), and what is known: `attempt`, `status`, `log_id`.
-                Spans (`attempt`, `token_fetch`, `call`) come when they end, with `duration_s`.
+            on_event: Called with each event of this call, on the event loop and in a copy of the caller's
+                context. An event is a dict with `name`, `level`, `call` (the call's number), and what is
+                known: `attempt`, `status`, `log_id`. Spans (`attempt`, `token_fetch`, `call`) come when they
+                end, with `duration_s`.
 
         Returns:
             What became of every user id.
@@ -513,9 +514,10 @@ class AsyncClient(_BaseClient):
             time_sensitive: True to pin, False to unpin.
             user_id_type: Which kind of id the user ids are.
             timeout: How many seconds the call may take; None for the client's.
-            on_event: Called with each event of this call, in the caller's thread. An event is a dict with
-                `name`, `level`, `call` (the call's number), and what is known: `attempt`, `status`, `log_id`.
-                Spans (`attempt`, `token_fetch`, `call`) come when they end, with `duration_s`.
+            on_event: Called with each event of this call, on the event loop and in a copy of the caller's
+                context. An event is a dict with `name`, `level`, `call` (the call's number), and what is
+                known: `attempt`, `status`, `log_id`. Spans (`attempt`, `token_fetch`, `call`) come when they
+                end, with `duration_s`.
 
         Returns:
             What became of every user id.
@@ -570,7 +572,8 @@ class AsyncClient(_BaseClient):
                 request is read, and those that were read and have no answer come back with an error. A
                 request's own `timeout` counts from its first slot of the quota, without the
                 wait for further ones.
-            on_event: Called with each event of these calls when results are taken. See `set_time_sensitive`.
+            on_event: Called with each event of these calls when results are taken, in the context of the
+                task that takes them. See `set_time_sensitive`.
 
         Returns:
             An async iterator of `Item`s, one for each request, in the order they finish; awaiting its

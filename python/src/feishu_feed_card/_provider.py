@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     _Args: TypeAlias = list[str | None]
     """What a provider is called with: nothing, or the refused token."""
 
-_tasks: set[Task[None]] = set()
-"""An event loop keeps only weak references to its tasks."""
+_TASKS = "_feishu_feed_card_tasks"
+"""Attribute of the loop with its tasks, to which it has only weak references itself."""
 
 
 def takes_refused(provider: Callable[..., Any]) -> bool | None:
@@ -137,8 +137,12 @@ def _start(
     loop: AbstractEventLoop, provider: Callable[..., Awaitable[Any]], args: _Args, answer: Answer
 ) -> None:
     task = loop.create_task(_ask_async(provider, args, answer))
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
+    tasks: set[Task[None]] | None = getattr(loop, _TASKS, None)
+    if tasks is None:
+        tasks = set()
+        setattr(loop, _TASKS, tasks)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 async def _ask_async(provider: Callable[..., Awaitable[Any]], args: _Args, answer: Answer) -> None:
@@ -146,8 +150,8 @@ async def _ask_async(provider: Callable[..., Awaitable[Any]], args: _Args, answe
 
     try:
         token = await provider(*_taken(args))
-    except CancelledError:
-        # The loop is being closed: another loop's call may ask again.
+    except (CancelledError, GeneratorExit):
+        # The loop is being closed, or was closed and is collected: another loop's call may ask again.
         answer.abandon()
         raise
     except BaseException as error:

@@ -15,6 +15,7 @@ use tracing::Instrument;
 use tracing::instrument::WithSubscriber;
 
 use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::origin::inherited;
 use crate::data::secret;
 use crate::platform::codes;
 use crate::stations::closing::Closing;
@@ -296,7 +297,7 @@ impl Tokens {
                 () = fetch => {}
             }
         };
-        tokio::spawn(fetch.with_current_subscriber());
+        tokio::spawn(inherited(fetch).with_current_subscriber());
     }
 
     /// Whether a fetch that began after `refusals` refusals returned a token that was refused since.
