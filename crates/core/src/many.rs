@@ -20,6 +20,7 @@ use crate::client::Client;
 use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{Request, without_repeats};
 use crate::data::outcome::{Outcome, UserIds};
+use crate::data::text::text;
 use crate::stations::deadline::{BatchLimit, TimeLimit, after};
 use crate::stations::quota::{Lane, LaneHandle};
 
@@ -36,10 +37,12 @@ pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// The result of one request of many. See [`Client::set_time_sensitive_many`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Item {
+pub struct Item<T = ()> {
     /// Position of the request in the input, from 0.
     pub index: usize,
-    /// The request, unchanged.
+    /// The request's tag.
+    pub tag: T,
+    /// The request, without its tag.
     pub request: Arc<Request>,
     /// The result of the call.
     pub result: Result<Outcome, Error>,
@@ -60,7 +63,9 @@ pub struct Item {
 /// let mut many = client.set_time_sensitive_many(requests).on_progress(|progress| {
 ///     eprintln!("{} of {:?}, {:?} to go", progress.done, progress.total, progress.eta);
 /// });
-/// while many.next().await.is_some() {}
+/// while let Some(item) = many.next().await {
+///     println!("{}", item?.index);
+/// }
 /// assert_eq!(many.progress().done, 3);
 /// # Ok(()) }
 /// ```
@@ -80,7 +85,7 @@ pub struct Progress {
 }
 
 /// Final state of many calls, including those stopped early: `taken` is the sum of `succeeded`, `failed` and
-/// the number of `unfinished`.
+/// the number of `unfinished`. Displayed, it is a summary in one line.
 ///
 /// ```
 /// # use feishu_feed_card_sandbox::{Sandbox, World};
@@ -95,57 +100,150 @@ pub struct Progress {
 /// let mut many = client.set_time_sensitive_many(requests).concurrency(1);
 /// let first = many.next().await;
 /// let report = many.report().await;
-/// assert_eq!((report.taken, report.succeeded), (1, 1));
+/// assert_eq!(report.to_string(), "1 taken: 1 succeeded, 0 failed, 0 unfinished; 2 not read");
 /// for left in &report.unfinished {
 ///     println!("{}: {:?} were not attempted", left.index, left.users.not_attempted);
 /// }
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Report {
-    /// Requests read from the input. Later ones were not read.
+pub struct Report<T = ()> {
+    /// Requests read from the input.
     pub taken: usize,
     /// Requests with every user reached.
     pub succeeded: usize,
     /// Requests with an error, or with users that were not reached.
     pub failed: usize,
-    /// Results that were never returned by [`Many::next`]. `succeeded` and `failed` include them.
-    pub unread: Vec<Item>,
-    /// Requests that were read, and stopped before they finished.
-    pub unfinished: Vec<Unfinished>,
+    /// Requests that were not read from the input: 0 if all were read, `None` if the number is unknown.
+    pub not_read: Option<usize>,
+    /// Items with an error, or with users that were not reached, by index. Includes those of `unread`. At most the
+    /// first 10,000 that finished: an endless input must not fill the memory. `failed` counts all.
+    pub failures: Vec<Item<T>>,
+    /// Results that were never returned by [`Many::next`], by index. `succeeded` and `failed` include them.
+    pub unread: Vec<Item<T>>,
+    /// Requests that were read, and stopped before they finished, by index.
+    pub unfinished: Vec<Unfinished<T>>,
+}
+
+impl<T> Default for Report<T> {
+    fn default() -> Self {
+        Self {
+            taken: 0,
+            succeeded: 0,
+            failed: 0,
+            not_read: None,
+            failures: Vec::new(),
+            unread: Vec::new(),
+            unfinished: Vec::new(),
+        }
+    }
+}
+
+impl<T> fmt::Display for Report<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unfinished = self.unfinished.len();
+        f.write_str(&summary(
+            self.taken,
+            self.succeeded,
+            self.failed,
+            unfinished,
+            self.not_read,
+        ))
+    }
+}
+
+/// The counts of a report in one line.
+pub(crate) fn summary(
+    taken: usize,
+    succeeded: usize,
+    failed: usize,
+    unfinished: usize,
+    not_read: Option<usize>,
+) -> String {
+    let [taken, succeeded, failed, unfinished] = [taken, succeeded, failed, unfinished].map(grouped);
+    let not_read = not_read.map_or_else(|| "an unknown number".to_owned(), grouped);
+    format!(
+        "{taken} taken: {succeeded} succeeded, {failed} failed, {unfinished} unfinished; {not_read} not read"
+    )
+}
+
+/// A number with a comma before each three digits.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// The error at the end of a loop that stopped reading because of `total_timeout`. `None` if all requests were read.
+pub(crate) fn not_all_read(taken: usize, not_read: Option<usize>) -> Option<Error> {
+    let message = match not_read {
+        Some(0) => return None,
+        Some(not_read) => text!(
+            "the {total_timeout} passed: {} of {} requests {} not read",
+            grouped(not_read),
+            grouped(taken.saturating_add(not_read)),
+            if not_read == 1 { "was" } else { "were" },
+        ),
+        None => text!(
+            "the {total_timeout} passed before all requests were read; how many were not read is unknown"
+        )
+        .into(),
+    };
+    let hint = text!(
+        "Use a longer {total_timeout}, or pass the requests from index {} on to another call",
+        taken
+    );
+    Some(Error::new(ErrorKind::DeadlineExceeded, message).with_hint(hint))
 }
 
 /// A request that was stopped before it finished. See [`Report`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Unfinished {
+pub struct Unfinished<T = ()> {
     /// Position of the request in the input, from 0.
     pub index: usize,
-    /// The request, unchanged.
+    /// The request's tag.
+    pub tag: T,
+    /// The request, without its tag.
     pub request: Arc<Request>,
     /// What is known about its users.
     pub users: UserIds,
 }
 
 /// Requests with their positions in the input.
-type RequestStream = Pin<Box<dyn Stream<Item = (usize, Request)> + Send>>;
+type RequestStream<T> = Pin<Box<dyn Stream<Item = (usize, Request<T>)> + Send>>;
 type OnProgress = Box<dyn FnMut(Progress) + Send>;
 /// Kept in [`Many`] and not in the future of [`Many::next`], so that it goes on when that future is dropped.
 type Timer = Pin<Box<Sleep>>;
 
+/// A request in progress.
+struct Open<T> {
+    index: usize,
+    tag: T,
+    request: Arc<Request>,
+}
+
 /// Many calls: a [`Stream`] of [`Item`]s, exactly one per request, in the order they finish. Created by
 /// [`Client::set_time_sensitive_many`].
+///
+/// If [`total_timeout`](Self::total_timeout) passes before all requests were read, an error follows the last item.
 ///
 /// A request is read when fewer than [`concurrency`](Self::concurrency) requests are in progress. Its timeout
 /// starts with its first slot of the quota and excludes the waits for further slots, for retries and for the
 /// parts of a split call. Dropping this stops all calls. [`report`](Self::report) stops them too, and returns
 /// what was left undone.
 #[must_use = "nothing is sent until this is polled"]
-pub struct Many {
+pub struct Many<T = ()> {
     client: Client,
     /// `None` when no more requests are to be read.
-    source: Option<RequestStream>,
+    source: Option<RequestStream<T>>,
     concurrency: usize,
     total_timeout: Option<Duration>,
     /// Runs from the first poll, if there is a `total_timeout`.
@@ -154,14 +252,21 @@ pub struct Many {
     on_progress: Option<OnProgress>,
     /// When to report progress next if no result arrives before.
     progress_due: Option<Timer>,
-    running: JoinSet<Item>,
-    /// The requests in progress by task: a task that panics returns nothing.
-    requests: HashMap<task::Id, (usize, Arc<Request>)>,
+    running: JoinSet<Result<Outcome, Error>>,
+    /// The requests in progress by task. Tags stay out of the tasks, which may run on other threads.
+    open: HashMap<task::Id, Open<T>>,
     /// The last request read, if it failed the checks and no task was needed.
-    rejected: Option<Item>,
+    rejected: Option<Item<T>>,
     total: Option<usize>,
-    report: Report,
+    report: Report<T>,
+    /// How many more failures the report may list.
+    failures_left: usize,
+    /// To be returned after the last item.
+    not_all_read: Option<Error>,
 }
+
+/// Most failures that a report lists.
+pub(crate) const MOST_FAILURES: usize = 10_000;
 
 impl Client {
     /// Makes many calls, as fast as the quota allows.
@@ -177,20 +282,22 @@ impl Client {
     /// use feishu_feed_card::{Client, Request};
     ///
     /// let client = Client::builder().app("cli_example", "example-secret").base_url(base_url).build()?;
-    /// let requests = chats.into_iter().map(move |chat| Request::new(chat, on_call, true));
+    /// let requests = chats.into_iter().map(move |chat| Request::new(chat, on_call, true).tag(chat));
     /// let mut many = client.set_time_sensitive_many(requests);
     /// while let Some(item) = many.next().await {
+    ///     let item = item?;
     ///     match item.result {
-    ///         Ok(outcome) => println!("{}: {} reached", item.index, outcome.users.reached.len()),
-    ///         Err(error) => eprintln!("{}: {error}", item.index),
+    ///         Ok(outcome) => println!("{}: {} reached", item.tag, outcome.users.reached.len()),
+    ///         Err(error) => eprintln!("{}: {error}", item.tag),
     ///     }
     /// }
     /// # Ok(()) }
     /// ```
-    pub fn set_time_sensitive_many<I>(&self, requests: I) -> Many
+    pub fn set_time_sensitive_many<I, T>(&self, requests: I) -> Many<T>
     where
-        I: IntoIterator<Item = Request>,
+        I: IntoIterator<Item = Request<T>>,
         I::IntoIter: Send + 'static,
+        T: Clone + Send + 'static,
     {
         self.set_time_sensitive_stream(futures_util::stream::iter(requests))
     }
@@ -205,16 +312,22 @@ impl Client {
     /// # let client = feishu_feed_card::Client::builder()
     /// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
     /// use feishu_feed_card::Request;
-    /// use futures_util::StreamExt;
+    /// use futures_util::{StreamExt, TryStreamExt};
     ///
     /// let users = ["ou_9d2beb613c85a2412862a49a924558c5"];
     /// let incidents = futures_util::stream::iter(["oc_679eaeb583654bff73fefcc6e6371370"]);
     /// let requests = incidents.map(move |chat| Request::new(chat, users, true));
-    /// let items: Vec<_> = client.set_time_sensitive_stream(requests).collect().await;
+    /// let items: Vec<_> = client.set_time_sensitive_stream(requests).try_collect().await?;
     /// assert!(items[0].result.is_ok());
     /// # Ok(()) }
     /// ```
-    pub fn set_time_sensitive_stream(&self, requests: impl Stream<Item = Request> + Send + 'static) -> Many {
+    pub fn set_time_sensitive_stream<T>(
+        &self,
+        requests: impl Stream<Item = Request<T>> + Send + 'static,
+    ) -> Many<T>
+    where
+        T: Clone + Send + 'static,
+    {
         let total = match requests.size_hint() {
             (least, Some(most)) if least == most => Some(least),
             _ => None,
@@ -223,10 +336,10 @@ impl Client {
     }
 }
 
-impl Many {
+impl<T: Clone> Many<T> {
     pub(crate) fn new(
         client: &Client,
-        requests: impl Stream<Item = (usize, Request)> + Send + 'static,
+        requests: impl Stream<Item = (usize, Request<T>)> + Send + 'static,
         total: Option<usize>,
     ) -> Self {
         Self {
@@ -239,11 +352,19 @@ impl Many {
             on_progress: None,
             progress_due: None,
             running: JoinSet::new(),
-            requests: HashMap::new(),
+            open: HashMap::new(),
             rejected: None,
             total,
             report: Report::default(),
+            failures_left: MOST_FAILURES,
+            not_all_read: None,
         }
+    }
+
+    /// Keeps no failures for the report.
+    pub(crate) fn without_failures(mut self) -> Self {
+        self.failures_left = 0;
+        self
     }
 
     /// Number of requests in progress at a time, including those that wait for the quota. Default: 100; 1 to
@@ -254,7 +375,8 @@ impl Many {
     }
 
     /// Time limit for all requests, from the first poll. Default: none. Requests without a slot or an answer by
-    /// then fail with an error. As soon as no further request can have a slot in time, no more are read.
+    /// then fail with an error. As soon as no further request can have a slot in time, no more are read; an error of
+    /// kind [`DeadlineExceeded`](ErrorKind::DeadlineExceeded) then follows the last item.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.total_timeout = Some(timeout);
         self
@@ -267,31 +389,45 @@ impl Many {
         self
     }
 
-    /// Returns the next result, or `None` after the last one. Cancel safe: dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Item> {
+    /// Returns the next item, or `None` after the last one. Cancel safe: dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// The `total_timeout` passed before all requests were read: the error says how many were not. It comes once, after
+    /// the last item. The error of a single request is in its item.
+    ///
+    /// # Panics
+    ///
+    /// If a call panicked, which is a bug of this crate, or if the input or the callback for progress panics.
+    pub async fn next(&mut self) -> Option<Result<Item<T>, Error>> {
         if let (None, Some(timeout)) = (&self.end, self.total_timeout) {
             self.end = Some(Box::pin(sleep_until(after(timeout))));
         }
         loop {
             if let Some(item) = self.rejected.take() {
-                return Some(self.hand_out(item));
+                return Some(Ok(self.hand_out(item)));
             }
             if self.source.is_none() && self.running.is_empty() {
-                return None;
+                return self.not_all_read.take().map(Err);
             }
             let reads = self.source.is_some() && self.running.len() < self.concurrency;
             select! {
                 biased;
-                () = elapsed(&mut self.end), if self.source.is_some() => self.source = None,
-                request = next_request(&mut self.source), if reads => match request {
-                    Some((index, request)) => self.start(index, request),
-                    None => self.source = None,
-                },
+                () = elapsed(&mut self.end), if self.source.is_some() => self.read_no_more_in_time(),
+                request = next_request(&mut self.source), if reads => {
+                    if let Some((index, request)) = request {
+                        self.start(index, request);
+                    } else {
+                        self.source = None;
+                        self.report.not_read = Some(0);
+                    }
+                }
                 Some(ended) = self.running.join_next_with_id() => match self.item_of(ended) {
-                    Ok(item) => return Some(self.hand_out(item)),
-                    Err(error) => if let Ok(panic) = error.try_into_panic() {
+                    Some(Ok(item)) => return Some(Ok(self.hand_out(item))),
+                    Some(Err(error)) => if let Ok(panic) = error.try_into_panic() {
                         std::panic::resume_unwind(panic);
                     },
+                    None => {}
                 },
                 () = progress_due(&mut self.progress_due), if self.on_progress.is_some() => {
                     self.report_progress();
@@ -300,8 +436,9 @@ impl Many {
         }
     }
 
-    /// Returns at least one result, and up to `most` if more are ready. Empty after the last one.
-    pub async fn next_batch(&mut self, most: usize) -> Vec<Item> {
+    /// Returns at least one item, and up to `most` if more are ready. Empty after the last one. An error, as of
+    /// [`next`](Self::next), is the last element.
+    pub async fn next_batch(&mut self, most: usize) -> Vec<Result<Item<T>, Error>> {
         let mut batch = Vec::from_iter(self.next().await);
         while batch.len() < most
             && let Some(Some(item)) = self.next().now_or_never()
@@ -309,6 +446,36 @@ impl Many {
             batch.push(item);
         }
         batch
+    }
+
+    /// Returns all items by index, and the report. If `total_timeout` passes before all requests were read, this is not
+    /// an error, as the items would be lost: the report's `not_read` and its text say it.
+    ///
+    /// ```
+    /// # use feishu_feed_card_sandbox::{Sandbox, World};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let sandbox = Sandbox::builder().world(World::example()).start()?;
+    /// # let client = feishu_feed_card::Client::builder()
+    /// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+    /// # use feishu_feed_card::Request;
+    /// # let request = |id| Request::new("oc_679eaeb583654bff73fefcc6e6371370", [id], true);
+    /// # let requests = [request("ou_9d2beb613c85a2412862a49a924558c5"), request("nobody")];
+    /// let (items, report) = client.set_time_sensitive_many(requests).collect().await;
+    /// assert_eq!(items.len(), 2);
+    /// assert_eq!(report.to_string(), "2 taken: 1 succeeded, 1 failed, 0 unfinished; 0 not read");
+    /// for item in report.failures {
+    ///     eprintln!("{}: {:?}", item.request.feed_card_id, item.result);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn collect(mut self) -> (Vec<Item<T>>, Report<T>) {
+        let mut items = Vec::new();
+        while let Some(item) = self.next().await {
+            items.extend(item);
+        }
+        items.sort_by_key(|item| item.index);
+        (items, self.report().await)
     }
 
     /// Returns the current progress.
@@ -340,31 +507,34 @@ impl Many {
 
     /// Stops all calls and returns the final state of every request. After this, [`next`](Self::next) returns
     /// `None`.
-    pub async fn report(&mut self) -> Report {
-        self.source = None;
+    pub async fn report(&mut self) -> Report<T> {
+        self.read_no_more();
+        self.not_all_read = None;
         if let Some(item) = self.rejected.take() {
             self.leave_unread(item);
         }
         // Before the stop: these finished without it, whatever their results are.
         while let Some(ended) = self.running.try_join_next_with_id() {
-            if let Ok(item) = self.item_of(ended) {
+            if let Some(Ok(item)) = self.item_of(ended) {
                 self.leave_unread(item);
             }
         }
         self.stop.send_replace(true);
         while let Some(ended) = self.running.join_next_with_id().await {
-            let Ok(item) = self.item_of(ended) else {
+            let Some(Ok(item)) = self.item_of(ended) else {
                 continue;
             };
             match item.result {
                 Err(error) if is_by_the_stop(&error) => self.report.unfinished.push(Unfinished {
                     index: item.index,
+                    tag: item.tag,
                     request: item.request,
                     users: error.users().clone(),
                 }),
                 _ => self.leave_unread(item),
             }
         }
+        self.report.failures.sort_by_key(|item| item.index);
         self.report.unread.sort_by_key(|item| item.index);
         self.report.unfinished.sort_by_key(|unfinished| unfinished.index);
         self.report.clone()
@@ -372,49 +542,71 @@ impl Many {
 
     /// Returns the result of a task. If the task panicked, or its runtime was shut down, nobody knows how far
     /// the request came.
-    fn item_of(&mut self, ended: Result<(task::Id, Item), JoinError>) -> Result<Item, JoinError> {
-        match ended {
-            Ok((id, item)) => {
-                self.requests.remove(&id);
-                Ok(item)
-            }
+    fn item_of(
+        &mut self,
+        ended: Result<(task::Id, Result<Outcome, Error>), JoinError>,
+    ) -> Option<Result<Item<T>, JoinError>> {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Open { index, tag, request } = self.open.remove(&id)?;
+        Some(match ended {
+            Ok((_, result)) => Ok(Item {
+                index,
+                tag,
+                request,
+                result,
+            }),
             Err(error) => {
-                if let Some((index, request)) = self.requests.remove(&error.id()) {
-                    let users = UserIds {
-                        unknown: without_repeats(request.user_ids.clone()),
-                        ..UserIds::default()
-                    };
-                    self.report.unfinished.push(Unfinished {
-                        index,
-                        request,
-                        users,
-                    });
-                }
+                let users = UserIds {
+                    unknown: without_repeats(request.user_ids.clone()),
+                    ..UserIds::default()
+                };
+                self.report.unfinished.push(Unfinished {
+                    index,
+                    tag,
+                    request,
+                    users,
+                });
                 Err(error)
             }
+        })
+    }
+
+    fn read_no_more(&mut self) {
+        if let Some(source) = self.source.take() {
+            let (least, most) = source.size_hint();
+            self.report.not_read = (most == Some(least)).then_some(least);
         }
     }
 
-    fn leave_unread(&mut self, item: Item) {
-        self.count(&item.result);
+    fn read_no_more_in_time(&mut self) {
+        self.read_no_more();
+        self.not_all_read = not_all_read(self.report.taken, self.report.not_read);
+    }
+
+    fn leave_unread(&mut self, item: Item<T>) {
+        self.count(&item);
         self.report.unread.push(item);
     }
 
-    fn hand_out(&mut self, item: Item) -> Item {
-        self.count(&item.result);
+    fn hand_out(&mut self, item: Item<T>) -> Item<T> {
+        self.count(&item);
         if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
             // Later requests would not have one either. An endless source would be read only to fail.
-            self.source = None;
+            self.read_no_more_in_time();
         }
         self.report_progress();
         item
     }
 
-    fn count(&mut self, result: &Result<Outcome, Error>) {
-        if result.as_ref().is_ok_and(Outcome::ok) {
+    fn count(&mut self, item: &Item<T>) {
+        if item.result.as_ref().is_ok_and(Outcome::ok) {
             self.report.succeeded += 1;
-        } else {
-            self.report.failed += 1;
+            return;
+        }
+        self.report.failed += 1;
+        if self.failures_left > 0 {
+            self.failures_left -= 1;
+            self.report.failures.push(item.clone());
         }
     }
 
@@ -435,15 +627,17 @@ impl Many {
         after(lane.estimate(lane.waiting())) >= end.deadline()
     }
 
-    fn start(&mut self, index: usize, request: Request) {
+    fn start(&mut self, index: usize, request: Request<T>) {
         self.report.taken += 1;
         let core = self.client.core.clone();
         let timeout = request.timeout.unwrap_or(core.limits.timeout);
+        let (request, tag) = request.split(());
         let request = Arc::new(request);
         match self.client.check((*request).clone().into()) {
             Err(error) => {
                 self.rejected = Some(Item {
                     index,
+                    tag,
                     request,
                     result: Err(error),
                 });
@@ -454,22 +648,15 @@ impl Many {
                     stop: self.stop.subscribe(),
                 });
                 let queued = core.queue(call, TimeLimit::OfMany { timeout, batch });
-                let running = core.run_within(queued.span(), queued).map({
-                    let request = request.clone();
-                    move |result| Item {
-                        index,
-                        request,
-                        result,
-                    }
-                });
+                let running = core.run_within(queued.span(), queued);
                 let task = self.running.spawn(running.with_current_subscriber());
-                self.requests.insert(task.id(), (index, request));
+                self.open.insert(task.id(), Open { index, tag, request });
             }
         }
     }
 }
 
-async fn next_request(source: &mut Option<RequestStream>) -> Option<(usize, Request)> {
+async fn next_request<T>(source: &mut Option<RequestStream<T>>) -> Option<(usize, Request<T>)> {
     source.as_mut()?.next().await
 }
 
@@ -499,17 +686,20 @@ fn has_no_slot(error: &Error) -> bool {
     error.kind() == ErrorKind::RateLimited && error.station() == Some(Station::Quota)
 }
 
-impl Stream for Many {
-    type Item = Item;
+/// Nothing in it is pinned to its place.
+impl<T> Unpin for Many<T> {}
+
+impl<T: Clone> Stream for Many<T> {
+    type Item = Result<Item<T>, Error>;
 
     /// Polls a new future of [`Many::next`] each time. It keeps nothing of its own: requests, results and timers
     /// are in `self`, and wake the task after the future is dropped.
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         pin!(self.get_mut().next()).poll(context)
     }
 }
 
-impl fmt::Debug for Many {
+impl<T: Clone> fmt::Debug for Many<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Many")
             .field("progress", &self.progress())

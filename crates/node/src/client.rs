@@ -94,6 +94,12 @@ pub(crate) fn invalid_message(field: String, value: String, expected: String) ->
     invalid_input(field, value, expected).to_string()
 }
 
+/// The error for an unknown key of one of many requests.
+#[napi(catch_unwind)]
+pub(crate) fn unknown_key(key: String) -> ErrorData {
+    (&binding::unknown_key(&key)).into()
+}
+
 /// A text as an error shows it.
 #[napi(catch_unwind)]
 pub(crate) fn shown(text: String) -> String {

@@ -49,6 +49,8 @@ type Report<'py> = (
     usize,
     Bound<'py, PyList>,
     Vec<Bound<'py, Unfinished>>,
+    Vec<Py<Item>>,
+    Option<usize>,
 );
 
 #[derive(Default)]
@@ -56,6 +58,8 @@ struct State {
     running: Option<Running>,
     /// Requests that were handed over and whose results were not taken, by index.
     requests: HashMap<usize, HandedOver>,
+    /// Items that the report is to list.
+    failures: Vec<Py<Item>>,
     /// Why reading ended early. Raised after the results.
     failure: Option<Py<PyAny>>,
     /// Whether the loop was left: no more results are handed out.
@@ -64,6 +68,7 @@ struct State {
 
 struct HandedOver {
     request: Py<PyAny>,
+    tag: Option<Py<PyAny>>,
     /// Why it is no request.
     error: Option<Py<PyAny>>,
 }
@@ -143,7 +148,9 @@ impl Many {
         }
         // The calls in progress go on, as single calls do.
         if let Err(error) = self.client.get().check_open(py) {
-            self.end_reading()?;
+            if let Some(driver) = self.driver()? {
+                driver.stop_reading();
+            }
             self.raise_later(error.into_value(py).into_any());
             return Ok(false);
         }
@@ -159,8 +166,8 @@ impl Many {
     /// becomes its result.
     fn push(&self, request: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = request.py();
-        let mut user_ids = Vec::new();
-        let read = arguments::request(request, &mut user_ids);
+        let (mut user_ids, mut tag) = (Vec::new(), None);
+        let read = arguments::request(request, &mut user_ids, &mut tag);
         let Some(driver) = self.driver()? else {
             return Ok(false);
         };
@@ -171,15 +178,15 @@ impl Many {
                 (Err(None), Some(error.unbind()))
             }
             Err(Refusal::Raised(error)) => {
-                self.keep(request, None, || driver.push_unreadable(user_ids));
+                self.keep(request, tag, None, || driver.push_unreadable(user_ids));
                 return Err(error);
             }
         };
-        self.keep(request, error, || driver.push(read));
+        self.keep(request, tag, error, || driver.push(read));
         Ok(driver.has_room() && !self.client.get().closed())
     }
 
-    /// Ends the input.
+    /// Ends the input: the iterable has no more.
     fn end_reading(&self) -> PyResult<()> {
         if let Some(driver) = self.driver()? {
             driver.end_input();
@@ -217,6 +224,12 @@ impl Many {
             };
         }
         self.to_python(py, batch.items.into_iter().rev()).map(Some)
+    }
+
+    /// Takes the error to raise after the last result, if not all requests were read in time.
+    fn take_error<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let error = self.driver()?.and_then(|driver| driver.take_error());
+        error.map(|error| self.errors().to_python(py, &error)).transpose()
     }
 
     /// A future of the running event loop that is settled when there are results, progress, or the end; `None`
@@ -258,7 +271,15 @@ impl Many {
     /// Takes the final state of all requests, after the end.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Report<'py>> {
         let Some(driver) = self.driver()? else {
-            return Ok((0, 0, 0, PyList::empty(py), Vec::new()));
+            return Ok((
+                0,
+                0,
+                0,
+                PyList::empty(py),
+                Vec::new(),
+                Vec::new(),
+                self.options.total,
+            ));
         };
         self.handle_reports(py)?;
         let report = driver.take_report();
@@ -271,18 +292,29 @@ impl Many {
                 not_attempted,
                 ..
             } = &stopped.users;
+            let HandedOver { request, tag, .. } = self.take_back(py, stopped.index);
             let unfinished = Unfinished {
                 index: stopped.index,
-                request: self.take_back(py, stopped.index).request,
+                request,
                 reached: Tuple::of(py, reached)?,
                 failed: Tuple::of(py, failed)?,
                 unknown: Tuple::of(py, unknown)?,
                 not_attempted: Tuple::of(py, not_attempted)?,
+                tag,
             };
             Bound::new(py, unfinished)
         });
         let unfinished = unfinished.collect::<PyResult<_>>()?;
-        Ok((report.taken, report.succeeded, report.failed, unread, unfinished))
+        let failures = mem::take(&mut lock(&self.state).failures);
+        Ok((
+            report.taken,
+            report.succeeded,
+            report.failed,
+            unread,
+            unfinished,
+            failures,
+            report.not_read,
+        ))
     }
 
     /// Raises in a fork's child, whose memory has the results of its parent.
@@ -306,9 +338,13 @@ impl Many {
         visit.call(&self.client)?;
         visit.call(&self.on_event)?;
         if let Ok(state) = self.state.try_lock() {
-            for HandedOver { request, error } in state.requests.values() {
+            for HandedOver { request, tag, error } in state.requests.values() {
                 visit.call(request)?;
+                visit.call(tag)?;
                 visit.call(error)?;
+            }
+            for item in &state.failures {
+                visit.call(item)?;
             }
             visit.call(&state.failure)?;
         }
@@ -316,11 +352,12 @@ impl Many {
     }
 
     fn __clear__(&self) {
-        let (requests, failure) = {
+        let (requests, failures, failure) = {
             let mut state = lock(&self.state);
-            (mem::take(&mut state.requests), state.failure.take())
+            let requests = mem::take(&mut state.requests);
+            (requests, mem::take(&mut state.failures), state.failure.take())
         };
-        drop((requests, failure));
+        drop((requests, failures, failure));
     }
 }
 
@@ -448,16 +485,24 @@ impl Many {
     }
 
     /// Keeps a request under the index that `hand_over` returns. Under the lock: its result may be there at once.
-    fn keep(&self, request: &Bound<'_, PyAny>, error: Option<Py<PyAny>>, hand_over: impl FnOnce() -> usize) {
+    fn keep(
+        &self,
+        request: &Bound<'_, PyAny>,
+        tag: Option<Py<PyAny>>,
+        error: Option<Py<PyAny>>,
+        hand_over: impl FnOnce() -> usize,
+    ) {
         let request = request.clone().unbind();
         let mut state = lock(&self.state);
-        state.requests.insert(hand_over(), HandedOver { request, error });
+        let handed_over = HandedOver { request, tag, error };
+        state.requests.insert(hand_over(), handed_over);
     }
 
     fn take_back(&self, py: Python<'_>, index: usize) -> HandedOver {
         let handed_over = lock(&self.state).requests.remove(&index);
         handed_over.unwrap_or_else(|| HandedOver {
             request: py.None(),
+            tag: None,
             error: None,
         })
     }
@@ -478,8 +523,14 @@ impl Many {
         items: impl IntoIterator<Item = ManyItem>,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for ManyItem { index, result, .. } in items {
-            let HandedOver { request, error } = self.take_back(py, index);
+        for ManyItem {
+            index,
+            result,
+            is_listed,
+            ..
+        } in items
+        {
+            let HandedOver { request, tag, error } = self.take_back(py, index);
             let (outcome, error) = match result {
                 Ok(outcome) => (
                     Some(outcome::to_python(py, self.errors(), &outcome)?.unbind()),
@@ -493,8 +544,13 @@ impl Many {
                 request,
                 outcome,
                 error,
+                tag,
             };
-            list.append(Bound::new(py, item)?)?;
+            let item = Bound::new(py, item)?;
+            if is_listed {
+                lock(&self.state).failures.push(item.clone().unbind());
+            }
+            list.append(item)?;
         }
         Ok(list)
     }

@@ -19,6 +19,10 @@ else:
     globals().update(HINTS)
 
 
+def _index(item: Item) -> int:
+    return item.index
+
+
 class _Handle:
     """What both handles have in common: the results on hand, the progress, the report."""
 
@@ -56,10 +60,11 @@ class _Handle:
 
     def _reported(self) -> Report:
         if self._report is None:
-            taken, succeeded, failed, unread, unfinished = self._bound.report()
+            taken, succeeded, failed, unread, unfinished, failures, not_read = self._bound.report()
             unread += self._unread
-            unread.sort(key=lambda item: item.index)
-            self._report = Report(taken, succeeded, failed, unread, unfinished)
+            unread.sort(key=_index)
+            failures.sort(key=_index)
+            self._report = Report(taken, succeeded, failed, unread, unfinished, failures, not_read)
         return self._report
 
     def __repr__(self) -> str:
@@ -84,14 +89,16 @@ class Many(_Handle):
     def __next__(self) -> Item:
         self._bound.check_process()
         while not self._batch:
-            self._next_batch()
+            if not self._next_batch():
+                raise self._bound.take_error() or StopIteration
         return self._batch.pop()
 
-    def _next_batch(self) -> None:
+    def _next_batch(self) -> bool:
+        """Waits for results, which may be none if there is only progress. Returns False at the end."""
         if self._is_waiting:
             raise RuntimeError("another thread waits for the next result")
         if self._is_over or self._iterator is None:
-            raise StopIteration
+            return False
         self._is_waiting = True
         try:
             batch = self._bound.next_batch(self._iterator)
@@ -103,7 +110,7 @@ class Many(_Handle):
         if batch is None:
             self._is_over = True
             self._tell()
-            raise StopIteration
+            return False
         self._batch = batch
         try:
             self._tell()
@@ -112,6 +119,38 @@ class Many(_Handle):
             self._is_over = True
             self._bound.stop()
             raise
+        return True
+
+    def collect(self) -> tuple[list[Item], Report]:
+        """Returns the items that the loop has not returned, by index, and the report.
+
+        If `total_timeout` passes before all requests were read, nothing is raised, as the items would be
+        lost: `report.not_read` and the report's text say it. What the iterable raises is raised; the items
+        are then in the report's `unread`.
+
+        Example:
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> with Sandbox() as sandbox, sandbox.client() as client:
+            ...     pin = {"feed_card_id": sandbox.CHAT, "user_ids": [sandbox.USER], "time_sensitive": True}
+            ...     requests = [{**pin, "tag": "row 1"}, {**pin, "user_ids": [], "tag": "row 2"}]
+            ...     items, report = client.set_time_sensitive_many(requests).collect()
+            >>> print(report)
+            2 taken: 1 succeeded, 1 failed, 0 unfinished; 0 not read
+            >>> [item.tag for item in report.failures]
+            ['row 2']
+        """
+        self._bound.check_process()
+        items: list[Item] = []
+        try:
+            while self._batch or self._next_batch():
+                items += self._batch
+                self._batch = []
+            report = self.report()
+        except BaseException:
+            self._unread += items
+            raise
+        items.sort(key=_index)
+        return items, report
 
     def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
@@ -175,14 +214,16 @@ class AsyncMany(_Handle):
     async def __anext__(self) -> Item:
         self._bound.check_process()
         while not self._batch:
-            await self._next_batch()
+            if not await self._next_batch():
+                raise self._bound.take_error() or StopAsyncIteration
         return self._batch.pop()
 
-    async def _next_batch(self) -> list[Item]:
+    async def _next_batch(self) -> bool:
+        """Waits for results, which may be none if there is only progress. Returns False at the end."""
         if self._is_waiting:
             raise RuntimeError("another task waits for the next result")
         if self._is_over:
-            raise StopAsyncIteration
+            return False
         self._is_waiting = True
         try:
             batch = await self._found()
@@ -195,10 +236,11 @@ class AsyncMany(_Handle):
             self._is_waiting = False
         if batch is None:
             self._is_over = True
-            self._stop()
+            if self._feeder is not None:
+                self._feeder.cancel()
             self._tell()
-            raise StopAsyncIteration
-        return batch
+            return False
+        return True
 
     async def _found(self) -> list[Item] | None:
         bound = self._bound
@@ -232,6 +274,39 @@ class AsyncMany(_Handle):
         self._bound.stop()
         if self._feeder is not None:
             self._feeder.cancel()
+
+    async def collect(self) -> tuple[list[Item], Report]:
+        """Returns the items that the loop has not returned, by index, and the report.
+
+        If `total_timeout` passes before all requests were read, nothing is raised, as the items would be
+        lost: `report.not_read` and the report's text say it. What the iterable raises is raised; the items
+        are then in the report's `unread`.
+
+        Example:
+            >>> import asyncio
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> async def main(sandbox: Sandbox) -> None:
+            ...     async with sandbox.async_client() as client:
+            ...         users = [sandbox.USER]
+            ...         pin = {"feed_card_id": sandbox.CHAT, "user_ids": users, "time_sensitive": True}
+            ...         items, report = await client.set_time_sensitive_many([pin, pin]).collect()
+            ...         print(report)
+            >>> with Sandbox() as sandbox:
+            ...     asyncio.run(main(sandbox))
+            2 taken: 2 succeeded, 0 failed, 0 unfinished; 0 not read
+        """
+        self._bound.check_process()
+        items: list[Item] = []
+        try:
+            while self._batch or await self._next_batch():
+                items += self._batch
+                self._batch = []
+            report = await self.report()
+        except BaseException:
+            self._unread += items
+            raise
+        items.sort(key=_index)
+        return items, report
 
     async def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
@@ -347,7 +422,8 @@ class _Feeder:
             async for request in iterator:
                 if not self._bound.push(request) and not await self._finds_room():
                     break
-            self._bound.end_reading()
+            else:
+                self._bound.end_reading()
         except Exception as error:
             self._bound.fail(error)
         except BaseException as error:

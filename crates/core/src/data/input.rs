@@ -104,11 +104,12 @@ pub(crate) fn filled(field: Template, value: Option<&str>) -> Result<(), Error> 
 ///
 /// let request = Request::new("oc_679eaeb583654bff73fefcc6e6371370", ["on_8ed6aa67826108097d9ee143816345"], true)
 ///     .user_id_type(UserIdType::UnionId)
-///     .timeout(Duration::from_secs(10));
+///     .timeout(Duration::from_secs(10))
+///     .tag("incident 7");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Request {
+pub struct Request<T = ()> {
     /// The group chat's id, `oc_…`.
     pub feed_card_id: String,
     /// The users to pin it for, or to unpin it.
@@ -119,6 +120,8 @@ pub struct Request {
     pub user_id_type: UserIdType,
     /// The deadline of this call; `None` for the client's.
     pub timeout: Option<Duration>,
+    /// Any value of the caller's. Not sent; returned with the [`Item`](crate::Item).
+    pub tag: T,
 }
 
 impl Request {
@@ -134,9 +137,12 @@ impl Request {
             time_sensitive,
             user_id_type: UserIdType::default(),
             timeout: None,
+            tag: (),
         }
     }
+}
 
+impl<T> Request<T> {
     /// Which kind of id the user ids are; `open_id` unless said.
     #[must_use]
     pub fn user_id_type(mut self, user_id_type: UserIdType) -> Self {
@@ -149,6 +155,25 @@ impl Request {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// Any value of the caller's, such as a row's id. Not sent; returned with the [`Item`](crate::Item).
+    #[must_use]
+    pub fn tag<U>(self, tag: U) -> Request<U> {
+        self.split(tag).0
+    }
+
+    /// The request with another tag, and its own tag.
+    pub(crate) fn split<U>(self, tag: U) -> (Request<U>, T) {
+        let request = Request {
+            feed_card_id: self.feed_card_id,
+            user_ids: self.user_ids,
+            time_sensitive: self.time_sensitive,
+            user_id_type: self.user_id_type,
+            timeout: self.timeout,
+            tag,
+        };
+        (request, self.tag)
     }
 }
 
