@@ -271,3 +271,10 @@ export declare function shown(text: string): string
  * @internal
  */
 export declare function startSandbox(world: string, port: number, https: boolean, httpsPort: number): NativeSandbox | Refusal
+
+/**
+ * The error for an unknown key of one of many requests.
+ *
+ * @internal
+ */
+export declare function unknownKey(key: string): ErrorData

@@ -22,7 +22,7 @@ import {
 } from './environment.js'
 import { FeedCardError, InvalidInputError, errorOf, invalidInput } from './errors.js'
 import { native } from './load.js'
-import { Many, type ManyOptions, type ManyRequest, type Owner, checkMany } from './many.js'
+import { type Exactly, Many, type ManyOptions, type ManyRequest, type Owner, checkMany } from './many.js'
 import { type Outcome, outcomeOf } from './outcome.js'
 
 /**
@@ -165,16 +165,16 @@ export class Client {
    *
    * @example
    * ```ts
-   * const requests = chats.map((feedCardId) => ({ feedCardId, userIds, timeSensitive: true }))
-   * for await (const { request, outcome, error } of client.setTimeSensitiveMany(requests)) {
-   *   if (error) console.error(request.feedCardId, error.message)
+   * const requests = rows.map(({ id, chat }) => ({ feedCardId: chat, userIds, timeSensitive: true, tag: id }))
+   * for await (const { tag, error } of client.setTimeSensitiveMany(requests)) {
+   *   if (error) console.error(tag, error.message)
    * }
    * ```
    */
-  setTimeSensitiveMany(
-    requests: Iterable<ManyRequest> | AsyncIterable<ManyRequest>,
+  setTimeSensitiveMany<R extends ManyRequest>(
+    requests: Iterable<Exactly<R>> | AsyncIterable<Exactly<R>>,
     options: ManyOptions = {},
-  ): Many {
+  ): Many<R> {
     try {
       const checked = checkMany(requests, options)
       const context = CallContext.of(this.#callbacks, checked.options.onEvent)
@@ -191,7 +191,7 @@ export class Client {
         throw errorOf(made)
       }
       context?.listen(true)
-      return this.#keep((owner) => new Many(made, owner, checked.requests, checked.options), context)
+      return this.#keep((owner) => new Many<R>(made, owner, requests, checked.options), context)
     } catch (error) {
       throw above(error, this.setTimeSensitiveMany)
     }
@@ -287,7 +287,7 @@ export class Client {
   }
 
   /** Remembers a handle as long as it is in use, to stop it when the client is closed. */
-  #keep(make: (owner: Owner) => Many, context: CallContext | undefined): Many {
+  #keep<R extends ManyRequest>(make: (owner: Owner) => Many<R>, context: CallContext | undefined): Many<R> {
     const many = make({
       context,
       errorOf: (data, outcome) => this.#errorOf(data, outcome),

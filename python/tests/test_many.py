@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
@@ -88,19 +89,38 @@ def assert_adds_up(report: Report) -> None:
 RUNS = pytest.mark.parametrize("runner", RUNNERS)
 
 
-def play(client: Client, requests: Iterable[Any], **options: Any) -> tuple[list[Item], Report]:
+@contextlib.contextmanager
+def until_cut(ends: list[DeadlineExceededError] | None) -> Iterator[None]:
+    """Puts the error after the last item into the list, if there is one."""
+    try:
+        yield
+    except DeadlineExceededError as error:
+        if ends is None:
+            raise
+        ends.append(error)
+
+
+def play(
+    client: Client, requests: Iterable[Any], ends: list[DeadlineExceededError] | None = None, **options: Any
+) -> tuple[list[Item], Report]:
     """Reads everything, blocking."""
-    with client.set_time_sensitive_many(requests, **options) as many:
-        items = list(many)
+    items: list[Item] = []
+    with client.set_time_sensitive_many(requests, **options) as many, until_cut(ends):
+        items.extend(many)
     return items, many.report()
 
 
-def play_async(client: AsyncClient, requests: Any, **options: Any) -> tuple[list[Item], Report]:
+def play_async(
+    client: AsyncClient, requests: Any, ends: list[DeadlineExceededError] | None = None, **options: Any
+) -> tuple[list[Item], Report]:
     """Reads everything, on a loop."""
 
     async def main() -> tuple[list[Item], Report]:
+        items: list[Item] = []
         async with client.set_time_sensitive_many(requests, **options) as many:
-            items = [item async for item in many]
+            with until_cut(ends):
+                async for item in many:
+                    items.append(item)  # noqa: PERF401 -- it may raise at the end
         return items, await many.report()
 
     return asyncio.run(main())
@@ -524,9 +544,12 @@ def test_an_async_generator_that_never_yields(runner: Any, async_client: AsyncCl
 
     async def main() -> None:
         many = async_client.set_time_sensitive_many(requests(), total_timeout=0.3)
-        items = [item async for item in many]
-        assert [item.error for item in items] == [None]
-        assert await many.report() == Report(1, 1, 0)
+        assert (await many.__anext__()).error is None
+        with pytest.raises(DeadlineExceededError, match="how many were not read is unknown"):
+            await many.__anext__()
+        with pytest.raises(StopAsyncIteration):
+            await many.__anext__()
+        assert await many.report() == Report(1, 1, 0, not_read=None)
         assert closed == [True]
 
     runner(asyncio.wait_for(main(), 20))
@@ -540,8 +563,11 @@ def test_total_timeout(player: Callable[..., Any], sandbox: Sandbox):
             yield PIN
 
     began = time.monotonic()
-    items, report = player(requests(), concurrency=5, total_timeout=0.3)
+    ends: list[DeadlineExceededError] = []
+    items, report = player(requests(), ends=ends, concurrency=5, total_timeout=0.3)
     assert time.monotonic() - began < 10
+    assert "how many were not read is unknown" in str(ends[0])
+    assert report.not_read is None
     assert 1 <= len(items) <= 5
     assert all(isinstance(item.error, DeadlineExceededError) for item in items)
     assert (report.succeeded, report.failed) == (0, len(items))
@@ -556,14 +582,16 @@ def test_what_is_read_as_the_total_timeout_passes_comes_back(player: Callable[..
         yield PIN
 
     told: list[Progress] = []
-    items, report = player(requests(), total_timeout=0.2, progress=told.append)
+    ends: list[DeadlineExceededError] = []
+    items, report = player(requests(), ends=ends, total_timeout=0.2, progress=told.append)
     assert [(item.index, item.error is None) for item in items] == [(0, True), (1, False)]
     error = items[1].error
     assert isinstance(error, DeadlineExceededError)
     assert "total_timeout" in str(error)
     assert error.station == "quota"
     assert error.not_attempted == (Sandbox.USER,)
-    assert report == Report(taken=2, succeeded=1, failed=1)
+    assert report == Report(2, 1, 1, failures=[items[1]], not_read=None)
+    assert "from index 2 on" in str(ends[0].hint)
     assert (told[-1].done, told[-1].failed) == (2, 1)
 
 
@@ -573,9 +601,11 @@ def test_what_is_no_request_comes_back_as_such_though_the_total_timeout_passed(p
         time.sleep(0.5)
         yield 7
 
-    items, report = player(requests(), total_timeout=0.2)
+    ends: list[DeadlineExceededError] = []
+    items, report = player(requests(), ends=ends, total_timeout=0.2)
+    assert len(ends) == 1
     assert isinstance(items[1].error, InvalidInputError)
-    assert report == Report(taken=2, succeeded=1, failed=1)
+    assert report == Report(2, 1, 1, failures=[items[1]], not_read=None)
 
 
 @RUNS
@@ -910,9 +940,10 @@ def test_closing_the_client(client: Client, sandbox: Sandbox):
             items.append(item)  # noqa: PERF402 -- it raises at the end
     assert all(item.error is None for item in items), "those under way go on to their end"
     assert many.report().unfinished == ()
+    assert many.report().not_read is None
     with pytest.raises(ClientClosedError, match="closed"):
         next(unbegun)
-    assert unbegun.report() == Report(0, 0, 0)
+    assert unbegun.report() == Report(0, 0, 0, not_read=1)
     with pytest.raises(ClientClosedError, match="closed"):
         list(client.set_time_sensitive_many([]))
 
@@ -981,7 +1012,7 @@ def test_what_cancels_an_async_iterable_from_inside_comes_through(runner: Any, a
         had_one.set()
         with pytest.raises(asyncio.CancelledError):
             await many.__anext__()
-        assert await many.report() == Report(1, 1, 0)
+        assert await many.report() == Report(1, 1, 0, not_read=None)
 
     had_one: asyncio.Event
     runner(main())
@@ -1008,7 +1039,7 @@ def test_a_loop_that_goes_on_in_another_event_loop(runner: Any, async_client: As
             await many.__anext__()
         with pytest.raises(StopAsyncIteration):
             await many.__anext__()
-        assert await many.report() == Report(1, 1, 0)
+        assert await many.report() == Report(1, 1, 0, not_read=None)
 
     many = async_client.set_time_sensitive_many(requests())
     runner(begin())
@@ -1038,9 +1069,9 @@ def test_closing_the_async_client(async_client: AsyncClient, is_async: bool):
 
 
 def test_never_begun(client: Client, async_client: AsyncClient, sandbox: Sandbox):
-    assert client.set_time_sensitive_many([PIN]).report() == Report(0, 0, 0)
+    assert client.set_time_sensitive_many([PIN]).report() == Report(0, 0, 0, not_read=1)
     many = async_client.set_time_sensitive_many(asynchronously([PIN]))
-    assert asyncio.run(many.report()) == Report(0, 0, 0)
+    assert asyncio.run(many.report()) == Report(0, 0, 0, not_read=None)
     assert sandbox.request_count() == 0
 
 
@@ -1567,3 +1598,172 @@ def test_a_loop_over_results_is_closed_quietly_where_no_event_loop_runs(sandbox:
     task.cancel()
     event_loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(event_loop), return_exceptions=True))
     event_loop.close()
+
+
+class TestTag:
+    """A request's `tag` is the caller's own."""
+
+    def test_it_comes_back_with_every_kind_of_result(self, player: Callable[..., Any]):
+        tag = object()
+        requests = [
+            {**PIN, "tag": tag},
+            {**PIN, "tag": None},
+            PIN,
+            {**PIN, "feed_card_id": "oc_nowhere", "tag": ["unhashable"]},
+            {**PIN, "feed_card_id": "nowhere", "tag": 4},
+            {**PIN, "timeout": "soon", "tag": 5},
+            {"user_ids": 7, "tag": 6},
+            UserDict({**PIN, "tag": 7}),
+            "no request",
+        ]
+        items, report = player(iter(requests))
+        items.sort(key=lambda item: item.index)
+        assert [item.tag for item in items] == [tag, None, None, ["unhashable"], 4, 5, 6, 7, None]
+        assert items[0].tag is tag
+        assert list(report.failures) == [items[index] for index in (3, 4, 5, 6, 8)]
+        assert all(failure is items[failure.index] for failure in report.failures)
+
+    def test_it_is_read_when_the_request_is(self, client: Client):
+        def requests() -> Iterator[Request]:
+            request = {**PIN}
+            for row in range(5):
+                request["tag"] = row
+                yield request
+
+        items, _ = client.set_time_sensitive_many(requests()).collect()
+        assert [item.tag for item in items] == [0, 1, 2, 3, 4]
+
+    def test_it_comes_back_with_what_was_stopped(self, client: Client, sandbox: Sandbox):
+        sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+
+        def users() -> Iterator[str]:
+            raise OSError("the list is gone")
+            yield
+
+        many = client.set_time_sensitive_many(
+            [{**PIN, "tag": "row 1"}, {**PIN, "user_ids": users(), "tag": "row 2"}]
+        )
+        with pytest.raises(OSError, match="the list is gone"):
+            next(many)
+        assert [left.tag for left in many.report().unfinished] == ["row 1", "row 2"]
+
+    def test_an_unknown_key_is_refused_with_a_hint_at_it(self, client: Client):
+        requests: list[Any] = [{**PIN, "row_id": 7, "tag": "mine"}]
+        [item], _ = client.set_time_sensitive_many(requests).collect()
+        assert isinstance(item.error, InvalidInputError)
+        assert item.error.field == "row_id"
+        assert str(item.error) == (
+            "row_id: no key of a request; expected feed_card_id, user_ids, time_sensitive, user_id_type, "
+            "timeout or tag, which takes any value of your own"
+        )
+        assert item.error.not_attempted == (Sandbox.USER,)
+        assert item.tag == "mine"
+
+    def test_it_is_collected_with_its_items(self, client: Client):
+        tag = Mock()
+        gone = weakref.ref(tag)
+        many = client.set_time_sensitive_many([{**PIN, "user_ids": [], "tag": tag}])
+        tag.many = many
+        next(many)
+        del many, tag
+        gc.collect()
+        assert gone() is None
+
+
+class TestCollect:
+    """`collect` returns everything at once."""
+
+    def test_all_items_by_index_and_the_report(self, client: Client, async_client: AsyncClient):
+        requests: list[Request] = [{**PIN, "feed_card_id": chat} for chat in (Sandbox.CHAT, "nowhere")] * 50
+
+        async def main() -> tuple[list[Item], Report]:
+            return await async_client.set_time_sensitive_many(requests).collect()
+
+        for items, report in (client.set_time_sensitive_many(requests).collect(), asyncio.run(main())):
+            assert [item.index for item in items] == list(range(100))
+            assert list(report.failures) == items[1::2]
+            assert str(report) == "100 taken: 50 succeeded, 50 failed, 0 unfinished; 0 not read"
+            assert report.unread == ()
+
+    def test_of_a_loop_that_had_begun_it_returns_the_rest(self, client: Client):
+        many = client.set_time_sensitive_many([PIN] * 10)
+        first = next(many)
+        items, report = many.collect()
+        assert sorted([first.index, *(item.index for item in items)]) == list(range(10))
+        assert report.succeeded == 10
+        again, same = many.collect()
+        assert (again, same) == ([], report)
+        assert next(many, None) is None
+
+    def test_it_does_not_raise_for_the_total_timeout(
+        self, client: Client, async_client: AsyncClient, sandbox: Sandbox
+    ):
+        sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+        options: Any = {"concurrency": 2, "total_timeout": 0.3}
+
+        async def main() -> tuple[list[Item], Report]:
+            return await async_client.set_time_sensitive_many([PIN] * 5, **options).collect()
+
+        for items, report in (
+            client.set_time_sensitive_many([PIN] * 5, **options).collect(),
+            asyncio.run(main()),
+        ):
+            assert [type(item.error) for item in items] == [DeadlineExceededError] * 2
+            assert str(report) == "2 taken: 0 succeeded, 2 failed, 0 unfinished; 3 not read"
+
+    def test_what_the_iterable_raises_loses_no_item(self, client: Client, async_client: AsyncClient):
+        def requests(many: list[Any]) -> Iterator[Request]:
+            yield from [PIN] * 5
+            eventually(lambda: many[0]._bound.progress()[0] == 5)
+            raise DeadlineExceededError("the iterable's own")
+
+        blocking: list[Any] = []
+        blocking.append(client.set_time_sensitive_many(requests(blocking), concurrency=10))
+        with pytest.raises(DeadlineExceededError, match="the iterable's own"):
+            blocking[0].collect()
+        assert [item.index for item in blocking[0].report().unread] == [0, 1, 2, 3, 4]
+
+        async def main() -> Report:
+            awaited: list[Any] = []
+            awaited.append(async_client.set_time_sensitive_many(requests(awaited), concurrency=10))
+            with pytest.raises(DeadlineExceededError, match="the iterable's own"):
+                await awaited[0].collect()
+            return await awaited[0].report()  # type: ignore[no-any-return]
+
+        assert [item.index for item in asyncio.run(main()).unread] == [0, 1, 2, 3, 4]
+
+
+@RUNS
+def test_what_had_finished_comes_before_what_an_async_iterable_raised(runner: Any, async_client: AsyncClient):
+    async def requests() -> AsyncIterator[Request]:
+        for _ in range(5):
+            yield PIN
+        await eventually_async(lambda: many._bound.progress()[0] == 5)
+        raise ValueError("no more")
+
+    async def main() -> None:
+        nonlocal many
+        many = async_client.set_time_sensitive_many(requests())
+        items = []
+        with pytest.raises(ValueError, match="no more"):
+            async for item in many:
+                items.append(item)  # noqa: PERF401 -- it raises at the end
+        assert sorted(item.index for item in items) == [0, 1, 2, 3, 4]
+
+    many: Any = None
+    runner(main())
+
+
+def test_the_error_at_the_end_comes_once_and_all_read_is_no_error(client: Client, sandbox: Sandbox):
+    sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+    many = client.set_time_sensitive_many([PIN] * 3000, concurrency=2, total_timeout=0.3)
+    with pytest.raises(DeadlineExceededError, match="2,998 of 3,000 requests were not read") as caught:
+        for item in many:
+            assert isinstance(item.error, DeadlineExceededError)
+    assert caught.value.retryable
+    assert "from index 2 on" in str(caught.value.hint)
+    assert next(many, None) is None
+    assert many.report().not_read == 2998
+    # Its end was not seen, as there was no room for another request; but its length is known.
+    items = list(client.set_time_sensitive_many([PIN] * 2, concurrency=2, total_timeout=0.3))
+    assert len(items) == 2

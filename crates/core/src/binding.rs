@@ -9,6 +9,7 @@ use crate::client::{Client, SetTimeSensitive};
 use crate::data::error::{Error, Station};
 use crate::data::input;
 use crate::data::outcome::UserIds;
+use crate::data::text::text;
 use crate::platform::no_answer;
 use crate::stations::closing;
 use crate::stations::quota::{QuotaHandle, RateLimit};
@@ -36,6 +37,18 @@ pub fn set_time_sensitive(
 /// The error for an argument of a wrong type, and for an option that does not exist.
 pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: impl Display) -> Error {
     Error::invalid_input(field.into(), value.to_string(), expected.to_string())
+}
+
+/// The error for an unknown key of one of many requests.
+pub fn unknown_key(key: &str) -> Error {
+    Error::invalid_input(
+        key,
+        "no key of a request",
+        text!(
+            "{feed_card_id}, {user_ids}, {time_sensitive}, {user_id_type}, {timeout} or {tag}, which takes any \
+             value of your own"
+        ),
+    )
 }
 
 /// An error's texts, with the names of options, arguments and methods as `spelling` makes them of Rust's.

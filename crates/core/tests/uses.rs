@@ -169,7 +169,7 @@ async fn many(client: &Client, chats: Vec<String>) -> Result<Report, Error> {
             request,
             result,
             ..
-        } = item;
+        } = item?;
         match result {
             Ok(outcome) if outcome.ok() => println!("{index}"),
             Ok(outcome) => println!("{}: {:?}", request.feed_card_id, outcome.users.failed),

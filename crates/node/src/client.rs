@@ -102,6 +102,12 @@ pub(crate) fn client_closed() -> ErrorData {
     (&binding::client_closed(Vec::new())).into()
 }
 
+/// The error for an unknown key of one of many requests.
+#[napi(catch_unwind)]
+pub(crate) fn unknown_key(key: String) -> ErrorData {
+    (&binding::unknown_key(&key)).into()
+}
+
 /// A text as an error shows it.
 #[napi(catch_unwind)]
 pub(crate) fn shown(text: String) -> String {

@@ -221,15 +221,20 @@ fn found<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
     }
 }
 
-/// One of many requests: a mapping with the call's parameters. If reading it fails, `ids` has the user ids that were
-/// read.
-pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> Result<Request, Refusal> {
-    const NAMES: [&str; 5] = [
+/// One of many requests: a mapping with the call's parameters, and a tag. If reading it fails, `ids` and `tag` have what
+/// was read before.
+pub(crate) fn request(
+    value: &Bound<'_, PyAny>,
+    ids: &mut Vec<String>,
+    tag: &mut Option<Py<PyAny>>,
+) -> Result<Request, Refusal> {
+    const NAMES: [&str; 6] = [
         "feed_card_id",
         "user_ids",
         "time_sensitive",
         "user_id_type",
         "timeout",
+        "tag",
     ];
     let py = value.py();
     let mapping = match value.cast::<PyDict>() {
@@ -242,6 +247,7 @@ pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> Result
         Err(_) => return Err(wrong("request", value, "a mapping with the call's parameters").into()),
     };
     let of = |name| mapping.get_item(name);
+    let own = of("tag")?;
     let found = [
         of("feed_card_id")?,
         of("user_ids")?,
@@ -249,7 +255,8 @@ pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> Result
         of("user_id_type")?,
         of("timeout")?,
     ];
-    let has_unknown = found.iter().flatten().count() < mapping.len();
+    let has_unknown = found.iter().chain([&own]).flatten().count() < mapping.len();
+    *tag = own.map(Bound::unbind);
     let [feed_card_id, user_ids, time_sensitive, user_id_type, timeout] = found;
     let Some(user_ids) = user_ids else {
         return Err(missing(NAMES[1]).into());
@@ -267,8 +274,7 @@ pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> Result
             for key in mapping.keys() {
                 let key = text("a request's key", &key)?;
                 if !NAMES.contains(&key.as_str()) {
-                    let expected = format_args!("one of {}", NAMES.join(", "));
-                    return Err(binding::invalid_input(key, "not a parameter", expected));
+                    return Err(binding::unknown_key(&key));
                 }
             }
         }

@@ -51,6 +51,8 @@ type Report<'py> = (
     usize,
     Bound<'py, PyList>,
     Vec<Bound<'py, Unfinished>>,
+    Vec<Py<Item>>,
+    Option<usize>,
 );
 
 #[derive(Default)]
@@ -62,6 +64,8 @@ struct State {
     batches: Vec<Arc<Vec<ManyItem>>>,
     /// Taken from the core once, after the end.
     report: Option<Arc<ManyReport>>,
+    /// Results that were handed out, and that the report is to list.
+    failures: Vec<Py<Item>>,
     /// Why reading ended early. Raised after the results.
     failure: Option<Py<PyAny>>,
     /// Whether the loop was left: no more results are handed out.
@@ -70,6 +74,7 @@ struct State {
 
 struct HandedOver {
     request: Py<PyAny>,
+    tag: Option<Py<PyAny>>,
     /// Why it is no request.
     error: Option<Py<PyAny>>,
 }
@@ -155,8 +160,8 @@ impl Many {
     /// becomes its result.
     fn push(&self, request: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = request.py();
-        let mut user_ids = Vec::new();
-        let read = arguments::request(request, &mut user_ids);
+        let (mut user_ids, mut tag) = (Vec::new(), None);
+        let read = arguments::request(request, &mut user_ids, &mut tag);
         let Some(driver) = self.driver()? else {
             return Ok(false);
         };
@@ -167,15 +172,15 @@ impl Many {
                 (Err(None), Some(error.unbind()))
             }
             Err(Refusal::Raised(error)) => {
-                self.keep(request, None, || driver.push_unreadable(user_ids));
+                self.keep(request, tag, None, || driver.push_unreadable(user_ids));
                 return Err(error);
             }
         };
-        self.keep(request, error, || driver.push(read));
+        self.keep(request, tag, error, || driver.push(read));
         Ok(driver.has_room())
     }
 
-    /// Ends the input.
+    /// Ends the input: the iterable has no more.
     fn end_reading(&self) -> PyResult<()> {
         if let Some(driver) = self.driver()? {
             driver.end_input();
@@ -210,13 +215,12 @@ impl Many {
         if taken.is_end {
             let failure = state.failure.take();
             drop(state);
-            return match (failure, driver.panic(), driver.closed()) {
-                (Some(failure), ..) => Err(PyErr::from_value(failure.into_bound(py))),
-                (None, Some(panic), _) => Err(PyRuntimeError::new_err(format!(
+            return match (failure, driver.panic()) {
+                (Some(failure), _) => Err(PyErr::from_value(failure.into_bound(py))),
+                (None, Some(panic)) => Err(PyRuntimeError::new_err(format!(
                     "a bug in feishu_feed_card: {panic}"
                 ))),
-                (None, None, Some(error)) => Err(self.errors().raised(py, &error)),
-                (None, None, None) => Ok(false),
+                (None, None) => Ok(false),
             };
         }
         let taken = Arc::new(taken.items);
@@ -231,12 +235,19 @@ impl Many {
             }
             state.batches.retain(|kept| !Arc::ptr_eq(kept, &taken));
             batch.set_slice(0, 0, &items)?;
+            state.failures.extend(listed(&items, taken.iter())?);
             let requests = taken.iter().map(|item| state.requests.remove(&item.index));
             requests.collect::<Vec<_>>()
         };
         // Not under the lock: dropping them may run Python's code.
         drop(handed_over);
         Ok(true)
+    }
+
+    /// Takes the error to raise after the last result, if not all requests were read.
+    fn take_error<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let error = self.driver()?.and_then(|driver| driver.take_error());
+        error.map(|error| self.errors().to_python(py, &error)).transpose()
     }
 
     /// A future of the running event loop that is settled when there are results, progress, or the end; `None`
@@ -278,16 +289,29 @@ impl Many {
     /// Returns the final state of all requests, after the end; the same each time.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Report<'py>> {
         let Some(driver) = self.driver()? else {
-            return Ok((0, 0, 0, PyList::empty(py), Vec::new()));
+            return Ok((
+                0,
+                0,
+                0,
+                PyList::empty(py),
+                Vec::new(),
+                Vec::new(),
+                self.options.total,
+            ));
         };
         self.handle_reports(py)?;
-        let (report, batches) = {
+        let (report, batches, mut failures) = {
             let mut state = lock(&self.state);
             let report = state.report.get_or_insert_with(|| Arc::new(driver.take_report()));
-            (report.clone(), state.batches.clone())
+            let report = report.clone();
+            let failures: Vec<_> = state.failures.iter().map(|item| item.clone_ref(py)).collect();
+            (report, state.batches.clone(), failures)
         };
-        let batches = batches.iter().flat_map(|batch| batch.iter());
-        let unread = self.to_python(py, batches.chain(&report.unread))?;
+        let items = batches
+            .iter()
+            .flat_map(|batch| batch.iter())
+            .chain(&report.unread);
+        let unread = self.to_python(py, items.clone())?;
         let unfinished = report.unfinished.iter().map(|stopped| {
             let UserIds {
                 reached,
@@ -296,18 +320,29 @@ impl Many {
                 not_attempted,
                 ..
             } = &stopped.users;
+            let HandedOver { request, tag, .. } = self.handed_over(py, stopped.index);
             let unfinished = Unfinished {
                 index: stopped.index,
-                request: self.handed_over(py, stopped.index).request,
+                request,
                 reached: Tuple::of(py, reached)?,
                 failed: Tuple::of(py, failed)?,
                 unknown: Tuple::of(py, unknown)?,
                 not_attempted: Tuple::of(py, not_attempted)?,
+                tag,
             };
             Bound::new(py, unfinished)
         });
         let unfinished = unfinished.collect::<PyResult<_>>()?;
-        Ok((report.taken, report.succeeded, report.failed, unread, unfinished))
+        failures.extend(listed(&unread, items)?);
+        Ok((
+            report.taken,
+            report.succeeded,
+            report.failed,
+            unread,
+            unfinished,
+            failures,
+            report.not_read,
+        ))
     }
 
     /// Raises in a fork's child, whose memory has the results of its parent.
@@ -331,9 +366,13 @@ impl Many {
         visit.call(&self.client)?;
         visit.call(&self.on_event)?;
         if let Ok(state) = self.state.try_lock() {
-            for HandedOver { request, error } in state.requests.values() {
+            for HandedOver { request, tag, error } in state.requests.values() {
                 visit.call(request)?;
+                visit.call(tag)?;
                 visit.call(error)?;
+            }
+            for item in &state.failures {
+                visit.call(item)?;
             }
             visit.call(&state.failure)?;
             if let Some(running) = &state.running {
@@ -349,11 +388,12 @@ impl Many {
     }
 
     fn __clear__(&self) {
-        let (requests, failure) = {
+        let (requests, failures, failure) = {
             let mut state = lock(&self.state);
-            (mem::take(&mut state.requests), state.failure.take())
+            let requests = mem::take(&mut state.requests);
+            (requests, mem::take(&mut state.failures), state.failure.take())
         };
-        drop((requests, failure));
+        drop((requests, failures, failure));
     }
 }
 
@@ -489,18 +529,27 @@ impl Many {
     }
 
     /// Keeps a request under the index that `hand_over` returns. Under the lock: its result may be there at once.
-    fn keep(&self, request: &Bound<'_, PyAny>, error: Option<Py<PyAny>>, hand_over: impl FnOnce() -> usize) {
+    fn keep(
+        &self,
+        request: &Bound<'_, PyAny>,
+        tag: Option<Py<PyAny>>,
+        error: Option<Py<PyAny>>,
+        hand_over: impl FnOnce() -> usize,
+    ) {
         let request = request.clone().unbind();
         let mut state = lock(&self.state);
-        state.requests.insert(hand_over(), HandedOver { request, error });
+        let handed_over = HandedOver { request, tag, error };
+        state.requests.insert(hand_over(), handed_over);
     }
 
     fn handed_over(&self, py: Python<'_>, index: usize) -> HandedOver {
+        let copied = |value: &Option<Py<PyAny>>| value.as_ref().map(|value| value.clone_ref(py));
         let state = lock(&self.state);
         let handed_over = state.requests.get(&index);
         HandedOver {
             request: handed_over.map_or_else(|| py.None(), |kept| kept.request.clone_ref(py)),
-            error: handed_over.and_then(|kept| Some(kept.error.as_ref()?.clone_ref(py))),
+            tag: handed_over.and_then(|kept| copied(&kept.tag)),
+            error: handed_over.and_then(|kept| copied(&kept.error)),
         }
     }
 
@@ -523,7 +572,7 @@ impl Many {
         let list = PyList::empty(py);
         for ManyItem { index, result, .. } in items.rev() {
             let index = *index;
-            let HandedOver { request, error } = self.handed_over(py, index);
+            let HandedOver { request, tag, error } = self.handed_over(py, index);
             let (outcome, error) = match result {
                 Ok(outcome) => (
                     Some(outcome::to_python(py, self.errors(), outcome)?.unbind()),
@@ -537,6 +586,7 @@ impl Many {
                 request,
                 outcome,
                 error,
+                tag,
             };
             list.append(Bound::new(py, item)?)?;
         }
@@ -564,4 +614,13 @@ fn values(progress: feishu_feed_card::Progress) -> Progress {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Those of a list of results, the first one last, that the report is to list.
+fn listed<'a>(
+    list: &Bound<'_, PyList>,
+    items: impl DoubleEndedIterator<Item = &'a ManyItem>,
+) -> PyResult<Vec<Py<Item>>> {
+    let listed = list.iter().zip(items.rev()).filter(|(_, item)| item.is_listed);
+    listed.map(|(item, _)| Ok(item.cast_into()?.unbind())).collect()
 }

@@ -90,21 +90,34 @@ function make(client, place, step) {
   })
 }
 
-async function makeMany(client, place, { requests, take = Infinity, items: expected, report, ...options }) {
+async function makeMany(client, place, step) {
+  const { requests, take = Infinity, collect, items: expected, raises, report, ...options } = step
   const many = client.setTimeSensitiveMany(requests.map(inJavaScript), inJavaScript(options))
   const items = []
-  for await (const item of many) {
-    items.push(item)
-    if (items.length === take) {
-      break
+  let end = () => null
+  if (collect) {
+    items.push(...(await many.collect()).items)
+  } else {
+    try {
+      for await (const item of many) {
+        items.push(item)
+        if (items.length === take) {
+          break
+        }
+      }
+    } catch (error) {
+      end = () => Promise.reject(error)
     }
+    items.sort((one, other) => one.index - other.index)
   }
-  items.sort((one, other) => one.index - other.index)
   const [came, due] = [items, expected].map((some) => JSON.stringify(some.map(({ index }) => index)))
   if (came !== due) {
     throw new Error(`${place}: expected the items ${due}, ${came} came`)
   }
-  for (const [at, { index, outcome, error }] of items.entries()) {
+  for (const [at, { index, tag, outcome, error }] of items.entries()) {
+    if ('tag' in expected[at]) {
+      verdict(`${place}, item ${index}`, differences(expected[at].tag, tag), tag)
+    }
     await judge(`${place}, item ${index}`, expected[at], () => {
       if (error) {
         throw error
@@ -112,6 +125,7 @@ async function makeMany(client, place, { requests, take = Infinity, items: expec
       return outcomeInJson(outcome)
     })
   }
+  await judge(`${place}, end`, raises === undefined ? { returns: null } : { raises }, end)
   if (report !== undefined) {
     const told = reportInJson(await many.report())
     verdict(`${place}, report`, differences(report, told), told)

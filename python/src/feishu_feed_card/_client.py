@@ -345,22 +345,24 @@ class Client(_BaseClient):
         until the first result is asked for.
 
         Args:
-            requests: Any iterable of mappings with the parameters of `set_time_sensitive`, of any length.
-                It is read on the calling thread, between results: one that blocks holds them up.
+            requests: Any iterable of mappings with the parameters of `set_time_sensitive`, of any length. A
+                request's `tag`, any value, comes back as its item's `tag`. The iterable is read on the
+                calling thread, between results: one that blocks holds them up.
             concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
                 said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
                 are ever read ahead.
             progress: A function, not an async one. Called with a `Progress` on the calling thread, where
                 there is something new: as results come, every other second while none does, and at the end.
             total_timeout: How many seconds all of it may take; without bound unless said. After that no
-                request is read, and those that were read and have no answer come back with an error. A
-                request's own `timeout` counts from its first slot of the quota, without the
-                wait for further ones.
+                request is read, and those that were read and have no answer come back with an error. If not
+                all were read, `DeadlineExceededError` is raised after the last item. A request's own
+                `timeout` counts from its first slot of the quota, without the wait for further ones.
             on_event: Called with each event of these calls when results are taken. See `set_time_sensitive`.
 
         Returns:
-            An iterator of `Item`s, one for each request, in the order they finish; its `report()` tells what
-            became of everything, also where the loop is left early.
+            An iterator of `Item`s, one for each request, in the order they finish. Its `report()` says what
+            became of everything, also if the loop is left early; `collect()` returns all items and the
+            report.
 
         Raises:
             InvalidInputError: An argument is wrong. What is wrong with a single request comes back as its
@@ -370,14 +372,14 @@ class Client(_BaseClient):
             >>> from feishu_feed_card.sandbox import Sandbox
             >>> with Sandbox() as sandbox, sandbox.client() as client:
             ...     requests = (
-            ...         {"feed_card_id": chat, "user_ids": [sandbox.USER], "time_sensitive": True}
-            ...         for chat in [sandbox.CHAT, "oc_nowhere"]
+            ...         {"feed_card_id": chat, "user_ids": [sandbox.USER], "time_sensitive": True, "tag": row}
+            ...         for row, chat in {"row 7": sandbox.CHAT, "row 8": "oc_nowhere"}.items()
             ...     )
             ...     with client.set_time_sensitive_many(requests) as many:
             ...         for item in sorted(many, key=lambda item: item.index):
-            ...             print(item.index, item.error.kind if item.error else item.outcome.ok)
-            0 True
-            1 REJECTED
+            ...             print(item.tag, item.error.kind if item.error else item.outcome.ok)
+            row 7 True
+            row 8 REJECTED
         """
         from feishu_feed_card._many import Many
 
@@ -561,23 +563,25 @@ class AsyncClient(_BaseClient):
 
         Args:
             requests: Any iterable or async iterable of mappings with the parameters of
-                `set_time_sensitive`, of any length. It is read on the event loop on which the first result is
-                asked for; an iterable for some milliseconds at a time, so that other tasks have their turns.
+                `set_time_sensitive`, of any length. A request's `tag`, any value, comes back as its item's
+                `tag`. It is read on the event loop on which the first result is asked for; an iterable for
+                some milliseconds at a time, so that other tasks have their turns.
             concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
                 said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
                 are ever read ahead.
             progress: A function, not an async one. Called with a `Progress` on the event loop, where there is
                 something new: as results come, every other second while none does, and at the end.
             total_timeout: How many seconds all of it may take; without bound unless said. After that no
-                request is read, and those that were read and have no answer come back with an error. A
-                request's own `timeout` counts from its first slot of the quota, without the
-                wait for further ones.
+                request is read, and those that were read and have no answer come back with an error. If not
+                all were read, `DeadlineExceededError` is raised after the last item. A request's own
+                `timeout` counts from its first slot of the quota, without the wait for further ones.
             on_event: Called with each event of these calls when results are taken, in the context of the
                 task that takes them. See `set_time_sensitive`.
 
         Returns:
-            An async iterator of `Item`s, one for each request, in the order they finish; awaiting its
-            `report()` tells what became of everything, also where the loop is left early.
+            An async iterator of `Item`s, one for each request, in the order they finish. Its `report()` says
+            what became of everything, also if the loop is left early; `collect()` returns all items and the
+            report. Both are awaited.
 
         Raises:
             InvalidInputError: An argument is wrong. What is wrong with a single request comes back as its

@@ -23,6 +23,10 @@ else:
 _STOPPED = "the requests or the progress callback raised the exception that ends an iterator"
 
 
+def _index(item: Item) -> int:
+    return item.index
+
+
 class _Handle:
     """What both handles have in common: the results on hand, the progress, the report."""
 
@@ -38,6 +42,7 @@ class _Handle:
         self._iterator = iterator
         self._progress = progress
         self._batch: list[Item] = []  # the next one last
+        self._kept: list[Item] = []  # for `collect`
         self._report: Report | None = None
         self._is_over = False
 
@@ -54,6 +59,11 @@ class _Handle:
         del self._batch[-1]
         return item
 
+    def _keep_batch(self) -> None:
+        self._kept += self._batch
+        # An interrupt before this leaves them in both: the report has each once.
+        del self._batch[:]
+
     def _leave(self) -> None:
         """Hands nothing more out, and lets the iterable go: a generator's `finally` runs."""
         self._is_over = True
@@ -64,9 +74,11 @@ class _Handle:
 
     def _reported(self) -> Report:
         if self._report is None:
-            taken, succeeded, failed, unread, unfinished = self._bound.report()
-            unread = sorted([*unread, *self._batch], key=lambda item: item.index)
-            self._report = Report(taken, succeeded, failed, unread, unfinished)
+            taken, succeeded, failed, items, unfinished, failures, not_read = self._bound.report()
+            by_index = {item.index: item for item in (*items, *self._batch, *self._kept)}
+            unread = sorted(by_index.values(), key=_index)
+            failures.sort(key=_index)
+            self._report = Report(taken, succeeded, failed, unread, unfinished, failures, not_read)
         return self._report
 
     def __repr__(self) -> str:
@@ -94,7 +106,7 @@ class Many(_Handle):
             if self._batch:
                 return self._pop()
             self._next_batch()
-        raise StopIteration
+        raise self._bound.take_error() or StopIteration
 
     def _next_batch(self) -> None:
         if self._is_waiting:
@@ -116,6 +128,37 @@ class Many(_Handle):
             raise
         finally:
             self._is_waiting = False
+
+    def collect(self) -> tuple[list[Item], Report]:
+        """Returns the items that the loop has not returned, by index, and the report.
+
+        If not all requests were read, because `total_timeout` passed or the client was closed, nothing is
+        raised, as the items would be lost: `report.not_read` and the report's text say it. What the iterable raises is raised; the items
+        are then in the report's `unread`.
+
+        Example:
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> with Sandbox() as sandbox, sandbox.client() as client:
+            ...     pin = {"feed_card_id": sandbox.CHAT, "user_ids": [sandbox.USER], "time_sensitive": True}
+            ...     requests = [{**pin, "tag": "row 1"}, {**pin, "user_ids": [], "tag": "row 2"}]
+            ...     items, report = client.set_time_sensitive_many(requests).collect()
+            >>> print(report)
+            2 taken: 1 succeeded, 1 failed, 0 unfinished; 0 not read
+            >>> [item.tag for item in report.failures]
+            ['row 2']
+        """
+        self._bound.check_process()
+        self._keep_batch()
+        while not self._is_over:
+            self._next_batch()
+            self._keep_batch()
+        items, self._kept = self._kept, []
+        try:
+            report = self.report()
+        except BaseException:
+            self._kept = items
+            raise
+        return sorted(items, key=_index), report
 
     def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
@@ -182,7 +225,7 @@ class AsyncMany(_Handle):
             if self._batch:
                 return self._pop()
             await self._next_batch()
-        raise StopAsyncIteration
+        raise self._bound.take_error() or StopAsyncIteration
 
     async def _next_batch(self) -> None:
         if self._is_waiting:
@@ -234,6 +277,39 @@ class AsyncMany(_Handle):
         self._bound.stop()
         if self._feeder is not None:
             self._feeder.cancel()
+
+    async def collect(self) -> tuple[list[Item], Report]:
+        """Returns the items that the loop has not returned, by index, and the report.
+
+        If not all requests were read, because `total_timeout` passed or the client was closed, nothing is
+        raised, as the items would be lost: `report.not_read` and the report's text say it. What the iterable raises is raised; the items
+        are then in the report's `unread`.
+
+        Example:
+            >>> import asyncio
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> async def main(sandbox: Sandbox) -> None:
+            ...     async with sandbox.async_client() as client:
+            ...         users = [sandbox.USER]
+            ...         pin = {"feed_card_id": sandbox.CHAT, "user_ids": users, "time_sensitive": True}
+            ...         items, report = await client.set_time_sensitive_many([pin, pin]).collect()
+            ...         print(report)
+            >>> with Sandbox() as sandbox:
+            ...     asyncio.run(main(sandbox))
+            2 taken: 2 succeeded, 0 failed, 0 unfinished; 0 not read
+        """
+        self._bound.check_process()
+        self._keep_batch()
+        while not self._is_over:
+            await self._next_batch()
+            self._keep_batch()
+        items, self._kept = self._kept, []
+        try:
+            report = await self.report()
+        except BaseException:
+            self._kept = items
+            raise
+        return sorted(items, key=_index), report
 
     async def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
@@ -358,8 +434,7 @@ class _Feeder:
             async for request in iterator:
                 if not self._bound.push(request) and not await self._finds_room():
                     break
-            else:
-                self._bound.end_reading()
+            self._bound.end_reading()
         except Exception as error:
             if self._is_cancelled:
                 raise  # nobody asks for results any more

@@ -130,14 +130,20 @@ class FieldViolation:
 class Item:
     """One request of many, and what it came back with: exactly one of `outcome` and `error`."""
 
-    __match_args__: Final = ("index", "request", "outcome", "error")
+    __match_args__: Final = ("index", "request", "outcome", "error", "tag")
     def __new__(
-        cls, index: int, request: Request, outcome: Outcome | None = ..., error: FeedCardError | None = ...
+        cls,
+        index: int,
+        request: Request,
+        outcome: Outcome | None = ...,
+        error: FeedCardError | None = ...,
+        tag: Any = ...,
     ) -> Self: ...
     index: Final[int]
     request: Final[Request]
     outcome: Final[Outcome | None]
     error: Final[FeedCardError | None]
+    tag: Final[Any]
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
@@ -159,7 +165,7 @@ class Progress:
 class Unfinished:
     """A request that was stopped on its way. Every user id of it is in exactly one of the four."""
 
-    __match_args__: Final = ("index", "request", "reached", "failed", "unknown", "not_attempted")
+    __match_args__: Final = ("index", "request", "reached", "failed", "unknown", "not_attempted", "tag")
     def __new__(
         cls,
         index: int,
@@ -168,6 +174,7 @@ class Unfinished:
         failed: Iterable[str] = ...,
         unknown: Iterable[str] = ...,
         not_attempted: Iterable[str] = ...,
+        tag: Any = ...,
     ) -> Self: ...
     index: Final[int]
     request: Final[Request]
@@ -175,13 +182,14 @@ class Unfinished:
     failed: Final[tuple[str, ...]]
     unknown: Final[tuple[str, ...]]
     not_attempted: Final[tuple[str, ...]]
+    tag: Final[Any]
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
 class Report:
     """What became of many calls, also of those stopped early."""
 
-    __match_args__: Final = ("taken", "succeeded", "failed", "unread", "unfinished")
+    __match_args__: Final = ("taken", "succeeded", "failed", "unread", "unfinished", "failures", "not_read")
     def __new__(
         cls,
         taken: int,
@@ -189,12 +197,16 @@ class Report:
         failed: int,
         unread: Iterable[Item] = ...,
         unfinished: Iterable[Unfinished] = ...,
+        failures: Iterable[Item] = ...,
+        not_read: int | None = ...,
     ) -> Self: ...
     taken: Final[int]
     succeeded: Final[int]
     failed: Final[int]
     unread: Final[tuple[Item, ...]]
     unfinished: Final[tuple[Unfinished, ...]]
+    failures: Final[tuple[Item, ...]]
+    not_read: Final[int | None]
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
@@ -263,11 +275,14 @@ class Many:
     def end_reading(self) -> None: ...
     def fail(self, exception: BaseException) -> None: ...
     def take(self, batch: list[Item]) -> bool: ...
+    def take_error(self) -> FeedCardError | None: ...
     def ready(self) -> tuple[Future[None], CallHandle] | None: ...
     def ended(self) -> tuple[Future[None], CallHandle] | None: ...
     def stop(self) -> None: ...
     def leave(self) -> None: ...
-    def report(self) -> tuple[int, int, int, list[Item], list[Unfinished]]: ...
+    def report(
+        self,
+    ) -> tuple[int, int, int, list[Item], list[Unfinished], list[Item], int | None]: ...
     def check_process(self) -> None: ...
     def progress(self) -> tuple[int, int | None, int, int, float | None]: ...
     def new_progress(self) -> tuple[int, int | None, int, int, float | None] | None: ...

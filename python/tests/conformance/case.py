@@ -22,6 +22,9 @@ _ERROR = {
 
 _USERS = {"reached", "failed", "unknown", "not_attempted"}
 
+_MANY = {"requests", "concurrency", "total_timeout", "take", "collect", "items", "raises", "report"}
+
+_REPORT = {"taken", "succeeded", "failed", "not_read", "failures", "unread", "unfinished", "text"}
 
 _ARGUMENTS = {
     "set_time_sensitive": {"feed_card_id", "user_ids", "time_sensitive", "user_id_type", "timeout"},
@@ -88,15 +91,17 @@ def _check_step(step: dict[str, Any], *, alone: bool) -> None:
 
 
 def _check_many(many: dict[str, Any]) -> None:
-    _known(many, {"requests", "concurrency", "total_timeout", "take", "items", "report"}, "many")
+    _known(many, _MANY, "many")
     for request in many["requests"]:
-        _known(request, _ARGUMENTS["set_time_sensitive"], "a request")
+        _known(request, {*_ARGUMENTS["set_time_sensitive"], "tag"}, "a request")
+    if "raises" in many:
+        _check_expected({"raises": many["raises"]})
     for item in many["items"]:
-        _known(item, {"index", "returns", "raises"}, "an item")
+        _known(item, {"index", "tag", "returns", "raises"}, "an item")
         if not isinstance(item.get("index"), int):
             raise BrokenCaseError("an item without its index")
         _check_expected(item)
-    _known(many.get("report", {}), {"taken", "succeeded", "failed", "unread", "unfinished"}, "report")
+    _known(many.get("report", {}), _REPORT, "report")
 
 
 def _check_call(step: dict[str, Any]) -> None:

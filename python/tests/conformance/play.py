@@ -156,37 +156,53 @@ async def _awaited(client: AsyncClient, step: dict[str, Any]) -> End:
         return error
 
 
-def _many_blocking(client: Client, step: dict[str, Any]) -> tuple[list[Item], Report]:
+def _many_blocking(client: Client, step: dict[str, Any]) -> tuple[list[Item], Report, End]:
     items = []
+    end = None
     with client.set_time_sensitive_many(step["requests"], **_options(step)) as many:
-        for item in many:
-            items.append(item)
-            if len(items) == step.get("take"):
-                break
-    return items, many.report()
+        if step.get("collect"):
+            return *many.collect(), None
+        try:
+            for item in many:
+                items.append(item)
+                if len(items) == step.get("take"):
+                    break
+        except FeedCardError as error:
+            end = error
+    items.sort(key=lambda item: item.index)
+    return items, many.report(), end
 
 
-async def _many_awaited(client: AsyncClient, step: dict[str, Any]) -> tuple[list[Item], Report]:
+async def _many_awaited(client: AsyncClient, step: dict[str, Any]) -> tuple[list[Item], Report, End]:
     items = []
+    end = None
     async with client.set_time_sensitive_many(step["requests"], **_options(step)) as many:
-        async for item in many:
-            items.append(item)
-            if len(items) == step.get("take"):
-                break
-    return items, await many.report()
+        if step.get("collect"):
+            return *await many.collect(), None
+        try:
+            async for item in many:
+                items.append(item)
+                if len(items) == step.get("take"):
+                    break
+        except FeedCardError as error:
+            end = error
+    items.sort(key=lambda item: item.index)
+    return items, await many.report(), end
 
 
 def _options(step: dict[str, Any]) -> dict[str, Any]:
     return {name: step.get(name) for name in ("concurrency", "total_timeout")}
 
 
-def _judge_many(place: str, step: dict[str, Any], items: list[Item], report: Report) -> None:
-    items.sort(key=lambda item: item.index)
+def _judge_many(place: str, step: dict[str, Any], items: list[Item], report: Report, end: End) -> None:
     came, due = [item.index for item in items], [item["index"] for item in step["items"]]
     if came != due:
         raise CaseFailedError(f"{place}: expected the items {due}, {came} came")
     for item, expected in zip(items, step["items"], strict=True):
+        if "tag" in expected:
+            _verdict(f"{place}, item {item.index}", differences(expected["tag"], item.tag), item.tag)
         _judge(f"{place}, item {item.index}", expected, item.error or item.outcome)
+    _judge(f"{place}, end", {"raises": step["raises"]} if "raises" in step else {"returns": None}, end)
     if "report" in step:
         told = _report_in_json(report)
         _verdict(f"{place}, report", differences(step["report"], told), told)
@@ -248,9 +264,13 @@ def _report_in_json(report: Report) -> dict[str, Any]:
         "taken": report.taken,
         "succeeded": report.succeeded,
         "failed": report.failed,
+        "not_read": report.not_read,
+        "text": str(report),
+        "failures": [{"index": item.index, "tag": item.tag} for item in report.failures],
         "unread": [item.index for item in report.unread],
         "unfinished": [
-            {"index": stopped.index, "users": _users_in_json(stopped)} for stopped in report.unfinished
+            {"index": stopped.index, "tag": stopped.tag, "users": _users_in_json(stopped)}
+            for stopped in report.unfinished
         ],
     }
 

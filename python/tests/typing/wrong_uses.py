@@ -60,6 +60,7 @@ async def async_many(client: AsyncClient, request: Request) -> None:
     for item in client.set_time_sensitive_many([request]):  # expect: attr-defined
         print(item)
     client.set_time_sensitive_many([request]).report().taken  # expect: attr-defined
+    client.set_time_sensitive_many([request]).collect()[0]  # expect: index
     client.set_time_sensitive_many(3)  # expect: arg-type
 
 

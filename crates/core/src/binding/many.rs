@@ -24,7 +24,7 @@ use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{Request, without_repeats};
 use crate::data::outcome::{Outcome, UserIds};
 use crate::data::text::text;
-use crate::many::{self, Many, NextRequest, PROGRESS_EVERY, Progress};
+use crate::many::{self, MOST_FAILURES, Many, NextRequest, PROGRESS_EVERY, Progress};
 use crate::stations::closing::{Closing, InProgress, client_closed};
 
 /// How long a binding reads its iterator at a stretch. A slow iterator must hold up neither results nor an event
@@ -71,6 +71,8 @@ pub struct ManyItem {
     pub users: usize,
     /// `Err(None)` for a request that the binding rejected with an error of its language.
     pub result: Result<Outcome, Option<Error>>,
+    /// Whether the report's failures are to include this item.
+    pub is_listed: bool,
 }
 
 /// Results that are handed out together.
@@ -91,10 +93,23 @@ pub struct ManyReport {
     pub succeeded: usize,
     /// Requests with an error, or with users that were not reached.
     pub failed: usize,
+    /// Requests that were not handed over: 0 if the input ended, `None` if the number is unknown.
+    pub not_read: Option<usize>,
     /// Results that were in no batch, by index. `succeeded` and `failed` include them.
     pub unread: Vec<ManyItem>,
     /// Requests that were stopped before they finished, by index.
     pub unfinished: Vec<UnfinishedRequest>,
+}
+
+/// The counts of a report in one line.
+pub fn summary(
+    taken: usize,
+    succeeded: usize,
+    failed: usize,
+    unfinished: usize,
+    not_read: Option<usize>,
+) -> String {
+    many::summary(taken, succeeded, failed, unfinished, not_read)
 }
 
 /// A request that was stopped before it finished.
@@ -127,6 +142,8 @@ struct State {
     /// Requests that the core did not take from the queue.
     left: Vec<(usize, Request)>,
     items: VecDeque<ManyItem>,
+    /// Items with `is_listed`.
+    listed: usize,
     is_ready: bool,
     /// Requests that failed without reaching [`Many`].
     failed_here: usize,
@@ -136,8 +153,10 @@ struct State {
     /// Progress that the binding has seen.
     seen: Option<Progress>,
     is_stopped: bool,
-    /// The client was closed before the input ended.
+    /// The client was closed before the core had taken all requests.
     is_closed: bool,
+    /// Whether the input ended by itself.
+    is_all_read: bool,
     end: Option<End>,
 }
 
@@ -149,6 +168,8 @@ struct End {
     succeeded: usize,
     failed: usize,
     panic: Option<String>,
+    /// Whether reading was cut short, and [`ManyDriver::take_error`] has not returned why.
+    is_cut: bool,
 }
 
 impl ManyDriver {
@@ -170,7 +191,9 @@ impl ManyDriver {
             receiver,
             shared: driver.0.clone(),
         };
-        let mut many = Many::new(client, queue, options.total).concurrency(options.concurrency);
+        let mut many = Many::new(client, queue, options.total)
+            .concurrency(options.concurrency)
+            .without_failures();
         if let Some(total_timeout) = options.total_timeout {
             many = many.total_timeout(total_timeout);
         }
@@ -234,8 +257,15 @@ impl ManyDriver {
         self.0.takes_more(&self.0.state())
     }
 
-    /// Ends the input. Requests handed over go on.
+    /// Ends the input, because there are no more requests. Requests handed over go on.
     pub fn end_input(&self) {
+        let mut state = self.0.state();
+        state.queue = None;
+        state.is_all_read = true;
+    }
+
+    /// Ends the input although there may be more requests. Requests handed over go on.
+    pub fn stop_reading(&self) {
         self.0.state().queue = None;
     }
 
@@ -287,6 +317,21 @@ impl ManyDriver {
         self.take_batch()
     }
 
+    /// Takes the error to raise after the last result: `total_timeout` passed, or the client was closed, before all
+    /// requests were read.
+    pub fn take_error(&self) -> Option<Error> {
+        let mut state = self.0.state();
+        let is_cut = mem::take(&mut state.end.as_mut()?.is_cut);
+        if !is_cut || state.is_stopped {
+            return None;
+        }
+        let not_read = state.not_read(self.0.options.total);
+        if state.is_closed {
+            return (not_read != Some(0)).then(client_closed);
+        }
+        many::not_all_read(state.taken, not_read)
+    }
+
     /// Returns the current progress.
     pub fn progress(&self) -> Progress {
         self.0.state().progress(self.0.options.total)
@@ -308,11 +353,6 @@ impl ManyDriver {
         self.0.state().end.as_ref()?.panic.clone()
     }
 
-    /// The error if the client was closed before the input ended. To be raised after the results.
-    pub fn closed(&self) -> Option<Error> {
-        self.0.state().is_closed.then(client_closed)
-    }
-
     /// Takes the final state of all requests, after [`ended`](Self::ended).
     pub fn take_report(&self) -> ManyReport {
         let mut state = self.0.state();
@@ -328,6 +368,7 @@ impl ManyDriver {
             taken: state.taken,
             succeeded,
             failed: failed + state.failed_here,
+            not_read: state.not_read(self.0.options.total),
             unread,
             unfinished,
         }
@@ -360,22 +401,26 @@ impl Shared {
         self.ready.notify_waiters();
     }
 
-    /// Collects results until there are no more, or a stop.
-    async fn collect(&self, many: &mut Many) {
+    /// Collects results until there are no more, or a stop. Returns whether reading was cut short, by
+    /// `total_timeout` or by the client's close.
+    async fn collect(&self, many: &mut Many) -> bool {
         // A quarter of the requests: the others keep the connections busy while these are handed out.
         let enough = (self.options.concurrency / 4).clamp(1, BATCH);
         let mut announce_at = None;
+        let mut is_cut = false;
         loop {
             let wake_up = announce_at.unwrap_or_else(|| Instant::now() + PROGRESS_EVERY);
             select! {
                 biased;
-                () = self.stop.notified() => return,
+                () = self.stop.notified() => return is_cut,
                 items = many.next_batch(BATCH) => {
                     if items.is_empty() {
-                        return;
+                        return is_cut;
                     }
                     let mut state = self.state();
-                    state.keep(items);
+                    // Its own error cannot say how many were not read: the queue does not know.
+                    is_cut |= items.iter().any(Result::is_err);
+                    state.keep(items.into_iter().flatten());
                     state.look_at(many, self.options.total);
                     let waiting = state.items.len();
                     let is_enough = waiting >= enough || waiting == state.open;
@@ -420,22 +465,35 @@ impl State {
         index
     }
 
-    fn keep(&mut self, items: Vec<many::Item>) {
-        self.items.extend(items.into_iter().map(|item| ManyItem {
-            index: item.index,
-            users: item.request.user_ids.len(),
-            result: item.result.map_err(Some),
-        }));
+    fn not_read(&self, total: Option<usize>) -> Option<usize> {
+        if self.is_all_read {
+            return Some(0);
+        }
+        total.map(|total| total.saturating_sub(self.taken))
+    }
+
+    fn keep(&mut self, items: impl IntoIterator<Item = many::Item>) {
+        for item in items {
+            self.put(item.index, item.request.user_ids.len(), item.result.map_err(Some));
+        }
     }
 
     fn fail(&mut self, index: usize, users: usize, error: Option<Error>) {
         self.failed_here += 1;
+        self.put(index, users, Err(error));
+        self.is_ready = true;
+    }
+
+    fn put(&mut self, index: usize, users: usize, result: Result<Outcome, Option<Error>>) {
+        let is_failure = !result.as_ref().is_ok_and(Outcome::ok);
+        let is_listed = is_failure && self.listed < MOST_FAILURES;
+        self.listed += usize::from(is_listed);
         self.items.push_back(ManyItem {
             index,
             users,
-            result: Err(error),
+            result,
+            is_listed,
         });
-        self.is_ready = true;
     }
 
     /// After the end, decides about requests that the core did not take: `total_timeout` passed before they began, the
@@ -495,10 +553,7 @@ fn total_timeout_passed() -> Error {
 
 async fn run(mut many: Many, end: EndOfTask) {
     let shared = &end.0;
-    let panic = AssertUnwindSafe(shared.collect(&mut many))
-        .catch_unwind()
-        .await
-        .err();
+    let collected = AssertUnwindSafe(shared.collect(&mut many)).catch_unwind().await;
     let report = many.report().await;
     shared.end(|state| {
         state.keep(report.unread);
@@ -511,7 +566,8 @@ async fn run(mut many: Many, end: EndOfTask) {
         End {
             succeeded: report.succeeded,
             failed: report.failed,
-            panic: panic.map(|panic| message(&*panic)),
+            is_cut: collected.as_ref().is_ok_and(|is_cut| *is_cut),
+            panic: collected.err().map(|panic| message(&*panic)),
         }
     });
 }
@@ -532,6 +588,7 @@ impl Drop for EndOfTask {
             succeeded: 0,
             failed: 0,
             panic: Some("the task of many calls was dropped".to_owned()),
+            is_cut: false,
         });
     }
 }
@@ -543,7 +600,7 @@ struct Queue {
 }
 
 impl Stream for Queue {
-    type Item = NextRequest;
+    type Item = NextRequest<()>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let handed = self.receiver.poll_recv(context);
@@ -563,8 +620,7 @@ impl Drop for Queue {
         let mut state = self.shared.state();
         // Under the lock: requests that are handed over from here on come after those in the queue.
         self.receiver.close();
-        let has_ended = state.queue.is_none();
-        state.is_closed = !has_ended && self.shared.closing.is_closed();
+        state.is_closed = self.shared.closing.is_closed();
         while let Ok((index, request, _)) = self.receiver.try_recv() {
             state.left.push((index, request));
         }

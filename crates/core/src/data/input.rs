@@ -106,15 +106,16 @@ pub(crate) fn filled(field: Template, value: Option<&str>) -> Result<(), Error> 
 ///
 /// use feishu_feed_card::{Request, UserIdType};
 ///
-/// fn pin(chat: &str, union_ids: &[&str]) -> Request {
+/// fn pin(chat: &str, union_ids: &[&str]) -> Request<&'static str> {
 ///     Request::new(chat, union_ids, true)
 ///         .user_id_type(UserIdType::UnionId)
 ///         .timeout(Duration::from_secs(10))
+///         .tag("incident 7")
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Request {
+pub struct Request<T = ()> {
     /// The group chat's id, `oc_…`.
     pub feed_card_id: String,
     /// The users to pin it for, or to unpin it.
@@ -125,6 +126,8 @@ pub struct Request {
     pub user_id_type: UserIdType,
     /// The deadline of this call; `None` for the client's.
     pub timeout: Option<Duration>,
+    /// Any value of the caller's. Not sent; returned with the [`Item`](crate::Item).
+    pub tag: T,
 }
 
 impl Request {
@@ -140,9 +143,12 @@ impl Request {
             time_sensitive,
             user_id_type: UserIdType::default(),
             timeout: None,
+            tag: (),
         }
     }
+}
 
+impl<T> Request<T> {
     /// Sets the kind of the user ids. Default: `open_id`.
     #[must_use]
     pub fn user_id_type(mut self, user_id_type: UserIdType) -> Self {
@@ -155,6 +161,25 @@ impl Request {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// Any value of the caller's, such as a row's id. Not sent; returned with the [`Item`](crate::Item).
+    #[must_use]
+    pub fn tag<U>(self, tag: U) -> Request<U> {
+        self.split(tag).0
+    }
+
+    /// The request with another tag, and its own tag.
+    pub(crate) fn split<U>(self, tag: U) -> (Request<U>, T) {
+        let request = Request {
+            feed_card_id: self.feed_card_id,
+            user_ids: self.user_ids,
+            time_sensitive: self.time_sensitive,
+            user_id_type: self.user_id_type,
+            timeout: self.timeout,
+            tag,
+        };
+        (request, self.tag)
     }
 }
 

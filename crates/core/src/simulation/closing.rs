@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Trip, USER, client, fill_chat, round_trip, stage};
 use crate::binding::many::{ManyDriver, ManyOptions};
-use crate::{Client, Error, ErrorKind, Outcome, RateLimit, Request, Station};
+use crate::{Client, Error, ErrorKind, Many, Outcome, RateLimit, Request, Station};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
 const SECOND: Duration = Duration::from_secs(1);
@@ -258,7 +258,7 @@ async fn many_fail_with_the_close_and_read_no_more() {
     let (items, ()) = tokio::join!(
         async {
             let mut items = Vec::new();
-            while let Some(item) = many.next().await {
+            while let Some(Ok(item)) = many.next().await {
                 items.push(item.result.unwrap_err());
             }
             items
@@ -272,6 +272,11 @@ async fn many_fail_with_the_close_and_read_no_more() {
     }
     let report = many.report().await;
     assert_eq!((report.taken, report.failed, report.unfinished.len()), (3, 3, 0));
+    assert_eq!(report.not_read, None);
+}
+
+async fn next(many: &mut Many) -> Result<Outcome, Error> {
+    many.next().await.unwrap().unwrap().result
 }
 
 /// The loop must not end as if all of the input had been read.
@@ -280,17 +285,21 @@ async fn the_next_request_of_many_shows_the_close() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, slow_calls(SECOND)).build().unwrap();
     let mut many = client.set_time_sensitive_many(pins(10)).concurrency(3);
-    assert!(many.next().await.unwrap().result.is_ok());
+    assert!(next(&mut many).await.is_ok());
     let close = client.close();
     let mut kinds = Vec::new();
-    while let Some(item) = many.next().await {
-        kinds.push(item.result.err().map(|error| {
+    for _ in 0..3 {
+        kinds.push(next(&mut many).await.err().map(|error| {
             assert_eq!(error.users().not_attempted, [USER]);
             error.kind()
         }));
     }
     kinds.sort_by_key(Option::is_some);
     assert_eq!(kinds, [None, None, Some(ErrorKind::ClientClosed)]);
+    let error = many.next().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ClientClosed);
+    assert!(many.next().await.is_none());
+    assert_eq!(many.report().await.not_read, Some(6));
     close.await;
 }
 
@@ -304,9 +313,10 @@ async fn many_with_an_idle_input_end() {
     });
     let mut many = client.set_time_sensitive_stream(requests);
     sender.send(pins(1).remove(0)).unwrap();
-    assert!(many.next().await.unwrap().result.is_ok());
-    let (next, ()) = tokio::join!(timeout(SECOND, many.next()), client.close());
-    assert!(next.unwrap().is_none());
+    assert!(next(&mut many).await.is_ok());
+    let (end, ()) = tokio::join!(timeout(SECOND, many.next()), client.close());
+    let error = end.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ClientClosed);
     assert!(sender.is_closed());
 }
 
@@ -375,7 +385,7 @@ async fn requests_handed_over_before_the_close_go_on() {
         [None, None, None, None, None, Some(ErrorKind::ClientClosed)]
     );
     assert_eq!(
-        driver.closed().map(|error| error.kind()),
+        driver.take_error().map(|error| error.kind()),
         Some(ErrorKind::ClientClosed)
     );
     task.await.unwrap();
@@ -398,7 +408,7 @@ async fn an_input_that_had_ended_is_not_cut_by_the_close() {
     yield_now().await;
     client.close().await;
     assert_eq!(ends_of(&driver).await, [None]);
-    assert!(driver.closed().is_none());
+    assert!(driver.take_error().is_none());
     task.await.unwrap();
 }
 
@@ -411,6 +421,6 @@ async fn an_idle_driver_ends_with_the_close() {
     sleep(SECOND).await;
     client.close().await;
     assert!(timeout(SECOND, ends_of(&driver)).await.unwrap().is_empty());
-    assert!(driver.closed().is_some());
+    assert!(driver.take_error().is_some());
     task.await.unwrap();
 }

@@ -123,19 +123,54 @@ pub(crate) enum Step {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ManyStep {
-    pub(crate) requests: Vec<GroupArgs>,
+    pub(crate) requests: Vec<ManyRequest>,
     pub(crate) concurrency: Option<usize>,
     pub(crate) total_timeout: Option<f64>,
     /// The loop is left after so many items.
     pub(crate) take: Option<usize>,
+    /// Items come from `collect` and not from a loop.
+    #[serde(default)]
+    pub(crate) collect: bool,
     pub(crate) items: Vec<ItemEnd>,
+    /// What follows the last item. Nothing may if this is absent.
+    pub(crate) raises: Option<End>,
     pub(crate) report: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) struct ManyRequest {
+    pub(crate) args: GroupArgs,
+    pub(crate) tag: Value,
+}
+
+impl TryFrom<Value> for ManyRequest {
+    type Error = String;
+
+    fn try_from(mut request: Value) -> Result<Self, String> {
+        let tag = request.as_object_mut().and_then(|fields| fields.remove("tag"));
+        let tag = tag.unwrap_or_default();
+        read(request).map(|args| Self { args, tag })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) struct End(pub(crate) Expected);
+
+impl TryFrom<Value> for End {
+    type Error = String;
+
+    fn try_from(raises: Value) -> Result<Self, String> {
+        Expected::new(None, Some(raises)).map(Self)
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(try_from = "RawItemEnd")]
 pub(crate) struct ItemEnd {
     pub(crate) index: usize,
+    pub(crate) tag: Option<Value>,
     pub(crate) expected: Expected,
 }
 
@@ -143,6 +178,7 @@ pub(crate) struct ItemEnd {
 #[serde(deny_unknown_fields)]
 struct RawItemEnd {
     index: usize,
+    tag: Option<Value>,
     returns: Option<Value>,
     raises: Option<Value>,
 }
@@ -154,6 +190,7 @@ impl TryFrom<RawItemEnd> for ItemEnd {
         let expected = Expected::new(end.returns, end.raises)?;
         Ok(Self {
             index: end.index,
+            tag: end.tag,
             expected,
         })
     }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use feishu_feed_card::{
-    Client, ConnectionReason, Error, FailedUserReason, Outcome, ProvidedToken, Providing, RateLimit, Report,
-    Request, SetTimeSensitive, Station, TokenProvider, TokenReason, Unfinished, UserIdType, UserIds, binding,
+    Client, ConnectionReason, Error, FailedUserReason, Item, Outcome, ProvidedToken, Providing, RateLimit,
+    Report, Request, SetTimeSensitive, Station, TokenProvider, TokenReason, Unfinished, UserIdType, UserIds,
+    binding,
 };
 use feishu_feed_card_sandbox::{Sandbox, World};
 use futures_util::future::join_all;
@@ -189,7 +190,11 @@ async fn close(client: &Client, timeout: Option<f64>) -> Result<(), Error> {
 
 /// The items that came, in the order of their indices, and the report.
 async fn make_many(client: &Client, place: &str, step: &ManyStep) -> Result<(), String> {
-    let requests = step.requests.iter().map(request).collect::<Result<Vec<_>, _>>();
+    let requests = step
+        .requests
+        .iter()
+        .map(|many| Ok(request(&many.args)?.tag(many.tag.clone())));
+    let requests = requests.collect::<Result<Vec<_>, Error>>();
     let requests = requests.map_err(|error| format!("  {place}: {error}"))?;
     let mut many = client.set_time_sensitive_many(requests);
     if let Some(concurrency) = step.concurrency {
@@ -198,12 +203,21 @@ async fn make_many(client: &Client, place: &str, step: &ManyStep) -> Result<(), 
     if let Some(timeout) = step.total_timeout {
         many = many.total_timeout(Duration::from_secs_f64(timeout));
     }
-    let mut items = Vec::new();
-    while items.len() < step.take.unwrap_or(usize::MAX) {
-        let Some(item) = many.next().await else { break };
-        items.push(item);
-    }
-    items.sort_by_key(|item| item.index);
+    let (items, end, report) = if step.collect {
+        let (items, report) = many.collect().await;
+        (items, Ok(Value::Null), report)
+    } else {
+        let (mut items, mut end) = (Vec::new(), Ok(Value::Null));
+        while items.len() < step.take.unwrap_or(usize::MAX) {
+            match many.next().await {
+                Some(Ok(item)) => items.push(item),
+                Some(Err(error)) => end = Err(error),
+                None => break,
+            }
+        }
+        items.sort_by_key(|item| item.index);
+        (items, end, many.report().await)
+    };
     let came: Vec<usize> = items.iter().map(|item| item.index).collect();
     let expected: Vec<usize> = step.items.iter().map(|item| item.index).collect();
     if came != expected {
@@ -213,14 +227,22 @@ async fn make_many(client: &Client, place: &str, step: &ManyStep) -> Result<(), 
     }
     for (item, end) in items.into_iter().zip(&step.items) {
         let place = format!("{place}, item {}", item.index);
+        if let Some(tag) = &end.tag {
+            verdict(&place, &differences(tag, &item.tag), &item.tag.to_string())?;
+        }
         judge(
             &place,
             item.result.map(|outcome| in_json(&outcome)),
             &end.expected,
         )?;
     }
+    let expected = step
+        .raises
+        .as_ref()
+        .map_or(&Expected::Returns(Value::Null), |end| &end.0);
+    judge(&format!("{place}, end"), end, expected)?;
     if let Some(expected) = &step.report {
-        let report = report_in_json(&many.report().await);
+        let report = report_in_json(&report);
         verdict(
             &format!("{place}, report"),
             &differences(expected, &report),
@@ -241,9 +263,13 @@ fn request(args: &GroupArgs) -> Result<Request, Error> {
     Ok(request)
 }
 
-fn report_in_json(report: &Report) -> Value {
-    let unfinished = |left: &Unfinished| json!({"index": left.index, "users": users_in_json(&left.users)});
+fn report_in_json(report: &Report<Value>) -> Value {
+    let unfinished = |left: &Unfinished<Value>| json!({"index": left.index, "tag": left.tag, "users": users_in_json(&left.users)});
+    let failure = |item: &Item<Value>| json!({"index": item.index, "tag": item.tag});
     json!({
+        "text": report.to_string(),
+        "not_read": report.not_read,
+        "failures": report.failures.iter().map(failure).collect::<Vec<_>>(),
         "taken": report.taken,
         "succeeded": report.succeeded,
         "failed": report.failed,
