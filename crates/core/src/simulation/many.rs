@@ -930,6 +930,8 @@ async fn tags_come_back_with_every_kind_of_result() {
         request
     });
     let mut many = client.set_time_sensitive_many(requests.collect::<Vec<_>>());
+    let is_send = |_: &dyn Send| {};
+    is_send(&many.next());
     for _ in 0..2 {
         let item = many.next().await.unwrap().unwrap();
         assert_eq!(item.tag.get(), item.index * 10);
