@@ -74,7 +74,7 @@ pub fn client_closed(user_ids: Vec<String>) -> Error {
     refused(closing::client_closed(), user_ids)
 }
 
-/// What closes a client, and holds neither its connections nor its secrets.
+/// A handle that closes a client and holds neither its connections nor its secrets.
 pub fn closing(client: &Client) -> Closing {
     client.core.closing.clone()
 }

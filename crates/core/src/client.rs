@@ -192,8 +192,8 @@ impl Client {
         self.core.closing.close(Some(timeout))
     }
 
-    /// Checks a call and takes its place among those on its chat. `in_progress` is there if the call was in progress
-    /// before; otherwise the client must be open.
+    /// Checks a call and takes its place among those on its chat. The client must be open, unless the call has been
+    /// `in_progress` before.
     pub(crate) fn begin(
         &self,
         arguments: Arguments,

@@ -233,7 +233,7 @@ pub(crate) struct NextRequest<T> {
     /// Position in the input.
     pub(crate) index: usize,
     pub(crate) request: Request<T>,
-    /// Of a request that was handed over, and counts as a call in progress, before it is read here.
+    /// Present if the request was handed over before it is read here: it counts as a call in progress from then on.
     pub(crate) in_progress: Option<InProgress>,
 }
 
@@ -470,7 +470,7 @@ impl<T: Clone> Many<T> {
                     },
                     None => {}
                 },
-                // The input has nothing ready, and what it has later would be refused.
+                // The input has nothing ready, and its later requests would be refused.
                 () = self.client.core.closing.closed(), if reads => self.read_no_more_after_the_close(),
                 () = progress_due(&mut self.progress_due), if self.on_progress.is_some() => {
                     self.report_progress();

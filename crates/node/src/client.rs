@@ -178,9 +178,9 @@ impl NativeClient {
         client.quota().map(|handle| Quota { handle })
     }
 
-    /// Refuses new calls, and lets go of connections and secrets once no call uses them any more. The environment's
-    /// `deliver` is told under this id when no call is in progress; calls are stopped after the timeout. An error for a
-    /// wrong timeout, in which case nothing happens.
+    /// Refuses new calls, and lets go of connections and secrets once no call uses them any more. Calls are stopped after
+    /// the timeout. The environment's `deliver` gets a message with this id when no call is in progress. Returns an
+    /// error, and does nothing, if the timeout is wrong.
     #[napi(catch_unwind)]
     pub fn close(&self, env: &Env, id: i64, timeout_ms: Option<f64>) -> Result<Option<ErrorData>> {
         let timeout = timeout_ms

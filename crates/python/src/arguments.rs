@@ -123,8 +123,8 @@ pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> Result<Vec<String>, Refusal>
     }
 }
 
-/// The user ids in what was handed in as such, for an error: beside values that are none, and also one by itself. An
-/// iterator is left alone, because reading it uses it up.
+/// The user ids for the error of a refused call: all strings of a container, or a single string. An iterator is left
+/// alone, because reading it uses it up.
 pub(crate) fn ids_in(value: &Bound<'_, PyAny>) -> Vec<String> {
     let id = |item: &Bound<'_, PyAny>| Some(item.cast::<PyString>().ok()?.to_str().ok()?.to_owned());
     if let Some(id) = id(value) {
@@ -139,7 +139,7 @@ pub(crate) fn ids_in(value: &Bound<'_, PyAny>) -> Vec<String> {
     items.filter_map(|item| id(&item)).collect()
 }
 
-/// The user ids for the error of a wrong list: all that it has, or those `read` from an iterator.
+/// The user ids for the error of a wrong list: all that it contains, or those `read` from an iterator.
 fn ids_beside(value: &Bound<'_, PyAny>, read: Vec<String>) -> Vec<String> {
     let found = ids_in(value);
     if found.is_empty() { read } else { found }

@@ -216,7 +216,8 @@ impl Client {
         wait(py, engine, closing, None)
     }
 
-    /// The same for the running event loop: a future, and what ends the wait. `None` if there is nothing to wait for.
+    /// Like `close`, for the running event loop. Returns a future and what ends the wait, or `None` if there is nothing to
+    /// wait for.
     fn start_close<'py>(
         &self,
         py: Python<'py>,
@@ -303,7 +304,7 @@ impl Client {
         }
     }
 
-    /// Closes it. Returns what to wait for, and the engine that it runs on, if there is a timeout.
+    /// Closes the client. With a timeout, returns the wait for its calls, and the engine that drives it.
     fn begin_to_close(
         &self,
         timeout: Option<Duration>,

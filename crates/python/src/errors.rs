@@ -202,7 +202,7 @@ impl From<PyErr> for Refusal {
     }
 }
 
-/// Makes the exception for a wrong argument that only Python can see. `user_ids` is what was handed in as such.
+/// Makes the exception for a wrong argument that only Python can see. `user_ids` is that argument of the call.
 #[pyfunction]
 #[pyo3(signature = (errors, field, value, expected, user_ids=None))]
 pub(crate) fn invalid_input<'py>(

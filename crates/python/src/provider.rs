@@ -206,7 +206,7 @@ pub(crate) struct Attendant {
 
 #[pymethods]
 impl Attendant {
-    /// Waits for the next question, or returns none where the attendance is over.
+    /// Waits for the next question. Returns none if the attendance is over.
     ///
     /// Python has it answered, not this: before 3.14 a thread that comes back to the interpreter as that ends is
     /// unwound, and no frame of Rust may lie below.

@@ -22,17 +22,17 @@ _TASKS = "_feishu_feed_card_tasks"
 
 
 def takes_refused(provider: Callable[..., Any]) -> bool | None:
-    """Whether a provider is called with the refused token; None if it can be called neither way.
+    """Whether a provider is called with the refused token; None if it cannot be called either way.
 
-    Only a required parameter counts: one with a default may be a value that a lambda keeps.
+    Only a required parameter counts: a parameter with a default may be a value that a lambda keeps.
     """
     try:
         own = inspect.signature(provider, follow_wrapped=False)
         without, with_token = _fits(own), _fits(own, None)
         if without and with_token:
-            # A decorator's `*args`: the function within decides.
+            # `*args` of a decorator: the decorated function decides.
             return not _fits(inspect.signature(provider))
-    except Exception:  # a function of C, or a signature that cannot be read
+    except Exception:  # a function in C, or a signature that cannot be read
         return False
     return with_token if without or with_token else None
 

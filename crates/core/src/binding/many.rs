@@ -160,7 +160,7 @@ struct State {
     end: Option<End>,
 }
 
-/// A request handed over with its index. Without an `InProgress` if the client was closed before.
+/// A request handed over, with its index. It has no `InProgress` if the client was closed before.
 type Handed = (usize, Request, Option<InProgress>);
 
 #[derive(Debug)]

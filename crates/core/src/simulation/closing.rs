@@ -31,7 +31,7 @@ fn slow_calls(time: Duration) -> impl FnMut(&http::Request<bytes::Bytes>) -> Tri
     }
 }
 
-/// A client whose call waits for ever, closed after three seconds, two of them as the timeout.
+/// Closes the client with a timeout of two seconds while its call waits. Returns the error of the call.
 async fn closed_during(client: Client, call: JoinHandle<Result<Outcome, Error>>) -> Error {
     sleep(SECOND).await;
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The end of a client: a closed one takes no new calls. Calls in progress end by themselves, or are stopped.
+//! The close of a client. It refuses new calls; calls in progress end by themselves, or are stopped.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use crate::data::error::{Error, ErrorKind};
 use crate::stations::deadline::{after, reached};
 
-/// How long a close waits for calls that it has stopped. A call ends when it is polled next, and the caller may have a
-/// future that nobody polls.
+/// How long a close waits for the calls that it has stopped. A stopped call ends when it is polled next, and a caller may
+/// never poll it.
 const LONGEST_WIND_UP: Duration = Duration::from_secs(1);
 
 /// Whether a client is open, and its calls in progress. Clones share them.
@@ -48,22 +48,22 @@ enum Phase {
 pub(crate) struct InProgress(Closing);
 
 impl Closing {
-    /// Closes the client, at once and not when the future is first polled. The future ends when no call is in progress.
-    /// Calls that are in progress after `timeout` are stopped.
-    pub fn close(&self, timeout_of_calls: Option<Duration>) -> impl Future<Output = ()> + Send + use<> {
+    /// Closes the client immediately, not when the future is first polled. The future ends when no call is in progress.
+    /// Calls that are still in progress after `longest_wait` are stopped.
+    pub fn close(&self, longest_wait: Option<Duration>) -> impl Future<Output = ()> + Send + use<> {
         self.advance_to(Phase::Closed);
-        let until = timeout_of_calls.map(after);
+        let until = longest_wait.map(after);
         let closing = self.clone();
         async move {
             select! {
                 biased;
                 () = closing.idle() => {}
-                // By another close with an earlier end.
+                // Another close ended earlier and stopped the calls.
                 () = closing.stopped() => {}
                 () = reached(until) => {}
             }
             closing.advance_to(Phase::Stopped);
-            // An error says that the time has passed.
+            // An error means that the time has passed.
             drop(timeout(LONGEST_WIND_UP, closing.idle()).await);
         }
     }
@@ -105,7 +105,7 @@ impl Closing {
     }
 
     async fn until(&self, condition: fn(&State) -> bool) {
-        // It fails only without a sender, and this has one.
+        // The wait fails only if the sender is dropped, and `self` has it.
         drop(self.0.state.subscribe().wait_for(condition).await);
     }
 

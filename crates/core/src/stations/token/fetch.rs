@@ -136,8 +136,8 @@ impl Source {
         }
     }
 
-    /// Fetches a token, if `refused` is there in its place. A provider is called immediately and not at the first poll,
-    /// so that it knows which call it serves.
+    /// Fetches a token, to replace the `refused` one if there is one. A provider is called immediately and not at the
+    /// first poll, so that it knows which call it serves.
     pub(super) fn fetch(&self, time: &FetchTime, refused: Option<&Token>) -> Fetching {
         let endpoints = self.endpoints.clone();
         let time = time.clone();

@@ -86,7 +86,7 @@ pub trait TokenProvider: Send + Sync + 'static {
     fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing;
 }
 
-/// Why a [`TokenProvider`] is called. See there for an example.
+/// Why a provider is called. See [`TokenProvider`] for an example.
 #[derive(Clone, Copy)]
 pub struct TokenReason<'a> {
     pub(super) refused: Option<&'a SecretString>,
