@@ -1179,21 +1179,19 @@ def test_a_token_is_asked_for_on_the_loop_of_the_many_calls(sandbox: Sandbox, ke
     assert asked == [("many", "many"), ("MainThread", "single"), ("many", "many")]
 
 
-def test_a_closed_loop_stops_its_many_calls(sandbox: Sandbox):
-    client = sandbox.async_client(rate_limit=(20, 1000))
-    many = client.set_time_sensitive_many([PIN] * 100)
-    loop = asyncio.new_event_loop()
-    for _ in range(20):
-        loop.run_until_complete(anext(many))
-    waits = loop.create_task(anext(many))
-    loop.run_until_complete(asyncio.sleep(0))
-    waits._log_destroy_pending = False  # type: ignore[attr-defined]
-    time.sleep(1.3)  # a second later there are results
-    loop.close()
-    sandbox.clear_record()
-    time.sleep(1.5)
-    assert sandbox.request_count() == 0
-    del many
+def test_a_token_is_asked_for_on_the_loop_that_goes_on_with_the_many_calls(sandbox: Sandbox):
+    vault = Vault(sandbox)
+    client = sandbox.async_client(rate_limit=None, token_provider=vault.coroutine, timeout=5)
+    many = client.set_time_sensitive_many([PIN] * 2, concurrency=1)
+
+    async def one() -> Item:
+        return await many.__anext__()
+
+    assert asyncio.run(one()).error is None
+    sandbox.revoke_tokens()
+    vault.token = token(sandbox)
+    assert asyncio.run(one()).error is None
+    assert len(vault.threads) == 2
 
 
 def test_a_token_is_provided_while_nobody_waits_for_a_result(sandbox: Sandbox):

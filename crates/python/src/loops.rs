@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use feishu_feed_card::binding::{Origin, with_origin};
+use feishu_feed_card::binding::with_origin;
 use feishu_feed_card::{CallFuture, Error, Outcome};
 use futures_util::FutureExt;
 use pyo3::PyTraverseError;
@@ -147,7 +147,7 @@ struct InFlightCalls {
 struct InFlight {
     /// Nobody waits for that of many calls.
     future: Py<PyAny>,
-    /// What makes the call or calls, or waits.
+    /// What makes the call, or waits.
     task: Option<AbortHandle>,
     /// What a token provider runs in, where the client has one.
     context: Option<Py<PyAny>>,
@@ -182,13 +182,6 @@ impl CallHandle {
 }
 
 impl CallHandle {
-    /// Has this stop the task, and the loop where that is closed.
-    pub(crate) fn stops(&self, task: AbortHandle) {
-        if let Some(call) = lock(&self.calls.get().state).in_flight.get_mut(&self.number) {
-            call.task = Some(task);
-        }
-    }
-
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.calls)
     }
@@ -368,11 +361,8 @@ impl<'py> Here<'py> {
         };
         let task = self.engine.spawn(async move {
             let making: PendingCall = if has_context {
-                let caller = Caller {
-                    mailbox: mailbox.clone(),
-                    call: number,
-                };
-                Box::pin(with_origin(Some(Arc::new(caller)), making))
+                let caller = Caller::new(mailbox.clone(), number);
+                Box::pin(with_origin(Some(caller), making))
             } else {
                 making
             };
@@ -399,17 +389,23 @@ impl<'py> Here<'py> {
             waiting.await;
             mailbox.put(Letter::Ready(number));
         });
-        call.stops(task);
+        if let Some(wait) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
+            wait.task = Some(task);
+        }
         Ok((future, call))
     }
 
     /// The origin of a task that makes many calls: token providers that it asks run on this loop, in a copy of the
-    /// current context.
-    pub(crate) fn origin_of_many(&self) -> PyResult<(Origin, CallHandle)> {
+    /// current context, which the handle keeps.
+    pub(crate) fn origin_of_many(&self) -> PyResult<(Arc<Caller>, CallHandle)> {
         let context = copy_context(self.event_loop.py())?;
         let (_future, handle, mailbox) = self.begin(Some(context), None)?;
-        let call = handle.number;
-        Ok((Arc::new(Caller { mailbox, call }), handle))
+        Ok((Caller::new(mailbox, handle.number), handle))
+    }
+
+    /// Whether it is a call of this loop.
+    pub(crate) fn has(&self, call: &CallHandle) -> bool {
+        self.calls.is(&call.calls)
     }
 
     fn begin(

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use feishu_feed_card::UserIds;
 use feishu_feed_card::binding::many::{ManyDriver, ManyItem, ManyOptions, ManyReport, READS_FOR};
-use feishu_feed_card::binding::with_origin;
+use feishu_feed_card::binding::{Origin, with_origin};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
@@ -27,6 +27,7 @@ use crate::logs::{self, Listening};
 use crate::loops::{self, CallHandle, Here};
 use crate::outcome;
 use crate::process;
+use crate::provider::Caller;
 use crate::records::Tuple;
 use crate::waits::{wait, wait_listening};
 
@@ -84,8 +85,8 @@ struct Running {
     process: u64,
     driver: ManyDriver,
     task: AbortHandle,
-    /// What the event loop keeps for the task.
-    on_loop: Option<CallHandle>,
+    /// The event loop on which results were asked for last, and what it keeps.
+    on_loop: Option<(Arc<Caller>, CallHandle)>,
     /// On an event loop, too, what is reported is handled when results are taken, in the context of the task that
     /// takes them.
     listening: Option<Arc<Listening>>,
@@ -96,8 +97,8 @@ impl Drop for State {
         if let Some(running) = self.running.take() {
             if running.process == process::id() {
                 running.task.abort();
-                if let Some(on_loop) = running.on_loop {
-                    on_loop.cancel();
+                if let Some((_, handle)) = running.on_loop {
+                    handle.cancel();
                 }
             } else {
                 mem::forget(running);
@@ -379,8 +380,8 @@ impl Many {
                 if let Some(listening) = &running.listening {
                     listening.traverse(&visit)?;
                 }
-                if let Some(on_loop) = &running.on_loop {
-                    on_loop.traverse(&visit)?;
+                if let Some((_, handle)) = &running.on_loop {
+                    handle.traverse(&visit)?;
                 }
             }
         }
@@ -424,13 +425,12 @@ impl Many {
         let on_event = self.on_event.as_ref().map(|on_event| on_event.clone_ref(py));
         let listening = Listening::of_thread(py, on_event)?.map(Arc::new);
         let (driver, run) = ManyDriver::new(&core, self.options);
-        let origin = here.map(|here| here.origin_of_many()).transpose()?;
-        let (origin, on_loop) = origin.unzip();
+        let on_loop = here.map(|here| here.origin_of_many()).transpose()?;
         let mut state = lock(&self.state);
         if state.is_left || state.running.is_some() {
             // Python's code ran above, and another thread's `report` with it.
             drop(state);
-            on_loop.inspect(CallHandle::cancel);
+            on_loop.inspect(|(_, handle)| handle.cancel());
             return Ok(());
         }
         // The runtime does not hold what listens: dropping that takes the GIL.
@@ -438,13 +438,11 @@ impl Many {
             Some(listening) => Box::pin(listening.around(run)),
             None => Box::pin(run),
         };
+        let origin = on_loop.as_ref().map(|(origin, _)| origin.clone() as Origin);
         let task = engine.spawn(async move {
             let _attendance = attendance;
             with_origin(origin, run).await;
         });
-        if let Some(on_loop) = &on_loop {
-            on_loop.stops(task.clone());
-        }
         state.running = Some(Running {
             process: process::id(),
             driver,
@@ -516,7 +514,32 @@ impl Many {
         waiting: impl Future<Output = ()> + Send + 'static,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
         let here = self.here(py)?;
+        self.move_to(&here)?;
         here.wait(waiting)
+    }
+
+    /// Has token providers run on this event loop, if the calls began on another.
+    fn move_to(&self, here: &Here<'_>) -> PyResult<()> {
+        let is_here = {
+            let state = lock(&self.state);
+            let on_loop = state
+                .running
+                .as_ref()
+                .and_then(|running| running.on_loop.as_ref());
+            on_loop.is_none_or(|(_, handle)| here.has(handle))
+        };
+        if is_here {
+            return Ok(());
+        }
+        let (there, mut handle) = here.origin_of_many()?;
+        if let Some(running) = &mut lock(&self.state).running
+            && let Some((origin, kept)) = &mut running.on_loop
+        {
+            origin.move_to(&there);
+            mem::swap(kept, &mut handle);
+        }
+        handle.cancel();
+        Ok(())
     }
 
     fn busy(&self) -> PyResult<Busy<'_>> {

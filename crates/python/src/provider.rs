@@ -114,9 +114,18 @@ pub(crate) struct Asking {
 }
 
 /// The event loop's call that is being polled: the [`Origin`](binding::Origin) of its tasks.
-pub(crate) struct Caller {
-    pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) call: u64,
+pub(crate) struct Caller(Mutex<(Arc<Mailbox>, u64)>);
+
+impl Caller {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, call: u64) -> Arc<Self> {
+        Arc::new(Self(Mutex::new((mailbox, call))))
+    }
+
+    /// Many calls go on in another event loop.
+    pub(crate) fn move_to(&self, other: &Self) {
+        let there = lock(&other.0).clone();
+        *lock(&self.0) = there;
+    }
 }
 
 impl TokenProvider for Asking {
@@ -130,9 +139,9 @@ impl TokenProvider for Asking {
         match &self.desk {
             Desk::Board(board) => board.post(question),
             Desk::Loop => {
-                let origin = binding::origin();
-                if let Some(caller) = origin.as_ref().and_then(|origin| origin.downcast_ref::<Caller>()) {
-                    caller.mailbox.ask(caller.call, question);
+                if let Some(caller) = binding::origin().and_then(|origin| origin.downcast::<Caller>().ok()) {
+                    let (mailbox, call) = lock(&caller.0).clone();
+                    mailbox.ask(call, question);
                 }
             }
         }

@@ -153,8 +153,6 @@ struct State {
     /// Progress that the binding has seen.
     seen: Option<Progress>,
     is_stopped: bool,
-    /// The client was closed before the core had taken all requests.
-    is_closed: bool,
     /// Whether the input ended by itself.
     is_all_read: bool,
     end: Option<End>,
@@ -168,8 +166,8 @@ struct End {
     succeeded: usize,
     failed: usize,
     panic: Option<String>,
-    /// Whether reading was cut short, and [`ManyDriver::take_error`] has not returned why.
-    is_cut: bool,
+    /// Why reading was cut short, until [`ManyDriver::take_error`] has returned it.
+    cut_short: Option<ErrorKind>,
 }
 
 impl ManyDriver {
@@ -216,7 +214,7 @@ impl ManyDriver {
                 };
                 if let Err((index, request, _)) = sent {
                     state.left.push((index, request));
-                    state.settle_left();
+                    state.settle_left(&self.0.closing);
                 }
             }
             Err(error) => {
@@ -321,12 +319,12 @@ impl ManyDriver {
     /// requests were read.
     pub fn take_error(&self) -> Option<Error> {
         let mut state = self.0.state();
-        let is_cut = mem::take(&mut state.end.as_mut()?.is_cut);
-        if !is_cut || state.is_stopped {
+        let reason = state.end.as_mut()?.cut_short.take()?;
+        if state.is_stopped {
             return None;
         }
         let not_read = state.not_read(self.0.options.total);
-        if state.is_closed {
+        if reason == ErrorKind::ClientClosed {
             return (not_read != Some(0)).then(client_closed);
         }
         many::not_all_read(state.taken, not_read)
@@ -401,25 +399,25 @@ impl Shared {
         self.ready.notify_waiters();
     }
 
-    /// Collects results until there are no more, or a stop. Returns whether reading was cut short, by
-    /// `total_timeout` or by the client's close.
-    async fn collect(&self, many: &mut Many) -> bool {
+    /// Collects results until there are no more, or a stop. Returns why reading was cut short, if it was.
+    async fn collect(&self, many: &mut Many) -> Option<ErrorKind> {
         // A quarter of the requests: the others keep the connections busy while these are handed out.
         let enough = (self.options.concurrency / 4).clamp(1, BATCH);
         let mut announce_at = None;
-        let mut is_cut = false;
+        let mut cut_short = None;
         loop {
             let wake_up = announce_at.unwrap_or_else(|| Instant::now() + PROGRESS_EVERY);
             select! {
                 biased;
-                () = self.stop.notified() => return is_cut,
+                () = self.stop.notified() => return cut_short,
                 items = many.next_batch(BATCH) => {
                     if items.is_empty() {
-                        return is_cut;
+                        return cut_short;
                     }
                     let mut state = self.state();
                     // Its own error cannot say how many were not read: the queue does not know.
-                    is_cut |= items.iter().any(Result::is_err);
+                    let error = items.last().and_then(|last| last.as_ref().err());
+                    cut_short = cut_short.or(error.map(Error::kind));
                     state.keep(items.into_iter().flatten());
                     state.look_at(many, self.options.total);
                     let waiting = state.items.len();
@@ -448,7 +446,7 @@ impl Shared {
             // After a panic nobody knows whether they would have had the time.
             state.is_stopped |= end.panic.is_some();
             state.end = Some(end);
-            state.settle_left();
+            state.settle_left(&self.closing);
             state.is_ready = true;
         }
         drop(state);
@@ -498,7 +496,7 @@ impl State {
 
     /// After the end, decides about requests that the core did not take: `total_timeout` passed before they began, the
     /// client was closed, or they were stopped.
-    fn settle_left(&mut self) {
+    fn settle_left(&mut self, closing: &Closing) {
         if self.end.is_none() {
             return;
         }
@@ -508,7 +506,7 @@ impl State {
             if self.is_stopped {
                 self.unfinished.push(UnfinishedRequest { index, users });
             } else {
-                let error = if self.is_closed {
+                let error = if closing.is_closed() {
                     client_closed()
                 } else {
                     total_timeout_passed()
@@ -566,7 +564,7 @@ async fn run(mut many: Many, end: EndOfTask) {
         End {
             succeeded: report.succeeded,
             failed: report.failed,
-            is_cut: collected.as_ref().is_ok_and(|is_cut| *is_cut),
+            cut_short: *collected.as_ref().unwrap_or(&None),
             panic: collected.err().map(|panic| message(&*panic)),
         }
     });
@@ -588,7 +586,7 @@ impl Drop for EndOfTask {
             succeeded: 0,
             failed: 0,
             panic: Some("the task of many calls was dropped".to_owned()),
-            is_cut: false,
+            cut_short: None,
         });
     }
 }
@@ -620,10 +618,9 @@ impl Drop for Queue {
         let mut state = self.shared.state();
         // Under the lock: requests that are handed over from here on come after those in the queue.
         self.receiver.close();
-        state.is_closed = self.shared.closing.is_closed();
         while let Ok((index, request, _)) = self.receiver.try_recv() {
             state.left.push((index, request));
         }
-        state.settle_left();
+        state.settle_left(&self.shared.closing);
     }
 }
