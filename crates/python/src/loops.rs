@@ -98,7 +98,7 @@ impl Mailbox {
     }
 }
 
-/// What a loop is given to call once. A loop that is closed before it gets there drops it: nothing else tells that
+/// What a loop is given to call once. A loop that is closed before it does so drops this: nothing else shows that
 /// nobody will open the mailbox.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct WakeUp {
