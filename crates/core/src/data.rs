@@ -1,5 +1,5 @@
-//! What every layer speaks of: errors, outcomes, checked input, text that comes from outside, and what a task was started
-//! for.
+//! What every layer speaks of: errors, outcomes, checked input, text that comes from outside, and what a task was
+//! started for.
 
 pub(crate) mod error;
 pub(crate) mod input;

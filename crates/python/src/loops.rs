@@ -1,6 +1,6 @@
 //! Calls of event loops: how their ends come back to the loop that waits for them.
 //!
-//! The runtime puts an end into the loop's mailbox, and the [`waker`](crate::waker) has the loop open it. The loop's own
+//! The runtime puts an end into the loop's mailbox, and the [`waker`](mod@waker) has the loop open it. The loop's own
 //! thread then makes Python's objects. A loop with many calls in flight is woken once for many of them.
 
 use std::collections::HashMap;
@@ -101,7 +101,7 @@ impl Mailbox {
     }
 }
 
-/// What a loop is given to call once. A loop that is closed before it gets there drops it: nothing else tells that
+/// What a loop is given to call once. A loop that is closed before it does so drops this: nothing else shows that
 /// nobody will open the mailbox.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct WakeUp {
