@@ -165,20 +165,22 @@ impl Client {
     /// connections are closed when the last clone is dropped. Closing again waits again.
     ///
     /// ```
-    /// # use feishu_feed_card_sandbox::{Sandbox, World};
+    /// use std::time::Duration;
+    ///
+    /// use feishu_feed_card::Client;
+    ///
+    /// async fn shut_down(client: Client) {
+    ///     client.close_within(Duration::from_secs(5)).await;
+    ///     let error = client.set_bot_time_sensitive(["ou_1"], true).await.unwrap_err();
+    ///     println!("{}: {:?} were not attempted", error.kind(), error.users().not_attempted);
+    /// }
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let sandbox = Sandbox::builder().world(World::example()).start()?;
-    /// # let client = feishu_feed_card::Client::builder()
-    /// #     .app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
-    /// use std::time::Duration;
-    /// use feishu_feed_card::ErrorKind;
-    ///
-    /// client.close_within(Duration::from_secs(5)).await;
-    /// let error = client.set_bot_time_sensitive(["ou_1"], true).await.unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::ClientClosed);
-    /// assert_eq!(error.users().not_attempted, ["ou_1"]);
-    /// # Ok(()) }
+    /// #     let sandbox = feishu_feed_card_sandbox::Sandbox::builder().start()?;
+    /// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+    /// #     shut_down(client).await;
+    /// #     Ok(())
+    /// # }
     /// ```
     pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
         self.core.closing.close(None)

@@ -319,11 +319,17 @@ fn verdict(place: &str, wrong: &[String], came: &str) -> Result<(), String> {
     Err(report)
 }
 
+/// As a program prints it: an error of ours does not repeat its causes, those of the bindings do.
+fn with_causes(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |printed, cause| format!("{printed}: {cause}"))
+}
+
 fn wrong_with(error: &Error, expected: &Value) -> Vec<String> {
     let mut expected = expected.clone();
     let mut wrong = Vec::new();
     for (key, text) in [
-        ("message_contains", error.to_string()),
+        ("message_contains", with_causes(error)),
         ("hint_contains", error.hint().unwrap_or_default().to_owned()),
     ] {
         let wanted = expected.as_object_mut().and_then(|fields| fields.remove(key));

@@ -63,21 +63,17 @@ pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>
 /// ```
 /// use feishu_feed_card::{ProvidedToken, Providing, TokenProvider, TokenReason};
 ///
-/// # struct Vault;
-/// # impl Vault {
-/// #     fn forget(&self, token: &str) {}
-/// #     async fn token(self) -> std::io::Result<String> { Ok("t-…".to_owned()) }
-/// #     fn clone(&self) -> Self { Self }
-/// # }
-/// struct FromVault(Vault);
+/// struct FromFile {
+///     path: &'static str,
+/// }
 ///
-/// impl TokenProvider for FromVault {
+/// impl TokenProvider for FromFile {
 ///     fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
-///         if let Some(token) = reason.refused_token() {
-///             self.0.forget(token);
+///         if reason.refused_token().is_some() {
+///             eprintln!("{}: the platform refused this token", self.path);
 ///         }
-///         let vault = self.0.clone();
-///         Box::pin(async move { Ok(ProvidedToken::new(vault.token().await?)) })
+///         let path = self.path;
+///         Box::pin(async move { Ok(ProvidedToken::new(std::fs::read_to_string(path)?.trim())) })
 ///     }
 /// }
 /// ```
