@@ -27,7 +27,7 @@ use crate::transport::Transport;
 use crate::transport::http::{Http, Network};
 use crate::transport::proxy::ProxyOption;
 
-/// The platform in China; `https://open.larksuite.com` is the one elsewhere (FACTS: hosts).
+/// The platform in China; `https://open.larksuite.com` is the one elsewhere (docs/platform.md#hosts).
 const DEFAULT_BASE_URL: &str = "https://open.feishu.cn";
 
 /// Every call on a chat, and a slot of the quota, may have to wait for it.
@@ -436,7 +436,7 @@ struct Credentials {
 }
 
 /// Exactly one way to a token. No form is checked but that it is not empty, nor in blanks: the platform's ids
-/// and tokens have changed theirs before (FACTS: shapes of ids).
+/// and tokens have changed theirs before (docs/platform.md#token-form).
 fn identity(given: Credentials) -> Result<Identity, Error> {
     let Credentials {
         app_id,

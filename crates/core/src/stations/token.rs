@@ -30,7 +30,7 @@ use fetch_time::FetchTime;
 pub use provider::{Abandoned, NoThread, ProvidedToken, Providing, TokenProvider, TokenReason};
 
 /// Longest time before its end at which a token is renewed. With less than 30 minutes left the platform hands
-/// out a new token, with more it repeats the old one (FACTS: token).
+/// out a new token, with more it repeats the old one (docs/platform.md#token-life).
 const WIDEST_MARGIN: Duration = Duration::from_secs(25 * 60);
 
 /// How long a token without an `expire` is used.
@@ -39,7 +39,8 @@ const UNKNOWN_LIFE: Duration = Duration::from_secs(60);
 /// Shortest time for which a token is used: an `expire` of 0 would mean a fetch for every call.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
-/// Longest time for which a token is used. The platform's live two hours at most (FACTS: token).
+/// Longest time for which a token is used. The platform's live two hours at most
+/// (docs/platform.md#token-life).
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a permanent refusal, such as that of a wrong secret, is returned to callers without asking again.

@@ -229,7 +229,8 @@ impl Data for TokenData {
 }
 
 impl TokenData {
-    /// In seconds (FACTS: token). Accepts a number in quotes too; anything else counts as absent.
+    /// In seconds (docs/platform.md#self-built-app). Accepts a number in quotes too; anything else counts as
+    /// absent.
     fn life(&self) -> Option<Duration> {
         let expire = self.expire.as_ref()?;
         let seconds = expire.as_f64().or_else(|| expire.as_str()?.trim().parse().ok())?;
@@ -481,7 +482,7 @@ impl Endpoints {
 }
 
 /// The token endpoints report their own errors with HTTP 200. Another status without a code of the platform
-/// comes from a gateway in between, and is retried (FACTS: token).
+/// comes from a gateway in between, and is retried (docs/platform.md#token-errors).
 fn worth(failure: &Failure) -> RetryRule {
     let is_noise = !failure.is_answer
         && failure
