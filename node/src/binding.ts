@@ -223,13 +223,6 @@ export interface Users {
 }
 
 /**
- * The error of a closed client.
- *
- * @internal
- */
-export declare function clientClosed(): ErrorData
-
-/**
  * All options but `onEvent`, which only the facade knows.
  *
  * @internal

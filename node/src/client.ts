@@ -104,7 +104,6 @@ export class Client {
   readonly #native: NativeClient
   readonly #callbacks: Callbacks | undefined
   // Weak: one that was begun and dropped is collected, and its calls stop.
-  readonly #many = new Set<WeakRef<Many>>()
   #inFlight = 0
   #closing: Promise<void> | undefined
   #idle = () => {}
@@ -191,7 +190,8 @@ export class Client {
         throw errorOf(made)
       }
       context?.listen(true)
-      return this.#keep((owner) => new Many<R>(made, owner, requests, checked.options), context)
+      const owner: Owner = { context, errorOf: (data, outcome) => this.#errorOf(data, outcome) }
+      return new Many<R>(made, owner, requests, checked.options)
     } catch (error) {
       throw above(error, this.setTimeSensitiveMany)
     }
@@ -245,7 +245,6 @@ export class Client {
     const idle = new Promise<void>((resolve) => {
       this.#idle = resolve
     })
-    await Promise.all([...this.#many].map((many) => many.deref()?.close()))
     if (this.#inFlight > 0) {
       await idle
     }
@@ -284,18 +283,6 @@ export class Client {
         }
       }
     }
-  }
-
-  /** Remembers a handle as long as it is in use, to stop it when the client is closed. */
-  #keep<R extends ManyRequest>(make: (owner: Owner) => Many<R>, context: CallContext | undefined): Many<R> {
-    const many = make({
-      context,
-      errorOf: (data, outcome) => this.#errorOf(data, outcome),
-      ended: () => this.#many.delete(kept),
-    })
-    const kept = new WeakRef(many)
-    this.#many.add(kept)
-    return many
   }
 
   /** With what the token provider threw as the cause; the core knows only its text. */

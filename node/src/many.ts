@@ -11,8 +11,7 @@ import {
   onAbort,
   reasonOf,
 } from './environment.js'
-import { type FeedCardError, InvalidInputError, errorOf, invalidInput, withJSON } from './errors.js'
-import { native } from './load.js'
+import { type FeedCardError, InvalidInputError, invalidInput, withJSON } from './errors.js'
 import { type Answer, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
 
@@ -71,7 +70,7 @@ export interface Report<R extends ManyRequest = ManyRequest> {
   failed: number
   /** Requests not read; absent if the number is unknown. */
   notRead?: number
-  /** The first 10,000 items that failed, by index. */
+  /** Items that failed, by index; at most the first 10,000 that finished. */
   failures: readonly ManyItem<R>[]
   /** Results that are counted above and were not handed out. */
   unread: readonly ManyItem<R>[]
@@ -98,8 +97,6 @@ export interface Owner {
   errorOf(data: ErrorData, outcome: Outcome | undefined): FeedCardError
   /** Lives as long as the handle. */
   readonly context: CallContext | undefined
-  /** The handle needs it no more. */
-  ended(): void
 }
 
 /** A request that was read and is not back. */
@@ -160,7 +157,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
   readonly #waiters: Waiter<R>[] = []
   /** To be thrown after the results. */
   #failure: { readonly thrown: unknown } | undefined
-  /** The failure that says that not all requests were read in time. */
+  /** The failure that says that not all requests were read. */
   #notAllRead: FeedCardError | undefined
   #stopping: Promise<void> | undefined
   /** Nothing comes any more but `#results` and `#failure`. */
@@ -187,11 +184,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
     return this
   }
 
-  /**
-   * `await` of the handle itself would send nothing.
-   *
-   * @internal
-   */
+  /** Fails: `await` of the handle itself would send nothing. */
   // oxlint-disable-next-line no-thenable -- so that awaiting it fails
   then(_: unknown, reject: (thrown: unknown) => void): void {
     reject(
@@ -225,8 +218,9 @@ export class Many<R extends ManyRequest = ManyRequest> {
   }
 
   /**
-   * The items that were not handed out, by index, and the report. It does not reject for `totalTimeoutMs`, as the items
-   * would be lost: `report.notRead` says how many were not read.
+   * The items that were not handed out, by index, and the report. If not all requests were read, because
+   * `totalTimeoutMs` passed or the client was closed, it does not reject, as the items would be lost:
+   * `report.notRead` says how many were not read.
    *
    * @example
    * ```ts
@@ -256,16 +250,6 @@ export class Many<R extends ManyRequest = ManyRequest> {
     this.#leave()
     await this.#stop()
     return this.#report as Report<R>
-  }
-
-  /**
-   * The client was closed.
-   *
-   * @internal
-   */
-  close(): Promise<void> {
-    this.#fail(errorOf(native.clientClosed()))
-    return this.#stop()
   }
 
   #serve(): void {
@@ -341,8 +325,8 @@ export class Many<R extends ManyRequest = ManyRequest> {
     const userIds: string[] = []
     let tag: unknown
     try {
-      // What is no request may be anything.
-      tag = (request as R | null | undefined)?.tag
+      // What is no request may be anything, and an inherited tag is none.
+      tag = Object.hasOwn(Object(request) as object, 'tag') ? request.tag : undefined
       this.#toFeed.push(checkCall(`requests[${index}]`, request, requestNames, userIds))
       this.#open.set(index, { request, tag, userIds, error: undefined })
     } catch (error) {
@@ -494,7 +478,6 @@ export class Many<R extends ManyRequest = ManyRequest> {
     const report = { ...counts, failures: this.#failures.toSorted(byIndex), unread: this.#unread, unfinished }
     this.#report = withJSON(Object.defineProperty(report, 'toString', { value: () => text }))
     this.#isOver = true
-    this.#owner.ended()
     this.#serve()
   }
 

@@ -134,19 +134,19 @@ class Recorder:
         self.tokens = list(tokens)
         self.refused: list[str | None] = []
 
-    def plain(self, refused: str | None) -> str:
-        self.refused.append(refused)
+    def plain(self, refused_token: str | None) -> str:
+        self.refused.append(refused_token)
         return self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
 
-    async def coroutine(self, refused: str | None, /) -> str:
+    async def coroutine(self, *, refused_token: str | None = None) -> str:
         await asyncio.sleep(0)
-        return self.plain(refused)
+        return self.plain(refused_token)
 
-    async def __call__(self, refused: str | None) -> str:
-        return await self.coroutine(refused)
+    async def __call__(self, refused_token: str | None = None) -> str:
+        return await self.coroutine(refused_token=refused_token)
 
-    def second(self, _: object, refused: str | None) -> str:
-        return self.plain(refused)
+    def second(self, _: object, refused_token: str | None) -> str:
+        return self.plain(refused_token)
 
     def kinds(self) -> list[Any]:
         @functools.wraps(self.plain)
@@ -158,8 +158,8 @@ class Recorder:
             self.coroutine,
             self,
             functools.partial(self.second, "vault"),
-            lambda refused: self.coroutine(refused),
-            lambda refused, vault=self: vault.plain(refused),
+            lambda refused_token: self.coroutine(refused_token=refused_token),
+            lambda vault=self, refused_token=None: vault.plain(refused_token),
             decorated,
         ]
 
@@ -194,20 +194,21 @@ def test_many_tell_it_which_token_was_refused(feishu_sandbox: Sandbox):
     assert recorder.refused == [None, revoked]
 
 
-def test_without_a_required_parameter_it_is_called_as_it_is(feishu_sandbox: Sandbox):
+def test_without_the_parameter_it_is_called_as_it_is(feishu_sandbox: Sandbox):
     good = token(feishu_sandbox)
 
     class Own:
         def __call__(self) -> str:
             return good
 
-    @functools.wraps(lambda refused: refused)
+    @functools.wraps(lambda refused_token: refused_token)
     def decorated() -> str:
         return good
 
     for provider in (
         lambda: good,
         lambda kept=good: kept,
+        lambda kept=good, refused=None: kept if refused is None else "",
         lambda *args: "" if args else good,
         lambda **kwargs: good,
         functools.partial(lambda kept: kept, good),
@@ -223,8 +224,8 @@ def test_without_a_required_parameter_it_is_called_as_it_is(feishu_sandbox: Sand
 
 
 def test_what_can_be_called_neither_way_is_refused():
-    for provider in (lambda one, other: one, lambda *, named: named):
-        with pytest.raises(InvalidInputError, match="one for the refused token") as caught:
+    for provider in (lambda one: one, lambda one, refused_token: one, lambda *, named: named):
+        with pytest.raises(InvalidInputError, match="refused_token") as caught:
             Client(token_provider=provider)
         assert caught.value.field == "token_provider"
 
@@ -239,7 +240,7 @@ def test_the_same_token_again_is_not_sent_again(feishu_sandbox: Sandbox):
     assert feishu_sandbox.request_count() == before + 1
     error = caught.value
     assert "the token_provider returned the token that the platform had refused" in str(error)
-    assert "argument" in str(error.hint)
+    assert "refused_token" in str(error.hint)
     assert (error.attempts, error.station, error.failed) == (1, "token", (feishu_sandbox.USER,))
 
 
@@ -247,10 +248,10 @@ def test_no_frame_of_ours_keeps_the_refused_token(feishu_sandbox: Sandbox):
     revoked = token(feishu_sandbox)
     feishu_sandbox.revoke_tokens()
 
-    def provider(refused: str | None) -> str:
-        if refused is None:
+    def provider(refused_token: str | None) -> str:
+        if refused_token is None:
             return revoked
-        del refused
+        del refused_token
         raise LookupError("no other token")
 
     async def main():

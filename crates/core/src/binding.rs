@@ -95,6 +95,7 @@ pub fn seconds_or_zero(field: &'static str, value: f64) -> Result<Duration, Erro
         return Ok(Duration::ZERO);
     }
     input::seconds(field, value)
+        .map_err(|_| invalid_input(field, value.to_string(), "0, or a positive, finite number"))
 }
 
 /// Where a client's platform is, for a client's `repr`.

@@ -203,7 +203,7 @@ pub(crate) fn not_all_read(taken: usize, not_read: Option<usize>) -> Option<Erro
             if not_read == 1 { "was" } else { "were" },
         ),
         None => text!(
-            "the {total_timeout} passed before all requests were read; how many were not read is unknown"
+            "the {total_timeout} passed before the end of the requests was reached; how many were not read is unknown"
         )
         .into(),
     };
@@ -336,14 +336,13 @@ impl Client {
     /// Like [`set_time_sensitive_many`](Self::set_time_sensitive_many), for requests that arrive over time.
     ///
     /// ```
-    /// use feishu_feed_card::{Client, Error, Item, Request};
-    /// use futures_util::{Stream, TryStreamExt};
+    /// use feishu_feed_card::{Client, Item, Request};
+    /// use futures_util::Stream;
     ///
-    /// async fn pin_as_they_come(
-    ///     client: &Client,
-    ///     requests: impl Stream<Item = Request> + Send + 'static,
-    /// ) -> Result<Vec<Item>, Error> {
-    ///     client.set_time_sensitive_stream(requests).try_collect().await
+    /// async fn pin_as_they_come(client: &Client, requests: impl Stream<Item = Request> + Send + 'static) -> Vec<Item> {
+    ///     let (items, report) = client.set_time_sensitive_stream(requests).collect().await;
+    ///     println!("{report}");
+    ///     items
     /// }
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -351,7 +350,7 @@ impl Client {
     /// #     let sandbox = Sandbox::builder().start()?;
     /// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
     /// #     let request = Request::new(World::EXAMPLE_CHAT, [World::EXAMPLE_USER], true);
-    /// #     let items = pin_as_they_come(&client, futures_util::stream::iter([request])).await?;
+    /// #     let items = pin_as_they_come(&client, futures_util::stream::iter([request])).await;
     /// #     assert!(items[0].result.is_ok());
     /// #     Ok(())
     /// # }
@@ -627,8 +626,38 @@ impl<T: Clone> Many<T> {
     }
 
     fn read_no_more_in_time(&mut self) {
+        self.look_for_the_end();
         if self.read_no_more() {
             self.cut_short = not_all_read(self.report.taken, self.report.not_read);
+        }
+    }
+
+    /// An input of unknown length shows its end only when it is read once more. What is read then is too late.
+    fn look_for_the_end(&mut self) {
+        let Some(source) = &mut self.source else {
+            return;
+        };
+        let (least, most) = source.size_hint();
+        if most == Some(least) {
+            return;
+        }
+        match source.next().now_or_never() {
+            Some(Some(NextRequest { index, request, .. })) => {
+                self.report.taken += 1;
+                let (request, tag) = request.split(());
+                let users = UserIds::not_attempted(without_repeats(request.user_ids.clone()));
+                self.rejected = Some(Item {
+                    index,
+                    tag,
+                    request: Arc::new(request),
+                    result: Err(total_timeout_passed().with_users(users)),
+                });
+            }
+            Some(None) => {
+                self.source = None;
+                self.report.not_read = Some(0);
+            }
+            None => {}
         }
     }
 
@@ -731,6 +760,18 @@ async fn elapsed(timer: &mut Option<Timer>) {
 
 async fn progress_due(timer: &mut Option<Timer>) {
     timer.get_or_insert_with(|| Box::pin(sleep(PROGRESS_EVERY))).await;
+}
+
+/// The error of a request that was read when `total_timeout` had passed.
+pub(crate) fn total_timeout_passed() -> Error {
+    Error::new(
+        ErrorKind::DeadlineExceeded,
+        text!("the {total_timeout} passed before the request was begun"),
+    )
+    .with_station(Station::Quota)
+    .with_hint(text!(
+        "Give the requests a longer {total_timeout}, or hand this one in again"
+    ))
 }
 
 /// Clamps a number of requests in progress to what is supported.

@@ -96,12 +96,6 @@ pub(crate) fn invalid_message(field: String, value: String, expected: String) ->
     invalid_input(field, value, expected).to_string()
 }
 
-/// The error of a closed client.
-#[napi(catch_unwind)]
-pub(crate) fn client_closed() -> ErrorData {
-    (&binding::client_closed(Vec::new())).into()
-}
-
 /// The error for an unknown key of one of many requests.
 #[napi(catch_unwind)]
 pub(crate) fn unknown_key(key: String) -> ErrorData {

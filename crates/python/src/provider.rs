@@ -58,7 +58,7 @@ impl Provider {
         let module = callable.py().import("feishu_feed_card._provider")?;
         let takes_refused: Option<bool> = module.call_method1("takes_refused", (&callable,))?.extract()?;
         let Some(takes_refused) = takes_refused else {
-            let expected = "a function without required parameters, or with one for the refused token";
+            let expected = "a function without required parameters but `refused_token`";
             return Err(arguments::wrong("token_provider", &callable, expected).into());
         };
         Ok(Self {

@@ -70,6 +70,8 @@ void client.setTimeSensitiveMany(['oc_1'])
 void client.setTimeSensitiveMany([pin], { timeoutMs: 5 })
 // @ts-expect-error handles come from clients
 void new Many([pin])
+// @ts-expect-error a handle is not awaited: that sends nothing
+export const awaited = async () => await client.setTimeSensitiveMany([pin])
 
 // @ts-expect-error an outcome is read, not changed
 outcome.ok = true

@@ -134,8 +134,8 @@ class _BaseClient:
                 instead of an app. It may be an `async def`, and runs on the event loop of the call that
                 needs a token; any other function runs in a thread of its own, so that it may block. It is
                 called once however many calls wait, when the token nears its end, and when the platform
-                refuses the token: then it must return a different one. A function with one required
-                positional parameter gets the refused token then, and None otherwise. (`Client` runs an
+                refuses the token: then it must return a different one. A function with a parameter
+                `refused_token` gets the refused token then, and None otherwise. (`Client` runs an
                 `async def` with `asyncio.run` in that thread, also while nobody waits for the next of many
                 results.)
             tenant_key: Makes the app a store app, acting for this tenant.

@@ -74,12 +74,22 @@ class _Handle:
 
     def _reported(self) -> Report:
         if self._report is None:
-            taken, succeeded, failed, items, unfinished, failures, not_read = self._bound.report()
-            by_index = {item.index: item for item in (*items, *self._batch, *self._kept)}
-            unread = sorted(by_index.values(), key=_index)
-            failures.sort(key=_index)
-            self._report = Report(taken, succeeded, failed, unread, unfinished, failures, not_read)
+            self._report = self._report_with(self._kept)
         return self._report
+
+    def _report_with(self, kept: list[Item]) -> Report:
+        taken, succeeded, failed, items, unfinished, failures, not_read = self._bound.report()
+        by_index = {item.index: item for item in (*items, *self._batch, *kept)}
+        unread = sorted(by_index.values(), key=_index)
+        failures.sort(key=_index)
+        return Report(taken, succeeded, failed, unread, unfinished, failures, not_read)
+
+    def _collected(self) -> tuple[list[Item], Report]:
+        items = sorted(self._kept, key=_index)
+        report = self._report or self._report_with([])
+        # Last: an interrupt before this leaves the items to the report.
+        self._kept, self._report = [], report
+        return items, report
 
     def __repr__(self) -> str:
         name = f"feishu_feed_card.{type(self).__name__}"
@@ -133,8 +143,9 @@ class Many(_Handle):
         """Returns the items that the loop has not returned, by index, and the report.
 
         If not all requests were read, because `total_timeout` passed or the client was closed, nothing is
-        raised, as the items would be lost: `report.not_read` and the report's text say it. What the iterable raises is raised; the items
-        are then in the report's `unread`.
+        raised, as the items would be lost: `report.not_read` and the report's text say it. A client that was
+        closed before the first result, and what the iterable raises, is raised; the items are then in the
+        report's `unread`.
 
         Example:
             >>> from feishu_feed_card.sandbox import Sandbox
@@ -152,13 +163,8 @@ class Many(_Handle):
         while not self._is_over:
             self._next_batch()
             self._keep_batch()
-        items, self._kept = self._kept, []
-        try:
-            report = self.report()
-        except BaseException:
-            self._kept = items
-            raise
-        return sorted(items, key=_index), report
+        self.close()
+        return self._collected()
 
     def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
@@ -283,8 +289,9 @@ class AsyncMany(_Handle):
         """Returns the items that the loop has not returned, by index, and the report.
 
         If not all requests were read, because `total_timeout` passed or the client was closed, nothing is
-        raised, as the items would be lost: `report.not_read` and the report's text say it. What the iterable raises is raised; the items
-        are then in the report's `unread`.
+        raised, as the items would be lost: `report.not_read` and the report's text say it. A client that was
+        closed before the first result, and what the iterable raises, is raised; the items are then in the
+        report's `unread`.
 
         Example:
             >>> import asyncio
@@ -304,13 +311,8 @@ class AsyncMany(_Handle):
         while not self._is_over:
             await self._next_batch()
             self._keep_batch()
-        items, self._kept = self._kept, []
-        try:
-            report = await self.report()
-        except BaseException:
-            self._kept = items
-            raise
-        return sorted(items, key=_index), report
+        await self.aclose()
+        return self._collected()
 
     async def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.

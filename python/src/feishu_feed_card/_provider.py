@@ -17,37 +17,34 @@ if TYPE_CHECKING:
     _Args: TypeAlias = list[str | None]
     """What a provider is called with: nothing, or the refused token."""
 
+_NAME = "refused_token"
 _TASKS = "_feishu_feed_card_tasks"
 """Attribute of the loop with its tasks, to which it has only weak references itself."""
 
 
 def takes_refused(provider: Callable[..., Any]) -> bool | None:
-    """Whether a provider is called with the refused token; None if it cannot be called either way.
-
-    Only a required parameter counts: a parameter with a default may be a value that a lambda keeps.
-    """
+    """Whether a provider has a parameter `refused_token`; None if it cannot be called at all."""
     try:
         own = inspect.signature(provider, follow_wrapped=False)
-        without, with_token = _fits(own), _fits(own, None)
-        if without and with_token:
-            # `*args` of a decorator: the decorated function decides.
-            return not _fits(inspect.signature(provider))
-    except Exception:  # a function in C, or a signature that cannot be read
+        # A decorator's `**kwargs`: the function within decides.
+        named = own if _NAME in own.parameters else inspect.signature(provider)
+    except Exception:  # a function of C, or a signature that cannot be read
         return False
-    return with_token if without or with_token else None
+    takes = _NAME in named.parameters and _fits(own, refused_token=None)
+    return takes if takes or _fits(own) else None
 
 
-def _fits(signature: inspect.Signature, *args: object) -> bool:
+def _fits(signature: inspect.Signature, **kwargs: object) -> bool:
     try:
-        signature.bind(*args)
+        signature.bind(**kwargs)
     except TypeError:
         return False
     return True
 
 
-def _taken(args: _Args) -> tuple[str | None, ...]:
+def _taken(args: _Args) -> dict[str, str | None]:
     """Empties the arguments: a traceback may show the variables of our frames, and one is a token."""
-    taken = tuple(args)
+    taken = dict.fromkeys([_NAME], args[0]) if args else {}
     args.clear()
     return taken
 
@@ -101,7 +98,7 @@ def _in_thread_or_refuse(target: Callable[..., None], answer: Answer, *args: obj
 
 def _ask(provider: Callable[..., Any], args: _Args, answer: Answer) -> None:
     try:
-        token = provider(*_taken(args))
+        token = provider(**_taken(args))
         if inspect.isawaitable(token):
             import asyncio
 
@@ -114,7 +111,7 @@ def _ask(provider: Callable[..., Any], args: _Args, answer: Answer) -> None:
 
 def _ask_for_loop(provider: Callable[..., Any], args: _Args, answer: Answer, loop: AbstractEventLoop) -> None:
     try:
-        token = provider(*_taken(args))
+        token = provider(**_taken(args))
         if inspect.isawaitable(token):
             _hand_over(loop, token, answer)
             return
@@ -149,7 +146,7 @@ async def _ask_async(provider: Callable[..., Awaitable[Any]], args: _Args, answe
     from asyncio import CancelledError
 
     try:
-        token = await provider(*_taken(args))
+        token = await provider(**_taken(args))
     except (CancelledError, GeneratorExit):
         # The loop is being closed, or was closed and is collected: another loop's call may ask again.
         answer.abandon()

@@ -61,12 +61,17 @@ UserIds: TypeAlias = Union[_SequenceNotStr, AbstractSet[str], Iterator[str]]  # 
 Token: TypeAlias = Union[str, "tuple[str, float | None]"]
 """What a token provider returns: a token, or a token and the seconds it is good for."""
 
+
+class _ProviderToldWhy(Protocol):
+    def __call__(self, *, refused_token: str | None) -> Token | Awaitable[Token]: ...
+
+
 TokenProvider: TypeAlias = Union[  # noqa: UP007
     Callable[[], Union[Token, Awaitable[Token]]],  # noqa: UP007
-    Callable[["str | None"], Union[Token, Awaitable[Token]]],  # noqa: UP007
+    _ProviderToldWhy,
 ]
-"""Supplies the tokens instead of an app's id and secret: a function without required parameters, or with one.
-That gets the token that the platform refused, or None if a token is needed for another reason."""
+"""Supplies the tokens instead of an app's id and secret. A parameter `refused_token` gets the token that the
+platform refused, or None if a token is needed for another reason."""
 
 
 class _Request(TypedDict):

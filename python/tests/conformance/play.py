@@ -80,8 +80,8 @@ class _Provider:
         self.tokens = tokens
         self.refused: list[str | None] = []
 
-    def __call__(self, refused: str | None) -> str:
-        self.refused.append(refused)
+    def __call__(self, refused_token: str | None) -> str:
+        self.refused.append(refused_token)
         return self.tokens[min(len(self.refused), len(self.tokens)) - 1]
 
 

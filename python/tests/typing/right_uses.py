@@ -61,13 +61,13 @@ def main() -> None:
     Client.from_env(**options).close()
     Client(token_provider=lambda: "t-1")
     Client(token_provider=lambda: ("t-1", 3600))
-    Client(token_provider=lambda refused: "t-1" if refused is None else "t-2")
+    Client(token_provider=lambda refused_token: "t-1" if refused_token is None else "t-2")
     Client(token_provider=provider_of_another)
     Client("cli_1", "secret").close(timeout=5)
 
 
-async def provider_of_another(refused: str | None) -> str:
-    return "t-1" if refused is None else "t-2"
+async def provider_of_another(refused_token: str | None = None) -> str:
+    return "t-1" if refused_token is None else "t-2"
 
 
 async def provider() -> tuple[str, float]:

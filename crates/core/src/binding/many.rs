@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::Client;
-use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::error::{Error, ErrorKind};
 use crate::data::input::{Request, without_repeats};
 use crate::data::outcome::{Outcome, UserIds};
 use crate::data::text::text;
@@ -509,7 +509,7 @@ impl State {
                 let error = if closing.is_closed() {
                     client_closed()
                 } else {
-                    total_timeout_passed()
+                    many::total_timeout_passed()
                 };
                 self.fail(index, given, Some(error.with_users(users)));
             }
@@ -536,17 +536,6 @@ impl State {
             ..many
         }
     }
-}
-
-fn total_timeout_passed() -> Error {
-    Error::new(
-        ErrorKind::DeadlineExceeded,
-        text!("the {total_timeout} passed before the request was begun"),
-    )
-    .with_station(Station::Quota)
-    .with_hint(text!(
-        "Give the requests a longer {total_timeout}, or hand this one in again"
-    ))
 }
 
 async fn run(mut many: Many, end: EndOfTask) {

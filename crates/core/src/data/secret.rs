@@ -39,6 +39,9 @@ pub(crate) fn why_no_token(token: &SecretString) -> Option<&'static str> {
     if token.trim().is_empty() {
         return Some("empty");
     }
+    if token.trim() != token {
+        return Some("blanks around it");
+    }
     let start = token.get(..SCHEME.len())?;
     start
         .eq_ignore_ascii_case(SCHEME)

@@ -8,7 +8,7 @@ use crate::data::outside::printable;
 
 /// The names that a [`Template`] can have: options, arguments, methods and fields of an error, as Rust and Python spell
 /// them. Not names: the platform's own words, such as `open_id` or its `tenant_access_token`.
-const NAMES: [&str; 31] = [
+const NAMES: [&str; 32] = [
     "allow_http",
     "app_id",
     "app_secret",
@@ -27,6 +27,7 @@ const NAMES: [&str; 31] = [
     "proxy",
     "quota",
     "rate_limit",
+    "refused_token",
     "retry_after",
     "set_app_ticket",
     "set_bot_time_sensitive",
@@ -290,12 +291,13 @@ mod tests {
 
     #[test]
     fn every_name_is_one_that_a_caller_can_use() {
-        const PUBLIC: [&str; 5] = [
+        const PUBLIC: [&str; 6] = [
             include_str!("../options.rs"),
             include_str!("../client.rs"),
             include_str!("../many.rs"),
             include_str!("error.rs"),
             include_str!("input.rs"),
+            include_str!("../stations/token/provider.rs"),
         ];
         for name in NAMES {
             let [method, field] = [format!("pub fn {name}("), format!("pub {name}: ")];

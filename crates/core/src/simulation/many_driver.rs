@@ -282,7 +282,8 @@ async fn what_waits_in_the_queue_as_the_total_timeout_passes_fails() {
     for _ in 0..3 {
         driver.push(Ok(pin()));
     }
-    let items = rest(&driver).await;
+    let mut items = rest(&driver).await;
+    items.sort_by_key(|item| item.index);
     assert_eq!(indices(&items), [0, 1, 2]);
     for (item, unknown) in items.iter().zip([1, 0, 0]) {
         let error = item.result.as_ref().unwrap_err().as_ref().unwrap();

@@ -18,7 +18,7 @@ use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::origin::inherited;
 use crate::data::secret;
 use crate::platform::codes;
-use crate::stations::closing::Closing;
+use crate::stations::closing::{Closing, client_closed};
 use crate::stations::deadline::after;
 
 pub(crate) mod fetch;
@@ -183,6 +183,9 @@ impl Tokens {
 
     async fn get_or_fetch(&self, deadline: Option<Instant>) -> Fetched {
         for is_last in [false, true] {
+            if self.0.closing.is_stopped() {
+                return Err(client_closed().with_station(Station::Token));
+            }
             let (usable, mut running, new) = {
                 let state = &mut *self.state();
                 let now = Instant::now();

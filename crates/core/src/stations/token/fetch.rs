@@ -127,7 +127,7 @@ impl Source {
                 ))
                 .with_station(Station::Token)
                 .with_hint(text!(
-                    "The {token_provider} can take the refused token as its argument: return another one then"
+                    "The {token_provider} is told which token was refused ({refused_token}): return another one then"
                 )),
             _ => refusal.with_hint(text!(
                 "The platform issued the refused token again: check that app and {base_url} belong together and that \
@@ -163,7 +163,7 @@ impl Source {
                     match time.bound(Some(cap), providing).await {
                         Some(Ok(token)) => match secret::why_no_token(&token.value) {
                             Some(fault) => Err(provider_failed(
-                                format!("the token it returned is {fault}").into(),
+                                format!("the token it returned cannot be used ({fault})").into(),
                             )),
                             None => Token::new(token.value, token.life),
                         },
