@@ -8,3 +8,8 @@ pub mod node;
 pub mod package;
 pub mod python;
 pub mod run;
+
+/// The examples of the README, compiled. Not in the crate `feishu-feed-card`: its package holds the README elsewhere.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
