@@ -3,6 +3,7 @@
 //!
 //! The crate has no dependencies, so that `cargo xtask` itself compiles in a second.
 
+pub mod crates;
 mod musl;
 pub mod node;
 pub mod package;
