@@ -18,16 +18,17 @@ pub(crate) fn dependencies(run: &mut Run) -> Result<(), String> {
 /// Licences, advisories, duplicates and sources: `deny.toml`. Advisories are fetched from GitHub.
 fn deny(run: &mut Run) -> Result<(), String> {
     let on_path = output(run.cargo(["deny", "--version"])).is_some();
-    let tools = run.root.join(".scratch/cargo-deny");
-    if !on_path && !tools.exists() {
+    let folder = run.root.join(".scratch/cargo-deny");
+    let program = folder.join("bin/cargo-deny");
+    if !on_path && !program.exists() {
         let mut install = run.cargo(["install", "--locked", "--root"]);
-        install.arg(&tools).args(["cargo-deny", "--version", CARGO_DENY]);
+        install.arg(folder).args(["cargo-deny", "--version", CARGO_DENY]);
         run.step("installing cargo-deny", install)?;
     }
     let mut deny = if on_path {
         run.cargo(["deny"])
     } else {
-        run.command(tools.join("bin/cargo-deny"))
+        run.command(program)
     };
     deny.args(["--workspace", "--locked", "check"]);
     run.step("cargo deny", deny)

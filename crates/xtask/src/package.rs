@@ -194,11 +194,14 @@ fn without_zig(run: &mut Run, venv: &Venv) -> Result<(), String> {
         .arg(bill(run, triple)?)
         .current_dir(run.root.join("python"));
     let module = node::npm(run, ["run", "build"]);
-    for (name, mut build) in [("wheel", maturin), ("Node module", module)] {
-        build.env("RUSTFLAGS", &flags);
+    // Otherwise the linker writes the path of the build into it. maturin does the same for the wheel.
+    let name = "-C link-arg=-Wl,-install_name,@rpath/feishu-feed-card.node";
+    let named = if cfg!(target_os = "macos") { name } else { "" };
+    for (step, mut build, more) in [("wheel", maturin, ""), ("Node module", module, named)] {
+        build.env("RUSTFLAGS", format!("{flags} {more}"));
         // The oldest macOS that Rust supports on both processors.
         build.env("MACOSX_DEPLOYMENT_TARGET", "11.0");
-        run.step(name, build)?;
+        run.step(step, build)?;
     }
     Ok(())
 }
