@@ -98,8 +98,12 @@ export declare class NativeClient {
   setAppTicket(appTicket: string): ErrorData | null
   /** The quota, absent without pacing. */
   get quota(): Quota | null
-  /** Lets go of connections and secrets once no call uses them any more. */
-  close(): void
+  /**
+   * Refuses new calls, and lets go of connections and secrets once no call uses them any more. Calls are stopped after
+   * the timeout. The environment's `deliver` gets a message with this id when no call is in progress. Returns an
+   * error, and does nothing, if the timeout is wrong.
+   */
+  close(id: number, timeoutMs?: number | undefined | null): ErrorData | null
 }
 
 /**
@@ -219,6 +223,13 @@ export interface Users {
 }
 
 /**
+ * The error of a closed client.
+ *
+ * @internal
+ */
+export declare function clientClosed(): ErrorData
+
+/**
  * All options but `onEvent`, which only the facade knows.
  *
  * @internal
@@ -260,3 +271,10 @@ export declare function shown(text: string): string
  * @internal
  */
 export declare function startSandbox(world: string, port: number, https: boolean, httpsPort: number): NativeSandbox | Refusal
+
+/**
+ * The error for an unknown key of one of many requests.
+ *
+ * @internal
+ */
+export declare function unknownKey(key: string): ErrorData

@@ -1,6 +1,7 @@
 import * as check from './checks.js'
 import type { ClientEvent, OnEvent } from './environment.js'
-import { InvalidInputError } from './errors.js'
+import { InvalidInputError, errorOf } from './errors.js'
+import { native } from './load.js'
 
 export type UserIdType = 'open_id' | 'union_id' | 'user_id'
 
@@ -29,10 +30,11 @@ export interface SetTimeSensitive extends SetBotTimeSensitive {
   feedCardId: string
 }
 
-type Name = keyof SetTimeSensitive
+type CallName = keyof SetTimeSensitive
+type Name = CallName | 'tag'
 
 /** @internal */
-export const botCallNames: readonly Name[] = [
+export const botCallNames: readonly CallName[] = [
   'userIds',
   'timeSensitive',
   'userIdType',
@@ -41,15 +43,16 @@ export const botCallNames: readonly Name[] = [
   'onEvent',
 ]
 /** @internal */
-export const groupCallNames: readonly Name[] = ['feedCardId', ...botCallNames]
+export const groupCallNames: readonly CallName[] = ['feedCardId', ...botCallNames]
 /**
- * One of many has no signal and no listener of its own.
+ * One of many has no signal and no listener of its own, but a tag.
  *
  * @internal
  */
-export const requestNames: readonly Name[] = groupCallNames.filter(
-  (name) => name !== 'signal' && name !== 'onEvent',
-)
+export const requestNames: readonly Name[] = [
+  'tag',
+  ...groupCallNames.filter((name) => name !== 'signal' && name !== 'onEvent'),
+]
 
 /** @internal */
 export interface Checked {
@@ -87,7 +90,8 @@ export function checkCall(
 }
 
 function checked(what: string, given: unknown, names: readonly Name[], userIds: string[]): Checked {
-  const fields = check.fields(what, given, names)
+  const unknown = names === requestNames ? unknownKey : undefined
+  const fields = check.fields(what, given, names, unknown)
   const { feedCardId, timeSensitive, userIdType, signal, timeoutMs, onEvent } = fields
   check.strings('userIds', fields.userIds, 'an array of user ids', userIds)
   // Each is the call's own, so that what is absent is not found in a polluted prototype.
@@ -117,6 +121,8 @@ function checked(what: string, given: unknown, names: readonly Name[], userIds: 
   }
   return call
 }
+
+const unknownKey = (name: string) => errorOf(native.unknownKey(name))
 
 /** The ids among what was handed in as such: also one by itself, and beside what is none. */
 function idsIn(given: unknown): string[] {

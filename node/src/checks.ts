@@ -94,13 +94,15 @@ export function fields<Name extends string>(
   what: string,
   value: unknown,
   known: readonly Name[],
+  unknown: (name: string) => Error = (name) =>
+    invalidInput(name, `unknown in ${what}`, `one of ${known.join(', ')}`),
 ): Partial<Record<Name, unknown>> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw invalidInput(what, kindOf(value), `an object with ${known.join(', ')}`)
   }
   for (const name of Object.keys(value)) {
     if (!known.includes(name as Name)) {
-      throw invalidInput(name, `unknown in ${what}`, `one of ${known.join(', ')}`)
+      throw unknown(name)
     }
   }
   const own: Partial<Record<Name, unknown>> = {}

@@ -14,6 +14,7 @@ import {
   type ClientEvent,
   type OnEvent,
   type TokenProvider,
+  ask,
   bugOf,
   environment,
   reasonOf,
@@ -21,7 +22,7 @@ import {
 } from './environment.js'
 import { FeedCardError, InvalidInputError, errorOf, invalidInput } from './errors.js'
 import { native } from './load.js'
-import { Many, type ManyOptions, type ManyRequest, type Owner, checkMany } from './many.js'
+import { type Exactly, Many, type ManyOptions, type ManyRequest, type Owner, checkMany } from './many.js'
 import { type Outcome, outcomeOf } from './outcome.js'
 
 /**
@@ -38,7 +39,10 @@ export interface ClientOptions {
   appTicket?: string | undefined
   /** Never renewed: at its end, two hours at most, calls fail. */
   tenantAccessToken?: string | undefined
-  /** Asked once for all calls that wait, near the token's end (a minute if unknown), and when it is refused. */
+  /**
+   * Asked once for all calls that wait, near the token's end (a minute if unknown), and when it is refused:
+   * then it gets `refusedToken`.
+   */
   tokenProvider?: TokenProvider | undefined
   /** `https://open.larksuite.com` for Lark. Default: `https://open.feishu.cn`. */
   baseUrl?: string | undefined
@@ -68,6 +72,11 @@ export interface ClientOptions {
   maxUsersPerRequest?: number | undefined
   /** Gets every event, in the call's async context. What it throws is an uncaught exception. */
   onEvent?: ((event: ClientEvent) => void) | undefined
+}
+
+export interface CloseOptions {
+  /** How long to wait for calls in flight. Default: until their own timeouts. */
+  timeoutMs?: number | undefined
 }
 
 let makeCall: (
@@ -156,16 +165,16 @@ export class Client {
    *
    * @example
    * ```ts
-   * const requests = chats.map((feedCardId) => ({ feedCardId, userIds, timeSensitive: true }))
-   * for await (const { request, outcome, error } of client.setTimeSensitiveMany(requests)) {
-   *   if (error) console.error(request.feedCardId, error.message)
+   * const requests = rows.map(({ id, chat }) => ({ feedCardId: chat, userIds, timeSensitive: true, tag: id }))
+   * for await (const { tag, error } of client.setTimeSensitiveMany(requests)) {
+   *   if (error) console.error(tag, error.message)
    * }
    * ```
    */
-  setTimeSensitiveMany(
-    requests: Iterable<ManyRequest> | AsyncIterable<ManyRequest>,
+  setTimeSensitiveMany<R extends ManyRequest>(
+    requests: Iterable<Exactly<R>> | AsyncIterable<Exactly<R>>,
     options: ManyOptions = {},
-  ): Many {
+  ): Many<R> {
     try {
       const checked = checkMany(requests, options)
       const context = CallContext.of(this.#callbacks, checked.options.onEvent)
@@ -182,7 +191,7 @@ export class Client {
         throw errorOf(made)
       }
       context?.listen(true)
-      return this.#keep((owner) => new Many(made, owner, checked.requests, checked.options), context)
+      return this.#keep((owner) => new Many<R>(made, owner, requests, checked.options), context)
     } catch (error) {
       throw above(error, this.setTimeSensitiveMany)
     }
@@ -205,11 +214,26 @@ export class Client {
     return this.#native.quota ?? undefined
   }
 
-  /** Waits for the calls in flight and stops loops over many, which throw; calls made later fail. */
-  close(): Promise<void> {
-    this.#native.close()
-    this.#closing ??= this.#end()
-    return this.#closing
+  /**
+   * Waits for the calls in flight and stops loops over many, which throw; calls made later fail. Calls still in
+   * flight after `timeoutMs` (0: at once) are stopped, and reject with a `ClientClosedError`.
+   */
+  async close(options: CloseOptions = {}): Promise<void> {
+    try {
+      const { timeoutMs } = check.fields('close', options, ['timeoutMs'])
+      const timeout =
+        timeoutMs === undefined ? undefined : check.number('timeoutMs', timeoutMs, 'a number of milliseconds')
+      await ask((id) => {
+        const error = this.#native.close(id, timeout)
+        if (error) {
+          throw errorOf(error)
+        }
+        this.#closing ??= this.#end()
+      })
+    } catch (error) {
+      throw above(error, this.close)
+    }
+    await this.#closing
   }
 
   /** {@link Client.close} */
@@ -263,7 +287,7 @@ export class Client {
   }
 
   /** Remembers a handle as long as it is in use, to stop it when the client is closed. */
-  #keep(make: (owner: Owner) => Many, context: CallContext | undefined): Many {
+  #keep<R extends ManyRequest>(make: (owner: Owner) => Many<R>, context: CallContext | undefined): Many<R> {
     const many = make({
       context,
       errorOf: (data, outcome) => this.#errorOf(data, outcome),

@@ -9,8 +9,14 @@ import type { Answer } from './outcome.js'
 
 export type ProvidedToken = string | { token: string; expiresInMs?: number }
 
+/** Why a token is needed. */
+export interface TokenReason {
+  /** The platform refused it: return another one. Absent for the first token and for a renewal. */
+  refusedToken?: string
+}
+
 /** Supplies `tenant_access_token`s from elsewhere. */
-export type TokenProvider = () => ProvidedToken | PromiseLike<ProvidedToken>
+export type TokenProvider = (reason: TokenReason) => ProvidedToken | PromiseLike<ProvidedToken>
 
 /**
  * With what is known: `call` (its number), `feedCardId`, `users` (how many), `attempt`, `code`, `status`,
@@ -117,6 +123,7 @@ export interface Message extends Answer {
   id: number
   /** The context or client whose token provider is asked; the answer goes to `Environment.answerToken`. */
   tokenWantedBy?: number
+  refusedToken?: string
   /** Nothing more comes from this context. */
   over?: true
   many?: unknown
@@ -228,7 +235,7 @@ export function reasonOf(signal: AbortSignal): unknown {
 /** Called from the event loop with all that is ready; what it throws would end the process. */
 function deliver(messages: string): void {
   for (const message of JSON.parse(messages) as Message[]) {
-    const { id, tokenWantedBy, event, over } = message
+    const { id, tokenWantedBy, refusedToken, event, over } = message
     if (event !== undefined) {
       listeners.get(id)?.deref()?.tell(event)
     } else if (over) {
@@ -237,7 +244,11 @@ function deliver(messages: string): void {
       waiting.get(id)?.(message)
       waiting.delete(id)
     } else {
-      void answer(id, listeners.get(tokenWantedBy)?.deref())
+      void answer(
+        id,
+        listeners.get(tokenWantedBy)?.deref(),
+        refusedToken === undefined ? {} : { refusedToken },
+      )
     }
   }
 }
@@ -253,11 +264,11 @@ function tell(onEvent: OnEvent | undefined, event: ClientEvent): void {
   }
 }
 
-async function answer(question: number, listener: Listener | undefined): Promise<void> {
+async function answer(question: number, listener: Listener | undefined, reason: TokenReason): Promise<void> {
   const provider = listener?.client
   try {
     const provide = provider?.provide
-    const provided: unknown = await listener?.run(() => provide?.())
+    const provided: unknown = await listener?.run(() => provide?.(reason))
     const { token, expiresInMs } = typeof provided === 'object' ? answerIn(provided) : { token: provided }
     if (typeof token !== 'string' || !token.isWellFormed()) {
       throw new TypeError(`it returned ${kindOf(provided)}; expected a token, or { token, expiresInMs }`)

@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'UNEXPECTED_RESPONSE'
   | 'CONNECTION'
   | 'TIMEOUT'
+  | 'CLIENT_CLOSED'
   | 'PARTIAL_FAILURE'
 
 /** Where on a call's way. */
@@ -154,6 +155,10 @@ export class ConnectionFailedError extends FeedCardError {
 export class DeadlineExceededError extends FeedCardError {
   declare readonly code: 'TIMEOUT'
 }
+/** The client was closed before the call, or during it. */
+export class ClientClosedError extends FeedCardError {
+  declare readonly code: 'CLIENT_CLOSED'
+}
 /** Only from `Outcome.throwIfFailed()`. */
 export class PartialFailureError extends FeedCardError {
   declare readonly code: 'PARTIAL_FAILURE'
@@ -171,6 +176,7 @@ const classes: Record<ErrorCode, [string, typeof FeedCardError]> = {
   UNEXPECTED_RESPONSE: ['UnexpectedResponseError', UnexpectedResponseError],
   CONNECTION: ['ConnectionFailedError', ConnectionFailedError],
   TIMEOUT: ['DeadlineExceededError', DeadlineExceededError],
+  CLIENT_CLOSED: ['ClientClosedError', ClientClosedError],
   PARTIAL_FAILURE: ['PartialFailureError', PartialFailureError],
 }
 for (const [code, [name, kind]] of Object.entries(classes)) {

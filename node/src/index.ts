@@ -1,9 +1,10 @@
 export type { FailedUserReason, FieldViolation, PermissionViolation, Quota, Users } from './binding.js'
 export type { CallOptions, SetBotTimeSensitive, SetTimeSensitive, UserIdType } from './call.js'
-export { Client, type ClientOptions } from './client.js'
-export type { ClientEvent, ProvidedToken, TokenProvider } from './environment.js'
+export { Client, type ClientOptions, type CloseOptions } from './client.js'
+export type { ClientEvent, ProvidedToken, TokenProvider, TokenReason } from './environment.js'
 export {
   AuthenticationError,
+  ClientClosedError,
   ConnectionFailedError,
   type ConnectionReason,
   DeadlineExceededError,

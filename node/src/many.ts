@@ -11,17 +11,25 @@ import {
   onAbort,
   reasonOf,
 } from './environment.js'
-import { type FeedCardError, InvalidInputError, invalidInput, withJSON } from './errors.js'
+import { type FeedCardError, InvalidInputError, errorOf, invalidInput, withJSON } from './errors.js'
+import { native } from './load.js'
 import { type Answer, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
 
-export type ManyRequest = Omit<SetTimeSensitive, 'signal' | 'onEvent'>
+export interface ManyRequest extends Omit<SetTimeSensitive, 'signal' | 'onEvent'> {
+  /** Any value of your own. Not sent; returned with the result. */
+  tag?: unknown
+}
+
+/** A request with no other keys, which would be refused. */
+export type Exactly<R> = R & { [Key in Exclude<keyof R, keyof ManyRequest>]: never }
 
 /** What one request, the very object handed in, came back with. */
-export type ManyItem = {
+export type ManyItem<R extends ManyRequest = ManyRequest> = {
   /** From 0. */
   index: number
-  request: ManyRequest
+  request: R
+  tag: R['tag']
   /** Plain data. */
   toJSON(): object
 } & ({ outcome: Outcome; error?: undefined } | { outcome?: undefined; error: FeedCardError })
@@ -31,7 +39,10 @@ export interface ManyOptions {
   concurrency?: number | undefined
   /** Called with results, and every 2 s of waiting. What it throws stops the calls. */
   progress?: ((progress: Progress) => void) | undefined
-  /** For all; no bound unless said. Then nothing more is read, and what is late fails. */
+  /**
+   * For all; no bound unless said. Then nothing more is read, and what is late fails. If not all were read, the
+   * loop throws a {@link DeadlineExceededError} at its end.
+   */
   totalTimeoutMs?: number | undefined
   /** Stops everything: the loop throws the signal's reason. */
   signal?: AbortSignal | undefined
@@ -52,22 +63,30 @@ export interface Progress {
 }
 
 /** `taken` is the sum of `succeeded`, `failed` and the unfinished. */
-export interface Report {
-  /** Requests read; those after them were not touched. */
+export interface Report<R extends ManyRequest = ManyRequest> {
+  /** Requests read. */
   taken: number
   succeeded: number
+  /** With an error, or with users not reached. */
   failed: number
+  /** Requests not read; absent if the number is unknown. */
+  notRead?: number
+  /** The first 10,000 items that failed, by index. */
+  failures: readonly ManyItem<R>[]
   /** Results that are counted above and were not handed out. */
-  unread: readonly ManyItem[]
-  unfinished: readonly Unfinished[]
+  unread: readonly ManyItem<R>[]
+  unfinished: readonly Unfinished<R>[]
   /** Plain data. */
   toJSON(): object
+  /** The counts in one line. */
+  toString(): string
 }
 
 /** Stopped on its way, with what became of its users. */
-export interface Unfinished extends Readonly<Users> {
+export interface Unfinished<R extends ManyRequest = ManyRequest> extends Readonly<Users> {
   index: number
-  request: ManyRequest
+  request: R
+  tag: R['tag']
 }
 
 /**
@@ -84,15 +103,16 @@ export interface Owner {
 }
 
 /** A request that was read and is not back. */
-interface Open {
-  readonly request: ManyRequest
+interface Open<R> {
+  readonly request: R
+  readonly tag: unknown
   readonly userIds: string[]
   /** What this side found wrong with it. */
   readonly error: InvalidInputError | undefined
 }
 
-interface Waiter {
-  resolve(result: IteratorResult<ManyItem, undefined>): void
+interface Waiter<R extends ManyRequest> {
+  resolve(result: IteratorResult<ManyItem<R>, undefined>): void
   reject(thrown: unknown): void
 }
 
@@ -104,49 +124,56 @@ interface Batch {
   progress?: Progress
   /** The core takes no more requests: the total timeout passed, the calls were stopped, or the input ended. */
   readsNoMore: boolean
+  /** To be thrown after the last result. */
+  error?: ErrorData
 }
 
-type ItemData = [index: number, answer: Answer]
+type ItemData = [index: number, answer: Answer, isListed: boolean]
 
 interface ReportData {
   taken: number
   succeeded: number
   failed: number
+  notRead?: number
+  summary: string
   unread: ItemData[]
   unfinished: [index: number, users: Users][]
 }
 
 /** Reads requests as there is room, while results are asked for. Leaving the loop stops it. */
-export class Many {
+export class Many<R extends ManyRequest = ManyRequest> {
   readonly #native: NativeMany
   readonly #owner: Owner
-  readonly #requests: Iterable<ManyRequest> | AsyncIterable<ManyRequest>
+  readonly #requests: Iterable<R> | AsyncIterable<R>
   readonly #progress: ((progress: Progress) => void) | undefined
   readonly #signal: AbortSignal | undefined
   #forgetSignal = () => {}
-  #source: Source<ManyRequest> | undefined
+  #source: Source<R> | undefined
   #sourceLeft: Promise<void> | undefined
   #taken = 0
-  readonly #open = new Map<number, Open>()
+  readonly #open = new Map<number, Open<R>>()
   /** Read, and to be handed over. */
   #toFeed: unknown[] = []
   #asked: Promise<void> | undefined
   /** Results that came back and were not asked for yet. */
-  #results: ManyItem[] = []
-  readonly #waiters: Waiter[] = []
+  #results: ManyItem<R>[] = []
+  readonly #waiters: Waiter<R>[] = []
   /** To be thrown after the results. */
   #failure: { readonly thrown: unknown } | undefined
+  /** The failure that says that not all requests were read in time. */
+  #notAllRead: FeedCardError | undefined
   #stopping: Promise<void> | undefined
   /** Nothing comes any more but `#results` and `#failure`. */
   #isOver = false
-  #unread: ManyItem[] = []
-  #report: Report | undefined
+  #unread: ManyItem<R>[] = []
+  readonly #failures: ManyItem<R>[] = []
+  #report: Report<R> | undefined
 
   /** @internal */
   constructor(
     many: NativeMany,
     owner: Owner,
-    requests: Iterable<ManyRequest> | AsyncIterable<ManyRequest>,
+    requests: Iterable<R> | AsyncIterable<R>,
     { progress, signal }: ManyOptions,
   ) {
     this.#native = many
@@ -160,10 +187,22 @@ export class Many {
     return this
   }
 
+  /**
+   * `await` of the handle itself would send nothing.
+   *
+   * @internal
+   */
+  // oxlint-disable-next-line no-thenable -- so that awaiting it fails
+  then(_: unknown, reject: (thrown: unknown) => void): void {
+    reject(
+      invalidInput('setTimeSensitiveMany', 'awaited', 'a loop with `for await`, or `await many.collect()`'),
+    )
+  }
+
   /** Rejects with what `requests` throws; a request's error is in its item. */
-  next(): Promise<IteratorResult<ManyItem, undefined>> {
+  next(): Promise<IteratorResult<ManyItem<R>, undefined>> {
     if (this.#results.length > 0 && this.#waiters.length === 0) {
-      return Promise.resolve({ done: false, value: this.#results.shift() as ManyItem })
+      return Promise.resolve({ done: false, value: this.#results.shift() as ManyItem<R> })
     }
     return new Promise((resolve, reject) => {
       this.#waiters.push({ resolve, reject })
@@ -185,11 +224,38 @@ export class Many {
     await this.return()
   }
 
+  /**
+   * The items that were not handed out, by index, and the report. It does not reject for `totalTimeoutMs`, as the items
+   * would be lost: `report.notRead` says how many were not read.
+   *
+   * @example
+   * ```ts
+   * const { items, report } = await client.setTimeSensitiveMany(requests).collect()
+   * console.log(`${report}`) // 3 taken: 2 succeeded, 1 failed, 0 unfinished; 0 not read
+   * ```
+   */
+  async collect(): Promise<{ items: ManyItem<R>[]; report: Report<R> }> {
+    const items: ManyItem<R>[] = []
+    try {
+      for await (const item of this) {
+        items.push(item)
+      }
+    } catch (thrown) {
+      if (thrown !== this.#notAllRead) {
+        for (const item of items) {
+          this.#unread.push(item)
+        }
+        throw thrown
+      }
+    }
+    return { items: items.toSorted(byIndex), report: await this.report() }
+  }
+
   /** What became of every request. Stops what is on its way. */
-  async report(): Promise<Report> {
+  async report(): Promise<Report<R>> {
     this.#leave()
     await this.#stop()
-    return this.#report as Report
+    return this.#report as Report<R>
   }
 
   /**
@@ -198,7 +264,7 @@ export class Many {
    * @internal
    */
   close(): Promise<void> {
-    this.#fail(invalidInput('client', 'closed', 'a client that was not closed'))
+    this.#fail(errorOf(native.clientClosed()))
     return this.#stop()
   }
 
@@ -269,22 +335,25 @@ export class Many {
     }
   }
 
-  #read(request: ManyRequest): void {
+  #read(request: R): void {
     const index = this.#taken
     this.#taken += 1
     const userIds: string[] = []
+    let tag: unknown
     try {
+      // What is no request may be anything.
+      tag = (request as R | null | undefined)?.tag
       this.#toFeed.push(checkCall(`requests[${index}]`, request, requestNames, userIds))
-      this.#open.set(index, { request, userIds, error: undefined })
+      this.#open.set(index, { request, tag, userIds, error: undefined })
     } catch (error) {
       if (!(error instanceof InvalidInputError)) {
         // Its own code threw.
-        this.#open.set(index, { request, userIds, error: undefined })
+        this.#open.set(index, { request, tag, userIds, error: undefined })
         this.#feed()
         this.#native.feedUnreadable(userIds)
         throw error
       }
-      this.#open.set(index, { request, userIds: [...error.notAttempted], error })
+      this.#open.set(index, { request, tag, userIds: [...error.notAttempted], error })
       this.#toFeed.push(null)
     }
   }
@@ -302,7 +371,7 @@ export class Many {
       this.#fail(bugOf(panic))
       return
     }
-    const { items, isLast, progress, readsNoMore } = many as Batch
+    const { items, isLast, progress, readsNoMore, error } = many as Batch
     this.#keep(items)
     if (readsNoMore) {
       this.#leaveSource()
@@ -311,7 +380,10 @@ export class Many {
       this.#serve()
       return
     }
-    if (isLast) {
+    if (error !== undefined) {
+      this.#notAllRead = this.#owner.errorOf(error, undefined)
+      this.#fail(this.#notAllRead)
+    } else if (isLast) {
       void this.#stop()
     } else if (progress !== undefined) {
       this.#tell(progress)
@@ -333,21 +405,30 @@ export class Many {
 
   #keep(items: ItemData[]): void {
     const results = this.#isOver ? this.#unread : this.#results
-    for (const item of items) {
-      results.push(this.#itemOf(item))
+    for (const [index, answer, isListed] of items) {
+      const item = this.#itemOf(index, answer)
+      results.push(item)
+      if (isListed) {
+        this.#failures.push(item)
+      }
     }
   }
 
-  #itemOf([index, answer]: ItemData): ManyItem {
-    const { request, userIds, error: found } = this.#open.get(index) as Open
-    this.#open.delete(index)
+  #itemOf(index: number, answer: Answer): ManyItem<R> {
+    const { request, tag, userIds, error: found } = this.#takeBack(index)
     if (found !== undefined) {
-      return withJSON({ index, request, error: found })
+      return withJSON({ index, request, tag, error: found })
     }
     const outcome = outcomeOf(answer, userIds)
     return answer.error === undefined
-      ? withJSON({ index, request, outcome: outcome as Outcome })
-      : withJSON({ index, request, error: this.#owner.errorOf(answer.error, outcome) })
+      ? withJSON({ index, request, tag, outcome: outcome as Outcome })
+      : withJSON({ index, request, tag, error: this.#owner.errorOf(answer.error, outcome) })
+  }
+
+  #takeBack(index: number): Open<R> {
+    const open = this.#open.get(index) as Open<R>
+    this.#open.delete(index)
+    return open
   }
 
   #abort(signal: AbortSignal): void {
@@ -394,28 +475,36 @@ export class Many {
     const told = ask((id) => this.#native.report(id))
     await this.#asked
     const { many, panic } = await told
-    let counts = { taken: this.#taken, succeeded: 0, failed: 0 }
-    let unfinished: Unfinished[] = []
+    let counts: Pick<Report, 'taken' | 'succeeded' | 'failed' | 'notRead'> = {
+      taken: this.#taken,
+      succeeded: 0,
+      failed: 0,
+    }
+    let text = 'unknown'
+    let unfinished: Unfinished<R>[] = []
     if (many === undefined) {
       this.#failure = { thrown: bugOf(panic) }
     } else {
-      const { unread, unfinished: stopped, ...counted } = many as ReportData
+      const { unread, unfinished: stopped, summary, ...counted } = many as ReportData
       counts = counted
+      text = summary
       this.#keep(unread)
       unfinished = stopped.map(([index, users]) => this.#unfinished(index, users))
     }
-    this.#report = withJSON({ ...counts, unread: this.#unread, unfinished })
+    const report = { ...counts, failures: this.#failures.toSorted(byIndex), unread: this.#unread, unfinished }
+    this.#report = withJSON(Object.defineProperty(report, 'toString', { value: () => text }))
     this.#isOver = true
     this.#owner.ended()
     this.#serve()
   }
 
-  #unfinished(index: number, users: Users): Unfinished {
-    const { request } = this.#open.get(index) as Open
-    this.#open.delete(index)
-    return { index, request, ...users }
+  #unfinished(index: number, users: Users): Unfinished<R> {
+    const { request, tag } = this.#takeBack(index)
+    return { index, request, tag, ...users }
   }
 }
+
+const byIndex = (one: { index: number }, other: { index: number }) => one.index - other.index
 
 const optionNames = ['concurrency', 'progress', 'totalTimeoutMs', 'signal', 'onEvent'] as const
 
@@ -426,7 +515,12 @@ export function checkMany(requests: unknown, given: unknown) {
     requests === null ||
     !(Symbol.asyncIterator in requests || Symbol.iterator in requests)
   ) {
-    throw invalidInput('requests', check.kindOf(requests), 'an iterable or async iterable of requests')
+    const isPromise = typeof (requests as { then?: unknown } | null | undefined)?.then === 'function'
+    throw invalidInput(
+      'requests',
+      isPromise ? 'a promise' : check.kindOf(requests),
+      `an iterable or async iterable of requests${isPromise ? ': await it first' : ''}`,
+    )
   }
   const { concurrency, progress, totalTimeoutMs, signal, onEvent } = check.fields(
     'setTimeSensitiveMany',
@@ -434,7 +528,6 @@ export function checkMany(requests: unknown, given: unknown) {
     optionNames,
   )
   return {
-    requests: requests as Iterable<ManyRequest> | AsyncIterable<ManyRequest>,
     options: {
       progress: check.callback('progress', progress) as ManyOptions['progress'],
       onEvent: check.callback('onEvent', onEvent) as OnEvent | undefined,

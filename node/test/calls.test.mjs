@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { Client, InvalidInputError, Outcome, PartialFailureError } from 'feishu-feed-card'
-import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor, secret, unpin } from './stage.mjs'
+import { Client, ClientClosedError, InvalidInputError, Outcome, PartialFailureError } from 'feishu-feed-card'
+import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor, secret, unpin, until } from './stage.mjs'
 
 test('an outcome comes from a call and from nowhere else', async (t) => {
   const outcome = await clientOf(sandboxFor(t)).setTimeSensitive(pin)
@@ -169,12 +169,68 @@ describe('close', () => {
     await client.close()
     assert.deepEqual(sandbox.pinned(member), [chat])
     assert.ok((await call).ok)
-    await assert.rejects(client.setTimeSensitive(pin), (error) => {
-      assert.ok(error instanceof InvalidInputError)
-      assert.match(error.message, /closed/)
+    for (const late of [
+      () => client.setTimeSensitive({ ...pin, userIds: [member, outsider, member] }),
+      () => client.setBotTimeSensitive({ userIds: [member, outsider], timeSensitive: true }),
+    ]) {
+      await assert.rejects(late, (error) => {
+        assert.ok(error instanceof ClientClosedError)
+        assert.ok(!(error instanceof InvalidInputError))
+        assert.match(error.message, /closed/)
+        assert.deepEqual(error.notAttempted, [member, outsider])
+        return true
+      })
+    }
+    assert.throws(() => client.setAppTicket('ticket'), ClientClosedError)
+    await client.close()
+  })
+
+  test('stops the calls that are left after its timeout', async (t) => {
+    const sandbox = sandboxFor(t)
+    const client = clientOf(sandbox)
+    sandbox.faults({ on: 'call', delay_before_ms: 20_000 })
+    const call = client.setTimeSensitive(pin)
+    call.catch(() => {})
+    await until(() => sandbox.requestCount() === 2)
+    const began = performance.now()
+    const first = client.close()
+    await Promise.all([client.close({ timeoutMs: 200 }), client.close({ timeoutMs: 15_000 }), first])
+    const took = performance.now() - began
+    assert.ok(took >= 199 && took < 5000, `${took} ms`)
+    await assert.rejects(call, (error) => {
+      assert.ok(error instanceof ClientClosedError)
+      assert.deepEqual([error.code, error.station, error.retryable], ['CLIENT_CLOSED', 'answer', false])
+      assert.deepEqual([error.unknown, error.notAttempted], [[member], []])
       return true
     })
-    await client.close()
+    await client.close({ timeoutMs: 0 })
+  })
+
+  test('stops them at once where the timeout is 0', async (t) => {
+    const sandbox = sandboxFor(t)
+    const client = clientOf(sandbox)
+    sandbox.faults({ on: 'call', delay_before_ms: 20_000 })
+    const calls = [client.setTimeSensitive(pin), client.setTimeSensitive(unpin)]
+    calls.forEach((call) => call.catch(() => {}))
+    await until(() => sandbox.requestCount() === 2)
+    await client.close({ timeoutMs: 0 })
+    await assert.rejects(calls[0], { code: 'CLIENT_CLOSED', station: 'answer', unknown: [member] })
+    await assert.rejects(calls[1], { code: 'CLIENT_CLOSED', station: 'order', notAttempted: [member] })
+  })
+
+  test('refuses a wrong timeout, and leaves the client open', async (t) => {
+    const client = clientOf(sandboxFor(t))
+    for (const timeoutMs of [-1, Number.NaN, Number.POSITIVE_INFINITY, '5', null]) {
+      await assert.rejects(client.close({ timeoutMs }), (error) => {
+        assert.ok(error instanceof InvalidInputError, `${error}`)
+        assert.equal(error.field, 'timeoutMs')
+        assert.match(error.stack, /calls\.test\.mjs/)
+        return true
+      })
+    }
+    await assert.rejects(client.close({ timeout: 5 }), { code: 'INVALID_INPUT', field: 'timeout' })
+    await assert.rejects(client.close(5), { code: 'INVALID_INPUT', field: 'close' })
+    assert.ok((await client.setTimeSensitive(pin)).ok)
   })
 
   test('is what await using calls', async (t) => {

@@ -19,13 +19,15 @@ const ways = {
   UNEXPECTED_RESPONSE: ['UnexpectedResponseError', { html: true, status: 200 }],
   CONNECTION: ['ConnectionFailedError', { reset: 'before', times: 0 }],
   TIMEOUT: ['DeadlineExceededError', { delay_before_ms: 5000 }, { timeoutMs: 50 }],
+  CLIENT_CLOSED: ['ClientClosedError', {}, {}, {}, (client) => client.close()],
 }
 
-for (const [code, [name, fault, call = {}, options = {}]] of Object.entries(ways)) {
+for (const [code, [name, fault, call = {}, options = {}, before]] of Object.entries(ways)) {
   test(`${code} is a ${name}`, async (t) => {
     const sandbox = sandboxFor(t)
     sandbox.faults({ on: 'call', ...fault })
     const client = clientOf(sandbox, { maxRetries: 0, ...options })
+    await before?.(client)
     await assert.rejects(client.setTimeSensitive({ ...pin, ...call }), (error) => {
       assert.ok(error instanceof errors[name], `${error}`)
       assert.ok(error instanceof FeedCardError && error instanceof Error)

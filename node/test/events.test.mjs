@@ -131,6 +131,20 @@ test('it does not keep the process alive', async (t) => {
   assert.deepEqual([end.code, end.stdout], [0, 'done'])
 })
 
+test('a call that the close stops', async (t) => {
+  const sandbox = sandboxFor(t)
+  sandbox.faults({ on: 'call', delay_before_ms: 20_000 })
+  const [client, events] = watched(sandbox)
+  const call = client.setTimeSensitive(pin)
+  await until(() => sandbox.requestCount() === 2)
+  await Promise.all([
+    assert.rejects(call, { code: 'CLIENT_CLOSED', unknown: pin.userIds }),
+    client.close({ timeoutMs: 0 }),
+  ])
+  const [failed] = named(events, 'failed')
+  assert.deepEqual([failed.level, failed.kind, failed.attempts], ['warn', 'CLIENT_CLOSED', 1])
+})
+
 test('after the client was closed, and when a call is stopped', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults({ on: 'call', delay_before_ms: 10_000 })

@@ -110,7 +110,7 @@ describe('arguments of a call', () => {
     }
     await client.close()
     await assert.rejects(client.setTimeSensitive({ ...pin, userIds: ids }), {
-      field: 'client',
+      code: 'CLIENT_CLOSED',
       notAttempted: [member, outsider],
     })
   })

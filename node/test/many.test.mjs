@@ -4,6 +4,7 @@ import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   Client,
+  ClientClosedError,
   DeadlineExceededError,
   InvalidInputError,
   Many,
@@ -24,6 +25,19 @@ async function all(many) {
     items.push(item)
   }
   return items
+}
+
+/** The items, and the error that follows them when the total timeout passed before all were read. */
+async function allUntilCut(many) {
+  const items = []
+  try {
+    for await (const item of many) {
+      items.push(item)
+    }
+  } catch (error) {
+    return [items, error]
+  }
+  throw new Error('no error followed')
 }
 
 /** As a source that computes, or reads a file, does. */
@@ -106,6 +120,8 @@ describe('each request comes back once', () => {
         taken: 150,
         succeeded: 150,
         failed: 0,
+        notRead: 0,
+        failures: [],
         unread: [],
         unfinished: [],
       })
@@ -409,8 +425,9 @@ describe('leaving early', () => {
   test('before it begins', async (t) => {
     const [requests, seen] = counted(10)
     const many = clientOf(sandboxFor(t)).setTimeSensitiveMany(requests)
-    const nothing = { taken: 0, succeeded: 0, failed: 0, unread: [], unfinished: [] }
+    const nothing = { taken: 0, succeeded: 0, failed: 0, failures: [], unread: [], unfinished: [] }
     assert.deepEqual(await many.report(), nothing)
+    assert.equal((await clientOf(sandboxFor(t)).setTimeSensitiveMany(pins(3)).report()).notRead, 3)
     assert.deepEqual(await many.next(), { done: true, value: undefined })
     assert.equal(seen.read, 0)
   })
@@ -461,10 +478,12 @@ describe('a source that never yields', () => {
 
   test('totalTimeoutMs ends it', async (t) => {
     const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(never(), { totalTimeoutMs: 500 })
-    const items = await all(many)
+    const [items, end] = await allUntilCut(many)
+    assert.match(end.message, /how many were not read is unknown/)
     const report = await many.report()
     isExact(report)
     assert.equal(report.taken, 1)
+    assert.equal('notRead' in report, false)
     assert.equal(report.succeeded + report.failed, items.length)
   })
 
@@ -488,7 +507,10 @@ test('totalTimeoutMs: what is late comes back with an error', async (t) => {
   sandbox.faults(slow)
   const [requests, seen] = counted(1000)
   const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests, { totalTimeoutMs: 200, concurrency: 5 })
-  const items = await all(many)
+  const [items, end] = await allUntilCut(many)
+  assert.ok(end instanceof DeadlineExceededError)
+  assert.match(end.hint, /totalTimeoutMs, or pass the requests from index 5 on/)
+  assert.deepEqual(await many.next(), { done: true, value: undefined })
   assert.deepEqual(
     items.map(({ error }) => error.code),
     Array(5).fill('TIMEOUT'),
@@ -510,14 +532,192 @@ test('totalTimeoutMs: what was read as it passed comes back with an error, too',
     totalTimeoutMs: 1000,
     progress: (progress) => seen.push(progress),
   })
-  const [first, second] = await all(many)
+  const [[first, second]] = await allUntilCut(many)
   assert.ok(first.outcome.ok)
   assert.deepEqual([second.index, second.request], [1, unpin])
   assert.ok(second.error instanceof DeadlineExceededError)
   assert.deepEqual(second.error.notAttempted, [member])
   assert.match(second.error.message, /totalTimeoutMs/)
-  assert.deepEqual(await many.report(), { taken: 2, succeeded: 1, failed: 1, unread: [], unfinished: [] })
+  assert.deepEqual(await many.report(), {
+    taken: 2,
+    succeeded: 1,
+    failed: 1,
+    failures: [second],
+    unread: [],
+    unfinished: [],
+  })
   assert.deepEqual(seen.at(-1), { done: 2, failed: 1, waitingForQuota: 0 })
+})
+
+test('totalTimeoutMs: an async source that answers late', async (t) => {
+  const sandbox = sandboxFor(t)
+  sandbox.faults({ ...slow, times: 1 })
+  async function* generate() {
+    yield pin
+    await sleep(600)
+    yield unpin
+  }
+  const client = clientOf(sandbox, fast)
+  // The first request is on its way as the time passes. The second is read after the loop has ended: it is in nobody's
+  // report, and its index is the first that the hint names.
+  const many = client.setTimeSensitiveMany(generate(), { totalTimeoutMs: 300 })
+  const [items, end] = await allUntilCut(many)
+  assert.deepEqual(
+    items.map(({ index }) => index),
+    [0],
+  )
+  assert.match(end.hint, /from index 1 on/)
+  const report = await many.report()
+  await sleep(600)
+  assert.equal(await many.report(), report)
+  assert.deepEqual([report.taken, report.failed, report.unfinished], [1, 1, []])
+  assert.deepEqual(await many.next(), { done: true, value: undefined })
+})
+
+test('totalTimeoutMs: all were read, so each has its own result and no error follows', async (t) => {
+  const sandbox = sandboxFor(t)
+  sandbox.faults(slow)
+  const options = { totalTimeoutMs: 200, concurrency: 2 }
+  const items = await all(clientOf(sandbox, fast).setTimeSensitiveMany(pins(2), options))
+  assert.deepEqual(
+    items.map(({ error }) => error.code),
+    ['TIMEOUT', 'TIMEOUT'],
+  )
+})
+
+describe('a tag', () => {
+  test('comes back with every kind of result', async (t) => {
+    const tag = { row: 7 }
+    const requests = [
+      { ...pin, tag },
+      { ...pin, tag: undefined },
+      pin,
+      { ...pin, feedCardId: 'oc_nowhere', tag: 3 },
+      { ...pin, feedCardId: 'nowhere', tag: 4 },
+      { ...pin, timeoutMs: 'soon', tag: 5 },
+      { userIds: 7, tag: 6 },
+      null,
+    ]
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(requests)
+    const items = byIndex(await all(many))
+    assert.deepEqual(
+      items.map((item) => item.tag),
+      [tag, undefined, undefined, 3, 4, 5, 6, undefined],
+    )
+    assert.equal(items[0].tag, tag)
+    const { failures, failed } = await many.report()
+    assert.equal(failed, 5)
+    assert.deepEqual(failures, items.slice(3))
+    assert.ok(failures.every((item) => item === items[item.index]))
+  })
+
+  test('comes back with what was stopped', async (t) => {
+    const sandbox = sandboxFor(t)
+    sandbox.faults(slow)
+    const thrown = new Error('the row is gone')
+    const bad = {
+      ...pin,
+      tag: 'second',
+      get timeSensitive() {
+        throw thrown
+      },
+    }
+    const many = clientOf(sandbox, fast).setTimeSensitiveMany([{ ...pin, tag: 'first' }, bad])
+    await assert.rejects(all(many), (error) => error === thrown)
+    const { unfinished } = await many.report()
+    assert.deepEqual(
+      unfinished.map((left) => left.tag),
+      ['first', 'second'],
+    )
+  })
+
+  test('is named by the error for an unknown key', async (t) => {
+    const request = { ...pin, rowId: 7, tag: 'mine' }
+    const { items } = await clientOf(sandboxFor(t), fast).setTimeSensitiveMany([request]).collect()
+    const [{ error, tag }] = items
+    assert.ok(error instanceof InvalidInputError)
+    assert.equal(error.field, 'rowId')
+    assert.equal(
+      error.message,
+      'rowId: no key of a request; expected feedCardId, userIds, timeSensitive, userIdType, timeoutMs or tag, ' +
+        'which takes any value of your own',
+    )
+    assert.deepEqual(error.notAttempted, [member])
+    assert.equal(tag, 'mine')
+  })
+})
+
+describe('collect', () => {
+  test('gives all items by index, and the report', async (t) => {
+    const requests = pins(100)
+    for (const [index, request] of requests.entries()) {
+      request.userIds = index % 2 ? [] : request.userIds
+    }
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(requests)
+    const { items, report } = await many.collect()
+    assert.deepEqual(
+      items.map(({ index }) => index),
+      requests.map((_, index) => index),
+    )
+    assert.equal(`${report}`, '100 taken: 50 succeeded, 50 failed, 0 unfinished; 0 not read')
+    assert.equal(report.failures.length, 50)
+    assert.equal(await many.report(), report)
+    assert.deepEqual(JSON.parse(JSON.stringify(report)).taken, 100)
+  })
+
+  test('does not reject for totalTimeoutMs', async (t) => {
+    const sandbox = sandboxFor(t)
+    sandbox.faults(slow)
+    const options = { totalTimeoutMs: 200, concurrency: 2 }
+    const { items, report } = await clientOf(sandbox, fast).setTimeSensitiveMany(pins(5), options).collect()
+    assert.equal(items.length, 2)
+    assert.equal(`${report}`, '2 taken: 0 succeeded, 2 failed, 0 unfinished; 3 not read')
+  })
+
+  test('what the source throws loses no item', async (t) => {
+    const mine = new DeadlineExceededError('mine')
+    let done = 0
+    async function* generate() {
+      yield* pins(5)
+      await until(() => done === 5)
+      throw mine
+    }
+    const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(generate(), {
+      progress: (progress) => {
+        done = progress.done
+      },
+    })
+    await assert.rejects(many.collect(), (error) => error === mine)
+    const { unread, succeeded } = await many.report()
+    assert.equal(succeeded, 5)
+    assert.deepEqual(
+      byIndex(unread).map(({ index }) => index),
+      [0, 1, 2, 3, 4],
+    )
+  })
+})
+
+test('a handle that is awaited, and a promise as the source, are errors that say what to do', async (t) => {
+  const sandbox = sandboxFor(t)
+  const client = clientOf(sandbox, fast)
+  const many = client.setTimeSensitiveMany([pin])
+  const awaited = async () => await many
+  await assert.rejects(awaited, (error) => {
+    assert.ok(error instanceof InvalidInputError)
+    assert.match(
+      error.message,
+      /setTimeSensitiveMany: awaited; expected .*`for await`.*`await many.collect\(\)`/,
+    )
+    return true
+  })
+  assert.equal(sandbox.requestCount(), 0)
+  assert.equal((await all(many)).length, 1, 'it can still be read')
+  for (const promise of [Promise.resolve([pin]), { then: () => {} }]) {
+    assert.throws(
+      () => client.setTimeSensitiveMany(promise),
+      /requests: a promise; expected an iterable or async iterable of requests: await it first/,
+    )
+  }
 })
 
 test('totalTimeoutMs: what progress throws of it ends the loop', async (t) => {
@@ -679,8 +879,8 @@ test('opposite calls on one chat keep their order', async (t) => {
 
 describe('closing the client', () => {
   const isClosed = (error) => {
-    assert.ok(error instanceof InvalidInputError)
-    assert.equal(error.message, 'client: closed; expected a client that was not closed')
+    assert.ok(error instanceof ClientClosedError)
+    assert.equal(error.message, 'the client is closed. Make another client')
     return true
   }
 

@@ -60,6 +60,52 @@ test('it is asked again when the platform refuses the token', async (t) => {
   assert.equal(asked, 2)
 })
 
+test('it learns which token was refused', async (t) => {
+  const sandbox = sandboxFor(t)
+  const reasons = []
+  const client = withProvider(sandbox, async (reason) => {
+    reasons.push(reason)
+    return { token: await tokenOf(sandbox), expiresInMs: 60_000 }
+  })
+  const first = await tokenOf(sandbox)
+  await client.setTimeSensitive(pin)
+  sandbox.revokeTokens()
+  assert.ok((await client.setTimeSensitive(pin)).ok)
+  assert.deepEqual(reasons, [{}, { refusedToken: first }])
+})
+
+test('many calls tell it which token was refused', async (t) => {
+  const sandbox = sandboxFor(t)
+  const revoked = await tokenOf(sandbox)
+  sandbox.revokeTokens()
+  const token = await tokenOf(sandbox)
+  const reasons = []
+  const client = withProvider(sandbox, (reason) => {
+    reasons.push(reason)
+    return reason.refusedToken === revoked ? token : revoked
+  })
+  for await (const { error } of client.setTimeSensitiveMany([pin, pin])) {
+    assert.equal(error, undefined)
+  }
+  assert.deepEqual(reasons, [{}, { refusedToken: revoked }])
+})
+
+test('the same token again is not sent again, and the error says so', async (t) => {
+  const sandbox = sandboxFor(t)
+  const revoked = await tokenOf(sandbox)
+  sandbox.revokeTokens()
+  const before = sandbox.requestCount()
+  await assert.rejects(withProvider(sandbox, () => revoked).setTimeSensitive(pin), (error) => {
+    assert.ok(error instanceof AuthenticationError)
+    assert.match(error.message, /^the tokenProvider returned the token that the platform had refused/)
+    assert.match(error.hint, /argument/)
+    assert.deepEqual([error.attempts, error.station, error.failed], [1, 'token', pin.userIds])
+    assert.ok(!error.message.includes(revoked))
+    return true
+  })
+  assert.equal(sandbox.requestCount(), before + 1)
+})
+
 describe('what it throws is the cause', () => {
   const thrown = {
     'an error': new RangeError('the vault is sealed'),

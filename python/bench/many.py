@@ -71,7 +71,10 @@ async def single_calls(client: AsyncClient) -> tuple[float, float]:
         for _ in range(ROUNDS):
             began = time.thread_time()
             tasks = [
-                asyncio.ensure_future(client.set_time_sensitive(**request)) for request in requests(TASKS)
+                asyncio.ensure_future(
+                    client.set_time_sensitive(request["feed_card_id"], request["user_ids"], True)
+                )
+                for request in requests(TASKS)
             ]
             await asyncio.sleep(0)
             started = time.thread_time()

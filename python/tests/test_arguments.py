@@ -210,6 +210,60 @@ def test_options_that_do_not_exist(kind: Any):
     assert caught.value.field == "retries"
 
 
+class Raising:
+    """An argument whose own code raises."""
+
+    def __init__(self, exception: BaseException) -> None:
+        self.exception = exception
+
+    def __iter__(self) -> Any:
+        raise self.exception
+
+    def __fspath__(self) -> str:
+        raise self.exception
+
+
+class RaisingLength(list[Any]):
+    def __len__(self) -> int:
+        raise KeyboardInterrupt
+
+
+class RaisingKeys:
+    @property
+    def keys(self) -> Any:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "exception",
+    [ConnectionError("the database is down"), TypeError("a bug"), KeyboardInterrupt(), SystemExit()],
+)
+def test_what_an_iterable_raises_is_raised(feishu_sandbox: Sandbox, exception: BaseException):
+    value: Any = Raising(exception)
+    request: Any = {"feed_card_id": feishu_sandbox.CHAT, "user_ids": value, "time_sensitive": True}
+    with feishu_sandbox.client() as client:
+        for call in (
+            lambda: client.set_time_sensitive(feishu_sandbox.CHAT, value, True),
+            lambda: client.set_time_sensitive_many(value),
+            lambda: next(client.set_time_sensitive_many([request])),
+        ):
+            with pytest.raises(type(exception)) as caught:
+                call()
+            assert caught.value is exception
+
+
+def test_interrupts_while_an_argument_is_looked_at_are_raised(feishu_sandbox: Sandbox):
+    with feishu_sandbox.client() as client:
+        for call in (
+            lambda: client.set_time_sensitive(feishu_sandbox.CHAT, RaisingLength(), True),
+            lambda: client.set_time_sensitive_many(RaisingLength()),
+            lambda: client.set_time_sensitive_many(RaisingKeys()),  # type: ignore[arg-type]
+            lambda: Client("cli_1", "secret", ca_certs=Raising(KeyboardInterrupt())),
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                call()
+
+
 def test_late_arrival_may_be_nothing():
     Client("cli_1", "secret", late_arrival=0).close()
 
@@ -255,3 +309,59 @@ def test_every_option_checks_its_type(name: str):
     with pytest.raises(InvalidInputError) as caught:
         Client(**{name: object()})
     assert caught.value.field == name
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_call_that_is_refused_keeps_its_user_ids(feishu_sandbox: Sandbox, is_async: bool):
+    ids, chat = ["ou_1", "ou_2", "ou_1"], feishu_sandbox.CHAT
+    client: Any = feishu_sandbox.async_client() if is_async else feishu_sandbox.client()
+
+    def refusal(method: str, *args: Any, **kwargs: Any) -> Any:
+        with pytest.raises(InvalidInputError) as caught:
+            end = getattr(client, method)(*args, **kwargs)
+            asyncio.run(end)
+        return caught.value
+
+    group, bot = "set_time_sensitive", "set_bot_time_sensitive"
+    for error, field in (
+        (refusal(group, chat, ids), "time_sensitive"),
+        (refusal(group, user_ids=ids, time_sensitive=True), "feed_card_id"),
+        (refusal(group, chat, ids, True, time_out=5), "time_out"),
+        (refusal(group, chat, tuple(ids), True, time_sensitive=True), "time_sensitive"),
+        (refusal(group, chat, ids, True, "open_id"), "user_id_type"),
+        (refusal(group, chat, user_ids=ids, time_sensitive=1), "time_sensitive"),
+        (refusal(bot, ids), "time_sensitive"),
+        (refusal(bot, ids, True, time_out=5), "time_out"),
+        (refusal(bot, time_sensitive=True, user_ids=ids, feed_card_id=chat), "feed_card_id"),
+        (refusal(bot, ids, "yes"), "time_sensitive"),
+        (refusal(group, chat, ["ou_1", 5, "ou_2"], True), "user_ids[1]"),
+        (refusal(bot, (i for i in ["ou_1", "ou_2", None, "ou_3"]), True), "user_ids[2]"),
+    ):
+        assert (error.field, error.not_attempted) == (field, ("ou_1", "ou_2")), field
+    assert refusal(group, chat, {"ou_1"}).not_attempted == ("ou_1",)
+    assert refusal(group, chat, "ou_1", True).not_attempted == ("ou_1",)
+    assert refusal(bot, "ou_1").not_attempted == ("ou_1",)
+    # It is left to the caller, who can still read it.
+    unread = iter(ids)
+    assert refusal(bot, unread).not_attempted == ()
+    assert list(unread) == ids
+    assert refusal(group, chat, time_sensitive=True).not_attempted == ()
+    assert refusal(group, chat, {"ou_1": 1}).not_attempted == ()
+    assert feishu_sandbox.request_count() == 0
+
+
+def test_one_of_many_that_is_refused_keeps_its_user_ids(feishu_sandbox: Sandbox):
+    ids, chat = ["ou_1", "ou_2"], feishu_sandbox.CHAT
+    requests: Any = [
+        {"user_ids": ids, "time_sensitive": True},
+        {"feed_card_id": chat, "user_ids": ids},
+        {"feed_card_id": chat, "user_ids": ids, "time_sensitive": True, "time_out": 5},
+        {"feed_card_id": chat, "user_ids": ["ou_1", 5, "ou_2"], "time_sensitive": True},
+        {"feed_card_id": chat, "user_ids": "ou_1", "time_sensitive": True},
+        {"feed_card_id": chat, "time_sensitive": True},
+    ]
+    with feishu_sandbox.client() as client:
+        items = sorted(client.set_time_sensitive_many(requests), key=lambda item: item.index)
+    errors: Any = [item.error for item in items]
+    assert [error.kind for error in errors] == ["INVALID_INPUT"] * 6
+    assert [error.not_attempted for error in errors] == [("ou_1", "ou_2")] * 4 + [("ou_1",), ()]

@@ -16,7 +16,7 @@ import uvloop
 
 from conftest import descriptors
 from event_loops import RUNNERS, LoopWithoutReaders, run_without_readers
-from feishu_feed_card import AsyncClient, FeedCardError, InvalidInputError, RejectedError
+from feishu_feed_card import AsyncClient, ClientClosedError, FeedCardError, InvalidInputError, RejectedError
 from feishu_feed_card.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -41,10 +41,87 @@ def test_pins_and_unpins(run: Run, feishu_sandbox: Sandbox):
                 await client.set_time_sensitive("oc_nowhere", [feishu_sandbox.USER], True)
             assert caught.value.platform_code == 232006
             assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
-        with pytest.raises(InvalidInputError, match="closed"):
+        with pytest.raises(ClientClosedError, match="closed") as closed:
             await client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+        assert closed.value.not_attempted == (feishu_sandbox.USER,)
 
     run(main())
+
+
+async def _sent(sandbox: Sandbox) -> None:
+    while sandbox.request_count() < 2:
+        await asyncio.sleep(0.005)
+
+
+def test_closing_stops_a_call_after_its_timeout(run: Run, feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 20_000}])
+
+    async def main():
+        client = feishu_sandbox.async_client()
+        call = asyncio.ensure_future(
+            client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+        )
+        await asyncio.wait_for(_sent(feishu_sandbox), 10)
+        await client.aclose()
+        longer = asyncio.ensure_future(client.aclose(timeout=15))
+        started = time.monotonic()
+        await client.aclose(timeout=0.2)
+        await longer
+        assert 0.2 <= time.monotonic() - started < 5
+        with pytest.raises(ClientClosedError) as caught:
+            await call
+        assert (caught.value.station, caught.value.unknown) == ("answer", (feishu_sandbox.USER,))
+        await client.aclose(timeout=0)
+
+    run(main())
+
+
+def test_closing_waits_for_calls_of_other_loops(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 300}])
+    client = feishu_sandbox.async_client()
+    ends: list[Any] = []
+
+    def elsewhere():
+        call = client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+        ends.append(asyncio.run(call))
+
+    async def main():
+        await asyncio.wait_for(_sent(feishu_sandbox), 10)
+        await client.aclose(timeout=20)
+
+    thread = threading.Thread(target=elsewhere, daemon=True)
+    thread.start()
+    asyncio.run(main())
+    assert feishu_sandbox.pinned(feishu_sandbox.USER) == [feishu_sandbox.CHAT]
+    thread.join(10)
+    assert [end.ok for end in ends] == [True]
+
+
+def test_a_close_that_is_cancelled_leaves_calls_alone(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 300}])
+
+    async def main():
+        client = feishu_sandbox.async_client()
+        call = asyncio.ensure_future(
+            client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
+        )
+        await asyncio.wait_for(_sent(feishu_sandbox), 10)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.aclose(timeout=0.2), 0.05)
+        assert (await call).ok
+
+    asyncio.run(main())
+
+
+def test_a_wrong_timeout_leaves_the_client_open(feishu_sandbox: Sandbox):
+    async def main():
+        async with feishu_sandbox.async_client() as client:
+            with pytest.raises(InvalidInputError) as caught:
+                await client.aclose(-1)
+            assert caught.value.field == "timeout"
+            assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
+
+    asyncio.run(main())
 
 
 def test_calls_are_coroutines():
@@ -217,6 +294,54 @@ def test_a_loop_closed_with_calls_in_flight(new_loop: Callable[[], Any], feishu_
     assert [ref() for ref in gone] == [None] * 5, "nothing keeps a closed loop"
     # The client's own idle connections and the runtime's descriptors stay.
     assert descriptors() - before < 12
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_loop_closed_with_an_end_it_has_not_seen(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
+    client = feishu_sandbox.async_client(rate_limit=None)
+    loop = new_loop()
+    loop.run_until_complete(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+    feishu_sandbox.faults([{"on": "call", "status": 502, "times": 0, "delay_before_ms": 150}])
+    ids = (Sandbox.CHAT, [Sandbox.USER], True)
+    tasks = [loop.create_task(client.set_time_sensitive(*ids, timeout=timeout)) for timeout in (20, 0.05)]
+    loop.run_until_complete(asyncio.sleep(0))
+    time.sleep(0.1)  # the second call has ended
+    loop.close()
+    feishu_sandbox.clear_record()
+    time.sleep(1.5)
+    assert feishu_sandbox.request_count() == 0, "no retry of the first call"
+    for task in tasks:
+        task._log_destroy_pending = False
+
+
+def test_a_call_that_could_not_be_made_leaves_no_future(
+    feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    class Future(asyncio.Future):  # type: ignore[type-arg]
+        """May be referred to weakly."""
+
+    futures: list[weakref.ref[Any]] = []
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def create_future() -> Any:
+            future = Future(loop=loop)
+            futures.append(weakref.ref(future))
+            return future
+
+        monkeypatch.setattr(loop, "create_future", create_future)
+        monkeypatch.setattr("feishu_feed_card._logging.caller", interrupt)
+        client = feishu_sandbox.async_client()
+        with pytest.raises(KeyboardInterrupt):
+            await client.set_bot_time_sensitive([feishu_sandbox.USER], True, on_event=print)
+        gc.collect()
+        assert [future() for future in futures] == [None]
+
+    asyncio.run(main())
 
 
 def test_calls_of_a_stopped_loop_end_when_it_goes_on(feishu_sandbox: Sandbox):

@@ -7,12 +7,23 @@ import pickle
 import socket
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 import feishu_feed_card
-from feishu_feed_card import Client, DeadlineExceededError, InvalidInputError, RateLimitedError
+from feishu_feed_card import (
+    Client,
+    ClientClosedError,
+    DeadlineExceededError,
+    FeedCardError,
+    InvalidInputError,
+    RateLimitedError,
+)
 from feishu_feed_card.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def test_pins_and_unpins(feishu_sandbox: Sandbox):
@@ -62,12 +73,17 @@ def test_a_closed_client_says_so(feishu_sandbox: Sandbox):
     client = feishu_sandbox.client()
     client.close()
     client.close()
-    with pytest.raises(InvalidInputError, match=r"client: closed; expected a client that is open") as caught:
+    with pytest.raises(ClientClosedError, match=r"the client is closed\. Make another client") as caught:
         client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
-    assert caught.value.field == "client"
-    with pytest.raises(InvalidInputError, match="closed"):
+    assert not isinstance(caught.value, (InvalidInputError, ValueError))
+    assert caught.value.not_attempted == (feishu_sandbox.USER,)
+    with pytest.raises(ClientClosedError) as caught:
+        client.set_bot_time_sensitive({feishu_sandbox.USER}, True)
+    assert caught.value.not_attempted == (feishu_sandbox.USER,)
+    with pytest.raises(ClientClosedError):
         client.set_app_ticket("ticket")
     assert "closed" in repr(client)
+    assert feishu_sandbox.request_count() == 0
 
 
 def test_closing_lets_connections_go_and_calls_end(feishu_sandbox: Sandbox):
@@ -86,6 +102,97 @@ def test_closing_lets_connections_go_and_calls_end(feishu_sandbox: Sandbox):
     client.close()
     thread.join(10)
     assert [end.ok for end in ends] == [True]
+
+
+def _made_in_a_thread(client: Client, sandbox: Sandbox) -> tuple[threading.Thread, list[Any]]:
+    """A call that has been sent, and what becomes of it."""
+    ends: list[Any] = []
+
+    def make() -> None:
+        try:
+            ends.append(client.set_time_sensitive(sandbox.CHAT, [sandbox.USER], True))
+        except FeedCardError as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=make, daemon=True)
+    before = sandbox.request_count()
+    thread.start()
+    deadline = time.monotonic() + 10
+    while sandbox.request_count() < before + 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return thread, ends
+
+
+def test_closing_stops_a_call_after_its_timeout(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 20_000}])
+    client = feishu_sandbox.client()
+    thread, ends = _made_in_a_thread(client, feishu_sandbox)
+    started = time.monotonic()
+    client.close(timeout=0.2)
+    assert 0.2 <= time.monotonic() - started < 5
+    thread.join(10)
+    [error] = ends
+    assert type(error) is ClientClosedError
+    assert (error.kind, error.station, error.retryable) == ("CLIENT_CLOSED", "answer", False)
+    assert (error.unknown, error.not_attempted) == ((feishu_sandbox.USER,), ())
+    client.close(timeout=10)
+    assert time.monotonic() - started < 5, "there is nothing left to wait for"
+
+
+def test_a_call_that_the_close_stops_is_logged(feishu_sandbox: Sandbox, caplog: pytest.LogCaptureFixture):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 20_000}])
+    client = feishu_sandbox.client()
+    with caplog.at_level("WARNING", "feishu_feed_card"):
+        thread, _ = _made_in_a_thread(client, feishu_sandbox)
+        client.close(timeout=0)
+        thread.join(10)
+    [record] = caplog.records
+    assert (record.levelname, record.kind, record.attempts) == ("WARNING", "CLIENT_CLOSED", 1)  # type: ignore[attr-defined]
+
+
+def test_closing_waits_for_a_call_that_ends_in_time(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 300}])
+    client = feishu_sandbox.client()
+    thread, ends = _made_in_a_thread(client, feishu_sandbox)
+    client.close(timeout=20)
+    assert feishu_sandbox.pinned(feishu_sandbox.USER) == [feishu_sandbox.CHAT]
+    thread.join(10)
+    assert [end.ok for end in ends] == [True]
+
+
+def test_closing_again_waits_again_and_may_stop_earlier(feishu_sandbox: Sandbox):
+    feishu_sandbox.faults([{"on": "call", "delay_before_ms": 20_000}])
+    client = feishu_sandbox.client()
+    thread, ends = _made_in_a_thread(client, feishu_sandbox)
+    client.close()
+    others = [threading.Thread(target=client.close, args=(15,), daemon=True) for _ in range(3)]
+    for other in others:
+        other.start()
+    time.sleep(0.1)
+    assert all(other.is_alive() for other in others)
+    started = time.monotonic()
+    client.close(timeout=0)
+    for one in (*others, thread):
+        one.join(10)
+        assert not one.is_alive()
+    assert time.monotonic() - started < 5
+    assert [type(end) for end in ends] == [ClientClosedError]
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), "5", True])
+def test_a_wrong_timeout_leaves_the_client_open(feishu_sandbox: Sandbox, timeout: Any):
+    with feishu_sandbox.client() as client:
+        with pytest.raises(InvalidInputError) as caught:
+            client.close(timeout)
+        assert caught.value.field == "timeout"
+        assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+
+
+def test_a_client_that_made_no_call_is_closed_at_once(feishu_sandbox: Sandbox):
+    started = time.monotonic()
+    feishu_sandbox.client().close(timeout=20)
+    feishu_sandbox.client().close()
+    assert time.monotonic() - started < 5
 
 
 def test_a_deadline_of_one_call(feishu_sandbox: Sandbox):

@@ -141,6 +141,38 @@ atexit.register(lambda: print(client.set_bot_time_sensitive(USERS, True).ok))
     )
 
 
+@pytest.mark.parametrize("first", ["before", "at exit"])
+def test_an_async_call_after_the_waker_is_stopped_raises(first: str):
+    ended = run(f"""
+import asyncio, atexit, time
+
+async def main():
+    await client.set_bot_time_sensitive([sandbox.USER], True)
+
+async def many():
+    request = {{"feed_card_id": sandbox.CHAT, "user_ids": [sandbox.USER], "time_sensitive": True}}
+    async for item in client.set_time_sensitive_many([request]):
+        print(item)
+
+def at_exit():
+    for call in (main, many):
+        try:
+            asyncio.run(call())
+        except RuntimeError as error:
+            print(error)
+
+atexit.register(at_exit)
+from feishu_feed_card.sandbox import Sandbox
+sandbox = Sandbox()
+client = sandbox.async_client()
+if {first == "before"}:
+    asyncio.run(main())
+""")
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.count("the interpreter is ending") == 2, ended
+    assert ended.seconds < 5
+
+
 def test_a_call_in_a_finaliser_at_exit():
     prints(
         script("""
@@ -350,6 +382,75 @@ os._exit(0)
     assert ended.out.startswith("True"), ended
 
 
+SLOW_IMPORT = """
+class SlowImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == slow:
+            imports.append(name)
+            time.sleep(0.5)
+
+imports = []
+sys.meta_path.insert(0, SlowImport())
+
+def call():
+    try:
+        client.set_bot_time_sensitive(USERS, True, timeout=2, **listening)
+    except FeedCardError as error:
+        return error.kind
+    return "done"
+"""
+FIRST_USES = [
+    pytest.param(
+        "slow, listening = 'feishu_feed_card._logging', {'on_event': lambda event: None}\n"
+        "client = sandbox.client()",
+        "done",
+        id="on_event",
+    ),
+    pytest.param(
+        "slow, listening = 'feishu_feed_card._provider', {}\n"
+        "client = sandbox.client(token_provider=lambda: 't-wrong', max_retries=0)",
+        "AUTHENTICATION",
+        id="token_provider",
+    ),
+]
+
+
+@pytest.mark.parametrize(("setup", "ends"), FIRST_USES)
+def test_a_fork_while_another_thread_makes_its_first_call(setup: str, ends: str):
+    prints(
+        script(
+            FORK
+            + SLOW_IMPORT
+            + f"""
+{setup}
+first = threading.Thread(target=call)
+first.start()
+time.sleep(0.2)
+print(in_child(lambda: print(call())))
+first.join()
+"""
+        ),
+        f"{ends}\n0",
+    )
+
+
+@pytest.mark.parametrize(("setup", "ends"), FIRST_USES)
+def test_a_signal_handler_may_call_during_the_first_call(setup: str, ends: str):
+    prints(
+        script(
+            SLOW_IMPORT
+            + f"""
+signal.signal(signal.SIGALRM, lambda *_: print("handler", call(), flush=True))
+{setup}
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+print(call())
+time.sleep(0.3)
+"""
+        ),
+        f"{ends}\nhandler {ends}",
+    )
+
+
 def test_a_fork_inside_a_loop_with_calls_in_flight():
     prints(
         script(
@@ -469,20 +570,29 @@ sys.exit(subprocess.run([sys.executable, {str(file)!r}], timeout=25).returncode)
     )
 
 
-def test_several_interpreters_one_after_the_other():
-    ended = run("""
-import feishu_feed_card
+@pytest.mark.parametrize("first", ["main", "sub"])
+def test_a_subinterpreter_is_refused_and_does_no_harm(first: str):
+    ended = run(f"""
+import asyncio
 try:
     import _interpreters as interpreters
 except ImportError:
     import _xxsubinterpreters as interpreters
+
+def in_main():
+    from feishu_feed_card.sandbox import Sandbox
+    with Sandbox() as sandbox:
+        users, listening = [sandbox.USER], {{"on_event": lambda event: None}}
+        print(sandbox.client().set_bot_time_sensitive(users, True, **listening).ok)
+        print(asyncio.run(sandbox.async_client().set_bot_time_sensitive(users, True, **listening)).ok)
+
+if {first == "main"}:
+    in_main()
 one = interpreters.create()
-try:
-    interpreters.run_string(one, "import feishu_feed_card")
-    print("imported")
-except Exception as error:
-    print("ImportError" in str(error) or "ImportError" in type(error).__name__)
+interpreters.run_string(one, "try: import feishu_feed_card\\nexcept ImportError as error: print(error)")
 interpreters.destroy(one)
+in_main()
 """)
-    # A second interpreter in one process is refused or served, and never crashes.
-    assert ended.code in (0, 1), ended
+    refused = "module feishu_feed_card._native does not support loading in subinterpreters"
+    expected = ["True", "True"] * (first == "main") + [refused, "True", "True"]
+    assert (ended.code, ended.out.splitlines(), ended.err) == (0, expected, ""), ended

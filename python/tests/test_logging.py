@@ -287,9 +287,11 @@ print(fail(client), "logging" in sys.modules)
 import logging
 print(fail(client), names())
 logging.getLogger("feishu_feed_card").setLevel(logging.DEBUG)
-print(fail(client), names(), "feishu_feed_card._logging" in sys.modules)
+made = []
+logging.Logger.makeRecord = lambda *arguments: made.append(arguments)
+print(fail(client), names(), made)
 """,
-        "REJECTED False\nREJECTED []\nREJECTED [] False",
+        "REJECTED False\nREJECTED []\nREJECTED [] []",
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
 import pickle
+import sys
 import threading
 import time
 import weakref
@@ -21,6 +23,7 @@ from event_loops import RUNNERS
 from feishu_feed_card import (
     AsyncClient,
     Client,
+    ClientClosedError,
     DeadlineExceededError,
     FeedCardError,
     InvalidInputError,
@@ -86,19 +89,38 @@ def assert_adds_up(report: Report) -> None:
 RUNS = pytest.mark.parametrize("runner", RUNNERS)
 
 
-def play(client: Client, requests: Iterable[Any], **options: Any) -> tuple[list[Item], Report]:
+@contextlib.contextmanager
+def until_cut(ends: list[DeadlineExceededError] | None) -> Iterator[None]:
+    """Puts the error after the last item into the list, if there is one."""
+    try:
+        yield
+    except DeadlineExceededError as error:
+        if ends is None:
+            raise
+        ends.append(error)
+
+
+def play(
+    client: Client, requests: Iterable[Any], ends: list[DeadlineExceededError] | None = None, **options: Any
+) -> tuple[list[Item], Report]:
     """Reads everything, blocking."""
-    with client.set_time_sensitive_many(requests, **options) as many:
-        items = list(many)
+    items: list[Item] = []
+    with client.set_time_sensitive_many(requests, **options) as many, until_cut(ends):
+        items.extend(many)
     return items, many.report()
 
 
-def play_async(client: AsyncClient, requests: Any, **options: Any) -> tuple[list[Item], Report]:
+def play_async(
+    client: AsyncClient, requests: Any, ends: list[DeadlineExceededError] | None = None, **options: Any
+) -> tuple[list[Item], Report]:
     """Reads everything, on a loop."""
 
     async def main() -> tuple[list[Item], Report]:
+        items: list[Item] = []
         async with client.set_time_sensitive_many(requests, **options) as many:
-            items = [item async for item in many]
+            with until_cut(ends):
+                async for item in many:
+                    items.append(item)  # noqa: PERF401 -- it may raise at the end
         return items, await many.report()
 
     return asyncio.run(main())
@@ -522,9 +544,12 @@ def test_an_async_generator_that_never_yields(runner: Any, async_client: AsyncCl
 
     async def main() -> None:
         many = async_client.set_time_sensitive_many(requests(), total_timeout=0.3)
-        items = [item async for item in many]
-        assert [item.error for item in items] == [None]
-        assert await many.report() == Report(1, 1, 0)
+        assert (await many.__anext__()).error is None
+        with pytest.raises(DeadlineExceededError, match="how many were not read is unknown"):
+            await many.__anext__()
+        with pytest.raises(StopAsyncIteration):
+            await many.__anext__()
+        assert await many.report() == Report(1, 1, 0, not_read=None)
         assert closed == [True]
 
     runner(asyncio.wait_for(main(), 20))
@@ -538,8 +563,11 @@ def test_total_timeout(player: Callable[..., Any], sandbox: Sandbox):
             yield PIN
 
     began = time.monotonic()
-    items, report = player(requests(), concurrency=5, total_timeout=0.3)
+    ends: list[DeadlineExceededError] = []
+    items, report = player(requests(), ends=ends, concurrency=5, total_timeout=0.3)
     assert time.monotonic() - began < 10
+    assert "how many were not read is unknown" in str(ends[0])
+    assert report.not_read is None
     assert 1 <= len(items) <= 5
     assert all(isinstance(item.error, DeadlineExceededError) for item in items)
     assert (report.succeeded, report.failed) == (0, len(items))
@@ -554,14 +582,16 @@ def test_what_is_read_as_the_total_timeout_passes_comes_back(player: Callable[..
         yield PIN
 
     told: list[Progress] = []
-    items, report = player(requests(), total_timeout=0.2, progress=told.append)
+    ends: list[DeadlineExceededError] = []
+    items, report = player(requests(), ends=ends, total_timeout=0.2, progress=told.append)
     assert [(item.index, item.error is None) for item in items] == [(0, True), (1, False)]
     error = items[1].error
     assert isinstance(error, DeadlineExceededError)
     assert "total_timeout" in str(error)
     assert error.station == "quota"
     assert error.not_attempted == (Sandbox.USER,)
-    assert report == Report(taken=2, succeeded=1, failed=1)
+    assert report == Report(2, 1, 1, failures=[items[1]], not_read=None)
+    assert "from index 2 on" in str(ends[0].hint)
     assert (told[-1].done, told[-1].failed) == (2, 1)
 
 
@@ -571,9 +601,11 @@ def test_what_is_no_request_comes_back_as_such_though_the_total_timeout_passed(p
         time.sleep(0.5)
         yield 7
 
-    items, report = player(requests(), total_timeout=0.2)
+    ends: list[DeadlineExceededError] = []
+    items, report = player(requests(), ends=ends, total_timeout=0.2)
+    assert len(ends) == 1
     assert isinstance(items[1].error, InvalidInputError)
-    assert report == Report(taken=2, succeeded=1, failed=1)
+    assert report == Report(2, 1, 1, failures=[items[1]], not_read=None)
 
 
 @RUNS
@@ -696,6 +728,70 @@ def test_progress_may_not_be_async(client: Client, async_client: AsyncClient):
         client.set_time_sensitive_many([PIN], progress=fine)
 
 
+async def closing_fails() -> AsyncIterator[Any]:
+    """Endless requests."""
+    try:
+        while True:
+            yield PIN
+            await asyncio.sleep(0.01)
+    finally:
+        raise OSError("the cursor is gone")
+
+
+def test_what_closing_an_async_iterable_raises_is_raised(async_client: AsyncClient):
+    async def main() -> None:
+        many = async_client.set_time_sensitive_many(closing_fails())
+        await anext(many)
+        with pytest.raises(OSError, match="the cursor is gone"):
+            await many.aclose()
+        await many.aclose()
+        report = await many.report()
+        assert report.taken >= 1
+        assert_adds_up(report)
+
+    asyncio.run(main())
+
+
+def test_what_closing_a_dropped_async_iterable_raises_is_reported(async_client: AsyncClient):
+    async def main() -> None:
+        reported: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context.get("exception")))
+        await anext(async_client.set_time_sensitive_many(closing_fails()))
+        gc.collect()
+        await eventually_async(lambda: gc.collect() is not None and reported)
+        assert isinstance(reported[0], OSError)
+
+    asyncio.run(main())
+
+
+class Stopping(UserDict[str, Any]):
+    """A mapping with the bug that it ends an iterator."""
+
+    def __init__(self, exception: type[Exception]) -> None:
+        super().__init__(PIN)
+        self.exception = exception
+
+    def __getitem__(self, key: str) -> Any:
+        raise self.exception
+
+
+@pytest.mark.parametrize("exception", [StopIteration, StopAsyncIteration])
+@pytest.mark.parametrize("where", ["progress", "requests"])
+def test_a_callers_stop_iteration_does_not_end_the_loop_quietly(
+    player: Callable[..., Any], exception: type[Exception], where: str
+):
+    def progress(_: Progress) -> None:
+        raise exception
+
+    with pytest.raises((RuntimeError, exception)) as caught:
+        if where == "progress":
+            player([PIN] * 3, progress=progress)
+        else:
+            player([PIN, Stopping(exception), PIN])
+    assert exception in (type(caught.value), type(caught.value.__cause__))
+
+
 def test_progress_that_raises_loses_nothing(client: Client):
     def progress(_: Progress) -> None:
         raise LookupError("no bar")
@@ -757,6 +853,52 @@ def test_one_in_a_cycle_is_collected(client: Client):
     assert gone() is None
 
 
+@pytest.mark.parametrize("is_finished", [False, True], ids=["running", "finished"])
+@pytest.mark.parametrize("callback", ["progress", "on_event"])
+def test_a_cycle_through_a_callback_is_collected(sandbox: Sandbox, callback: str, is_finished: bool):
+    class Bot:
+        def __init__(self) -> None:
+            self.client = sandbox.client(rate_limit=None)
+            options: Any = {callback: self.listen}
+            self.many = self.client.set_time_sensitive_many([PIN] * 20, concurrency=5, **options)
+
+        def listen(self, _: object) -> None: ...
+
+    bot = Bot()
+    next(bot.many)
+    if is_finished:
+        list(bot.many)
+    kept = [weakref.ref(bot), weakref.ref(bot.many), weakref.ref(bot.client)]
+    del bot
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 3
+
+
+def test_dropping_one_that_is_listened_to_does_not_stop_the_runtime(sandbox: Sandbox):
+    """The runtime's thread does not wait for the GIL."""
+    many = sandbox.client(rate_limit=None).set_time_sensitive_many([PIN] * 50 + [{}], on_event=print)
+    sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+    next(many)  # {}, which is no request
+    eventually(lambda: sandbox.request_count() > 50)  # the token's, and the calls'
+    other = sandbox.client(rate_limit=(20, 1000)).set_time_sensitive_many(PIN for _ in range(60))
+    sandbox.clear_faults()
+    next(other)
+    time.sleep(0.3)  # the first second's requests are through
+    sandbox.clear_record()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        del many
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            pass
+    finally:
+        sys.setswitchinterval(interval)
+    received = sandbox.request_count()
+    other.close()
+    assert received > 10
+
+
 def test_two_at_once_and_single_calls_between(client: Client, sandbox: Sandbox):
     one = client.set_time_sensitive_many([PIN] * 200, concurrency=5)
     two = client.set_time_sensitive_many((PIN for _ in range(200)), concurrency=7)
@@ -793,16 +935,35 @@ def test_closing_the_client(client: Client, sandbox: Sandbox):
     next(many)
     client.close()
     items = []
-    with pytest.raises(InvalidInputError, match="closed"):
+    with pytest.raises(ClientClosedError, match="closed"):
         for item in many:
             items.append(item)  # noqa: PERF402 -- it raises at the end
     assert all(item.error is None for item in items), "those under way go on to their end"
     assert many.report().unfinished == ()
-    with pytest.raises(InvalidInputError, match="closed"):
+    assert many.report().not_read is None
+    with pytest.raises(ClientClosedError, match="closed"):
         next(unbegun)
-    assert unbegun.report() == Report(0, 0, 0)
-    with pytest.raises(InvalidInputError, match="closed"):
+    assert unbegun.report() == Report(0, 0, 0, not_read=1)
+    with pytest.raises(ClientClosedError, match="closed"):
         list(client.set_time_sensitive_many([]))
+
+
+def test_closing_stops_many_after_its_timeout(client: Client, sandbox: Sandbox):
+    sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+    many = client.set_time_sensitive_many((PIN for _ in range(10_000)), concurrency=5)
+    closing = threading.Timer(0.3, client.close, (0.2,))
+    closing.start()
+    items = []
+    with pytest.raises(ClientClosedError, match="closed"):
+        for item in many:
+            items.append(item)  # noqa: PERF402 -- it raises at the end
+    closing.join()
+    assert [item.index for item in sorted(items, key=lambda item: item.index)] == [0, 1, 2, 3, 4]
+    for item in items:
+        assert isinstance(item.error, ClientClosedError)
+        assert item.error.unknown == (sandbox.USER,)
+    report = many.report()
+    assert (report.taken, report.failed, report.unfinished) == (5, 5, ())
 
 
 @RUNS
@@ -851,7 +1012,7 @@ def test_what_cancels_an_async_iterable_from_inside_comes_through(runner: Any, a
         had_one.set()
         with pytest.raises(asyncio.CancelledError):
             await many.__anext__()
-        assert await many.report() == Report(1, 1, 0)
+        assert await many.report() == Report(1, 1, 0, not_read=None)
 
     had_one: asyncio.Event
     runner(main())
@@ -878,7 +1039,7 @@ def test_a_loop_that_goes_on_in_another_event_loop(runner: Any, async_client: As
             await many.__anext__()
         with pytest.raises(StopAsyncIteration):
             await many.__anext__()
-        assert await many.report() == Report(1, 1, 0)
+        assert await many.report() == Report(1, 1, 0, not_read=None)
 
     many = async_client.set_time_sensitive_many(requests())
     runner(begin())
@@ -899,7 +1060,7 @@ def test_closing_the_async_client(async_client: AsyncClient, is_async: bool):
         many = async_client.set_time_sensitive_many(source, concurrency=5)
         await many.__anext__()
         await async_client.aclose()
-        with pytest.raises(InvalidInputError, match="closed"):
+        with pytest.raises(ClientClosedError, match="closed"):
             async for item in many:
                 assert item.error is None
         assert (await many.report()).unfinished == ()
@@ -908,9 +1069,9 @@ def test_closing_the_async_client(async_client: AsyncClient, is_async: bool):
 
 
 def test_never_begun(client: Client, async_client: AsyncClient, sandbox: Sandbox):
-    assert client.set_time_sensitive_many([PIN]).report() == Report(0, 0, 0)
+    assert client.set_time_sensitive_many([PIN]).report() == Report(0, 0, 0, not_read=1)
     many = async_client.set_time_sensitive_many(asynchronously([PIN]))
-    assert asyncio.run(many.report()) == Report(0, 0, 0)
+    assert asyncio.run(many.report()) == Report(0, 0, 0, not_read=None)
     assert sandbox.request_count() == 0
 
 
@@ -971,6 +1132,66 @@ def test_token_providers(sandbox: Sandbox):
         items, _ = play_async(sandbox.async_client(token_provider=provider), asynchronously([PIN] * 20))
         assert [item.error for item in items] == [None] * 20
     assert len(vault.threads) == 3
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "dropped"])
+def test_a_token_is_asked_for_on_the_loop_of_the_many_calls(sandbox: Sandbox, keeps: bool):
+    """And not on the loop that had the client's last call, which is gone."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="lost")
+    asked: list[tuple[str, str]] = []
+    is_waiting, goes_on = threading.Event(), threading.Event()
+    kept: list[Any] = []
+
+    async def provider() -> str:
+        asked.append((threading.current_thread().name, variable.get()))
+        return token(sandbox)
+
+    client = sandbox.async_client(rate_limit=None, token_provider=provider, timeout=5)
+
+    async def source() -> AsyncIterator[Any]:
+        yield PIN
+        await asyncio.sleep(0.2)
+        is_waiting.set()
+        while not goes_on.is_set():
+            await asyncio.sleep(0.01)
+        yield PIN
+
+    async def many() -> None:
+        variable.set("many")
+        async for item in client.set_time_sensitive_many(source()):
+            assert item.outcome is not None, item.error
+
+    async def single() -> None:
+        variable.set("single")
+        if keeps:
+            kept.append(asyncio.get_running_loop())
+        await client.set_bot_time_sensitive([sandbox.USER], True)
+
+    thread = threading.Thread(target=asyncio.run, args=(many(),), name="many")
+    thread.start()
+    is_waiting.wait(10)
+    sandbox.revoke_tokens()
+    asyncio.run(single())
+    gc.collect()
+    sandbox.revoke_tokens()
+    goes_on.set()
+    thread.join(20)
+    assert asked == [("many", "many"), ("MainThread", "single"), ("many", "many")]
+
+
+def test_a_token_is_asked_for_on_the_loop_that_goes_on_with_the_many_calls(sandbox: Sandbox):
+    vault = Vault(sandbox)
+    client = sandbox.async_client(rate_limit=None, token_provider=vault.coroutine, timeout=5)
+    many = client.set_time_sensitive_many([PIN] * 2, concurrency=1)
+
+    async def one() -> Item:
+        return await many.__anext__()
+
+    assert asyncio.run(one()).error is None
+    sandbox.revoke_tokens()
+    vault.token = token(sandbox)
+    assert asyncio.run(one()).error is None
+    assert len(vault.threads) == 2
 
 
 def test_a_token_is_provided_while_nobody_waits_for_a_result(sandbox: Sandbox):
@@ -1056,6 +1277,99 @@ print(len(waits), min(waits) < 0.1, waits)
     )
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.out.startswith("5 True"), ended.out
+
+
+UNKNOWN_CHAT: Request = {**PIN, "feed_card_id": "oc_nowhere"}
+
+
+def interrupt_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the fifth error is made."""
+    original, made = RejectedError.__init__, []
+
+    def interrupted(self: RejectedError, *args: Any, **kwargs: Any) -> None:
+        made.append(self)
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(RejectedError, "__init__", interrupted)
+
+
+def interrupt_return(name: str) -> None:
+    """Ctrl-C as a native function returns."""
+
+    def profile(_frame: object, event: str, function: Any) -> None:
+        if event == "c_return" and function.__name__ == name:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+
+
+def assert_nothing_is_lost(report: Report, handed_out: list[int]) -> None:
+    """Each request read is in exactly one place."""
+    assert_adds_up(report)
+    unread = [item.index for item in report.unread]
+    unfinished = [left.index for left in report.unfinished]
+    assert sorted(handed_out + unread + unfinished) == list(range(report.taken))
+    assert all(item.request is UNKNOWN_CHAT and item.error is not None for item in report.unread)
+
+
+@pytest.mark.parametrize("moment", ["conversion", "return"])
+def test_an_interrupt_loses_no_results_and_stops_the_calls(
+    client: Client, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    many = client.set_time_sensitive_many(UNKNOWN_CHAT for _ in range(100_000))
+    handed_out = [next(many).index]
+    if moment == "conversion":
+        interrupt_conversion(monkeypatch)
+    else:
+        interrupt_return("next_batch")
+    with pytest.raises(KeyboardInterrupt):
+        handed_out.extend(item.index for item in many)
+    assert not many._bound.is_reading()
+    assert list(many) == []
+    assert_nothing_is_lost(many.report(), handed_out)
+
+
+@pytest.mark.parametrize("moment", ["conversion", "return"])
+def test_an_interrupted_task_loses_no_results(
+    async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    async def main() -> None:
+        many = async_client.set_time_sensitive_many(UNKNOWN_CHAT for _ in range(100_000))
+        handed_out = [(await anext(many)).index]
+        if moment == "conversion":
+            interrupt_conversion(monkeypatch)
+        else:
+            interrupt_return("take")
+        with pytest.raises(KeyboardInterrupt):
+            async for item in many:
+                handed_out.append(item.index)  # noqa: PERF401 -- what comes before the interrupt counts
+        assert not many._bound.is_reading()
+        assert_nothing_is_lost(await many.report(), handed_out)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("moment", ["conversion", "return"])
+def test_a_report_that_was_interrupted_can_be_asked_for_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    many = client.set_time_sensitive_many([UNKNOWN_CHAT] * 300, concurrency=300)
+    handed_out = [next(many).index]
+    eventually(lambda: many._bound.progress()[0] == 300)
+    many.close()
+    if moment == "conversion":
+        interrupt_conversion(monkeypatch)
+    else:
+        interrupt_return("report")
+    with pytest.raises(KeyboardInterrupt):
+        many.report()
+    report = many.report()
+    assert (report.taken, report.failed, len(report.unread)) == (300, 300, 299)
+    assert_nothing_is_lost(report, handed_out)
+    assert many.report() is report
 
 
 def test_exit_in_the_middle():
@@ -1248,7 +1562,9 @@ def test_what_is_pushed_after_the_total_timeout_has_an_index_of_its_own(sandbox:
             late = []
             for number in (1, 2):
                 many._bound.push(pin(number))
-                late += many._bound.take() or []
+                batch: list[Item] = []
+                many._bound.take(batch)
+                late += batch
             assert [(item.index, item.request["user_ids"]) for item in late] == [(1, ["ou_1"]), (2, ["ou_2"])]
 
     def pin(number: int) -> Any:
@@ -1280,3 +1596,172 @@ def test_a_loop_over_results_is_closed_quietly_where_no_event_loop_runs(sandbox:
     task.cancel()
     event_loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(event_loop), return_exceptions=True))
     event_loop.close()
+
+
+class TestTag:
+    """A request's `tag` is the caller's own."""
+
+    def test_it_comes_back_with_every_kind_of_result(self, player: Callable[..., Any]):
+        tag = object()
+        requests = [
+            {**PIN, "tag": tag},
+            {**PIN, "tag": None},
+            PIN,
+            {**PIN, "feed_card_id": "oc_nowhere", "tag": ["unhashable"]},
+            {**PIN, "feed_card_id": "nowhere", "tag": 4},
+            {**PIN, "timeout": "soon", "tag": 5},
+            {"user_ids": 7, "tag": 6},
+            UserDict({**PIN, "tag": 7}),
+            "no request",
+        ]
+        items, report = player(iter(requests))
+        items.sort(key=lambda item: item.index)
+        assert [item.tag for item in items] == [tag, None, None, ["unhashable"], 4, 5, 6, 7, None]
+        assert items[0].tag is tag
+        assert list(report.failures) == [items[index] for index in (3, 4, 5, 6, 8)]
+        assert all(failure is items[failure.index] for failure in report.failures)
+
+    def test_it_is_read_when_the_request_is(self, client: Client):
+        def requests() -> Iterator[Request]:
+            request = {**PIN}
+            for row in range(5):
+                request["tag"] = row
+                yield request
+
+        items, _ = client.set_time_sensitive_many(requests()).collect()
+        assert [item.tag for item in items] == [0, 1, 2, 3, 4]
+
+    def test_it_comes_back_with_what_was_stopped(self, client: Client, sandbox: Sandbox):
+        sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+
+        def users() -> Iterator[str]:
+            raise OSError("the list is gone")
+            yield
+
+        many = client.set_time_sensitive_many(
+            [{**PIN, "tag": "row 1"}, {**PIN, "user_ids": users(), "tag": "row 2"}]
+        )
+        with pytest.raises(OSError, match="the list is gone"):
+            next(many)
+        assert [left.tag for left in many.report().unfinished] == ["row 1", "row 2"]
+
+    def test_an_unknown_key_is_refused_with_a_hint_at_it(self, client: Client):
+        requests: list[Any] = [{**PIN, "row_id": 7, "tag": "mine"}]
+        [item], _ = client.set_time_sensitive_many(requests).collect()
+        assert isinstance(item.error, InvalidInputError)
+        assert item.error.field == "row_id"
+        assert str(item.error) == (
+            "row_id: no key of a request; expected feed_card_id, user_ids, time_sensitive, user_id_type, "
+            "timeout or tag, which takes any value of your own"
+        )
+        assert item.error.not_attempted == (Sandbox.USER,)
+        assert item.tag == "mine"
+
+    def test_it_is_collected_with_its_items(self, client: Client):
+        tag = Mock()
+        gone = weakref.ref(tag)
+        many = client.set_time_sensitive_many([{**PIN, "user_ids": [], "tag": tag}])
+        tag.many = many
+        next(many)
+        del many, tag
+        gc.collect()
+        assert gone() is None
+
+
+class TestCollect:
+    """`collect` returns everything at once."""
+
+    def test_all_items_by_index_and_the_report(self, client: Client, async_client: AsyncClient):
+        requests: list[Request] = [{**PIN, "feed_card_id": chat} for chat in (Sandbox.CHAT, "nowhere")] * 50
+
+        async def main() -> tuple[list[Item], Report]:
+            return await async_client.set_time_sensitive_many(requests).collect()
+
+        for items, report in (client.set_time_sensitive_many(requests).collect(), asyncio.run(main())):
+            assert [item.index for item in items] == list(range(100))
+            assert list(report.failures) == items[1::2]
+            assert str(report) == "100 taken: 50 succeeded, 50 failed, 0 unfinished; 0 not read"
+            assert report.unread == ()
+
+    def test_of_a_loop_that_had_begun_it_returns_the_rest(self, client: Client):
+        many = client.set_time_sensitive_many([PIN] * 10)
+        first = next(many)
+        items, report = many.collect()
+        assert sorted([first.index, *(item.index for item in items)]) == list(range(10))
+        assert report.succeeded == 10
+        again, same = many.collect()
+        assert (again, same) == ([], report)
+        assert next(many, None) is None
+
+    def test_it_does_not_raise_for_the_total_timeout(
+        self, client: Client, async_client: AsyncClient, sandbox: Sandbox
+    ):
+        sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+        options: Any = {"concurrency": 2, "total_timeout": 0.3}
+
+        async def main() -> tuple[list[Item], Report]:
+            return await async_client.set_time_sensitive_many([PIN] * 5, **options).collect()
+
+        for items, report in (
+            client.set_time_sensitive_many([PIN] * 5, **options).collect(),
+            asyncio.run(main()),
+        ):
+            assert [type(item.error) for item in items] == [DeadlineExceededError] * 2
+            assert str(report) == "2 taken: 0 succeeded, 2 failed, 0 unfinished; 3 not read"
+
+    def test_what_the_iterable_raises_loses_no_item(self, client: Client, async_client: AsyncClient):
+        def requests(many: list[Any]) -> Iterator[Request]:
+            yield from [PIN] * 5
+            eventually(lambda: many[0]._bound.progress()[0] == 5)
+            raise DeadlineExceededError("the iterable's own")
+
+        blocking: list[Any] = []
+        blocking.append(client.set_time_sensitive_many(requests(blocking), concurrency=10))
+        with pytest.raises(DeadlineExceededError, match="the iterable's own"):
+            blocking[0].collect()
+        assert [item.index for item in blocking[0].report().unread] == [0, 1, 2, 3, 4]
+
+        async def main() -> Report:
+            awaited: list[Any] = []
+            awaited.append(async_client.set_time_sensitive_many(requests(awaited), concurrency=10))
+            with pytest.raises(DeadlineExceededError, match="the iterable's own"):
+                await awaited[0].collect()
+            return await awaited[0].report()  # type: ignore[no-any-return]
+
+        assert [item.index for item in asyncio.run(main()).unread] == [0, 1, 2, 3, 4]
+
+
+@RUNS
+def test_what_had_finished_comes_before_what_an_async_iterable_raised(runner: Any, async_client: AsyncClient):
+    async def requests() -> AsyncIterator[Request]:
+        for _ in range(5):
+            yield PIN
+        await eventually_async(lambda: many._bound.progress()[0] == 5)
+        raise ValueError("no more")
+
+    async def main() -> None:
+        nonlocal many
+        many = async_client.set_time_sensitive_many(requests())
+        items = []
+        with pytest.raises(ValueError, match="no more"):
+            async for item in many:
+                items.append(item)  # noqa: PERF401 -- it raises at the end
+        assert sorted(item.index for item in items) == [0, 1, 2, 3, 4]
+
+    many: Any = None
+    runner(main())
+
+
+def test_the_error_at_the_end_comes_once_and_all_read_is_no_error(client: Client, sandbox: Sandbox):
+    sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
+    many = client.set_time_sensitive_many([PIN] * 3000, concurrency=2, total_timeout=0.3)
+    with pytest.raises(DeadlineExceededError, match="2,998 of 3,000 requests were not read") as caught:
+        for item in many:
+            assert isinstance(item.error, DeadlineExceededError)
+    assert caught.value.retryable
+    assert "from index 2 on" in str(caught.value.hint)
+    assert next(many, None) is None
+    assert many.report().not_read == 2998
+    # Its end was not seen, as there was no room for another request; but its length is known.
+    items = list(client.set_time_sensitive_many([PIN] * 2, concurrency=2, total_timeout=0.3))
+    assert len(items) == 2

@@ -10,12 +10,22 @@ import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
+import uvloop
 
-from feishu_feed_card import AsyncClient, AuthenticationError, Client, DeadlineExceededError
+from feishu_feed_card import (
+    AsyncClient,
+    AuthenticationError,
+    Client,
+    DeadlineExceededError,
+    InvalidInputError,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from feishu_feed_card.sandbox import Sandbox
 
 
@@ -115,6 +125,154 @@ def test_a_refused_token_is_asked_for_again(feishu_sandbox: Sandbox):
             assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
 
     asyncio.run(main())
+
+
+class Recorder:
+    """Returns its tokens in turn, the last one for ever, and records what it was called with."""
+
+    def __init__(self, *tokens: str) -> None:
+        self.tokens = list(tokens)
+        self.refused: list[str | None] = []
+
+    def plain(self, refused: str | None) -> str:
+        self.refused.append(refused)
+        return self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
+
+    async def coroutine(self, refused: str | None, /) -> str:
+        await asyncio.sleep(0)
+        return self.plain(refused)
+
+    async def __call__(self, refused: str | None) -> str:
+        return await self.coroutine(refused)
+
+    def second(self, _: object, refused: str | None) -> str:
+        return self.plain(refused)
+
+    def kinds(self) -> list[Any]:
+        @functools.wraps(self.plain)
+        def decorated(*args: Any, **kwargs: Any) -> str:
+            return self.plain(*args, **kwargs)
+
+        return [
+            self.plain,
+            self.coroutine,
+            self,
+            functools.partial(self.second, "vault"),
+            lambda refused: self.coroutine(refused),
+            lambda refused, vault=self: vault.plain(refused),
+            decorated,
+        ]
+
+
+@pytest.mark.parametrize("kind", range(7))
+@pytest.mark.parametrize("is_async", [False, True])
+def test_it_learns_which_token_was_refused(feishu_sandbox: Sandbox, kind: int, is_async: bool):
+    revoked = token(feishu_sandbox)
+    feishu_sandbox.revoke_tokens()
+    recorder = Recorder(revoked, token(feishu_sandbox))
+    provider = recorder.kinds()[kind]
+
+    async def main():
+        async with feishu_sandbox.async_client(token_provider=provider) as client:
+            assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
+
+    if is_async:
+        asyncio.run(main())
+    else:
+        with feishu_sandbox.client(token_provider=provider) as client:
+            assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+    assert recorder.refused == [None, revoked]
+
+
+def test_many_tell_it_which_token_was_refused(feishu_sandbox: Sandbox):
+    revoked = token(feishu_sandbox)
+    feishu_sandbox.revoke_tokens()
+    recorder = Recorder(revoked, token(feishu_sandbox))
+    pin = {"feed_card_id": feishu_sandbox.CHAT, "user_ids": [feishu_sandbox.USER], "time_sensitive": True}
+    with feishu_sandbox.client(token_provider=recorder.plain) as client:
+        assert [item.error for item in client.set_time_sensitive_many([pin, pin])] == [None, None]
+    assert recorder.refused == [None, revoked]
+
+
+def test_without_a_required_parameter_it_is_called_as_it_is(feishu_sandbox: Sandbox):
+    good = token(feishu_sandbox)
+
+    class Own:
+        def __call__(self) -> str:
+            return good
+
+    @functools.wraps(lambda refused: refused)
+    def decorated() -> str:
+        return good
+
+    for provider in (
+        lambda: good,
+        lambda kept=good: kept,
+        lambda *args: "" if args else good,
+        lambda **kwargs: good,
+        functools.partial(lambda kept: kept, good),
+        Own(),
+        decorated,
+        Mock(return_value=good),
+        iter([good]).__next__,
+        good.strip,
+        good.__str__,
+    ):
+        with feishu_sandbox.client(token_provider=provider) as client:
+            assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
+
+
+def test_what_can_be_called_neither_way_is_refused():
+    for provider in (lambda one, other: one, lambda *, named: named):
+        with pytest.raises(InvalidInputError, match="one for the refused token") as caught:
+            Client(token_provider=provider)
+        assert caught.value.field == "token_provider"
+
+
+def test_the_same_token_again_is_not_sent_again(feishu_sandbox: Sandbox):
+    revoked = token(feishu_sandbox)
+    feishu_sandbox.revoke_tokens()
+    before = feishu_sandbox.request_count()
+    with feishu_sandbox.client(token_provider=lambda: revoked) as client:
+        with pytest.raises(AuthenticationError) as caught:
+            client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+    assert feishu_sandbox.request_count() == before + 1
+    error = caught.value
+    assert "the token_provider returned the token that the platform had refused" in str(error)
+    assert "argument" in str(error.hint)
+    assert (error.attempts, error.station, error.failed) == (1, "token", (feishu_sandbox.USER,))
+
+
+def test_no_frame_of_ours_keeps_the_refused_token(feishu_sandbox: Sandbox):
+    revoked = token(feishu_sandbox)
+    feishu_sandbox.revoke_tokens()
+
+    def provider(refused: str | None) -> str:
+        if refused is None:
+            return revoked
+        del refused
+        raise LookupError("no other token")
+
+    async def main():
+        async with feishu_sandbox.async_client(token_provider=provider) as client:
+            await client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+
+    for call in (
+        lambda: feishu_sandbox.client(token_provider=provider).set_bot_time_sensitive(
+            [feishu_sandbox.USER], True
+        ),
+        lambda: asyncio.run(main()),
+    ):
+        with pytest.raises(AuthenticationError) as caught:
+            call()
+        cause = caught.value.__cause__
+        assert isinstance(cause, LookupError)
+        frames = cause.__traceback__
+        while frames is not None:
+            assert frames.tb_frame.f_code is provider.__code__ or revoked not in repr(
+                frames.tb_frame.f_locals
+            )
+            frames = frames.tb_next
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -286,6 +444,65 @@ def test_a_waiting_call_asks_again_where_another_loop_was_closed(feishu_sandbox:
     assert ends == [True]
     assert len(loops) == 2
     assert loops[0] is not loops[1], "each on the loop of the call that asks"
+
+
+LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+
+
+@LOOPS
+def test_a_loop_closed_before_it_sees_the_question(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
+    client = feishu_sandbox.async_client(token_provider=Vault(feishu_sandbox).coroutine)
+    loop = new_loop()
+    call_soon_threadsafe = loop.call_soon_threadsafe
+
+    def call_after_the_stop(*args: Any) -> Any:
+        while loop.is_running():
+            time.sleep(0.001)
+        return call_soon_threadsafe(*args)
+
+    loop.call_soon_threadsafe = call_after_the_stop
+
+    async def asks() -> None:
+        loop.call_soon(loop.stop)
+        await client.set_bot_time_sensitive([feishu_sandbox.USER], True)
+
+    task = loop.create_task(asks())
+    loop.run_forever()
+    time.sleep(0.2)  # the question lies in the loop's mailbox
+    loop.close()
+    assert asyncio.run(client.set_bot_time_sensitive([feishu_sandbox.USER], True, timeout=5)).ok
+    task._log_destroy_pending = False
+
+
+@LOOPS
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_closed_loop_is_collected_with_its_provider(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
+    vault = Vault(feishu_sandbox)
+    asked = 0
+
+    async def provider() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.sleep(30)
+        return vault.token
+
+    client = feishu_sandbox.async_client(token_provider=provider)
+
+    def leave() -> weakref.ref[Any]:
+        loop = new_loop()
+        loop.set_exception_handler(lambda *_: None)  # for the provider's task, which is destroyed
+        task = loop.create_task(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+        task._log_destroy_pending = False
+        loop.run_until_complete(asyncio.sleep(0.2))
+        loop.close()
+        return weakref.ref(loop)
+
+    loop = leave()
+    gc.collect()
+    assert loop() is None
+    assert asyncio.run(client.set_bot_time_sensitive([feishu_sandbox.USER], True, timeout=5)).ok
+    assert asked == 2
 
 
 def test_a_provider_that_calls_a_client(feishu_sandbox: Sandbox):

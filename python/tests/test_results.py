@@ -43,6 +43,10 @@ RECORDS = [
     Progress(3, 4, 0, 1, 0.5),
     STOPPED,
     Report(3, 1, 1, [ITEM], [STOPPED]),
+    Item(1, REQUEST, OUTCOME, tag=("row", 7)),
+    Unfinished(4, REQUEST, tag="row"),
+    Report(3, 1, 1, [ITEM], [STOPPED], [ITEM], 2000),
+    Report(0, 0, 0, not_read=None),
 ]
 
 
@@ -114,6 +118,13 @@ def test_a_report_as_json():
     assert "outcome" not in item
     assert "generator" in Item(0, {**REQUEST, "user_ids": requests}).to_dict()["request"]["user_ids"]
     assert Progress(1, None, 0, 0, None).to_dict() == {"done": 1, "failed": 0, "waiting_for_quota": 0}
+
+
+def test_a_report_as_text():
+    report = Report(12_345, 11_000, 1_344, unfinished=[STOPPED], not_read=1_000_000)
+    assert str(report) == "12,345 taken: 11,000 succeeded, 1,344 failed, 1 unfinished; 1,000,000 not read"
+    assert f"{Report(0, 0, 0, not_read=None)}".endswith("; an unknown number not read")
+    assert "not_read" not in Report(0, 0, 0, not_read=None).to_dict()
 
 
 def test_an_error_as_json():

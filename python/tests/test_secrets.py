@@ -247,6 +247,8 @@ def others(sandbox: Sandbox) -> Iterator[object]:
             with pytest.raises(FeedCardError) as caught:
                 client.set_app_ticket(TICKET)
             yield caught.value
+            client.close(timeout=5)
+            yield from attempt(lambda client=client: client.set_bot_time_sensitive([USER], True))
     sandbox.faults([{"on": "call", "delay_before_ms": 5000}])
     with sandbox.client(timeout=0.3) as client:
         yield from attempt(lambda: client.set_bot_time_sensitive([USER], True))

@@ -157,7 +157,7 @@ impl Caller {
             .take_while(move |_| Instant::now() < end);
         let mut many = client.set_time_sensitive_many(requests);
         let mut calls = 0;
-        while let Some(item) = many.next().await {
+        while let Some(item) = many.next().await.transpose()? {
             check(item.result?.ok())?;
             calls += 1;
         }

@@ -98,7 +98,7 @@ async fn call(requests: u32, base_url: &str) -> Result<()> {
     let began = Instant::now();
     let requests = (0..requests).map(|_| Request::new(World::EXAMPLE_CHAT, [World::EXAMPLE_USER], true));
     let mut many = client.set_time_sensitive_many(requests);
-    while let Some(item) = many.next().await {
+    while let Some(item) = many.next().await.transpose()? {
         if !item.result?.ok() {
             return Err(format!("{} was not reached", item.index).into());
         }

@@ -30,7 +30,7 @@ pub(crate) async fn pin_all(
             let left = progress.eta.unwrap_or_default().as_secs();
             shown.set_message(format!("{} failed, {left} s to go", progress.failed));
         });
-    while let Some(item) = many.next().await {
+    while let Some(item) = many.next().await.transpose()? {
         match item.result {
             Ok(outcome) if outcome.ok() => {}
             Ok(outcome) => bar.println(format!(

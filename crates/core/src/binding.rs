@@ -9,11 +9,15 @@ use crate::client::{Client, SetTimeSensitive};
 use crate::data::error::{Error, Station};
 use crate::data::input;
 use crate::data::outcome::UserIds;
+use crate::data::text::text;
 use crate::platform::no_answer;
+use crate::stations::closing;
 use crate::stations::quota::{QuotaHandle, RateLimit};
 
 pub use crate::data::error::Spelled;
 pub use crate::data::input::Target;
+pub use crate::data::origin::{Origin, origin, with_origin};
+pub use crate::stations::closing::Closing;
 pub use crate::stations::token::{Abandoned, NoThread};
 
 pub mod many;
@@ -35,6 +39,18 @@ pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: im
     Error::invalid_input(field.into(), value.to_string(), expected.to_string())
 }
 
+/// The error for an unknown key of one of many requests.
+pub fn unknown_key(key: &str) -> Error {
+    Error::invalid_input(
+        key,
+        "no key of a request",
+        text!(
+            "{feed_card_id}, {user_ids}, {time_sensitive}, {user_id_type}, {timeout} or {tag}, which takes any \
+             value of your own"
+        ),
+    )
+}
+
 /// An error's texts, with the names of options, arguments and methods as `spelling` makes them of Rust's.
 pub fn spelled(error: &Error, spelling: fn(&str) -> String) -> Spelled {
     error.spelled(spelling)
@@ -51,6 +67,16 @@ pub fn out_of_resources(error: io::Error, user_ids: Vec<String>) -> Error {
         no_answer::out_of_resources(error).with_station(Station::Connect),
         user_ids,
     )
+}
+
+/// Error of a call made after the client was closed.
+pub fn client_closed(user_ids: Vec<String>) -> Error {
+    refused(closing::client_closed(), user_ids)
+}
+
+/// A handle that closes a client and holds neither its connections nor its secrets.
+pub fn closing(client: &Client) -> Closing {
+    client.core.closing.clone()
 }
 
 /// A value as an error shows it.

@@ -17,6 +17,7 @@ use crate::platform::base_url::BaseUrl;
 use crate::platform::codes::{QUOTA_USED_UP, RetryRule};
 use crate::platform::no_answer::no_answer;
 use crate::platform::request::{self, MOST_USERS};
+use crate::stations::closing::{Closing, InProgress};
 use crate::stations::deadline::{CallTime, TimeLimit, after};
 use crate::stations::order::{Order, Pass, Place, Waiter};
 use crate::stations::quota::{Lane, LaneHandle, NoSlot, QuotaHandle};
@@ -38,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) tokens: Tokens,
     pub(crate) quota: Option<QuotaHandle>,
     pub(crate) order: Order,
+    pub(crate) closing: Closing,
     pub(crate) limits: Limits,
     pub(crate) base_url: BaseUrl,
 }
@@ -62,6 +64,7 @@ pub(crate) struct QueuedCall {
     pub(crate) call: Call,
     place: Place,
     limit: TimeLimit,
+    in_progress: InProgress,
 }
 
 impl QueuedCall {
@@ -78,7 +81,7 @@ impl QueuedCall {
 
 impl Core {
     /// Takes the call's place on its chat.
-    pub(crate) fn queue(&self, call: Call, limit: TimeLimit) -> QueuedCall {
+    pub(crate) fn queue(&self, call: Call, limit: TimeLimit, in_progress: InProgress) -> QueuedCall {
         let place = self.order.line_up(&call.target, call.time_sensitive);
         let number = LAST_CALL.fetch_add(1, Ordering::Relaxed) + 1;
         QueuedCall {
@@ -86,6 +89,7 @@ impl Core {
             call,
             place,
             limit,
+            in_progress,
         }
     }
 
@@ -107,6 +111,7 @@ impl Core {
             mut call,
             place,
             limit,
+            in_progress,
         } = queued;
         async move {
             let mut result = self.make(&mut call, place, &limit).await;
@@ -115,6 +120,7 @@ impl Core {
                 Err(error) => error.set_call(number),
             }
             trace::log(&result, &call.target);
+            drop(in_progress);
             result
         }
         .instrument(span)
@@ -122,7 +128,8 @@ impl Core {
 
     async fn make(&self, call: &mut Call, place: Place, limit: &TimeLimit) -> Result<Outcome, Error> {
         let user_ids = std::mem::take(&mut call.user_ids);
-        let pass = match wait_for_turn(place, limit).await {
+        let time = CallTime::new(limit, &self.closing);
+        let pass = match self.wait_for_turn(place, &time).await {
             Ok(pass) => pass,
             Err(error) => return Err(error.with_users(UserIds::not_attempted(user_ids))),
         };
@@ -135,7 +142,7 @@ impl Core {
             lane: self.lane(lane),
             call,
             pass: &pass,
-            time: CallTime::new(limit),
+            time,
         };
         // Boxed, because one allocation for the whole call would be too large for the caches of most allocators.
         if user_ids.len() <= most_users {
@@ -145,23 +152,32 @@ impl Core {
         }
     }
 
+    async fn wait_for_turn(&self, place: Place, time: &CallTime<'_>) -> Result<Pass, Error> {
+        match place {
+            Place::Running(pass) => Ok(pass),
+            // Boxed, because most calls do not wait, and need no room for it.
+            Place::Waiting(waiter) => Box::pin(self.wait_in_line(waiter, time)).await,
+        }
+    }
+
+    async fn wait_in_line(&self, waiter: Waiter, time: &CallTime<'_>) -> Result<Pass, Error> {
+        let until = time.limit.for_a_turn();
+        let entered = time.bound(until, pin!(waiter.enter(until))).await;
+        entered.unwrap_or_else(|| Err(self.out_of_time(Station::Order)))
+    }
+
+    /// The error of a call whose time is over, because its deadline has passed or the client was closed.
+    fn out_of_time(&self, station: Station) -> Error {
+        if self.closing.is_stopped() {
+            trace::client_closed(station)
+        } else {
+            trace::deadline_passed(station)
+        }
+    }
+
     pub(crate) fn lane(&self, lane: Lane) -> Option<LaneHandle> {
         self.quota.as_ref().map(|quota| quota.lane(lane))
     }
-}
-
-async fn wait_for_turn(place: Place, limit: &TimeLimit) -> Result<Pass, Error> {
-    match place {
-        Place::Running(pass) => Ok(pass),
-        // Boxed, because most calls do not wait, and need no room for it.
-        Place::Waiting(waiter) => Box::pin(wait_in_line(waiter, limit)).await,
-    }
-}
-
-async fn wait_in_line(waiter: Waiter, limit: &TimeLimit) -> Result<Pass, Error> {
-    let until = limit.for_a_turn();
-    let entered = limit.bound(until, pin!(waiter.enter(until))).await;
-    entered.unwrap_or_else(|| Err(trace::deadline_passed(Station::Order)))
 }
 
 /// A call that has its turn. Its parts share it.
@@ -202,7 +218,7 @@ impl RunningCall<'_> {
             if let Some((old, error)) = refused.take()
                 && old.is_same_as(&token)
             {
-                return Err(error);
+                return Err(self.core.tokens.source().same_token_again(error));
             }
             let reading = self.send(user_ids, &token, &mut flight, trace).await?;
             drop(flight);
@@ -223,7 +239,7 @@ impl RunningCall<'_> {
                     trace.log_retry(&error, wait, &self.call.target);
                     last = Some(error);
                     if !in_line {
-                        let waited = self.time.limit.bound(None, pin!(sleep(wait))).await;
+                        let waited = self.time.bound(None, pin!(sleep(wait))).await;
                         waited.ok_or_else(|| self.timed_out(trace))?;
                     }
                 }
@@ -264,7 +280,7 @@ impl RunningCall<'_> {
         let deadline = self.time.deadline();
         let token = {
             let token = pin!(self.core.tokens.get(deadline));
-            self.time.limit.bound(deadline, token).await
+            self.time.bound(deadline, token).await
         };
         token.unwrap_or_else(|| Err(self.timed_out(trace)))
     }
@@ -287,15 +303,12 @@ impl RunningCall<'_> {
         let reading = {
             let sending = self.core.transport.send(request, trace.sent.clone());
             let exchange = pin!(self.exchange(sending, token, trace).instrument(attempt));
-            self.time
-                .limit
-                .bound(attempt_deadline.or(deadline), exchange)
-                .await
+            self.time.bound(attempt_deadline.or(deadline), exchange).await
             // Dropping the exchange here closes its connection: nothing more of the request leaves.
         };
         let reading = match reading {
             Some(reading) => reading,
-            None if attempt_deadline.is_some() && !self.time.limit.is_stopped() => {
+            None if attempt_deadline.is_some() && !self.time.is_stopped() => {
                 Reading::Failure(trace.attempt_timed_out())
             }
             None => return Err(self.timed_out(trace)),
@@ -355,6 +368,7 @@ impl RunningCall<'_> {
 
     fn timed_out(&self, trace: &Trace) -> Error {
         match (trace.station_now(), &self.lane) {
+            (station, _) if self.core.closing.is_stopped() => trace::client_closed(station),
             (Station::Quota, Some(lane)) => NoSlot::TooLate(lane.estimate(lane.waiting())).into(),
             (Station::Quota, None) => NoSlot::TooLate(Duration::ZERO).into(),
             (station, _) => trace::deadline_passed(station),

@@ -13,6 +13,7 @@ use crate::data::input::{Arguments, Call, Target, UserIdType, check_user_ids, fi
 use crate::data::outcome::{Outcome, UserIds};
 use crate::data::text::text;
 use crate::options::ClientBuilder;
+use crate::stations::closing::{InProgress, client_closed};
 use crate::stations::deadline::{TimeLimit, after};
 use crate::stations::quota::QuotaHandle;
 use crate::stations::token::fetch::Identity;
@@ -84,7 +85,11 @@ impl Client {
         time_sensitive: bool,
     ) -> SetTimeSensitive {
         let user_ids = user_ids.into_iter().map(|id| id.as_ref().to_owned()).collect();
-        self.call(Target::Chat(feed_card_id.into()), user_ids, time_sensitive)
+        self.call(
+            Target::Chat(String::into(feed_card_id.into())),
+            user_ids,
+            time_sensitive,
+        )
     }
 
     /// Pins or unpins the bot's own chat at the top of these users' message lists.
@@ -129,6 +134,9 @@ impl Client {
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the ticket is empty, or the client is not a store app's.
     pub fn set_app_ticket(&self, app_ticket: impl Into<String>) -> Result<(), Error> {
+        if self.core.closing.is_closed() {
+            return Err(client_closed());
+        }
         let app_ticket = app_ticket.into();
         let Identity::Store(app) = &self.core.tokens.source().identity else {
             return Err(Error::invalid_input(
@@ -148,8 +156,62 @@ impl Client {
         self.core.quota.clone()
     }
 
+    /// Closes the client and its clones. The future waits for calls in progress, each of which ends at its deadline at
+    /// the latest; [`close_within`](Self::close_within) bounds the wait.
+    ///
+    /// From the moment of this call on, also if the future is never polled, calls fail with
+    /// [`ClientClosed`](crate::ErrorKind::ClientClosed), and a [`Many`](crate::Many) reads no more: the next request that
+    /// its input has ready fails the same way. A pending future of a call that nobody polls keeps this waiting. Idle
+    /// connections are closed when the last clone is dropped. Closing again waits again.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use feishu_feed_card::Client;
+    ///
+    /// async fn shut_down(client: Client) {
+    ///     client.close_within(Duration::from_secs(5)).await;
+    ///     let error = client.set_bot_time_sensitive(["ou_1"], true).await.unwrap_err();
+    ///     println!("{}: {:?} were not attempted", error.kind(), error.users().not_attempted);
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// #     let sandbox = feishu_feed_card_sandbox::Sandbox::builder().start()?;
+    /// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+    /// #     shut_down(client).await;
+    /// #     Ok(())
+    /// # }
+    /// ```
+    pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.core.closing.close(None)
+    }
+
+    /// Like [`close`](Self::close), but stops the calls that are still in progress after `timeout`. They fail with
+    /// [`ClientClosed`](crate::ErrorKind::ClientClosed) and account for every user:
+    /// [`unknown`](crate::UserIds::unknown) if the request was sent and not answered. The timeout counts from this call;
+    /// zero stops them at once. The future ends at most a second after the timeout.
+    pub fn close_within(&self, timeout: Duration) -> impl Future<Output = ()> + Send + use<> {
+        self.core.closing.close(Some(timeout))
+    }
+
+    /// Checks a call and takes its place among those on its chat. The client must be open, unless the call has been
+    /// `in_progress` before.
+    pub(crate) fn begin(
+        &self,
+        arguments: Arguments,
+        limit: TimeLimit,
+        in_progress: Option<InProgress>,
+    ) -> Result<QueuedCall, Error> {
+        let Some(in_progress) = in_progress.or_else(|| self.core.closing.enter()) else {
+            let user_ids = without_repeats(arguments.user_ids);
+            return Err(client_closed().with_users(UserIds::not_attempted(user_ids)));
+        };
+        let call = self.check(arguments)?;
+        Ok(self.core.queue(call, limit, in_progress))
+    }
+
     /// The checks that every call passes before anything is sent.
-    pub(crate) fn check(&self, arguments: Arguments) -> Result<Call, Error> {
+    fn check(&self, arguments: Arguments) -> Result<Call, Error> {
         let Arguments {
             target,
             user_ids,
@@ -245,12 +307,10 @@ impl SetTimeSensitive {
         self
     }
 
-    /// Checks the call and takes its place among those on its chat.
     fn begin(self) -> Result<(Client, QueuedCall), Error> {
         let Self { client, arguments } = self;
         let deadline = after(arguments.timeout.unwrap_or(client.core.limits.timeout));
-        let call = client.check(arguments)?;
-        let queued = client.core.queue(call, TimeLimit::At(deadline));
+        let queued = client.begin(arguments, TimeLimit::At(deadline), None)?;
         Ok((client, queued))
     }
 }

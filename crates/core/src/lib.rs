@@ -54,7 +54,7 @@ pub use data::outcome::{FailedUserReason, Outcome, UserIds};
 pub use many::{Item, Many, Progress, Report, Unfinished};
 pub use options::ClientBuilder;
 pub use stations::quota::{QuotaHandle, RateLimit};
-pub use stations::token::{ProvidedToken, Providing, TokenProvider};
+pub use stations::token::{ProvidedToken, Providing, TokenProvider, TokenReason};
 
 /// Programs that must not compile.
 #[cfg(doctest)]

@@ -19,7 +19,10 @@ use tracing::instrument::WithSubscriber;
 use crate::client::Client;
 use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{Request, without_repeats};
+use crate::data::origin::inherited;
 use crate::data::outcome::{Outcome, UserIds};
+use crate::data::text::text;
+use crate::stations::closing::{InProgress, client_closed};
 use crate::stations::deadline::{BatchLimit, TimeLimit, after};
 use crate::stations::quota::{Lane, LaneHandle};
 
@@ -36,10 +39,12 @@ pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// The result of one request of many. See [`Client::set_time_sensitive_many`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Item {
+pub struct Item<T = ()> {
     /// Position of the request in the input, from 0.
     pub index: usize,
-    /// The request, unchanged.
+    /// The request's tag.
+    pub tag: T,
+    /// The request, without its tag.
     pub request: Arc<Request>,
     /// The result of the call.
     pub result: Result<Outcome, Error>,
@@ -48,14 +53,17 @@ pub struct Item {
 /// Progress of many calls.
 ///
 /// ```
-/// use feishu_feed_card::{Client, Request};
+/// use feishu_feed_card::{Client, Error, Request};
 ///
-/// async fn pin_all(client: &Client, requests: Vec<Request>) {
+/// async fn pin_all(client: &Client, requests: Vec<Request>) -> Result<(), Error> {
 ///     let mut many = client.set_time_sensitive_many(requests).on_progress(|progress| {
 ///         eprintln!("{} of {:?}, {:?} to go", progress.done, progress.total, progress.eta);
 ///     });
-///     while many.next().await.is_some() {}
+///     while let Some(item) = many.next().await {
+///         println!("{} is done", item?.index);
+///     }
 ///     assert_eq!(Some(many.progress().done), many.progress().total);
+///     Ok(())
 /// }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -63,7 +71,7 @@ pub struct Item {
 /// #     let sandbox = Sandbox::builder().start()?;
 /// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
 /// #     let request = || Request::new(World::EXAMPLE_CHAT, [World::EXAMPLE_USER], true);
-/// #     pin_all(&client, vec![request(), request(), request()]).await;
+/// #     pin_all(&client, vec![request(), request(), request()]).await?;
 /// #     Ok(())
 /// # }
 /// ```
@@ -83,7 +91,7 @@ pub struct Progress {
 }
 
 /// Final state of many calls, including those stopped early: `taken` is the sum of `succeeded`, `failed` and
-/// the number of `unfinished`.
+/// the number of `unfinished`. Displayed, it is a summary in one line.
 ///
 /// ```
 /// use feishu_feed_card::{Client, Report, Request};
@@ -92,6 +100,7 @@ pub struct Progress {
 ///     let mut many = client.set_time_sensitive_many(requests).concurrency(1);
 ///     many.next().await;
 ///     let report = many.report().await;
+///     println!("{report}");
 ///     for left in &report.unfinished {
 ///         println!("{}: {:?} were not attempted", left.index, left.users.not_attempted);
 ///     }
@@ -104,55 +113,156 @@ pub struct Progress {
 /// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
 /// #     let request = || Request::new(World::EXAMPLE_CHAT, [World::EXAMPLE_USER], true);
 /// #     let report = pin_the_first(&client, vec![request(), request(), request()]).await;
-/// #     assert_eq!((report.taken, report.succeeded), (1, 1));
+/// #     assert_eq!(report.to_string(), "1 taken: 1 succeeded, 0 failed, 0 unfinished; 2 not read");
 /// #     Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Report {
-    /// Requests read from the input. Later ones were not read.
+pub struct Report<T = ()> {
+    /// Requests read from the input.
     pub taken: usize,
     /// Requests with every user reached.
     pub succeeded: usize,
     /// Requests with an error, or with users that were not reached.
     pub failed: usize,
-    /// Results that were never returned by [`Many::next`]. `succeeded` and `failed` include them.
-    pub unread: Vec<Item>,
-    /// Requests that were read, and stopped before they finished.
-    pub unfinished: Vec<Unfinished>,
+    /// Requests that were not read from the input: 0 if all were read, `None` if the number is unknown.
+    pub not_read: Option<usize>,
+    /// Items with an error, or with users that were not reached, by index. Includes those of `unread`. At most the
+    /// first 10,000 that finished: an endless input must not fill the memory. `failed` counts all.
+    pub failures: Vec<Item<T>>,
+    /// Results that were never returned by [`Many::next`], by index. `succeeded` and `failed` include them.
+    pub unread: Vec<Item<T>>,
+    /// Requests that were read, and stopped before they finished, by index.
+    pub unfinished: Vec<Unfinished<T>>,
+}
+
+impl<T> Default for Report<T> {
+    fn default() -> Self {
+        Self {
+            taken: 0,
+            succeeded: 0,
+            failed: 0,
+            not_read: None,
+            failures: Vec::new(),
+            unread: Vec::new(),
+            unfinished: Vec::new(),
+        }
+    }
+}
+
+impl<T> fmt::Display for Report<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unfinished = self.unfinished.len();
+        f.write_str(&summary(
+            self.taken,
+            self.succeeded,
+            self.failed,
+            unfinished,
+            self.not_read,
+        ))
+    }
+}
+
+/// The counts of a report in one line.
+pub(crate) fn summary(
+    taken: usize,
+    succeeded: usize,
+    failed: usize,
+    unfinished: usize,
+    not_read: Option<usize>,
+) -> String {
+    let [taken, succeeded, failed, unfinished] = [taken, succeeded, failed, unfinished].map(grouped);
+    let not_read = not_read.map_or_else(|| "an unknown number".to_owned(), grouped);
+    format!(
+        "{taken} taken: {succeeded} succeeded, {failed} failed, {unfinished} unfinished; {not_read} not read"
+    )
+}
+
+/// A number with a comma before each three digits.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// The error at the end of a loop that stopped reading because of `total_timeout`. `None` if all requests were read.
+pub(crate) fn not_all_read(taken: usize, not_read: Option<usize>) -> Option<Error> {
+    let message = match not_read {
+        Some(0) => return None,
+        Some(not_read) => text!(
+            "the {total_timeout} passed: {} of {} requests {} not read",
+            grouped(not_read),
+            grouped(taken.saturating_add(not_read)),
+            if not_read == 1 { "was" } else { "were" },
+        ),
+        None => text!(
+            "the {total_timeout} passed before all requests were read; how many were not read is unknown"
+        )
+        .into(),
+    };
+    let hint = text!(
+        "Use a longer {total_timeout}, or pass the requests from index {} on to another call",
+        taken
+    );
+    Some(Error::new(ErrorKind::DeadlineExceeded, message).with_hint(hint))
 }
 
 /// A request that was stopped before it finished. See [`Report`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Unfinished {
+pub struct Unfinished<T = ()> {
     /// Position of the request in the input, from 0.
     pub index: usize,
-    /// The request, unchanged.
+    /// The request's tag.
+    pub tag: T,
+    /// The request, without its tag.
     pub request: Arc<Request>,
     /// What is known about its users.
     pub users: UserIds,
 }
 
-/// Requests with their positions in the input.
-type RequestStream = Pin<Box<dyn Stream<Item = (usize, Request)> + Send>>;
+/// A request read from the input.
+pub(crate) struct NextRequest<T> {
+    /// Position in the input.
+    pub(crate) index: usize,
+    pub(crate) request: Request<T>,
+    /// Present if the request was handed over before it is read here: it counts as a call in progress from then on.
+    pub(crate) in_progress: Option<InProgress>,
+}
+
+type RequestStream<T> = Pin<Box<dyn Stream<Item = NextRequest<T>> + Send>>;
 type OnProgress = Box<dyn FnMut(Progress) + Send>;
 /// Kept in [`Many`] and not in the future of [`Many::next`], so that it goes on when that future is dropped.
 type Timer = Pin<Box<Sleep>>;
 
+/// A request in progress.
+struct Open<T> {
+    index: usize,
+    tag: T,
+    request: Arc<Request>,
+}
+
 /// Many calls: a [`Stream`] of [`Item`]s, exactly one per request, in the order they finish. Created by
 /// [`Client::set_time_sensitive_many`].
+///
+/// If [`total_timeout`](Self::total_timeout) passes before all requests were read, an error follows the last item.
 ///
 /// A request is read when fewer than [`concurrency`](Self::concurrency) requests are in progress. Its timeout
 /// starts with its first slot of the quota and excludes the waits for further slots, for retries and for the
 /// parts of a split call. Dropping this stops all calls. [`report`](Self::report) stops them too, and returns
 /// what was left undone.
 #[must_use = "nothing is sent until this is polled"]
-pub struct Many {
+pub struct Many<T = ()> {
     client: Client,
     /// `None` when no more requests are to be read.
-    source: Option<RequestStream>,
+    source: Option<RequestStream<T>>,
     concurrency: usize,
     total_timeout: Option<Duration>,
     /// Runs from the first poll, if there is a `total_timeout`.
@@ -161,45 +271,64 @@ pub struct Many {
     on_progress: Option<OnProgress>,
     /// When to report progress next if no result arrives before.
     progress_due: Option<Timer>,
-    running: JoinSet<Item>,
-    /// The requests in progress by task: a task that panics returns nothing.
-    requests: HashMap<task::Id, (usize, Arc<Request>)>,
+    running: JoinSet<Result<Outcome, Error>>,
+    /// The requests in progress by task. Tags stay out of the tasks, which may run on other threads.
+    open: HashMap<task::Id, Open<T>>,
     /// The last request read, if it failed the checks and no task was needed.
-    rejected: Option<Item>,
+    rejected: Option<Item<T>>,
     total: Option<usize>,
-    report: Report,
+    report: Report<T>,
+    /// How many more failures the report may list.
+    failures_left: usize,
+    /// Why not all requests were read. To be returned after the last item.
+    cut_short: Option<Error>,
 }
+
+/// Most failures that a report lists.
+pub(crate) const MOST_FAILURES: usize = 10_000;
 
 impl Client {
     /// Makes many calls, as fast as the quota allows.
     ///
     /// ```
-    /// use feishu_feed_card::{Client, Request};
+    /// use feishu_feed_card::{Client, Error, Request};
     ///
-    /// async fn pin_all(client: &Client, chats: Vec<String>, users: Vec<String>) {
-    ///     let requests = chats.into_iter().map(move |chat| Request::new(chat, &users, true));
+    /// struct Incident {
+    ///     number: u32,
+    ///     chat: String,
+    ///     on_call: Vec<String>,
+    /// }
+    ///
+    /// async fn pin_all(client: &Client, incidents: Vec<Incident>) -> Result<(), Error> {
+    ///     let requests = incidents.into_iter().map(|incident| {
+    ///         Request::new(incident.chat, incident.on_call, true).tag(incident.number)
+    ///     });
     ///     let mut many = client.set_time_sensitive_many(requests);
     ///     while let Some(item) = many.next().await {
+    ///         let item = item?;
     ///         match item.result {
-    ///             Ok(outcome) => println!("{}: {} reached", item.index, outcome.users.reached.len()),
-    ///             Err(error) => eprintln!("{}: {error}", item.index),
+    ///             Ok(outcome) => println!("{}: {} reached", item.tag, outcome.users.reached.len()),
+    ///             Err(error) => eprintln!("{}: {error}", item.tag),
     ///         }
     ///     }
+    ///     Ok(())
     /// }
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// #     use feishu_feed_card_sandbox::{Sandbox, World};
     /// #     let sandbox = Sandbox::builder().start()?;
     /// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
-    /// #     pin_all(&client, vec![World::EXAMPLE_CHAT.to_owned()], vec![World::EXAMPLE_USER.to_owned()]).await;
+    /// #     let (chat, on_call) = (World::EXAMPLE_CHAT.to_owned(), vec![World::EXAMPLE_USER.to_owned()]);
+    /// #     pin_all(&client, vec![Incident { number: 7, chat, on_call }]).await?;
     /// #     assert_eq!(sandbox.pinned(World::EXAMPLE_USER), [World::EXAMPLE_CHAT]);
     /// #     Ok(())
     /// # }
     /// ```
-    pub fn set_time_sensitive_many<I>(&self, requests: I) -> Many
+    pub fn set_time_sensitive_many<I, T>(&self, requests: I) -> Many<T>
     where
-        I: IntoIterator<Item = Request>,
+        I: IntoIterator<Item = Request<T>>,
         I::IntoIter: Send + 'static,
+        T: Clone + Send + 'static,
     {
         self.set_time_sensitive_stream(futures_util::stream::iter(requests))
     }
@@ -207,11 +336,14 @@ impl Client {
     /// Like [`set_time_sensitive_many`](Self::set_time_sensitive_many), for requests that arrive over time.
     ///
     /// ```
-    /// use feishu_feed_card::{Client, Item, Request};
-    /// use futures_util::{Stream, StreamExt};
+    /// use feishu_feed_card::{Client, Error, Item, Request};
+    /// use futures_util::{Stream, TryStreamExt};
     ///
-    /// async fn pin_as_they_come(client: &Client, requests: impl Stream<Item = Request> + Send + 'static) -> Vec<Item> {
-    ///     client.set_time_sensitive_stream(requests).collect().await
+    /// async fn pin_as_they_come(
+    ///     client: &Client,
+    ///     requests: impl Stream<Item = Request> + Send + 'static,
+    /// ) -> Result<Vec<Item>, Error> {
+    ///     client.set_time_sensitive_stream(requests).try_collect().await
     /// }
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -219,24 +351,35 @@ impl Client {
     /// #     let sandbox = Sandbox::builder().start()?;
     /// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
     /// #     let request = Request::new(World::EXAMPLE_CHAT, [World::EXAMPLE_USER], true);
-    /// #     let items = pin_as_they_come(&client, futures_util::stream::iter([request])).await;
+    /// #     let items = pin_as_they_come(&client, futures_util::stream::iter([request])).await?;
     /// #     assert!(items[0].result.is_ok());
     /// #     Ok(())
     /// # }
     /// ```
-    pub fn set_time_sensitive_stream(&self, requests: impl Stream<Item = Request> + Send + 'static) -> Many {
+    pub fn set_time_sensitive_stream<T>(
+        &self,
+        requests: impl Stream<Item = Request<T>> + Send + 'static,
+    ) -> Many<T>
+    where
+        T: Clone + Send + 'static,
+    {
         let total = match requests.size_hint() {
             (least, Some(most)) if least == most => Some(least),
             _ => None,
         };
-        Many::new(self, requests.enumerate(), total)
+        let requests = requests.enumerate().map(|(index, request)| NextRequest {
+            index,
+            request,
+            in_progress: None,
+        });
+        Many::new(self, requests, total)
     }
 }
 
-impl Many {
+impl<T: Clone> Many<T> {
     pub(crate) fn new(
         client: &Client,
-        requests: impl Stream<Item = (usize, Request)> + Send + 'static,
+        requests: impl Stream<Item = NextRequest<T>> + Send + 'static,
         total: Option<usize>,
     ) -> Self {
         Self {
@@ -249,11 +392,19 @@ impl Many {
             on_progress: None,
             progress_due: None,
             running: JoinSet::new(),
-            requests: HashMap::new(),
+            open: HashMap::new(),
             rejected: None,
             total,
             report: Report::default(),
+            failures_left: MOST_FAILURES,
+            cut_short: None,
         }
+    }
+
+    /// Keeps no failures for the report.
+    pub(crate) fn without_failures(mut self) -> Self {
+        self.failures_left = 0;
+        self
     }
 
     /// Number of requests in progress at a time, including those that wait for the quota. Default: 100; 1 to
@@ -264,7 +415,8 @@ impl Many {
     }
 
     /// Time limit for all requests, from the first poll. Default: none. Requests without a slot or an answer by
-    /// then fail with an error. As soon as no further request can have a slot in time, no more are read.
+    /// then fail with an error. As soon as no further request can have a slot in time, no more are read; an error of
+    /// kind [`DeadlineExceeded`](ErrorKind::DeadlineExceeded) then follows the last item.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.total_timeout = Some(timeout);
         self
@@ -277,32 +429,49 @@ impl Many {
         self
     }
 
-    /// Returns the next result, or `None` after the last one. Cancel safe: dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Item> {
+    /// Returns the next item, or `None` after the last one. Cancel safe: dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// The `total_timeout` passed, or the client was closed, before all requests were read. The error comes once, after
+    /// the last item; that of the `total_timeout` says how many were not read. The error of a single request is in its
+    /// item.
+    ///
+    /// # Panics
+    ///
+    /// If a call panicked, which is a bug of this crate, or if the input or the callback for progress panics.
+    pub async fn next(&mut self) -> Option<Result<Item<T>, Error>> {
         if let (None, Some(timeout)) = (&self.end, self.total_timeout) {
             self.end = Some(Box::pin(sleep_until(after(timeout))));
         }
         loop {
             if let Some(item) = self.rejected.take() {
-                return Some(self.hand_out(item));
+                return Some(Ok(self.hand_out(item)));
             }
             if self.source.is_none() && self.running.is_empty() {
-                return None;
+                return self.cut_short.take().map(Err);
             }
             let reads = self.source.is_some() && self.running.len() < self.concurrency;
             select! {
                 biased;
-                () = elapsed(&mut self.end), if self.source.is_some() => self.source = None,
-                request = next_request(&mut self.source), if reads => match request {
-                    Some((index, request)) => self.start(index, request),
-                    None => self.source = None,
-                },
+                () = elapsed(&mut self.end), if self.source.is_some() => self.read_no_more_in_time(),
+                request = next_request(&mut self.source), if reads => {
+                    if let Some(next) = request {
+                        self.start(next);
+                    } else {
+                        self.source = None;
+                        self.report.not_read = Some(0);
+                    }
+                }
                 Some(ended) = self.running.join_next_with_id() => match self.item_of(ended) {
-                    Ok(item) => return Some(self.hand_out(item)),
-                    Err(error) => if let Ok(panic) = error.try_into_panic() {
+                    Some(Ok(item)) => return Some(Ok(self.hand_out(item))),
+                    Some(Err(error)) => if let Ok(panic) = error.try_into_panic() {
                         std::panic::resume_unwind(panic);
                     },
+                    None => {}
                 },
+                // The input has nothing ready, and its later requests would be refused.
+                () = self.client.core.closing.closed(), if reads => self.read_no_more_after_the_close(),
                 () = progress_due(&mut self.progress_due), if self.on_progress.is_some() => {
                     self.report_progress();
                 }
@@ -310,8 +479,9 @@ impl Many {
         }
     }
 
-    /// Returns at least one result, and up to `most` if more are ready. Empty after the last one.
-    pub async fn next_batch(&mut self, most: usize) -> Vec<Item> {
+    /// Returns at least one item, and up to `most` if more are ready. Empty after the last one. An error, as of
+    /// [`next`](Self::next), is the last element.
+    pub async fn next_batch(&mut self, most: usize) -> Vec<Result<Item<T>, Error>> {
         let mut batch = Vec::from_iter(self.next().await);
         while batch.len() < most
             && let Some(Some(item)) = self.next().now_or_never()
@@ -319,6 +489,38 @@ impl Many {
             batch.push(item);
         }
         batch
+    }
+
+    /// Returns all items by index, and the report. If not all requests were read, because `total_timeout` passed or the
+    /// client was closed, this is not an error, as the items would be lost: the report's `not_read` and its text say it.
+    ///
+    /// ```
+    /// use feishu_feed_card::{Client, Request};
+    ///
+    /// async fn pin_all(client: &Client, requests: Vec<Request>) {
+    ///     let (items, report) = client.set_time_sensitive_many(requests).collect().await;
+    ///     println!("{} items; {report}", items.len());
+    ///     for item in report.failures {
+    ///         eprintln!("{}: {:?}", item.request.feed_card_id, item.result);
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// #     use feishu_feed_card_sandbox::{Sandbox, World};
+    /// #     let sandbox = Sandbox::builder().start()?;
+    /// #     let client = Client::builder().app("cli_example", "example-secret").base_url(sandbox.base_url()).build()?;
+    /// #     let request = |user| Request::new(World::EXAMPLE_CHAT, [user], true);
+    /// #     pin_all(&client, vec![request(World::EXAMPLE_USER), request("nobody")]).await;
+    /// #     Ok(())
+    /// # }
+    /// ```
+    pub async fn collect(mut self) -> (Vec<Item<T>>, Report<T>) {
+        let mut items = Vec::new();
+        while let Some(item) = self.next().await {
+            items.extend(item);
+        }
+        items.sort_by_key(|item| item.index);
+        (items, self.report().await)
     }
 
     /// Returns the current progress.
@@ -350,31 +552,34 @@ impl Many {
 
     /// Stops all calls and returns the final state of every request. After this, [`next`](Self::next) returns
     /// `None`.
-    pub async fn report(&mut self) -> Report {
-        self.source = None;
+    pub async fn report(&mut self) -> Report<T> {
+        self.read_no_more();
+        self.cut_short = None;
         if let Some(item) = self.rejected.take() {
             self.leave_unread(item);
         }
         // Before the stop: these finished without it, whatever their results are.
         while let Some(ended) = self.running.try_join_next_with_id() {
-            if let Ok(item) = self.item_of(ended) {
+            if let Some(Ok(item)) = self.item_of(ended) {
                 self.leave_unread(item);
             }
         }
         self.stop.send_replace(true);
         while let Some(ended) = self.running.join_next_with_id().await {
-            let Ok(item) = self.item_of(ended) else {
+            let Some(Ok(item)) = self.item_of(ended) else {
                 continue;
             };
             match item.result {
                 Err(error) if is_by_the_stop(&error) => self.report.unfinished.push(Unfinished {
                     index: item.index,
+                    tag: item.tag,
                     request: item.request,
                     users: error.users().clone(),
                 }),
                 _ => self.leave_unread(item),
             }
         }
+        self.report.failures.sort_by_key(|item| item.index);
         self.report.unread.sort_by_key(|item| item.index);
         self.report.unfinished.sort_by_key(|unfinished| unfinished.index);
         self.report.clone()
@@ -382,49 +587,83 @@ impl Many {
 
     /// Returns the result of a task. If the task panicked, or its runtime was shut down, nobody knows how far
     /// the request came.
-    fn item_of(&mut self, ended: Result<(task::Id, Item), JoinError>) -> Result<Item, JoinError> {
-        match ended {
-            Ok((id, item)) => {
-                self.requests.remove(&id);
-                Ok(item)
-            }
+    fn item_of(
+        &mut self,
+        ended: Result<(task::Id, Result<Outcome, Error>), JoinError>,
+    ) -> Option<Result<Item<T>, JoinError>> {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Open { index, tag, request } = self.open.remove(&id)?;
+        Some(match ended {
+            Ok((_, result)) => Ok(Item {
+                index,
+                tag,
+                request,
+                result,
+            }),
             Err(error) => {
-                if let Some((index, request)) = self.requests.remove(&error.id()) {
-                    let users = UserIds {
-                        unknown: without_repeats(request.user_ids.clone()),
-                        ..UserIds::default()
-                    };
-                    self.report.unfinished.push(Unfinished {
-                        index,
-                        request,
-                        users,
-                    });
-                }
+                let users = UserIds {
+                    unknown: without_repeats(request.user_ids.clone()),
+                    ..UserIds::default()
+                };
+                self.report.unfinished.push(Unfinished {
+                    index,
+                    tag,
+                    request,
+                    users,
+                });
                 Err(error)
             }
+        })
+    }
+
+    /// Returns whether there may have been requests to read.
+    fn read_no_more(&mut self) -> bool {
+        let Some(source) = self.source.take() else {
+            return false;
+        };
+        let (least, most) = source.size_hint();
+        self.report.not_read = (most == Some(least)).then_some(least);
+        self.report.not_read != Some(0)
+    }
+
+    fn read_no_more_in_time(&mut self) {
+        if self.read_no_more() {
+            self.cut_short = not_all_read(self.report.taken, self.report.not_read);
         }
     }
 
-    fn leave_unread(&mut self, item: Item) {
-        self.count(&item.result);
+    fn read_no_more_after_the_close(&mut self) {
+        if self.read_no_more() {
+            self.cut_short = Some(client_closed());
+        }
+    }
+
+    fn leave_unread(&mut self, item: Item<T>) {
+        self.count(&item);
         self.report.unread.push(item);
     }
 
-    fn hand_out(&mut self, item: Item) -> Item {
-        self.count(&item.result);
-        if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
-            // Later requests would not have one either. An endless source would be read only to fail.
-            self.source = None;
+    fn hand_out(&mut self, item: Item<T>) -> Item<T> {
+        self.count(&item);
+        // Later requests would fail as well. An endless source would be read only to fail.
+        if item.result.as_ref().is_err_and(is_by_the_close) {
+            self.read_no_more_after_the_close();
+        } else if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
+            self.read_no_more_in_time();
         }
         self.report_progress();
         item
     }
 
-    fn count(&mut self, result: &Result<Outcome, Error>) {
-        if result.as_ref().is_ok_and(Outcome::ok) {
+    fn count(&mut self, item: &Item<T>) {
+        if item.result.as_ref().is_ok_and(Outcome::ok) {
             self.report.succeeded += 1;
-        } else {
-            self.report.failed += 1;
+            return;
+        }
+        self.report.failed += 1;
+        if self.failures_left > 0 {
+            self.failures_left -= 1;
+            self.report.failures.push(item.clone());
         }
     }
 
@@ -445,41 +684,41 @@ impl Many {
         after(lane.estimate(lane.waiting())) >= end.deadline()
     }
 
-    fn start(&mut self, index: usize, request: Request) {
+    fn start(&mut self, next: NextRequest<T>) {
+        let NextRequest {
+            index,
+            request,
+            in_progress,
+        } = next;
         self.report.taken += 1;
         let core = self.client.core.clone();
         let timeout = request.timeout.unwrap_or(core.limits.timeout);
+        let (request, tag) = request.split(());
         let request = Arc::new(request);
-        match self.client.check((*request).clone().into()) {
+        let batch = Box::new(BatchLimit {
+            deadline: self.end.as_ref().map(|end| end.deadline()),
+            stop: self.stop.subscribe(),
+        });
+        let limit = TimeLimit::OfMany { timeout, batch };
+        match self.client.begin((*request).clone().into(), limit, in_progress) {
             Err(error) => {
                 self.rejected = Some(Item {
                     index,
+                    tag,
                     request,
                     result: Err(error),
                 });
             }
-            Ok(call) => {
-                let batch = Box::new(BatchLimit {
-                    deadline: self.end.as_ref().map(|end| end.deadline()),
-                    stop: self.stop.subscribe(),
-                });
-                let queued = core.queue(call, TimeLimit::OfMany { timeout, batch });
-                let running = core.run_within(queued.span(), queued).map({
-                    let request = request.clone();
-                    move |result| Item {
-                        index,
-                        request,
-                        result,
-                    }
-                });
-                let task = self.running.spawn(running.with_current_subscriber());
-                self.requests.insert(task.id(), (index, request));
+            Ok(queued) => {
+                let running = core.run_within(queued.span(), queued);
+                let task = self.running.spawn(inherited(running).with_current_subscriber());
+                self.open.insert(task.id(), Open { index, tag, request });
             }
         }
     }
 }
 
-async fn next_request(source: &mut Option<RequestStream>) -> Option<(usize, Request)> {
+async fn next_request<T>(source: &mut Option<RequestStream<T>>) -> Option<NextRequest<T>> {
     source.as_mut()?.next().await
 }
 
@@ -501,7 +740,11 @@ pub(crate) fn concurrency(most: usize) -> usize {
 
 /// Whether a call may have failed because of the stop: it then fails as if its deadline had passed.
 fn is_by_the_stop(error: &Error) -> bool {
-    error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error)
+    error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error) || is_by_the_close(error)
+}
+
+fn is_by_the_close(error: &Error) -> bool {
+    error.kind() == ErrorKind::ClientClosed
 }
 
 /// Whether a call failed because it could not have a slot, or slots for all its parts, before `total_timeout`.
@@ -509,17 +752,20 @@ fn has_no_slot(error: &Error) -> bool {
     error.kind() == ErrorKind::RateLimited && error.station() == Some(Station::Quota)
 }
 
-impl Stream for Many {
-    type Item = Item;
+/// Nothing in it is pinned to its place.
+impl<T> Unpin for Many<T> {}
+
+impl<T: Clone> Stream for Many<T> {
+    type Item = Result<Item<T>, Error>;
 
     /// Polls a new future of [`Many::next`] each time. It keeps nothing of its own: requests, results and timers
     /// are in `self`, and wake the task after the future is dropped.
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         pin!(self.get_mut().next()).poll(context)
     }
 }
 
-impl fmt::Debug for Many {
+impl<T: Clone> fmt::Debug for Many<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Many")
             .field("progress", &self.progress())

@@ -18,6 +18,7 @@ use crate::data::secret;
 use crate::data::text::{Template, text};
 use crate::platform::base_url::BaseUrl;
 use crate::platform::request::MOST_USERS;
+use crate::stations::closing::Closing;
 use crate::stations::order::Order;
 use crate::stations::quota::{QuotaHandle, RateLimit};
 use crate::stations::token::fetch::{Endpoints, Identity, SelfBuiltApp, Source, StoreApp};
@@ -26,7 +27,7 @@ use crate::transport::Transport;
 use crate::transport::http::{Http, Network};
 use crate::transport::proxy::ProxyOption;
 
-/// The platform in China; `https://open.larksuite.com` is the one elsewhere (FACTS: hosts).
+/// The platform in China; `https://open.larksuite.com` is the one elsewhere (docs/platform.md#hosts).
 const DEFAULT_BASE_URL: &str = "https://open.feishu.cn";
 
 /// Every call on a chat, and a slot of the quota, may have to wait for it.
@@ -406,15 +407,18 @@ impl ClientBuilder {
             attempt_timeout: limits.attempt_timeout,
             max_retries: limits.max_retries,
         };
-        let tokens = Tokens::new(Source {
+        let closing = Closing::default();
+        let source = Source {
             identity,
             endpoints: Arc::new(endpoints),
-        });
+        };
+        let tokens = Tokens::new(source, closing.clone());
         Ok(Client::new(Core {
             transport,
             tokens,
             quota,
             order: Order::default(),
+            closing,
             limits,
             base_url,
         }))
@@ -432,7 +436,7 @@ struct Credentials {
 }
 
 /// Exactly one way to a token. No form is checked but that it is not empty, nor in blanks: the platform's ids
-/// and tokens have changed theirs before (FACTS: shapes of ids).
+/// and tokens have changed theirs before (docs/platform.md#token-form).
 fn identity(given: Credentials) -> Result<Identity, Error> {
     let Credentials {
         app_id,

@@ -24,7 +24,7 @@ mod tls;
 
 pub(crate) use fault::{causes, is_out_of_resources, text_of};
 
-/// The content type of every request (the platform's page).
+/// The content type of every request (docs/platform.md#request).
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// The largest response that is read. No response of the platform is near this size.

@@ -165,9 +165,10 @@ fn examples_compile_as_they_are_read() {
 
 /// Whether a line begins or ends an item, or is inside of one.
 fn is_of_an_item(line: &str) -> bool {
-    const BEGINS: [&str; 11] = [
+    const BEGINS: [&str; 12] = [
         " ",
         "}",
+        ") -> ",
         "//",
         "#[",
         "async fn ",

@@ -146,7 +146,7 @@ async fn a_panic_below_one_request_is_its_error() {
     let requests = (0..3).map(|_| Request::new(CHAT, [USER], true));
     let mut many = client.set_time_sensitive_many(requests);
     let mut failed = 0;
-    while let Some(item) = many.next().await {
+    while let Some(item) = many.next().await.transpose().unwrap() {
         let error = item.result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionFailed, "{error}");
         assert_eq!(error.users().not_attempted, [USER], "{error}");

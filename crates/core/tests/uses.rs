@@ -12,7 +12,7 @@ use std::time::Duration;
 use feishu_feed_card::{
     BoxError, CallFuture, Client, ClientBuilder, ConnectionReason, Error, ErrorKind, Item, Many, Outcome,
     Progress, ProvidedToken, Providing, QuotaHandle, RateLimit, Report, Request, Station, TokenProvider,
-    UserIdType, UserIds,
+    TokenReason, UserIdType, UserIds,
 };
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, future};
@@ -140,7 +140,10 @@ async fn futures(client: &Client, chats: &[&str]) -> Result<(), BoxError> {
 struct Vault;
 
 impl TokenProvider for Vault {
-    fn tenant_access_token(&self) -> Providing {
+    fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
+        if reason.refused_token().is_some() {
+            println!("the platform refused the last token");
+        }
         Box::pin(async { Ok(ProvidedToken::new("t-1").expires_in(Duration::from_secs(60))) })
     }
 }
@@ -166,7 +169,7 @@ async fn many(client: &Client, chats: Vec<String>) -> Result<Report, Error> {
             request,
             result,
             ..
-        } = item;
+        } = item?;
         match result {
             Ok(outcome) if outcome.ok() => println!("{index}"),
             Ok(outcome) => println!("{}: {:?}", request.feed_card_id, outcome.users.failed),

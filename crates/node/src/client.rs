@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use feishu_feed_card::binding::{self, Target, invalid_input};
+use feishu_feed_card::binding::{self, Closing, Target, invalid_input};
 use feishu_feed_card::{Client, Error, QuotaHandle, SetTimeSensitive, UserIdType};
 use napi::Env;
 use napi::bindgen_prelude::{Either, Object, ObjectFinalize, Result};
@@ -17,7 +17,7 @@ use crate::data::ErrorData;
 use crate::environment::{Environment, PendingCall, Queue};
 use crate::events::{CallContext, events};
 use crate::many::{ManyArguments, NativeMany};
-use crate::options::{self, Refused, milliseconds};
+use crate::options::{self, Refused, milliseconds, milliseconds_or_zero};
 use crate::provider::Asked;
 use crate::runtime::runtime;
 
@@ -29,6 +29,7 @@ const CLIENT_SIZE: i64 = 24 * 1024;
 #[napi(custom_finalize)]
 pub struct NativeClient {
     client: RefCell<Option<Client>>,
+    closing: Closing,
     queue: Arc<Queue>,
     /// Made for the first call that someone listens to.
     events: OnceCell<Dispatch>,
@@ -78,6 +79,7 @@ pub(crate) fn create_client(
         Ok(client) => {
             env.adjust_external_memory(CLIENT_SIZE)?;
             Ok(Either::A(NativeClient {
+                closing: binding::closing(&client),
                 client: RefCell::new(Some(client)),
                 queue,
                 events: events.map(OnceCell::from).unwrap_or_default(),
@@ -92,6 +94,18 @@ pub(crate) fn create_client(
 #[napi(catch_unwind)]
 pub(crate) fn invalid_message(field: String, value: String, expected: String) -> String {
     invalid_input(field, value, expected).to_string()
+}
+
+/// The error of a closed client.
+#[napi(catch_unwind)]
+pub(crate) fn client_closed() -> ErrorData {
+    (&binding::client_closed(Vec::new())).into()
+}
+
+/// The error for an unknown key of one of many requests.
+#[napi(catch_unwind)]
+pub(crate) fn unknown_key(key: String) -> ErrorData {
+    (&binding::unknown_key(&key)).into()
 }
 
 /// A text as an error shows it.
@@ -122,7 +136,7 @@ impl NativeClient {
     ) -> Result<()> {
         let _within = runtime()?.enter();
         let users = user_ids.len();
-        let target = feed_card_id.map_or(Target::Bot, Target::Chat);
+        let target = feed_card_id.map_or(Target::Bot, |id| Target::Chat(id.into()));
         let mut call: PendingCall =
             match self.call(target, user_ids, time_sensitive, user_id_type, timeout_ms) {
                 // Now and not when first polled: a call takes its place in the order when it is made.
@@ -164,10 +178,22 @@ impl NativeClient {
         client.quota().map(|handle| Quota { handle })
     }
 
-    /// Lets go of connections and secrets once no call uses them any more.
+    /// Refuses new calls, and lets go of connections and secrets once no call uses them any more. Calls are stopped after
+    /// the timeout. The environment's `deliver` gets a message with this id when no call is in progress. Returns an
+    /// error, and does nothing, if the timeout is wrong.
     #[napi(catch_unwind)]
-    pub fn close(&self) {
+    pub fn close(&self, env: &Env, id: i64, timeout_ms: Option<f64>) -> Result<Option<ErrorData>> {
+        let timeout = timeout_ms
+            .map(|ms| milliseconds_or_zero("timeoutMs", ms))
+            .transpose();
+        let timeout = match timeout {
+            Ok(timeout) => timeout,
+            Err(error) => return Ok(Some((&error).into())),
+        };
+        let _within = runtime()?.enter();
         self.client.take();
+        self.queue.start_close(env, id, self.closing.close(timeout))?;
+        Ok(None)
     }
 
     fn context(&self, id: i64, tells: bool) -> CallContext {
@@ -177,7 +203,7 @@ impl NativeClient {
 
     fn open(&self) -> std::result::Result<Client, Error> {
         let client = self.client.borrow().clone();
-        client.ok_or_else(|| invalid_input("client", "closed", "a client that was not closed"))
+        client.ok_or_else(|| binding::client_closed(Vec::new()))
     }
 
     fn call(

@@ -49,14 +49,20 @@ struct Message {
 enum Told {
     /// What a handle of many calls was asked for.
     Many(ManyData),
-    /// The context of the call that wants a token, or the client.
-    TokenWantedBy(i64),
     /// What a client, or a call, asked to be told of.
     Event(Value),
     /// Nothing more comes from this context.
     Over(bool),
     /// A bug of this package ended the call: what the panic said.
     Panic(String),
+    #[serde(untagged, rename_all = "camelCase")]
+    Question {
+        /// The context of the call that wants a token, or the client.
+        token_wanted_by: i64,
+        /// The token that the platform refused.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        refused_token: Option<String>,
+    },
     #[serde(untagged)]
     Call(CallResult),
 }
@@ -141,7 +147,11 @@ impl Queue {
 
     /// Asks a client's token provider, in the context of the call; an error where the environment ends before the
     /// answer.
-    pub(crate) fn ask(self: &Arc<Self>, wanted_by: i64) -> (i64, oneshot::Receiver<Provided>) {
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        token_wanted_by: i64,
+        refused_token: Option<String>,
+    ) -> (i64, oneshot::Receiver<Provided>) {
         let (tell, answer) = oneshot::channel();
         let id = {
             let state = &mut *self.state();
@@ -150,9 +160,25 @@ impl Queue {
             state.questions.insert(state.last_question, tell);
             state.last_question
         };
-        let told = Told::TokenWantedBy(wanted_by);
+        let told = Told::Question {
+            token_wanted_by,
+            refused_token,
+        };
         self.push(&Message { id, told });
         (id, answer)
+    }
+
+    /// Puts a close on the runtime; its end comes back under this id.
+    pub(crate) fn start_close(
+        self: &Arc<Self>,
+        env: &Env,
+        id: i64,
+        closing: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<()> {
+        self.put(env, id, async move {
+            closing.await;
+            Told::Call(CallResult::default())
+        })
     }
 
     /// Tells the listeners of a context, or of a client.
@@ -350,5 +376,19 @@ mod tests {
         assert_eq!(message, r#"{"id":7,"panic":"right"}"#);
         let message = told(async { panic_any(5) });
         assert_eq!(message, r#"{"id":7,"panic":"panicked"}"#);
+    }
+
+    #[test]
+    fn a_question_names_the_refused_token_if_there_is_one() {
+        let written = |refused_token| {
+            let told = Told::Question {
+                token_wanted_by: 3,
+                refused_token,
+            };
+            written(&Message { id: 7, told })
+        };
+        assert_eq!(written(None), r#"{"id":7,"tokenWantedBy":3}"#);
+        let message = written(Some("t-1".to_owned()));
+        assert_eq!(message, r#"{"id":7,"tokenWantedBy":3,"refusedToken":"t-1"}"#);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use feishu_feed_card::binding;
 use feishu_feed_card::binding::many::{
-    ManyDriver, ManyItem, ManyOptions, READS_FOR, UnfinishedRequest, concurrency,
+    ManyDriver, ManyItem, ManyOptions, READS_FOR, UnfinishedRequest, concurrency, summary,
 };
 use feishu_feed_card::{Client, Error, Progress, Request};
 use napi::Env;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
 use crate::client;
-use crate::data::{CallResult, Users};
+use crate::data::{CallResult, ErrorData, Users};
 use crate::environment::Queue;
 use crate::events::CallContext;
 use crate::options::{milliseconds, whole};
@@ -76,18 +76,26 @@ pub(crate) enum ManyData {
         #[serde(skip_serializing_if = "Option::is_none")]
         progress: Option<ProgressData>,
         reads_no_more: bool,
+        /// To be thrown after the last result.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<Box<ErrorData>>,
     },
     Report {
         taken: usize,
         succeeded: usize,
         failed: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        not_read: Option<usize>,
+        /// The counts in one line.
+        summary: String,
         unread: Vec<ItemData>,
         unfinished: Vec<(usize, Users)>,
     },
 }
 
-/// A request's index, and what it came back with: neither an outcome nor an error if it was `null`.
-type ItemData = (usize, CallResult);
+/// A request's index, what it came back with (neither an outcome nor an error if it was `null`), and whether the
+/// report's failures are to include it.
+type ItemData = (usize, CallResult, bool);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -140,11 +148,13 @@ impl NativeMany {
             {
                 resume_unwind(Box::new(panic));
             }
+            let error = if batch.is_end { driver.take_error() } else { None };
             ManyData::Batch {
                 items: batch.items.into_iter().map(item).collect(),
                 is_last: batch.is_end,
                 progress: driver.new_progress().map(Into::into),
                 reads_no_more: !driver.takes_more(),
+                error: error.map(|error| Box::new((&error).into())),
             }
         })
     }
@@ -163,6 +173,14 @@ impl NativeMany {
                 taken: report.taken,
                 succeeded: report.succeeded,
                 failed: report.failed,
+                not_read: report.not_read,
+                summary: summary(
+                    report.taken,
+                    report.succeeded,
+                    report.failed,
+                    report.unfinished.len(),
+                    report.not_read,
+                ),
                 unread: report.unread.into_iter().map(item).collect(),
                 unfinished: report.unfinished.iter().map(users).collect(),
             }
@@ -256,5 +274,5 @@ fn item(item: ManyItem) -> ItemData {
         Err(Some(error)) => CallResult::new(Err(error), item.users),
         Err(None) => CallResult::default(),
     };
-    (item.index, answer)
+    (item.index, answer, item.is_listed)
 }

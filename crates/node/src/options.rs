@@ -98,10 +98,10 @@ fn with(
         Kind::Flag(set) => set(builder, options.get_named_property(name)?),
         Kind::Path(set) => set(builder, options.get_named_property::<String>(name)?.into()),
         Kind::Duration(set) => set(builder, milliseconds(name, options.get_named_property(name)?)?),
-        Kind::DurationOrZero(set) => match options.get_named_property(name)? {
-            0.0 => set(builder, Duration::ZERO),
-            ms => set(builder, milliseconds(name, ms)?),
-        },
+        Kind::DurationOrZero(set) => set(
+            builder,
+            milliseconds_or_zero(name, options.get_named_property(name)?)?,
+        ),
         Kind::Count(set) => set(builder, whole(name, options.get_named_property(name)?)?),
         Kind::Proxy => match options.get_named_property::<Either<String, bool>>(name)? {
             Either::A(url) => builder.proxy(url),
@@ -146,6 +146,14 @@ pub(crate) fn milliseconds(field: &str, ms: f64) -> Result<Duration, Error> {
             "a positive, finite number of milliseconds",
         )),
     }
+}
+
+/// Like [`milliseconds`], but it may be 0.
+pub(crate) fn milliseconds_or_zero(field: &str, ms: f64) -> Result<Duration, Error> {
+    if ms == 0.0 {
+        return Ok(Duration::ZERO);
+    }
+    milliseconds(field, ms)
 }
 
 pub(crate) fn whole(field: &str, number: f64) -> Result<u32, Error> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider};
+use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider, TokenReason};
 
 use crate::environment::Queue;
 use crate::events::current_context;
@@ -16,8 +16,10 @@ pub(crate) struct Asked {
 }
 
 impl TokenProvider for Asked {
-    fn tenant_access_token(&self) -> Providing {
-        let (question, told) = self.queue.ask(current_context().unwrap_or(self.client));
+    fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
+        let refused = reason.refused_token().map(str::to_owned);
+        let wanted_by = current_context().unwrap_or(self.client);
+        let (question, told) = self.queue.ask(wanted_by, refused);
         Box::pin(async move {
             let answer = told
                 .await

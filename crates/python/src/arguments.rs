@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use feishu_feed_card::binding::Target;
 use feishu_feed_card::{Error, Request, UserIdType, binding};
-use pyo3::intern;
+use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{
-    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyMemoryView, PyString, PyTuple,
+    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyIterator, PyList, PyMemoryView,
+    PySet, PyString, PyTuple,
 };
 
 use crate::errors::Refusal;
@@ -53,17 +54,17 @@ pub(crate) fn flag(field: &str, value: &Bound<'_, PyAny>) -> Result<bool, Error>
 }
 
 /// A function that is called and not awaited, if one is given.
-pub(crate) fn callback(field: &str, value: &Bound<'_, PyAny>) -> Result<Option<Py<PyAny>>, Error> {
+pub(crate) fn callback(field: &str, value: &Bound<'_, PyAny>) -> Result<Option<Py<PyAny>>, Refusal> {
     if value.is_none() {
         return Ok(None);
     }
     if !value.is_callable() {
-        return Err(wrong(field, value, "a function"));
+        return Err(wrong(field, value, "a function").into());
     }
     // An object that cannot be looked into is called as it is.
-    if is_async(value).unwrap_or(false) {
+    if found(value.py(), is_async(value))?.unwrap_or(false) {
         let expected = "a function that is not async: nobody would await it";
-        return Err(wrong(field, value, expected));
+        return Err(wrong(field, value, expected).into());
     }
     Ok(Some(value.clone().unbind()))
 }
@@ -95,10 +96,9 @@ where
 }
 
 /// A path to a file: `str` or `os.PathLike`.
-pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> Result<PathBuf, Error> {
-    value
-        .extract()
-        .map_err(|_| wrong(field, value, "the path of a file, as a str or os.PathLike"))
+pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> Result<PathBuf, Refusal> {
+    let path = found(value.py(), value.extract())?;
+    path.ok_or_else(|| wrong(field, value, "the path of a file, as a str or os.PathLike").into())
 }
 
 /// Stands for the bot's own chat where a call takes a group chat's id.
@@ -110,7 +110,7 @@ pub(crate) fn target(value: &Bound<'_, PyAny>) -> Result<Target, Error> {
     if value.is_instance_of::<Bot>() {
         return Ok(Target::Bot);
     }
-    text("feed_card_id", value).map(Target::Chat)
+    text("feed_card_id", value).map(|id| Target::Chat(id.into()))
 }
 
 /// The elements of any iterable but those that are one value: a `str` is not a list of letters, nor a
@@ -119,8 +119,30 @@ pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> Result<Vec<String>, Refusal>
     let mut user_ids = Vec::new();
     match read_user_ids(value, &mut user_ids) {
         Ok(()) => Ok(user_ids),
-        Err(error) => Err(error.with_users(user_ids)),
+        Err(error) => Err(error.with_users(ids_beside(value, user_ids))),
     }
+}
+
+/// The user ids for the error of a refused call: all strings of a container, or a single string. An iterator is left
+/// alone, because reading it uses it up.
+pub(crate) fn ids_in(value: &Bound<'_, PyAny>) -> Vec<String> {
+    let id = |item: &Bound<'_, PyAny>| Some(item.cast::<PyString>().ok()?.to_str().ok()?.to_owned());
+    if let Some(id) = id(value) {
+        return vec![id];
+    }
+    let is_container = value.is_instance_of::<PyList>()
+        || value.is_instance_of::<PyTuple>()
+        || value.is_instance_of::<PySet>()
+        || value.is_instance_of::<PyFrozenSet>();
+    let items = is_container.then(|| value.try_iter().ok()).flatten();
+    let items = items.into_iter().flatten().map_while(Result::ok);
+    items.filter_map(|item| id(&item)).collect()
+}
+
+/// The user ids for the error of a wrong list: all that it contains, or those `read` from an iterator.
+fn ids_beside(value: &Bound<'_, PyAny>, read: Vec<String>) -> Vec<String> {
+    let found = ids_in(value);
+    if found.is_empty() { read } else { found }
 }
 
 /// A list is read from a tuple, as another thread may change it meanwhile.
@@ -139,13 +161,13 @@ fn read_user_ids(value: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> Result
         return Ok(());
     }
     let is_plain = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
-    if !is_plain && is_one_value(value) {
+    if !is_plain && is_one_value(value)? {
         return Err(wrong(FIELD, value, EXPECTED).into());
     }
-    let Ok(items) = value.try_iter() else {
+    let Some(items) = iterator(value)? else {
         return Err(wrong(FIELD, value, EXPECTED).into());
     };
-    user_ids.reserve(value.len().unwrap_or(0).min(1024));
+    user_ids.reserve(length(value)?.unwrap_or(0).min(1024));
     for item in items {
         read_user_id(&item?, user_ids)?;
     }
@@ -163,53 +185,88 @@ fn read_user_id(item: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> Result<(
 }
 
 /// The requests of many calls: any iterable but one value, or one request.
-pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyIterator>, Error> {
-    let iterator = (!is_one_value(value)).then(|| value.try_iter().ok()).flatten();
-    iterator.ok_or_else(|| {
-        wrong(
-            "requests",
-            value,
-            "an iterable of mappings with the call's parameters",
-        )
-    })
+pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyIterator>, Refusal> {
+    const EXPECTED: &str = "an iterable of mappings with the call's parameters";
+    let iterator = if is_one_value(value)? {
+        None
+    } else {
+        iterator(value)?
+    };
+    iterator.ok_or_else(|| wrong("requests", value, EXPECTED).into())
 }
 
-/// One of many requests: a mapping with the call's parameters. If reading it fails, `ids` has the user ids that were
-/// read.
-pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> Result<Request, Refusal> {
-    const NAMES: [&str; 5] = [
+/// `None` for what is no iterable. What the value's own `__iter__` raises is the caller's.
+fn iterator<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyIterator>>> {
+    let py = value.py();
+    match value.try_iter() {
+        Ok(iterator) => Ok(Some(iterator)),
+        // Raised by the interpreter, and by no code of Python's.
+        Err(error) if error.is_instance_of::<PyTypeError>(py) && error.traceback(py).is_none() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The length of a value that has one.
+pub(crate) fn length(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    found(value.py(), value.len())
+}
+
+/// What could be found out about a value. An exception says that it cannot; one that ends programs, such as
+/// `KeyboardInterrupt`, is raised.
+fn found<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<PyException>(py) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// One of many requests: a mapping with the call's parameters, and a tag. If reading it fails, `ids` and `tag` have what
+/// was read before.
+pub(crate) fn request(
+    value: &Bound<'_, PyAny>,
+    ids: &mut Vec<String>,
+    tag: &mut Option<Py<PyAny>>,
+) -> Result<Request, Refusal> {
+    const NAMES: [&str; 6] = [
         "feed_card_id",
         "user_ids",
         "time_sensitive",
         "user_id_type",
         "timeout",
+        "tag",
     ];
     let py = value.py();
     let mapping = match value.cast::<PyDict>() {
         Ok(mapping) => mapping.clone(),
-        Err(_) if is_mapping(value) => {
+        Err(_) if is_mapping(value)? => {
             let mapping = PyDict::new(py);
-            mapping.call_method1(intern!(py, "update"), (value,))?;
+            mapping.call_method1("update", (value,))?;
             mapping
         }
         Err(_) => return Err(wrong("request", value, "a mapping with the call's parameters").into()),
     };
     let of = |name| mapping.get_item(name);
+    let own = of("tag")?;
     let found = [
-        of(intern!(py, "feed_card_id"))?,
-        of(intern!(py, "user_ids"))?,
-        of(intern!(py, "time_sensitive"))?,
-        of(intern!(py, "user_id_type"))?,
-        of(intern!(py, "timeout"))?,
+        of("feed_card_id")?,
+        of("user_ids")?,
+        of("time_sensitive")?,
+        of("user_id_type")?,
+        of("timeout")?,
     ];
-    let has_unknown = found.iter().flatten().count() < mapping.len();
+    let has_unknown = found.iter().chain([&own]).flatten().count() < mapping.len();
+    *tag = own.map(Bound::unbind);
     let [feed_card_id, user_ids, time_sensitive, user_id_type, timeout] = found;
     let Some(user_ids) = user_ids else {
         return Err(missing(NAMES[1]).into());
     };
     match read_user_ids(&user_ids, ids) {
         Ok(()) => {}
-        Err(Refusal::Wrong(error)) => return Err(binding::refused(error, std::mem::take(ids)).into()),
+        Err(Refusal::Wrong(error)) => {
+            let ids = ids_beside(&user_ids, std::mem::take(ids));
+            return Err(binding::refused(error, ids).into());
+        }
         Err(raised) => return Err(raised),
     }
     let rest = || {
@@ -217,8 +274,7 @@ pub(crate) fn request(value: &Bound<'_, PyAny>, ids: &mut Vec<String>) -> Result
             for key in mapping.keys() {
                 let key = text("a request's key", &key)?;
                 if !NAMES.contains(&key.as_str()) {
-                    let expected = format_args!("one of {}", NAMES.join(", "));
-                    return Err(binding::invalid_input(key, "not a parameter", expected));
+                    return Err(binding::unknown_key(&key));
                 }
             }
         }
@@ -270,16 +326,16 @@ fn missing(name: &'static str) -> Error {
 }
 
 /// What has a mapping's methods; asking `collections.abc` would import it.
-fn is_mapping(value: &Bound<'_, PyAny>) -> bool {
-    value.hasattr(intern!(value.py(), "keys")).unwrap_or(false)
+fn is_mapping(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(found(value.py(), value.hasattr("keys"))?.unwrap_or(false))
 }
 
-fn is_one_value(value: &Bound<'_, PyAny>) -> bool {
-    value.is_instance_of::<PyString>()
+fn is_one_value(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let is_text = value.is_instance_of::<PyString>()
         || value.is_instance_of::<PyBytes>()
         || value.is_instance_of::<PyByteArray>()
-        || value.is_instance_of::<PyMemoryView>()
-        || is_mapping(value)
+        || value.is_instance_of::<PyMemoryView>();
+    Ok(is_text || is_mapping(value)?)
 }
 
 /// A value as an error shows it: small plain ones themselves, others by their type.

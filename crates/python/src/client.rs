@@ -4,25 +4,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use feishu_feed_card::binding::Target;
 use feishu_feed_card::binding::many::{ManyOptions, concurrency as concurrency_of};
+use feishu_feed_card::binding::{Closing, Target};
 use feishu_feed_card::{CallFuture, Client as Core, ClientBuilder, RateLimit, UserIdType, binding};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator};
 
 use crate::arguments;
-use crate::engine::engine;
+use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
-use crate::logs::{self, Listening};
-use crate::loops::{self, CallHandle, Mailbox};
+use crate::logs::{self, Listening, copy_context};
+use crate::loops::{self, CallHandle};
 use crate::many::Many;
 use crate::options::{Options, Pacing};
 use crate::outcome;
 use crate::process::PerProcess;
-use crate::provider::{Board, Desk, LastLoop, Provider};
+use crate::provider::{Board, Desk, Provider};
 use crate::quota::Quota;
 use crate::waits::{wait, wait_listening};
 
@@ -40,8 +39,8 @@ pub(crate) struct Client {
 /// What one process has of a client.
 struct Live {
     core: Mutex<Option<Core>>,
+    closing: Closing,
     board: Arc<Board>,
-    last_loop: LastLoop,
 }
 
 #[pymethods]
@@ -60,7 +59,7 @@ impl Client {
             pacing,
             quota,
             provider,
-        } = Options::read(options).map_err(|error| errors.raised(py, &error))?;
+        } = Options::read(options).map_err(|refusal| refusal.raised(py, &errors))?;
         if from_env {
             builder = builder.from_env();
         }
@@ -74,6 +73,11 @@ impl Client {
             first = first.quota(quota.get().handle());
         }
         let provider = provider.map(|provider| Bound::new(py, provider)).transpose()?;
+        if provider.is_some() {
+            // Now, and not when a thread asks it: a child that is forked during an import waits for ever if it needs
+            // that module.
+            crate::provider::helpers(py)?;
+        }
         let live = Live::build(first, provider.as_ref(), is_async, &errors)?;
         let own_quota = live.client().and_then(|client| client.quota());
         let quota = match (quota, own_quota) {
@@ -118,7 +122,9 @@ impl Client {
             .map_err(|refusal| refusal.raised(py, &self.errors))?;
         logs::look(py)?;
         let live = self.live(py)?;
-        let core = self.core(py, live)?;
+        let Some(core) = self.core(live) else {
+            return Err(self.closed_error(py, arguments.user_ids));
+        };
         let engine = match engine() {
             Ok(engine) => engine,
             Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
@@ -149,13 +155,15 @@ impl Client {
         let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout, on_event)
             .map_err(|refusal| refusal.raised(py, &self.errors))?;
         logs::look(py)?;
-        let core = self.core(py, self.live(py)?)?;
+        let Some(core) = self.core(self.live(py)?) else {
+            return Err(self.closed_error(py, arguments.user_ids));
+        };
         let here = match loops::here(py)? {
             Ok(here) => here,
             Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
         };
         let context = match self.provider {
-            Some(_) => Some(py.import("contextvars")?.call_method0("copy_context")?.unbind()),
+            Some(_) => Some(copy_context(py)?),
             None => None,
         };
         let on_event = arguments.on_event(py);
@@ -198,12 +206,30 @@ impl Client {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Lets the connections go. Calls under way go on to their end.
-    fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        if let Some(live) = self.live.get() {
-            let core = live.core.lock().unwrap_or_else(PoisonError::into_inner).take();
-            drop(core);
+    /// Refuses new calls and lets the connections go. With a timeout, waits for calls in progress, and stops those that
+    /// are left then.
+    fn close(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<()> {
+        let timeout = self.time_to_close(timeout)?;
+        let Some((closing, engine)) = self.begin_to_close(timeout) else {
+            return Ok(());
+        };
+        wait(py, engine, closing, None)
+    }
+
+    /// Like `close`, for the running event loop. Returns a future and what ends the wait, or `None` if there is nothing to
+    /// wait for.
+    fn start_close<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
+        let timeout = self.time_to_close(timeout)?;
+        let Some((closing, _)) = self.begin_to_close(timeout) else {
+            return Ok(None);
+        };
+        match loops::here(py)? {
+            Ok(here) => here.wait(closing).map(Some),
+            Err(error) => Err(self.errors.out_of_resources(py, error, Vec::new())),
         }
     }
 
@@ -223,7 +249,7 @@ impl Client {
         progress: &Bound<'py, PyAny>,
         on_event: &Bound<'py, PyAny>,
     ) -> Result<(Many, Option<Bound<'py, PyIterator>>), Refusal> {
-        let iterator = if slf.get().is_async && requests.hasattr(intern!(slf.py(), "__aiter__"))? {
+        let iterator = if slf.get().is_async && requests.hasattr("__aiter__")? {
             None
         } else {
             Some(arguments::requests(requests)?)
@@ -247,7 +273,7 @@ impl Client {
         let options = ManyOptions {
             concurrency: concurrency_of(concurrency)?,
             total_timeout,
-            total: requests.len().ok(),
+            total: arguments::length(requests)?,
         };
         Ok((Many::new(slf.clone().unbind(), options, on_event), iterator))
     }
@@ -263,9 +289,34 @@ impl Client {
         })
     }
 
-    fn core(&self, py: Python<'_>, live: &Live) -> PyResult<Core> {
-        self.check_open(py)?;
-        live.client().ok_or_else(|| self.closed_error(py))
+    /// The core's client, as long as this one is open.
+    fn core(&self, live: &Live) -> Option<Core> {
+        if self.closed() { None } else { live.client() }
+    }
+
+    fn time_to_close(&self, timeout: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+        if timeout.is_none() {
+            return Ok(None);
+        }
+        match arguments::seconds("timeout", timeout, binding::seconds_or_zero) {
+            Ok(seconds) => Ok(Some(seconds)),
+            Err(error) => Err(self.errors.raised(timeout.py(), &error)),
+        }
+    }
+
+    /// Closes the client. With a timeout, returns the wait for its calls, and the engine that drives it.
+    fn begin_to_close(
+        &self,
+        timeout: Option<Duration>,
+    ) -> Option<(impl Future<Output = ()> + Send + use<>, &'static Engine)> {
+        self.closed.store(true, Ordering::Release);
+        let live = self.live.get()?;
+        let closing = live.closing.close(timeout);
+        let core = live.core.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(core);
+        timeout?;
+        // Without an engine there were no calls.
+        Some((closing, engine().ok()?))
     }
 
     /// The exception classes that its calls raise.
@@ -273,26 +324,18 @@ impl Client {
         &self.errors
     }
 
-    fn closed_error(&self, py: Python<'_>) -> PyErr {
-        let error = binding::invalid_input("client", "closed", "a client that is open: make another one");
-        self.errors.raised(py, &error)
+    fn closed_error(&self, py: Python<'_>, user_ids: Vec<String>) -> PyErr {
+        self.errors.raised(py, &binding::client_closed(user_ids))
     }
 
     pub(crate) fn is_async(&self) -> bool {
         self.is_async
     }
 
-    pub(crate) fn check_open(&self, py: Python<'_>) -> PyResult<()> {
-        if self.closed() {
-            Err(self.closed_error(py))
-        } else {
-            Ok(())
-        }
-    }
-
     /// The core's client.
     pub(crate) fn open(&self, py: Python<'_>) -> PyResult<Core> {
-        self.core(py, self.live(py)?)
+        self.core(self.live(py)?)
+            .ok_or_else(|| self.closed_error(py, Vec::new()))
     }
 
     /// Where the questions for a token lie, if there is a provider that no event loop runs.
@@ -300,14 +343,6 @@ impl Client {
         match self.provider {
             Some(_) if !self.is_async => Ok(Some(self.live(py)?.board.clone())),
             _ => Ok(None),
-        }
-    }
-
-    /// Says which event loop is to run the token provider.
-    pub(crate) fn asked_from(&self, mailbox: &Arc<Mailbox>) {
-        if let Some(live) = self.live.get() {
-            let mut last = live.last_loop.lock().unwrap_or_else(PoisonError::into_inner);
-            *last = Arc::downgrade(mailbox);
         }
     }
 }
@@ -320,10 +355,9 @@ impl Live {
         errors: &Errors,
     ) -> PyResult<Self> {
         let board = Arc::<Board>::default();
-        let last_loop = LastLoop::default();
         if let Some(provider) = provider {
             let desk = if is_async {
-                Desk::Loops(last_loop.clone())
+                Desk::Loop
             } else {
                 Desk::Board(board.clone())
             };
@@ -331,9 +365,9 @@ impl Live {
         }
         let core = Python::attach(|py| builder.build().map_err(|error| errors.raised(py, &error)))?;
         Ok(Self {
+            closing: binding::closing(&core),
             core: Mutex::new(Some(core)),
             board,
-            last_loop,
         })
     }
 
@@ -375,7 +409,11 @@ impl Arguments {
             ))
         };
         let user_ids = arguments::user_ids(user_ids)?;
-        let checked = rest().and_then(|rest| Ok((rest, on_event?)));
+        let checked = match (rest(), on_event) {
+            (Ok(rest), Ok(on_event)) => Ok((rest, on_event)),
+            (_, Err(Refusal::Raised(error))) => return Err(error.into()),
+            (Err(error), _) | (_, Err(Refusal::Wrong(error))) => Err(error),
+        };
         match checked {
             Ok(((target, time_sensitive, user_id_type, timeout), on_event)) => Ok(Self {
                 target,

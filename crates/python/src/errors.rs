@@ -10,8 +10,9 @@ use feishu_feed_card::{
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use pyo3::{IntoPyObjectExt, PyTraverseError, intern};
+use pyo3::{IntoPyObjectExt, PyTraverseError};
 
+use crate::arguments;
 use crate::outcome;
 use crate::provider::Raised;
 use crate::records::record;
@@ -92,7 +93,7 @@ impl Errors {
         let printed = binding::spelled(error, str::to_owned).printed;
         let exception = class.call((printed,), Some(&self.facts(py, error)?))?;
         if let Some(cause) = causes(error).find_map(|cause| cause.downcast_ref::<Raised>()) {
-            exception.setattr(intern!(py, "__cause__"), cause.exception(py))?;
+            exception.setattr("__cause__", cause.exception(py))?;
         }
         Ok(exception)
     }
@@ -102,7 +103,7 @@ impl Errors {
         let facts = PyDict::new(py);
         macro_rules! put {
             ($($name:ident: $value:expr),+ $(,)?) => {
-                $(if let Some(value) = $value { facts.set_item(intern!(py, stringify!($name)), value)?; })+
+                $(if let Some(value) = $value { facts.set_item(stringify!($name), value)?; })+
             };
         }
         let users = error.users();
@@ -201,14 +202,18 @@ impl From<PyErr> for Refusal {
     }
 }
 
-/// Makes the exception for a wrong argument that only Python can see.
+/// Makes the exception for a wrong argument that only Python can see. `user_ids` is that argument of the call.
 #[pyfunction]
+#[pyo3(signature = (errors, field, value, expected, user_ids=None))]
 pub(crate) fn invalid_input<'py>(
     py: Python<'py>,
     errors: Bound<'py, PyAny>,
     field: &str,
     value: &str,
     expected: &str,
+    user_ids: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    Errors(errors.unbind()).to_python(py, &binding::invalid_input(field, value, expected))
+    let user_ids = user_ids.map(arguments::ids_in).unwrap_or_default();
+    let error = binding::refused(binding::invalid_input(field, value, expected), user_ids);
+    Errors(errors.unbind()).to_python(py, &error)
 }

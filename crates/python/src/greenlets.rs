@@ -2,29 +2,26 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyCFunction, PyDict};
+use pyo3::types::PyCFunction;
 
+use crate::process::modules;
 use crate::waits::Running;
 
 /// The thread pool of this thread's gevent hub. `None` without gevent, and in threads without a hub: there are no
 /// other greenlets to hold up. Nothing is imported for this.
 pub(crate) fn pool(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-    let modules = MODULES.import(py, "sys", "modules")?;
-    let Some(local) = modules.get_item(intern!(py, "gevent._hub_local"))? else {
+    let Some(local) = modules(py)?.get_item("gevent._hub_local")? else {
         return Ok(None);
     };
-    let Some(get_hub) = local.getattr_opt(intern!(py, "get_hub_if_exists"))? else {
+    let Some(get_hub) = local.getattr_opt("get_hub_if_exists")? else {
         return Ok(None); // another thread is importing it
     };
     let hub = get_hub.call0()?;
     if hub.is_none() {
         return Ok(None);
     }
-    hub.getattr(intern!(py, "threadpool")).map(Some)
+    hub.getattr("threadpool").map(Some)
 }
 
 /// Waits for a future in the pool. An exception that is thrown into the waiting greenlet (`gevent.Timeout`,
@@ -51,7 +48,7 @@ pub(crate) fn wait_in<T: Send + 'static>(
             Ok(())
         }
     })?;
-    let waited = pool.call_method1(intern!(py, "apply"), (wait,));
+    let waited = pool.call_method1("apply", (wait,));
     stopper.abort();
     waited?;
     Ok(end.lock().unwrap_or_else(PoisonError::into_inner).take())

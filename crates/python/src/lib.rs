@@ -43,11 +43,13 @@ mod waker;
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    process::check_interpreter()?;
     process::count_forks(py)?;
     waker::stop_at_exit(py)?;
     module.add_class::<client::Client>()?;
     module.add_class::<loops::CallHandle>()?;
     module.add_class::<loops::Calls>()?;
+    module.add_class::<loops::WakeUp>()?;
     module.add_class::<many::Many>()?;
     module.add_class::<provider::Answer>()?;
     module.add_class::<provider::Attendant>()?;

@@ -16,16 +16,14 @@ use feishu_feed_card::binding::reports::{Fields, Listener, Spans, Subscriber, Tr
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyException;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use tracing::instrument::Instrumented;
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Level};
 
 use crate::loops::Mailbox;
-use crate::process::PerProcess;
+use crate::process::{PerProcess, modules};
 
 /// Maximum number of waiting reports, for each blocking call and for the background. Further ones are dropped and counted.
 /// One call makes about ten at most. The mailbox of an event loop is not limited.
@@ -51,6 +49,8 @@ struct Log {
     threshold: AtomicUsize,
     /// How many calls under way have an `on_event`.
     events_wanted: AtomicUsize,
+    /// Held while one of the two changes.
+    changing: Mutex<()>,
     spans: Spans,
     last_listener: AtomicU64,
     /// Where the reports of calls under way go, by their listener.
@@ -63,6 +63,7 @@ impl Default for Log {
         Self {
             threshold: AtomicUsize::new(OFF),
             events_wanted: AtomicUsize::new(0),
+            changing: Mutex::default(),
             spans: Spans::default(),
             last_listener: AtomicU64::new(0),
             destinations: Mutex::default(),
@@ -219,7 +220,7 @@ impl Listening {
         if !is_listened_to(on_event.as_ref()) {
             return Ok(None);
         }
-        let context = py.import("contextvars")?.call_method0("copy_context")?.unbind();
+        let context = copy_context(py)?;
         let destination = Destination::Loop(mailbox, call);
         Self::new(py, destination, None, Some(context), on_event).map(Some)
     }
@@ -231,11 +232,11 @@ impl Listening {
         context: Option<Py<PyAny>>,
         on_event: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        let caller = helpers(py)?.call_method0(intern!(py, "caller"))?.unbind();
+        let caller = helpers(py)?.call_method0("caller")?.unbind();
         let log = log();
         let number = log.last_listener.fetch_add(1, Ordering::Relaxed) + 1;
         if on_event.is_some() {
-            log.want_events(py, true);
+            log.change(|log| log.events_wanted.fetch_add(1, Ordering::AcqRel) == 0);
         }
         lock(&log.destinations).insert(number, destination);
         Ok(Self {
@@ -309,7 +310,7 @@ impl Listening {
             None => function.call1(PyTuple::new(py, arguments)?),
             Some(context) => {
                 arguments.insert(0, function);
-                let run = context.bind(py).getattr(intern!(py, "run"))?;
+                let run = context.bind(py).getattr("run")?;
                 run.call1(PyTuple::new(py, arguments)?)
             }
         }
@@ -317,6 +318,7 @@ impl Listening {
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.caller)?;
         visit.call(&self.context)?;
         visit.call(&self.on_event)
     }
@@ -328,7 +330,7 @@ impl Drop for Listening {
         if let Some(log) = LOG.get().filter(|_| self.process == crate::process::id()) {
             lock(&log.destinations).remove(&self.number);
             if self.on_event.is_some() {
-                Python::try_attach(|py| log.want_events(py, false));
+                log.change(|log| log.events_wanted.fetch_sub(1, Ordering::AcqRel) == 1);
             }
         }
     }
@@ -377,13 +379,10 @@ impl Report {
     }
 }
 
-/// `feishu_feed_card._logging`, imported when somebody listens.
-fn helpers(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static HELPERS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let helpers = HELPERS.get_or_try_init(py, || {
-        PyResult::Ok(py.import("feishu_feed_card._logging")?.into_any().unbind())
-    });
-    Ok(helpers?.bind(py).clone())
+/// `feishu_feed_card._logging`, which is imported with the package.
+fn helpers(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static HELPERS: PerProcess<Py<PyModule>> = PerProcess::new();
+    HELPERS.import(py, "feishu_feed_card._logging")
 }
 
 fn is_listened_to(on_event: Option<&Py<PyAny>>) -> bool {
@@ -391,6 +390,15 @@ fn is_listened_to(on_event: Option<&Py<PyAny>>) -> bool {
         .get()
         .is_some_and(|log| log.threshold.load(Ordering::Relaxed) != OFF);
     is_logged || on_event.is_some()
+}
+
+/// A copy of the current context.
+pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    static CONTEXTVARS: PerProcess<Py<PyModule>> = PerProcess::new();
+    let context = CONTEXTVARS
+        .import(py, "contextvars")?
+        .call_method0("copy_context")?;
+    Ok(context.unbind())
 }
 
 /// Handles what belongs to no call, or to one that has ended.
@@ -412,9 +420,9 @@ pub(crate) fn flush_logs(py: Python<'_>) -> PyResult<()> {
         .iter()
         .map(|report| report.record(py))
         .collect::<PyResult<_>>()?;
-    let caller = helpers.call_method0(intern!(py, "caller"))?;
+    let caller = helpers.call_method0("caller")?;
     let arguments = (PyList::new(py, records)?, reports.dropped, caller);
-    helpers.call_method1(intern!(py, "handle"), arguments).map(drop)
+    helpers.call_method1("handle", arguments).map(drop)
 }
 
 /// Looks whether anybody wants records: the program has imported `logging`, and a handler would see them. Handles what
@@ -422,7 +430,7 @@ pub(crate) fn flush_logs(py: Python<'_>) -> PyResult<()> {
 /// out.
 pub(crate) fn look(py: Python<'_>) -> PyResult<()> {
     match threshold(py) {
-        Ok(threshold) => set_threshold(py, threshold),
+        Ok(threshold) => set_threshold(threshold),
         // A program's own logger class may raise; a call is not to fail because of that.
         Err(error) if error.is_instance_of::<PyException>(py) => error.write_unraisable(py, None),
         Err(error) => return Err(error),
@@ -437,27 +445,28 @@ struct Loggers {
 }
 
 fn threshold(py: Python<'_>) -> PyResult<usize> {
-    static LOGGERS: PyOnceLock<Loggers> = PyOnceLock::new();
-    let loggers = if let Some(loggers) = LOGGERS.get(py) {
+    static LOGGERS: PerProcess<Loggers> = PerProcess::new();
+    let loggers = if let Some(loggers) = LOGGERS.get() {
         loggers
     } else {
         let Some(loggers) = Loggers::find(py)? else {
             return Ok(OFF);
         };
-        LOGGERS.get_or_init(py, || loggers)
+        // After `logging` has registered its own: the handlers still work when this runs.
+        helpers(py)?.call_method0("flush_at_exit")?;
+        LOGGERS.get_or_try_init(|| PyResult::Ok(loggers))?
     };
     let (own, root) = (loggers.own.bind(py), loggers.root.bind(py));
     let has_handler = |logger: &Bound<'_, PyAny>| {
-        let handlers = logger.getattr(intern!(py, "handlers"))?;
+        let handlers = logger.getattr("handlers")?;
         PyResult::Ok(!handlers.cast::<PyList>()?.is_empty())
     };
-    let is_heard =
-        has_handler(own)? || (has_handler(root)? && own.getattr(intern!(py, "propagate"))?.is_truthy()?);
-    if !is_heard || own.getattr(intern!(py, "disabled"))?.is_truthy()? {
+    let is_heard = has_handler(own)? || (has_handler(root)? && own.getattr("propagate")?.is_truthy()?);
+    if !is_heard || own.getattr("disabled")?.is_truthy()? {
         return Ok(OFF);
     }
-    match own.getattr(intern!(py, "level"))?.extract()? {
-        0 => root.getattr(intern!(py, "level"))?.extract(),
+    match own.getattr("level")?.extract()? {
+        0 => root.getattr("level")?.extract(),
         level => Ok(level),
     }
 }
@@ -465,33 +474,29 @@ fn threshold(py: Python<'_>) -> PyResult<usize> {
 impl Loggers {
     /// `None` where the program has not imported `logging`.
     fn find(py: Python<'_>) -> PyResult<Option<Self>> {
-        static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-        let modules = MODULES.import(py, "sys", "modules")?;
-        let Some(logging) = modules.get_item(intern!(py, "logging"))? else {
+        let Some(logging) = modules(py)?.get_item("logging")? else {
             return Ok(None);
         };
         // Another thread may be half-way through importing it: the function comes after all it needs.
-        let Some(get_logger) = logging.getattr_opt(intern!(py, "getLogger"))? else {
+        let Some(get_logger) = logging.getattr_opt("getLogger")? else {
             return Ok(None);
         };
         Ok(Some(Self {
-            own: get_logger.call1((intern!(py, "feishu_feed_card"),))?.unbind(),
+            own: get_logger.call1(("feishu_feed_card",))?.unbind(),
             root: get_logger.call0()?.unbind(),
         }))
     }
 }
 
-fn set_threshold(py: Python<'_>, threshold: usize) {
+fn set_threshold(threshold: usize) {
     if threshold == OFF && LOG.get().is_none() {
         return;
     }
-    if log().threshold.swap(threshold, Ordering::AcqRel) != threshold {
-        listen(py);
-    }
+    log().change(|log| log.threshold.swap(threshold, Ordering::AcqRel) != threshold);
 }
 
 /// Has `tracing` ask anew which reports are wanted.
-fn listen(_: Python<'_>) {
+fn listen() {
     static IS_LISTENING: AtomicBool = AtomicBool::new(false);
     if IS_LISTENING.swap(true, Ordering::AcqRel) {
         tracing::callsite::rebuild_interest_cache();
@@ -502,14 +507,12 @@ fn listen(_: Python<'_>) {
 }
 
 impl Log {
-    fn want_events(&self, py: Python<'_>, are_wanted: bool) {
-        let changes = if are_wanted {
-            self.events_wanted.fetch_add(1, Ordering::AcqRel) == 0
-        } else {
-            self.events_wanted.fetch_sub(1, Ordering::AcqRel) == 1
-        };
-        if changes {
-            listen(py);
+    /// Changes what is wanted. `change` returns whether `tracing` has to ask anew.
+    fn change(&self, change: impl FnOnce(&Self) -> bool) {
+        // Two threads at once: the last to ask must see what both have changed.
+        let _changing = lock(&self.changing);
+        if change(self) {
+            listen();
         }
     }
 }

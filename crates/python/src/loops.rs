@@ -1,6 +1,6 @@
 //! Calls of event loops: how their ends come back to the loop that waits for them.
 //!
-//! The runtime puts an end into the loop's mailbox, and the [`waker`](crate::waker) has the loop open it. The loop's own
+//! The runtime puts an end into the loop's mailbox, and the [`waker`](mod@waker) has the loop open it. The loop's own
 //! thread then makes Python's objects. A loop with many calls in flight is woken once for many of them.
 
 use std::collections::HashMap;
@@ -8,26 +8,26 @@ use std::io;
 use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use feishu_feed_card::binding::with_origin;
 use feishu_feed_card::{CallFuture, Error, Outcome};
 use futures_util::FutureExt;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use tokio::task::AbortHandle;
 
 use crate::engine::{Engine, engine};
 use crate::errors::Errors;
-use crate::logs::{Listening, Report};
+use crate::logs::{Listening, Report, copy_context};
 use crate::outcome;
-use crate::process;
-use crate::provider::{CALLER, Caller, Question};
-use crate::waker::{Waker, waker};
+use crate::process::{self, PerProcess};
+use crate::provider::{Caller, Question};
+use crate::waker::{self, Waker, waker};
 
 /// A call of the core on its way, with what surrounds it here.
 type PendingCall = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
@@ -39,7 +39,7 @@ pub(crate) struct Mailbox {
     /// Weak, because the loop keeps what keeps this.
     event_loop: Py<PyWeakrefReference>,
     /// Set once, to the [`Calls`] of the loop. Weak for the same reason.
-    calls: PyOnceLock<Py<PyWeakrefReference>>,
+    calls: OnceLock<Py<PyWeakrefReference>>,
 }
 
 enum Letter {
@@ -47,8 +47,8 @@ enum Letter {
     End(u64, Option<Result<Outcome, Error>>),
     /// What was waited for is there.
     Ready(u64),
-    /// A token provider is to be run, for a call if one asked.
-    Question(Option<u64>, Question),
+    /// A token provider is to be run for a call.
+    Question(u64, Question),
     /// Something was reported of a call.
     Report(u64, Report),
 }
@@ -64,7 +64,7 @@ impl Mailbox {
         }
     }
 
-    pub(crate) fn ask(self: &Arc<Self>, call: Option<u64>, question: Question) {
+    pub(crate) fn ask(self: &Arc<Self>, call: u64, question: Question) {
         self.put(Letter::Question(call, question));
     }
 
@@ -74,25 +74,57 @@ impl Mailbox {
 
     /// Has the loop settle the calls whose ends lie here. Called by the waker.
     pub(crate) fn wake_loop(&self, py: Python<'_>) {
-        let Some(event_loop) = self.event_loop.bind(py).upgrade() else {
-            return;
+        let event_loop = self.event_loop.bind(py).upgrade();
+        let calls = self
+            .calls
+            .get()
+            .and_then(|calls| calls.bind(py).upgrade_as().ok()?);
+        let Some((event_loop, calls)) = event_loop.zip(calls) else {
+            return self.discard();
         };
-        let calls = self.calls.get(py).and_then(|calls| calls.bind(py).upgrade());
-        let Some(calls) = calls else {
-            return;
-        };
-        let woken = calls
-            .getattr(intern!(py, "settle"))
-            .and_then(|settle| event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (settle,)));
+        let calls = calls.unbind();
+        let is_called = AtomicBool::new(false);
+        let woken = Bound::new(py, WakeUp { calls, is_called })
+            .and_then(|wake_up| event_loop.call_method1("call_soon_threadsafe", (wake_up,)));
         match woken {
             Ok(_) => {}
-            // The loop is closed.
-            Err(error) if error.is_instance_of::<PyRuntimeError>(py) => {
-                if let Ok(calls) = calls.cast::<Calls>() {
-                    calls.get().abandon();
-                }
-            }
+            // The loop is closed, and the wake-up was dropped.
+            Err(error) if error.is_instance_of::<PyRuntimeError>(py) => {}
             Err(error) => error.write_unraisable(py, Some(&event_loop)),
+        }
+    }
+
+    /// Drops the letters. A token that was asked for is then asked for by a call of another loop.
+    fn discard(&self) {
+        let letters = mem::take(&mut *lock(&self.letters));
+        drop(letters);
+    }
+}
+
+/// What a loop is given to call once. A loop that is closed before it does so drops this: nothing else shows that
+/// nobody will open the mailbox.
+#[pyclass(module = "feishu_feed_card._native", frozen)]
+pub(crate) struct WakeUp {
+    calls: Py<Calls>,
+    is_called: AtomicBool,
+}
+
+#[pymethods]
+impl WakeUp {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        self.is_called.store(true, Ordering::Relaxed);
+        self.calls.get().settle(py)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.calls)
+    }
+}
+
+impl Drop for WakeUp {
+    fn drop(&mut self) {
+        if !*self.is_called.get_mut() {
+            self.calls.get().abandon();
         }
     }
 }
@@ -113,6 +145,7 @@ struct InFlightCalls {
 }
 
 struct InFlight {
+    /// Nobody waits for that of many calls.
     future: Py<PyAny>,
     /// What makes the call, or waits.
     task: Option<AbortHandle>,
@@ -144,32 +177,18 @@ impl CallHandle {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.traverse(&visit)
+    }
+}
+
+impl CallHandle {
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.calls)
     }
 }
 
 #[pymethods]
 impl Calls {
-    /// Settles the futures of the calls that have ended, and handles what was reported of calls. Runs on the loop's
-    /// thread. An exception that ends programs, such as a handler's `KeyboardInterrupt`, is raised in the end.
-    fn settle(&self, py: Python<'_>) -> PyResult<()> {
-        if self.process != process::id() {
-            return Ok(());
-        }
-        let letters = mem::take(&mut *lock(&self.mailbox.letters));
-        let mut ends_the_program = None;
-        for letter in letters {
-            if let Err(error) = self.open(py, letter) {
-                if error.is_instance_of::<PyException>(py) {
-                    error.write_unraisable(py, None);
-                } else {
-                    ends_the_program = Some(error);
-                }
-            }
-        }
-        ends_the_program.map_or(Ok(()), Err)
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Ok(state) = self.state.try_lock() {
             for call in state.in_flight.values() {
@@ -192,6 +211,26 @@ impl Calls {
 }
 
 impl Calls {
+    /// Settles the futures of the calls that have ended, and handles what was reported of calls. Runs on the loop's
+    /// thread. An exception that ends programs, such as a handler's `KeyboardInterrupt`, is raised in the end.
+    fn settle(&self, py: Python<'_>) -> PyResult<()> {
+        if self.process != process::id() {
+            return Ok(());
+        }
+        let letters = mem::take(&mut *lock(&self.mailbox.letters));
+        let mut ends_the_program = None;
+        for letter in letters {
+            if let Err(error) = self.open(py, letter) {
+                if error.is_instance_of::<PyException>(py) {
+                    error.write_unraisable(py, None);
+                } else {
+                    ends_the_program = Some(error);
+                }
+            }
+        }
+        ends_the_program.map_or(Ok(()), Err)
+    }
+
     fn open(&self, py: Python<'_>, letter: Letter) -> PyResult<()> {
         match letter {
             Letter::End(number, end) => {
@@ -203,11 +242,11 @@ impl Calls {
                 wait.map_or(Ok(()), |wait| settle_wait(wait.future.bind(py)))
             }
             Letter::Question(number, question) => {
-                let context = number.and_then(|number| {
+                let context = {
                     let state = lock(&self.state);
-                    let context = state.in_flight.get(&number)?.context.as_ref()?;
-                    Some(context.clone_ref(py))
-                });
+                    let call = state.in_flight.get(&number);
+                    call.and_then(|call| Some(call.context.as_ref()?.clone_ref(py)))
+                };
                 question.answer_on_loop(py, context)
             }
             Letter::Report(number, report) => {
@@ -223,7 +262,7 @@ impl Calls {
     /// The calls of this loop, made with its first one.
     fn of<'py>(event_loop: &Bound<'py, PyAny>, waker: &'static Waker) -> PyResult<Bound<'py, Self>> {
         let py = event_loop.py();
-        let name = intern!(py, "_feishu_feed_card_calls");
+        let name = "_feishu_feed_card_calls";
         match event_loop.getattr(name) {
             Ok(calls) => {
                 let calls = calls.cast_into::<Self>()?;
@@ -239,7 +278,7 @@ impl Calls {
             letters: Mutex::default(),
             waker,
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
-            calls: PyOnceLock::new(),
+            calls: OnceLock::new(),
         });
         let calls = Self {
             process: process::id(),
@@ -248,11 +287,12 @@ impl Calls {
         };
         let calls = Bound::new(py, calls)?;
         let itself = PyWeakrefReference::new(calls.as_any())?.unbind();
-        drop(mailbox.calls.set(py, itself));
+        drop(mailbox.calls.set(itself));
         event_loop.setattr(name, &calls)?;
         Ok(calls)
     }
 
+    /// Stops the calls of a loop that is closed.
     fn abandon(&self) {
         let in_flight = mem::take(&mut lock(&self.state).in_flight);
         // In a fork's child the tasks are the parent's.
@@ -260,6 +300,7 @@ impl Calls {
             for task in in_flight.values().filter_map(|call| call.task.as_ref()) {
                 task.abort();
             }
+            self.mailbox.discard();
         } else {
             for call in in_flight.into_values() {
                 mem::forget(call.task);
@@ -284,6 +325,7 @@ pub(crate) struct Here<'py> {
 /// The inner error is the system's: no thread or no descriptor is left.
 pub(crate) fn here(py: Python<'_>) -> PyResult<io::Result<Here<'_>>> {
     let event_loop = running_loop(py)?;
+    waker::check_not_over()?;
     let (engine, waker) = match engine().and_then(|engine| Ok((engine, waker()?))) {
         Ok(found) => found,
         Err(error) => return Ok(Err(error)),
@@ -309,18 +351,18 @@ impl<'py> Here<'py> {
         let has_context = context.is_some();
         let (future, call, mailbox) = self.begin(context, Some(errors))?;
         let number = call.number;
-        let listening = Listening::of_loop(py, mailbox.clone(), number, on_event)?.map(Arc::new);
+        let listening = Listening::of_loop(py, mailbox.clone(), number, on_event)
+            // The call was not made: its future must not stay.
+            .inspect_err(|_| call.cancel())?
+            .map(Arc::new);
         let making: PendingCall = match &listening {
             Some(listening) => Box::pin(listening.around(making)),
             None => Box::pin(making),
         };
         let task = self.engine.spawn(async move {
             let making: PendingCall = if has_context {
-                let caller = Caller {
-                    mailbox: mailbox.clone(),
-                    call: number,
-                };
-                Box::pin(CALLER.scope(caller, making))
+                let caller = Caller::new(mailbox.clone(), number);
+                Box::pin(with_origin(Some(caller), making))
             } else {
                 making
             };
@@ -353,9 +395,17 @@ impl<'py> Here<'py> {
         Ok((future, call))
     }
 
-    /// Where the runtime leaves questions to token providers for this loop.
-    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
-        &self.calls.get().mailbox
+    /// The origin of a task that makes many calls: token providers that it asks run on this loop, in a copy of the
+    /// current context, which the handle keeps.
+    pub(crate) fn origin_of_many(&self) -> PyResult<(Arc<Caller>, CallHandle)> {
+        let context = copy_context(self.event_loop.py())?;
+        let (_future, handle, mailbox) = self.begin(Some(context), None)?;
+        Ok((Caller::new(mailbox, handle.number), handle))
+    }
+
+    /// Whether it is a call of this loop.
+    pub(crate) fn has(&self, call: &CallHandle) -> bool {
+        self.calls.is(&call.calls)
     }
 
     fn begin(
@@ -363,7 +413,7 @@ impl<'py> Here<'py> {
         context: Option<Py<PyAny>>,
         errors: Option<Errors>,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {
-        let name = intern!(self.event_loop.py(), "create_future");
+        let name = "create_future";
         let future = self.event_loop.call_method0(name)?;
         let this = self.calls.get();
         let mailbox = this.mailbox.clone();
@@ -387,8 +437,8 @@ impl<'py> Here<'py> {
 /// The event loop that runs this thread's coroutines.
 #[pyfunction]
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let running_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0();
+    static ASYNCIO: PerProcess<Py<PyModule>> = PerProcess::new();
+    let running_loop = ASYNCIO.import(py, "asyncio")?.call_method0("get_running_loop");
     running_loop.map_err(|_| {
         PyRuntimeError::new_err(
             "no running event loop: an AsyncClient needs asyncio's or uvloop's; under trio, and without a loop, make \
@@ -399,7 +449,7 @@ pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 fn settle(py: Python<'_>, call: &InFlight, end: Option<Result<Outcome, Error>>) -> PyResult<()> {
     let future = call.future.bind(py);
-    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+    if future.call_method0("done")?.is_truthy()? {
         return Ok(());
     }
     let value = match end.zip(call.errors.as_ref()) {
@@ -409,20 +459,18 @@ fn settle(py: Python<'_>, call: &InFlight, end: Option<Result<Outcome, Error>>) 
         )),
     };
     match value {
-        Ok(outcome) => future.call_method1(intern!(py, "set_result"), (outcome,)),
-        Err(error) => future.call_method1(intern!(py, "set_exception"), (error,)),
+        Ok(outcome) => future.call_method1("set_result", (outcome,)),
+        Err(error) => future.call_method1("set_exception", (error,)),
     }
     .map(drop)
 }
 
 fn settle_wait(future: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = future.py();
-    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+    if future.call_method0("done")?.is_truthy()? {
         return Ok(());
     }
-    future
-        .call_method1(intern!(py, "set_result"), (py.None(),))
-        .map(drop)
+    future.call_method1("set_result", (py.None(),)).map(drop)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use feishu_feed_card::UserIds;
-use feishu_feed_card::binding::many::{ManyDriver, ManyItem, ManyOptions, READS_FOR};
+use feishu_feed_card::binding::many::{ManyDriver, ManyItem, ManyOptions, ManyReport, READS_FOR};
+use feishu_feed_card::binding::{Origin, with_origin};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::PyVisit;
@@ -22,9 +24,10 @@ use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
 use crate::items::{Item, Unfinished};
 use crate::logs::{self, Listening};
-use crate::loops::{self, CallHandle};
+use crate::loops::{self, CallHandle, Here};
 use crate::outcome;
 use crate::process;
+use crate::provider::Caller;
 use crate::records::Tuple;
 use crate::waits::{wait, wait_listening};
 
@@ -49,13 +52,21 @@ type Report<'py> = (
     usize,
     Bound<'py, PyList>,
     Vec<Bound<'py, Unfinished>>,
+    Vec<Py<Item>>,
+    Option<usize>,
 );
 
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// Requests that were handed over and whose results were not taken, by index.
+    /// Requests that were handed over and whose results were not handed out, by index.
     requests: HashMap<usize, HandedOver>,
+    /// Results on their way to Python. They are the report's if the way is interrupted.
+    batches: Vec<Arc<Vec<ManyItem>>>,
+    /// Taken from the core once, after the end.
+    report: Option<Arc<ManyReport>>,
+    /// Results that were handed out, and that the report is to list.
+    failures: Vec<Py<Item>>,
     /// Why reading ended early. Raised after the results.
     failure: Option<Py<PyAny>>,
     /// Whether the loop was left: no more results are handed out.
@@ -64,6 +75,7 @@ struct State {
 
 struct HandedOver {
     request: Py<PyAny>,
+    tag: Option<Py<PyAny>>,
     /// Why it is no request.
     error: Option<Py<PyAny>>,
 }
@@ -73,6 +85,8 @@ struct Running {
     process: u64,
     driver: ManyDriver,
     task: AbortHandle,
+    /// The event loop on which results were asked for last, and what it keeps.
+    on_loop: Option<(Arc<Caller>, CallHandle)>,
     /// On an event loop, too, what is reported is handled when results are taken, in the context of the task that
     /// takes them.
     listening: Option<Arc<Listening>>,
@@ -83,6 +97,9 @@ impl Drop for State {
         if let Some(running) = self.running.take() {
             if running.process == process::id() {
                 running.task.abort();
+                if let Some((_, handle)) = running.on_loop {
+                    handle.cancel();
+                }
             } else {
                 mem::forget(running);
             }
@@ -92,22 +109,16 @@ impl Drop for State {
 
 #[pymethods]
 impl Many {
-    /// Reads the iterator on this thread until there are results, and returns them, the first one last. Empty if
-    /// there is only progress to report, `None` at the end.
-    fn next_batch<'py>(
+    /// Reads the iterator on this thread until there are results, and takes them: see `take`.
+    fn next_batch(
         &self,
-        py: Python<'py>,
-        iterator: &Bound<'py, PyIterator>,
-    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        py: Python<'_>,
+        iterator: &Bound<'_, PyIterator>,
+        batch: &Bound<'_, PyList>,
+    ) -> PyResult<bool> {
         let _busy = self.busy()?;
-        match self.read_until_ready(iterator) {
-            Ok(()) => self.take(py),
-            // A signal handler raised. That ends the loop, as it ends a generator.
-            Err(error) => {
-                self.stop()?;
-                Err(error)
-            }
-        }
+        self.read_until_ready(iterator)?;
+        self.take(py, batch)
     }
 
     /// Reads a synchronous iterator for some milliseconds, as far as there is room. Returns whether to read on.
@@ -135,19 +146,10 @@ impl Many {
         }
     }
 
-    /// Whether another request may be read: there is room, the client is open, nothing failed.
+    /// Whether another request may be read.
     fn may_read(&self, py: Python<'_>) -> PyResult<bool> {
         self.begin(py)?;
-        if !self.driver()?.is_some_and(|driver| driver.has_room()) {
-            return Ok(false);
-        }
-        // The calls in progress go on, as single calls do.
-        if let Err(error) = self.client.get().check_open(py) {
-            self.end_reading()?;
-            self.raise_later(error.into_value(py).into_any());
-            return Ok(false);
-        }
-        Ok(true)
+        Ok(self.driver()?.is_some_and(|driver| driver.has_room()))
     }
 
     /// Whether the core still takes requests.
@@ -159,8 +161,8 @@ impl Many {
     /// becomes its result.
     fn push(&self, request: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = request.py();
-        let mut user_ids = Vec::new();
-        let read = arguments::request(request, &mut user_ids);
+        let (mut user_ids, mut tag) = (Vec::new(), None);
+        let read = arguments::request(request, &mut user_ids, &mut tag);
         let Some(driver) = self.driver()? else {
             return Ok(false);
         };
@@ -171,15 +173,15 @@ impl Many {
                 (Err(None), Some(error.unbind()))
             }
             Err(Refusal::Raised(error)) => {
-                self.keep(request, None, || driver.push_unreadable(user_ids));
+                self.keep(request, tag, None, || driver.push_unreadable(user_ids));
                 return Err(error);
             }
         };
-        self.keep(request, error, || driver.push(read));
-        Ok(driver.has_room() && !self.client.get().closed())
+        self.keep(request, tag, error, || driver.push(read));
+        Ok(driver.has_room())
     }
 
-    /// Ends the input.
+    /// Ends the input: the iterable has no more.
     fn end_reading(&self) -> PyResult<()> {
         if let Some(driver) = self.driver()? {
             driver.end_input();
@@ -196,27 +198,57 @@ impl Many {
         Ok(())
     }
 
-    /// Returns the results that are there, the first one last; `None` at the end.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+    /// Puts the results that are there before those in the list, the first one last; none if there is only progress
+    /// to report. Returns false at the end.
+    ///
+    /// The list is the caller's: an interrupt that comes as this returns must not lose the results.
+    fn take(&self, py: Python<'_>, batch: &Bound<'_, PyList>) -> PyResult<bool> {
         logs::look(py)?;
         self.handle_reports(py)?;
-        let driver = self.driver()?;
-        let is_left = lock(&self.state).is_left;
-        let Some(driver) = driver.filter(|_| !is_left) else {
-            return Ok(None);
+        let Some(driver) = self.driver()? else {
+            return Ok(false);
         };
-        let batch = driver.take_batch();
-        if batch.is_end {
-            let failure = lock(&self.state).failure.take();
+        let mut state = lock(&self.state);
+        if state.is_left {
+            return Ok(false);
+        }
+        let taken = driver.take_batch();
+        if taken.is_end {
+            let failure = state.failure.take();
+            drop(state);
             return match (failure, driver.panic()) {
                 (Some(failure), _) => Err(PyErr::from_value(failure.into_bound(py))),
                 (None, Some(panic)) => Err(PyRuntimeError::new_err(format!(
                     "a bug in feishu_feed_card: {panic}"
                 ))),
-                (None, None) => Ok(None),
+                (None, None) => Ok(false),
             };
         }
-        self.to_python(py, batch.items.into_iter().rev()).map(Some)
+        let taken = Arc::new(taken.items);
+        state.batches.push(taken.clone());
+        drop(state);
+        // This may run Python's code, and be interrupted: then they are the report's.
+        let items = self.to_python(py, taken.iter())?;
+        let handed_over = {
+            let mut state = lock(&self.state);
+            if state.is_left {
+                return Ok(false);
+            }
+            state.batches.retain(|kept| !Arc::ptr_eq(kept, &taken));
+            batch.set_slice(0, 0, &items)?;
+            state.failures.extend(listed(&items, taken.iter())?);
+            let requests = taken.iter().map(|item| state.requests.remove(&item.index));
+            requests.collect::<Vec<_>>()
+        };
+        // Not under the lock: dropping them may run Python's code.
+        drop(handed_over);
+        Ok(true)
+    }
+
+    /// Takes the error to raise after the last result, if not all requests were read.
+    fn take_error<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let error = self.driver()?.and_then(|driver| driver.take_error());
+        error.map(|error| self.errors().to_python(py, &error)).transpose()
     }
 
     /// A future of the running event loop that is settled when there are results, progress, or the end; `None`
@@ -255,15 +287,33 @@ impl Many {
         }
     }
 
-    /// Takes the final state of all requests, after the end.
+    /// Returns the final state of all requests, after the end; the same each time.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Report<'py>> {
         let Some(driver) = self.driver()? else {
-            return Ok((0, 0, 0, PyList::empty(py), Vec::new()));
+            return Ok((
+                0,
+                0,
+                0,
+                PyList::empty(py),
+                Vec::new(),
+                Vec::new(),
+                self.options.total,
+            ));
         };
         self.handle_reports(py)?;
-        let report = driver.take_report();
-        let unread = self.to_python(py, report.unread)?;
-        let unfinished = report.unfinished.into_iter().map(|stopped| {
+        let (report, batches, mut failures) = {
+            let mut state = lock(&self.state);
+            let report = state.report.get_or_insert_with(|| Arc::new(driver.take_report()));
+            let report = report.clone();
+            let failures: Vec<_> = state.failures.iter().map(|item| item.clone_ref(py)).collect();
+            (report, state.batches.clone(), failures)
+        };
+        let items = batches
+            .iter()
+            .flat_map(|batch| batch.iter())
+            .chain(&report.unread);
+        let unread = self.to_python(py, items.clone())?;
+        let unfinished = report.unfinished.iter().map(|stopped| {
             let UserIds {
                 reached,
                 failed,
@@ -271,18 +321,29 @@ impl Many {
                 not_attempted,
                 ..
             } = &stopped.users;
+            let HandedOver { request, tag, .. } = self.handed_over(py, stopped.index);
             let unfinished = Unfinished {
                 index: stopped.index,
-                request: self.take_back(py, stopped.index).request,
+                request,
                 reached: Tuple::of(py, reached)?,
                 failed: Tuple::of(py, failed)?,
                 unknown: Tuple::of(py, unknown)?,
                 not_attempted: Tuple::of(py, not_attempted)?,
+                tag,
             };
             Bound::new(py, unfinished)
         });
         let unfinished = unfinished.collect::<PyResult<_>>()?;
-        Ok((report.taken, report.succeeded, report.failed, unread, unfinished))
+        failures.extend(listed(&unread, items)?);
+        Ok((
+            report.taken,
+            report.succeeded,
+            report.failed,
+            unread,
+            unfinished,
+            failures,
+            report.not_read,
+        ))
     }
 
     /// Raises in a fork's child, whose memory has the results of its parent.
@@ -306,21 +367,34 @@ impl Many {
         visit.call(&self.client)?;
         visit.call(&self.on_event)?;
         if let Ok(state) = self.state.try_lock() {
-            for HandedOver { request, error } in state.requests.values() {
+            for HandedOver { request, tag, error } in state.requests.values() {
                 visit.call(request)?;
+                visit.call(tag)?;
                 visit.call(error)?;
             }
+            for item in &state.failures {
+                visit.call(item)?;
+            }
             visit.call(&state.failure)?;
+            if let Some(running) = &state.running {
+                if let Some(listening) = &running.listening {
+                    listening.traverse(&visit)?;
+                }
+                if let Some((_, handle)) = &running.on_loop {
+                    handle.traverse(&visit)?;
+                }
+            }
         }
         Ok(())
     }
 
     fn __clear__(&self) {
-        let (requests, failure) = {
+        let (requests, failures, failure) = {
             let mut state = lock(&self.state);
-            (mem::take(&mut state.requests), state.failure.take())
+            let requests = mem::take(&mut state.requests);
+            (requests, mem::take(&mut state.failures), state.failure.take())
         };
-        drop((requests, failure));
+        drop((requests, failures, failure));
     }
 }
 
@@ -345,28 +419,35 @@ impl Many {
         let core = self.client.get().open(py)?;
         // First everything that the system may refuse.
         let engine = self.engine(py)?;
+        let here = self.client.get().is_async().then(|| self.here(py)).transpose()?;
         let board = self.client.get().board(py)?;
         let attendance = board.map(|board| board.attend(py, self.errors())).transpose()?;
         let on_event = self.on_event.as_ref().map(|on_event| on_event.clone_ref(py));
         let listening = Listening::of_thread(py, on_event)?.map(Arc::new);
         let (driver, run) = ManyDriver::new(&core, self.options);
+        let on_loop = here.map(|here| here.origin_of_many()).transpose()?;
         let mut state = lock(&self.state);
         if state.is_left || state.running.is_some() {
             // Python's code ran above, and another thread's `report` with it.
+            drop(state);
+            on_loop.inspect(|(_, handle)| handle.cancel());
             return Ok(());
         }
-        let own = listening.clone();
+        // The runtime does not hold what listens: dropping that takes the GIL.
+        let run: Pin<Box<dyn Future<Output = ()> + Send>> = match &listening {
+            Some(listening) => Box::pin(listening.around(run)),
+            None => Box::pin(run),
+        };
+        let origin = on_loop.as_ref().map(|(origin, _)| origin.clone() as Origin);
         let task = engine.spawn(async move {
             let _attendance = attendance;
-            match own {
-                Some(listening) => listening.around(run).await,
-                None => run.await,
-            }
+            with_origin(origin, run).await;
         });
         state.running = Some(Running {
             process: process::id(),
             driver,
             task,
+            on_loop,
             listening,
         });
         Ok(())
@@ -395,14 +476,13 @@ impl Many {
         }
     }
 
-    /// The runtime. For an `AsyncClient` this also prepares the event loop.
     fn engine(&self, py: Python<'_>) -> PyResult<&'static Engine> {
-        let engine = if self.client.get().is_async() {
-            loops::here(py)?.map(|here| here.engine)
-        } else {
-            engine()
-        };
-        engine.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
+        engine().map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
+    }
+
+    /// The running event loop.
+    fn here<'py>(&self, py: Python<'py>) -> PyResult<Here<'py>> {
+        loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
     }
 
     /// Reads until there is something to return. Waits for that if there is no room or nothing to read.
@@ -433,9 +513,33 @@ impl Many {
         py: Python<'py>,
         waiting: impl Future<Output = ()> + Send + 'static,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
-        let here = loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))?;
-        self.client.get().asked_from(here.mailbox());
+        let here = self.here(py)?;
+        self.move_to(&here)?;
         here.wait(waiting)
+    }
+
+    /// Has token providers run on this event loop, if the calls began on another.
+    fn move_to(&self, here: &Here<'_>) -> PyResult<()> {
+        let is_here = {
+            let state = lock(&self.state);
+            let on_loop = state
+                .running
+                .as_ref()
+                .and_then(|running| running.on_loop.as_ref());
+            on_loop.is_none_or(|(_, handle)| here.has(handle))
+        };
+        if is_here {
+            return Ok(());
+        }
+        let (there, mut handle) = here.origin_of_many()?;
+        if let Some(running) = &mut lock(&self.state).running
+            && let Some((origin, kept)) = &mut running.on_loop
+        {
+            origin.move_to(&there);
+            mem::swap(kept, &mut handle);
+        }
+        handle.cancel();
+        Ok(())
     }
 
     fn busy(&self) -> PyResult<Busy<'_>> {
@@ -448,18 +552,28 @@ impl Many {
     }
 
     /// Keeps a request under the index that `hand_over` returns. Under the lock: its result may be there at once.
-    fn keep(&self, request: &Bound<'_, PyAny>, error: Option<Py<PyAny>>, hand_over: impl FnOnce() -> usize) {
+    fn keep(
+        &self,
+        request: &Bound<'_, PyAny>,
+        tag: Option<Py<PyAny>>,
+        error: Option<Py<PyAny>>,
+        hand_over: impl FnOnce() -> usize,
+    ) {
         let request = request.clone().unbind();
         let mut state = lock(&self.state);
-        state.requests.insert(hand_over(), HandedOver { request, error });
+        let handed_over = HandedOver { request, tag, error };
+        state.requests.insert(hand_over(), handed_over);
     }
 
-    fn take_back(&self, py: Python<'_>, index: usize) -> HandedOver {
-        let handed_over = lock(&self.state).requests.remove(&index);
-        handed_over.unwrap_or_else(|| HandedOver {
-            request: py.None(),
-            error: None,
-        })
+    fn handed_over(&self, py: Python<'_>, index: usize) -> HandedOver {
+        let copied = |value: &Option<Py<PyAny>>| value.as_ref().map(|value| value.clone_ref(py));
+        let state = lock(&self.state);
+        let handed_over = state.requests.get(&index);
+        HandedOver {
+            request: handed_over.map_or_else(|| py.None(), |kept| kept.request.clone_ref(py)),
+            tag: handed_over.and_then(|kept| copied(&kept.tag)),
+            error: handed_over.and_then(|kept| copied(&kept.error)),
+        }
     }
 
     fn raise_later(&self, exception: Py<PyAny>) {
@@ -472,20 +586,22 @@ impl Many {
         self.client.get().errors()
     }
 
-    fn to_python<'py>(
+    /// A list of results, the first one last.
+    fn to_python<'py, 'a>(
         &self,
         py: Python<'py>,
-        items: impl IntoIterator<Item = ManyItem>,
+        items: impl DoubleEndedIterator<Item = &'a ManyItem>,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for ManyItem { index, result, .. } in items {
-            let HandedOver { request, error } = self.take_back(py, index);
+        for ManyItem { index, result, .. } in items.rev() {
+            let index = *index;
+            let HandedOver { request, tag, error } = self.handed_over(py, index);
             let (outcome, error) = match result {
                 Ok(outcome) => (
-                    Some(outcome::to_python(py, self.errors(), &outcome)?.unbind()),
+                    Some(outcome::to_python(py, self.errors(), outcome)?.unbind()),
                     None,
                 ),
-                Err(Some(error)) => (None, Some(self.errors().to_python(py, &error)?.unbind())),
+                Err(Some(error)) => (None, Some(self.errors().to_python(py, error)?.unbind())),
                 Err(None) => (None, error),
             };
             let item = Item {
@@ -493,6 +609,7 @@ impl Many {
                 request,
                 outcome,
                 error,
+                tag,
             };
             list.append(Bound::new(py, item)?)?;
         }
@@ -520,4 +637,13 @@ fn values(progress: feishu_feed_card::Progress) -> Progress {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Those of a list of results, the first one last, that the report is to list.
+fn listed<'a>(
+    list: &Bound<'_, PyList>,
+    items: impl DoubleEndedIterator<Item = &'a ManyItem>,
+) -> PyResult<Vec<Py<Item>>> {
+    let listed = list.iter().zip(items.rev()).filter(|(_, item)| item.is_listed);
+    listed.map(|(item, _)| Ok(item.cast_into()?.unbind())).collect()
 }

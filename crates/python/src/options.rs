@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
 
 use crate::arguments::{count, flag, path, seconds, secret, text, wrong};
+use crate::errors::Refusal;
 use crate::provider::Provider;
 use crate::quota::Quota;
 
@@ -34,7 +35,7 @@ pub(crate) fn names() -> [&'static str; OPTIONS.len()] {
 impl Options {
     /// Reads the options that were given. `None` leaves one out, but for `rate_limit`, where it means no
     /// pacing.
-    pub(crate) fn read(given: &Bound<'_, PyDict>) -> Result<Self, Error> {
+    pub(crate) fn read(given: &Bound<'_, PyDict>) -> Result<Self, Refusal> {
         let mut options = Self {
             builder: ClientBuilder::default(),
             pacing: Pacing::Platform,
@@ -45,7 +46,7 @@ impl Options {
             let name = text("an option's name", &name)?;
             let Some(option) = ClientOption::named(&name) else {
                 let expected = format!("one of {}", names().join(", "));
-                return Err(binding::invalid_input(name, "not an option", expected));
+                return Err(binding::invalid_input(name, "not an option", expected).into());
             };
             if !value.is_none() || matches!(option.kind, Kind::RateLimit) {
                 options = options.with(option, &value)?;
@@ -58,7 +59,7 @@ impl Options {
         mut self,
         ClientOption { name, kind }: ClientOption,
         value: &Bound<'_, PyAny>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Refusal> {
         let builder = self.builder;
         self.builder = match kind {
             Kind::Text(set) => set(builder, text(name, value)?),
@@ -70,7 +71,7 @@ impl Options {
             Kind::Count(set) => set(builder, count(name, value)?),
             Kind::Proxy => match value.cast::<PyBool>() {
                 Ok(flag) if !flag.is_true() => builder.no_proxy(),
-                Ok(_) => return Err(wrong(name, value, "a proxy's URL, or False for none")),
+                Ok(_) => return Err(wrong(name, value, "a proxy's URL, or False for none").into()),
                 Err(_) => builder.proxy(secret(name, value)?),
             },
             Kind::RateLimit => {

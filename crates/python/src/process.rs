@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -14,6 +16,20 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 /// has pid 1, like a parent that is the first of its own. The forks alone do not count those made outside of Python.
 pub(crate) fn id() -> u64 {
     u64::from(FORKS.load(Ordering::Relaxed)) << 32 | u64::from(std::process::id())
+}
+
+/// Refuses a subinterpreter, as Python does itself from 3.12 on. The process's one waker would be stopped at its end, and
+/// modules that are kept would be those of another interpreter.
+pub(crate) fn check_interpreter() -> PyResult<()> {
+    #[allow(unsafe_code, reason = "PyO3 has no safe way to ask for it")]
+    // SAFETY: this thread is attached, so there is a current interpreter.
+    let interpreter = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if interpreter == 0 {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "module feishu_feed_card._native does not support loading in subinterpreters",
+    ))
 }
 
 /// Has Python count forks, on systems that have them.
@@ -34,7 +50,8 @@ fn forked() {
 /// A value that each process makes for itself.
 ///
 /// In a forked child the threads behind the parent's value are gone, and its locks may be held for ever.
-/// The child therefore never touches that value, nor drops it, and makes its own.
+/// The child therefore never touches that value, nor drops it, and makes its own. Nobody waits for another thread's
+/// value either: that thread may wait for the GIL, or may be this one, below a signal handler.
 pub(crate) struct PerProcess<T> {
     made: AtomicPtr<Made<T>>,
     owns: PhantomData<T>,
@@ -94,6 +111,24 @@ impl<T: Send + Sync> PerProcess<T> {
         let made = unsafe { made.as_ref() }?;
         (made.by == id()).then_some(&made.value)
     }
+}
+
+impl PerProcess<Py<PyModule>> {
+    /// A module, imported at the first use. Kept because nothing can be imported any more as the interpreter ends.
+    pub(crate) fn import<'py>(&self, py: Python<'py>, name: &str) -> PyResult<&Bound<'py, PyModule>> {
+        let module = self.get_or_try_init(|| PyResult::Ok(py.import(name)?.unbind()))?;
+        Ok(module.bind(py))
+    }
+}
+
+/// Python's `sys.modules`.
+pub(crate) fn modules(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
+    static MODULES: PerProcess<Py<PyDict>> = PerProcess::new();
+    let modules = MODULES.get_or_try_init(|| {
+        let modules = py.import("sys")?.getattr("modules")?;
+        PyResult::Ok(modules.cast_into::<PyDict>()?.unbind())
+    })?;
+    Ok(modules.bind(py))
 }
 
 impl<T> Drop for PerProcess<T> {

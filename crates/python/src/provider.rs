@@ -3,27 +3,29 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::{fmt, io};
 
-use feishu_feed_card::{BoxError, Error, ProvidedToken, Providing, TokenProvider, binding};
+use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider, TokenReason, binding};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple, PyWeakrefReference};
+use pyo3::types::{PyList, PyString, PyTuple, PyWeakrefReference};
 use tokio::sync::{Notify, oneshot};
 
 use crate::arguments;
-use crate::errors::Errors;
+use crate::errors::{Errors, Refusal};
 use crate::loops::Mailbox;
+use crate::process::PerProcess;
 
 /// The callable, and the exception it raised last: Rust refers to both only through a weak reference to
 /// this, so that a cycle through the callable or through a traceback's frames can be collected.
 #[pyclass(module = "feishu_feed_card._native", frozen, weakref)]
 pub(crate) struct Provider {
     callable: Mutex<Option<Py<PyAny>>>,
+    /// Whether it is called with the token that the platform refused, or `None`.
+    takes_refused: bool,
     raised: Mutex<Option<(u64, Py<PyAny>)>>,
     next: AtomicU64,
 }
@@ -49,12 +51,19 @@ impl Provider {
 }
 
 impl Provider {
-    pub(crate) fn new(callable: Bound<'_, PyAny>) -> Result<Self, Error> {
+    pub(crate) fn new(callable: Bound<'_, PyAny>) -> Result<Self, Refusal> {
         if !callable.is_callable() {
-            return Err(arguments::wrong("token_provider", &callable, "a function"));
+            return Err(arguments::wrong("token_provider", &callable, "a function").into());
         }
+        let module = callable.py().import("feishu_feed_card._provider")?;
+        let takes_refused: Option<bool> = module.call_method1("takes_refused", (&callable,))?.extract()?;
+        let Some(takes_refused) = takes_refused else {
+            let expected = "a function without required parameters, or with one for the refused token";
+            return Err(arguments::wrong("token_provider", &callable, expected).into());
+        };
         Ok(Self {
             callable: Mutex::new(Some(callable.unbind())),
+            takes_refused,
             raised: Mutex::default(),
             next: AtomicU64::new(0),
         })
@@ -77,6 +86,12 @@ impl Provider {
     }
 }
 
+/// `feishu_feed_card._provider`, which the first client with a provider imports.
+pub(crate) fn helpers(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static HELPERS: PerProcess<Py<PyModule>> = PerProcess::new();
+    HELPERS.import(py, "feishu_feed_card._provider")
+}
+
 type WeakProvider = Arc<Py<PyWeakrefReference>>;
 
 fn upgrade<'py>(py: Python<'py>, provider: &WeakProvider) -> Option<Bound<'py, Provider>> {
@@ -88,12 +103,9 @@ fn upgrade<'py>(py: Python<'py>, provider: &WeakProvider) -> Option<Bound<'py, P
 pub(crate) enum Desk {
     /// For whichever blocking call of the client looks next.
     Board(Arc<Board>),
-    /// The event loop of the call that asks; of the last one that did, where no call asks.
-    Loops(LastLoop),
+    /// The event loop of the call that asks. If it is gone, another call that waits for the token asks its own.
+    Loop,
 }
-
-/// The event loop that last had a call of a client.
-pub(crate) type LastLoop = Arc<Mutex<Weak<Mailbox>>>;
 
 /// What the core asks for tokens.
 pub(crate) struct Asking {
@@ -101,35 +113,34 @@ pub(crate) struct Asking {
     desk: Desk,
 }
 
-tokio::task_local! {
-    /// The event loop's call that is being polled.
-    pub(crate) static CALLER: Caller;
-}
+/// The event loop's call that is being polled: the [`Origin`](binding::Origin) of its tasks.
+pub(crate) struct Caller(Mutex<(Arc<Mailbox>, u64)>);
 
-pub(crate) struct Caller {
-    pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) call: u64,
+impl Caller {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, call: u64) -> Arc<Self> {
+        Arc::new(Self(Mutex::new((mailbox, call))))
+    }
+
+    /// Many calls go on in another event loop.
+    pub(crate) fn move_to(&self, other: &Self) {
+        let there = lock(&other.0).clone();
+        *lock(&self.0) = there;
+    }
 }
 
 impl TokenProvider for Asking {
-    fn tenant_access_token(&self) -> Providing {
+    fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
         let (answer, answered) = oneshot::channel();
         let question = Question {
             provider: self.provider.clone(),
+            refused: reason.refused_token().map(str::to_owned),
             answer,
         };
         match &self.desk {
             Desk::Board(board) => board.post(question),
-            Desk::Loops(last) => {
-                let caller = CALLER.try_with(|caller| (caller.mailbox.clone(), caller.call));
-                let (mailbox, call) = match caller {
-                    Ok((mailbox, call)) => {
-                        *lock(last) = Arc::downgrade(&mailbox);
-                        (Some(mailbox), Some(call))
-                    }
-                    Err(_) => (lock(last).upgrade(), None),
-                };
-                if let Some(mailbox) = mailbox {
+            Desk::Loop => {
+                if let Some(caller) = binding::origin().and_then(|origin| origin.downcast::<Caller>().ok()) {
+                    let (mailbox, call) = lock(&caller.0).clone();
                     mailbox.ask(call, question);
                 }
             }
@@ -159,7 +170,6 @@ impl Board {
     /// Has a thread of Python's look until the attendance is dropped: many calls go on while their caller is
     /// busy with a result.
     pub(crate) fn attend(self: Arc<Self>, py: Python<'_>, errors: &Errors) -> PyResult<Attendance> {
-        static ATTEND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let is_over = Arc::<AtomicBool>::default();
         let attendant = Attendant {
             board: self.clone(),
@@ -167,9 +177,8 @@ impl Board {
         };
         // Before the thread starts: it ends also where starting it was interrupted.
         let attendance = Attendance { board: self, is_over };
-        ATTEND
-            .import(py, "feishu_feed_card._provider", "attend")?
-            .call1((attendant,))
+        helpers(py)?
+            .call_method1("attend", (attendant,))
             .map_err(|error| {
                 if error.is_instance_of::<PyRuntimeError>(py) {
                     // So `threading` reports that the system has no thread.
@@ -206,11 +215,11 @@ pub(crate) struct Attendant {
 
 #[pymethods]
 impl Attendant {
-    /// Waits for the next question: whom to ask and where the answer goes, or none where the attendance is over.
+    /// Waits for the next question. Returns none if the attendance is over.
     ///
     /// Python has it answered, not this: before 3.14 a thread that comes back to the interpreter as that ends is
     /// unwound, and no frame of Rust may lie below.
-    fn asked(&self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<Answer>)>> {
+    fn asked<'py>(&self, py: Python<'py>) -> PyResult<Option<Asked<'py>>> {
         while let Some(question) = py.detach(|| self.next()) {
             if let Some(asked) = question.unpacked(py)? {
                 return Ok(Some(asked));
@@ -251,34 +260,35 @@ impl Drop for Attendance {
     }
 }
 
+/// Whom to ask, with which arguments, and where the answer goes.
+type Asked<'py> = (Py<PyAny>, Bound<'py, PyList>, Py<Answer>);
+
 /// A token is wanted.
 pub(crate) struct Question {
     provider: WeakProvider,
+    /// The token that the platform refused.
+    refused: Option<String>,
     answer: oneshot::Sender<Result<ProvidedToken, BoxError>>,
 }
 
 impl Question {
     /// Has a thread answer: a provider that blocks must not keep a call past its deadline.
     fn answer_in_thread(self, py: Python<'_>) -> PyResult<()> {
-        static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        if let Some((callable, answer)) = self.unpacked(py)? {
-            ASK.import(py, "feishu_feed_card._provider", "ask_in_thread")?
-                .call1((callable, answer))?;
+        if let Some(asked) = self.unpacked(py)? {
+            helpers(py)?.call_method1("ask_in_thread", asked)?;
         }
         Ok(())
     }
 
     /// Has the running event loop answer, in a call's context where that is known.
     pub(crate) fn answer_on_loop(self, py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<()> {
-        static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        if let Some((callable, answer)) = self.unpacked(py)? {
-            ASK.import(py, "feishu_feed_card._provider", "ask_on_loop")?
-                .call1((callable, answer, context))?;
+        if let Some((callable, arguments, answer)) = self.unpacked(py)? {
+            helpers(py)?.call_method1("ask_on_loop", (callable, arguments, answer, context))?;
         }
         Ok(())
     }
 
-    fn unpacked(self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<Answer>)>> {
+    fn unpacked(self, py: Python<'_>) -> PyResult<Option<Asked<'_>>> {
         let Some(provider) = upgrade(py, &self.provider) else {
             return Ok(None);
         };
@@ -292,7 +302,12 @@ impl Question {
             provider: self.provider,
             sender: Mutex::new(Some(self.answer)),
         };
-        Ok(Some((callable, Py::new(py, answer)?)))
+        let arguments = if provider.get().takes_refused {
+            PyList::new(py, [self.refused])?
+        } else {
+            PyList::empty(py)
+        };
+        Ok(Some((callable, arguments, Py::new(py, answer)?)))
     }
 }
 

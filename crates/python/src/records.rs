@@ -4,7 +4,6 @@ use std::cell::Cell;
 
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyRecursionError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
 
@@ -112,7 +111,7 @@ macro_rules! record {
 pub(crate) use record;
 
 fn names(record: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
-    record.getattr(intern!(record.py(), "__match_args__"))?.extract()
+    record.getattr("__match_args__")?.extract()
 }
 
 pub(crate) fn values<'py>(record: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
@@ -163,12 +162,12 @@ pub(crate) fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny
         return Ok(value.clone());
     }
     let _nested = Nested::enter()?;
-    if let Some(to_dict) = value.getattr_opt(intern!(py, "to_dict"))? {
+    if let Some(to_dict) = value.getattr_opt("to_dict")? {
         return to_dict.call0();
     }
-    if value.hasattr(intern!(py, "keys"))? {
+    if value.hasattr("keys")? {
         let dict = PyDict::new(py);
-        dict.call_method1(intern!(py, "update"), (value,))?;
+        dict.call_method1("update", (value,))?;
         for (key, item) in dict.copy()? {
             dict.set_item(key, plain(&item)?)?;
         }

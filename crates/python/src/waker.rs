@@ -5,15 +5,20 @@
 
 use std::io;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::loops::Mailbox;
 use crate::process::PerProcess;
 
 static WAKER: PerProcess<Waker> = PerProcess::new();
+
+/// Set when the interpreter is about to end: from then on no event loop is woken.
+static IS_OVER: AtomicBool = AtomicBool::new(false);
 
 pub(crate) struct Waker {
     due: Arc<Due>,
@@ -109,8 +114,20 @@ pub(crate) fn stop_at_exit(py: Python<'_>) -> PyResult<()> {
     py.import("atexit")?.call_method1("register", (stop,)).map(drop)
 }
 
+/// Raises once the interpreter is about to end: the call's end could not come back to the loop.
+pub(crate) fn check_not_over() -> PyResult<()> {
+    if IS_OVER.load(Ordering::Acquire) {
+        return Err(PyRuntimeError::new_err(
+            "the interpreter is ending: an AsyncClient makes no more calls. An atexit handler that needs one must be \
+             registered after feishu_feed_card was imported, or use a Client",
+        ));
+    }
+    Ok(())
+}
+
 #[pyfunction]
 fn stop_waker(py: Python<'_>) {
+    IS_OVER.store(true, Ordering::Release);
     if let Some(waker) = WAKER.get() {
         // The thread may be waiting for the GIL.
         py.detach(|| waker.stop());

@@ -1,5 +1,6 @@
 //! The everyday commands: `cargo xtask help` lists them.
 
+mod citations;
 mod demo;
 mod dependencies;
 mod release;

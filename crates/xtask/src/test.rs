@@ -6,11 +6,12 @@ use xtask::node;
 use xtask::python::Venv;
 use xtask::run::{Run, output};
 
-use crate::WITHOUT_BINDINGS;
+use crate::{WITHOUT_BINDINGS, citations};
 
 pub(crate) fn test(run: &mut Run) -> Result<(), String> {
     // Before the long part: nobody should wait for minutes to hear that Node is missing.
     node::check(run)?;
+    citations::check(run)?;
     let venv = Venv::of_project(run)?;
 
     rust(run, &venv)?;

@@ -39,6 +39,7 @@ const ARGUMENTS = {
   set_time_sensitive: ['feed_card_id', 'user_ids', 'time_sensitive', 'user_id_type', 'timeout'],
   set_bot_time_sensitive: ['user_ids', 'time_sensitive', 'user_id_type', 'timeout'],
   set_app_ticket: ['app_ticket'],
+  close: ['timeout'],
 }
 const RECORD = [
   'number',
@@ -57,6 +58,10 @@ const RECORD = [
   'fault',
 ]
 
+const MANY = ['requests', 'concurrency', 'total_timeout', 'take', 'collect', 'items', 'raises', 'report']
+
+const REPORT = ['taken', 'succeeded', 'failed', 'not_read', 'failures', 'unread', 'unfinished', 'text']
+
 /** Throws where the case is none. */
 export function checkCase(given) {
   only('the case', given, ['name', 'source', 'world', 'client', 'https', 'faults', 'steps', 'seen'])
@@ -68,7 +73,7 @@ export function checkCase(given) {
     checkStep(`step ${index}`, step, given.steps.length)
   }
   const seen = given.seen ?? {}
-  only('seen', seen, ['requests', 'calls', 'token_fetches', 'pinned', 'bot_pinned'])
+  only('seen', seen, ['requests', 'calls', 'token_fetches', 'refused_tokens', 'pinned', 'bot_pinned'])
   for (const request of seen.requests ?? []) {
     if (request !== '*') {
       only('seen.requests', request, RECORD)
@@ -101,18 +106,19 @@ function checkStep(place, step, steps) {
 }
 
 function checkMany(place, many) {
-  only(place, many, ['requests', 'concurrency', 'total_timeout', 'take', 'items', 'report'])
+  only(place, many, MANY)
   for (const request of many.requests) {
-    only(place, request, ARGUMENTS.set_time_sensitive)
+    only(place, request, [...ARGUMENTS.set_time_sensitive, 'tag'])
   }
+  checkRaises(place, many.raises ?? {})
   for (const item of many.items) {
-    only(place, item, ['index', 'returns', 'raises'])
+    only(place, item, ['index', 'tag', 'returns', 'raises'])
     if (!Number.isInteger(item.index)) {
       throw new Error(`${place}: an item without its index`)
     }
     checkEnd(place, item)
   }
-  only(place, many.report ?? {}, ['taken', 'succeeded', 'failed', 'unread', 'unfinished'])
+  only(place, many.report ?? {}, REPORT)
 }
 
 function checkCall(place, step) {

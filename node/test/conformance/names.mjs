@@ -66,12 +66,19 @@ export const errorInJson = (error) => ({
   permission_violations: error.permissionViolations,
 })
 
-export const reportInJson = ({ taken, succeeded, failed, unread, unfinished }) => ({
-  taken,
-  succeeded,
-  failed,
-  unread: unread.map(({ index }) => index),
-  unfinished: unfinished.map((left) => ({ index: left.index, users: usersInJson(left) })),
+export const reportInJson = (report) => ({
+  taken: report.taken,
+  succeeded: report.succeeded,
+  failed: report.failed,
+  not_read: report.notRead,
+  text: `${report}`,
+  failures: report.failures.map(({ index, tag }) => ({ index, tag })),
+  unread: report.unread.map(({ index }) => index),
+  unfinished: report.unfinished.map((left) => ({
+    index: left.index,
+    tag: left.tag,
+    users: usersInJson(left),
+  })),
 })
 
 /** Whether a message has the text, or the text with JavaScript's names in it. */

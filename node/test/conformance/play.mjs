@@ -28,8 +28,16 @@ export async function play(given) {
       options.ca_certs = path.join(folder, 'ca.pem')
       writeFileSync(options.ca_certs, sandbox.caPem)
     }
+    const refused = []
+    if (options.token_provider !== undefined) {
+      const tokens = options.token_provider
+      options.token_provider = ({ refusedToken = null }) => {
+        refused.push(refusedToken)
+        return tokens[Math.min(refused.length, tokens.length) - 1]
+      }
+    }
     await steps(given.steps, () => new Client(inJavaScript(options)), sandbox)
-    look(given.seen ?? {}, sandbox, options.app_id)
+    look(given.seen ?? {}, sandbox, options.app_id, refused)
   } catch (error) {
     throw new Error(`${given.name}\n  ${error.message}`, { cause: error })
   } finally {
@@ -74,27 +82,42 @@ function make(client, place, step) {
         return outcomeInJson(await client.setTimeSensitive(given))
       case 'set_bot_time_sensitive':
         return outcomeInJson(await client.setBotTimeSensitive(given))
+      case 'close':
+        return (await client.close(given)) ?? null
       default:
         return client.setAppTicket(given.appTicket)
     }
   })
 }
 
-async function makeMany(client, place, { requests, take = Infinity, items: expected, report, ...options }) {
+async function makeMany(client, place, step) {
+  const { requests, take = Infinity, collect, items: expected, raises, report, ...options } = step
   const many = client.setTimeSensitiveMany(requests.map(inJavaScript), inJavaScript(options))
   const items = []
-  for await (const item of many) {
-    items.push(item)
-    if (items.length === take) {
-      break
+  let end = () => null
+  if (collect) {
+    items.push(...(await many.collect()).items)
+  } else {
+    try {
+      for await (const item of many) {
+        items.push(item)
+        if (items.length === take) {
+          break
+        }
+      }
+    } catch (error) {
+      end = () => Promise.reject(error)
     }
+    items.sort((one, other) => one.index - other.index)
   }
-  items.sort((one, other) => one.index - other.index)
   const [came, due] = [items, expected].map((some) => JSON.stringify(some.map(({ index }) => index)))
   if (came !== due) {
     throw new Error(`${place}: expected the items ${due}, ${came} came`)
   }
-  for (const [at, { index, outcome, error }] of items.entries()) {
+  for (const [at, { index, tag, outcome, error }] of items.entries()) {
+    if ('tag' in expected[at]) {
+      verdict(`${place}, item ${index}`, differences(expected[at].tag, tag), tag)
+    }
     await judge(`${place}, item ${index}`, expected[at], () => {
       if (error) {
         throw error
@@ -102,6 +125,7 @@ async function makeMany(client, place, { requests, take = Infinity, items: expec
       return outcomeInJson(outcome)
     })
   }
+  await judge(`${place}, end`, raises === undefined ? { returns: null } : { raises }, end)
   if (report !== undefined) {
     const told = reportInJson(await many.report())
     verdict(`${place}, report`, differences(report, told), told)
@@ -140,13 +164,14 @@ const lacks = (what, text, parts) =>
     .filter((part) => !has(text, part))
     .map((part) => `.${what}_contains: expected ${JSON.stringify(part)} in ${JSON.stringify(text)}`)
 
-function look(seen, sandbox, appId) {
+function look(seen, sandbox, appId, refused) {
   const records = sandbox.requests()
   const calls = records.filter(({ method }) => method === 'PATCH')
   const came = {
     requests: calls,
     calls: calls.length,
     token_fetches: sandbox.tokenFetches(),
+    refused_tokens: refused,
     pinned: Object.fromEntries(Object.keys(seen.pinned ?? {}).map((id) => [id, sandbox.pinned(id)])),
     bot_pinned: seen.bot_pinned && sandbox.botPinnedUsers(appId),
   }

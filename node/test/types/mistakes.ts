@@ -26,8 +26,10 @@ void new Client({ appId: 'cli_1', appSecret: 's', proxy: true })
 void new Client({ appId: 'cli_1', appSecret: 's', onEvent: (event: string) => event })
 // @ts-expect-error a provider returns a token
 void new Client({ tokenProvider: () => 5 })
-// @ts-expect-error a provider takes nothing
+// @ts-expect-error a provider takes its reason
 void new Client({ tokenProvider: (scope: string) => scope })
+// @ts-expect-error a duration has its unit
+void client.close({ timeout: 5 })
 // @ts-expect-error not something to be made
 export const quota: Quota = {}
 
@@ -53,6 +55,15 @@ void client.setTimeSensitive('oc_1', ['ou_1'], true)
 void client.setTimeSensitiveMany(pin)
 // @ts-expect-error one of many has no signal
 export const request: ManyRequest = { ...pin, signal: AbortSignal.abort() }
+// @ts-expect-error own data goes into the tag
+void client.setTimeSensitiveMany([{ ...pin, rowId: 7 }])
+const rows = [1, 2].map((rowId) => ({ feedCardId: 'oc_1', userIds, timeSensitive: true, rowId }))
+// @ts-expect-error also that of rows that were made before
+void client.setTimeSensitiveMany(rows)
+// @ts-expect-error a misspelt parameter
+void client.setTimeSensitiveMany([{ ...pin, timeout: 5 }])
+// @ts-expect-error the tag has its type
+for await (const { tag } of client.setTimeSensitiveMany([{ ...pin, tag: 'row' }])) tag.toFixed()
 // @ts-expect-error nor is it a chat's id alone
 void client.setTimeSensitiveMany(['oc_1'])
 // @ts-expect-error an option nobody knows

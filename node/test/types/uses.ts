@@ -89,6 +89,7 @@ export async function everyOption(provider: TokenProvider, quota: Quota): Promis
   Client.fromEnv()
   Client.fromEnv({ quota: shared })
   await client.close()
+  await client.close({ timeoutMs: 5000 })
 }
 
 export async function makesMany(client: Client, requests: ManyRequest[]): Promise<Report> {
@@ -126,10 +127,55 @@ export async function makesMany(client: Client, requests: ManyRequest[]): Promis
   const json: object[] = [report.toJSON(), ...report.unread.map((item) => item.toJSON())]
   console.log(json, report.unread[0]?.outcome?.toJSON())
   await client.setTimeSensitiveMany(new Set(requests)).return()
+  const nothing: Many = client.setTimeSensitiveMany([])
+  console.log(nothing, `${report}`, report.notRead ?? 'unknown')
   return report
 }
 
+interface Row {
+  readonly id: number
+  readonly chat: string
+}
+
+/** Typed rows, each with its own data as the tag. */
+export async function makesManyOfRows(client: Client, rows: readonly Row[]): Promise<number[]> {
+  const requests = rows.map((row) => ({
+    feedCardId: row.chat,
+    userIds: ['ou_1'],
+    timeSensitive: true,
+    tag: row,
+  }))
+  for await (const { tag, request } of client.setTimeSensitiveMany(requests)) {
+    const id: number = tag.id
+    const same: Row = request.tag
+    console.log(id, same)
+  }
+  async function* generate() {
+    for (const { id, chat } of rows) {
+      yield { feedCardId: chat, userIds: ['ou_1'], timeSensitive: true, tag: id }
+    }
+  }
+  const many = client.setTimeSensitiveMany(generate(), { totalTimeoutMs: 60_000 })
+  const { items, report } = await many.collect()
+  const all: readonly ManyItem[] = items
+  const whatever: Report = report
+  console.log(all, whatever, `${report}`)
+  const left: number[] = report.unfinished.map(({ tag }) => tag)
+  return [...left, ...report.failures.map(({ tag }) => tag), ...report.unread.map(({ tag }) => tag)]
+}
+
+interface Incident {
+  readonly id: string
+}
+
+/** Some have a tag, and some have none. */
+export async function makesManyOfSome(client: Client, requests: Iterable<ManyRequest & { tag?: Incident }>) {
+  const { items } = await client.setTimeSensitiveMany(requests).collect()
+  return items.map((item) => item.tag?.id)
+}
+
 export const providers: TokenProvider[] = [
+  ({ refusedToken }) => (refusedToken === undefined ? 't-1' : 't-2'),
   () => 't-1',
   () => ({ token: 't-1', expiresInMs: 60_000 }),
   async () => 't-1',
@@ -174,6 +220,7 @@ export const exhaustive = (code: ErrorCode): boolean => {
     case 'REJECTED':
     case 'QUOTA_EXHAUSTED':
     case 'UNEXPECTED_RESPONSE':
+    case 'CLIENT_CLOSED':
     case 'PARTIAL_FAILURE':
       return false
   }

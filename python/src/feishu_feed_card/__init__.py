@@ -11,10 +11,12 @@ Example:
 
 from __future__ import annotations
 
+from feishu_feed_card import _logging as _logging
 from feishu_feed_card import _native
 from feishu_feed_card._client import AsyncClient, Client
 from feishu_feed_card._errors import (
     AuthenticationError,
+    ClientClosedError,
     ConnectionFailedError,
     DeadlineExceededError,
     FeedCardError,
@@ -56,6 +58,7 @@ __all__ = [
     "AsyncMany",
     "AuthenticationError",
     "Client",
+    "ClientClosedError",
     "ClientOptions",
     "ConnectionFailedError",
     "ConnectionReason",
@@ -90,8 +93,9 @@ __all__ = [
 def flush() -> None:
     """Hands log records to `logging` that belong to no call, or to one that has ended.
 
-    A call's own records are handled before it returns. Others, such as those of a token renewal that a call
-    left running, wait for the next call, for this function, or for the end of the interpreter.
+    A call's own records are handled before it returns; those of many calls when results are taken, and when
+    the report is. Others, such as those of a token renewal that a call left running, wait for the next call,
+    for this function, or for the end of the interpreter.
     """
     _native.flush_logs()
 
@@ -116,4 +120,4 @@ def _imported_by_native() -> None:
     import os  # noqa: F401
     import sys  # noqa: F401
 
-    from feishu_feed_card import _errors, _logging, _provider  # noqa: F401
+    from feishu_feed_card import _errors, _provider  # noqa: F401

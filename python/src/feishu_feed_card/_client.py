@@ -73,21 +73,25 @@ def _mismatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     positional = code.co_varnames[1 : code.co_argcount]
     names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     given = args[1:]
+    user_ids = {**dict(zip(positional, given, strict=False)), **kwargs}.get("user_ids")
+
+    def wrong(field: str, value: str, expected: str) -> Exception:
+        return invalid_input(CLASSES, field, value, expected, user_ids)
+
     for name in kwargs:
         if name not in names:
-            return invalid_input(CLASSES, name, "not an option", f"one of {', '.join(names)}")
+            return wrong(name, "not an option", f"one of {', '.join(names)}")
         if name in positional[: len(given)]:
-            return invalid_input(CLASSES, name, "given twice", "one value")
+            return wrong(name, "given twice", "one value")
     if len(given) > len(positional):
-        return invalid_input(
-            CLASSES,
+        return wrong(
             names[len(positional)] if len(names) > len(positional) else function.__name__,
             f"{len(given)} positional arguments",
             f"at most {len(positional)}, and keywords for the rest",
         )
     required = positional[: len(positional) - len(function.__defaults__ or ())]
     missing = [name for name in required[len(given) :] if name not in kwargs]
-    return invalid_input(CLASSES, missing[0], "missing", "a value")
+    return wrong(missing[0], "missing", "a value")
 
 
 class _BaseClient:
@@ -130,8 +134,10 @@ class _BaseClient:
                 instead of an app. It may be an `async def`, and runs on the event loop of the call that
                 needs a token; any other function runs in a thread of its own, so that it may block. It is
                 called once however many calls wait, when the token nears its end, and when the platform
-                refuses the token: then it should return a different one. (`Client` runs an `async def`
-                with `asyncio.run` in that thread, also while nobody waits for the next of many results.)
+                refuses the token: then it must return a different one. A function with one required
+                positional parameter gets the refused token then, and None otherwise. (`Client` runs an
+                `async def` with `asyncio.run` in that thread, also while nobody waits for the next of many
+                results.)
             tenant_key: Makes the app a store app, acting for this tenant.
             app_ticket: The ticket that the platform pushed to the store app last; later ones go to
                 `set_app_ticket`.
@@ -272,7 +278,8 @@ class Client(_BaseClient):
             What became of every user id.
 
         Raises:
-            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            InvalidInputError: An argument is wrong; nothing was sent.
+            ClientClosedError: The client was closed, before the call or during it.
             FeedCardError: The call failed; its class says how.
 
         Example:
@@ -309,7 +316,8 @@ class Client(_BaseClient):
             What became of every user id.
 
         Raises:
-            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            InvalidInputError: An argument is wrong; nothing was sent.
+            ClientClosedError: The client was closed, before the call or during it.
             FeedCardError: The call failed; its class says how.
 
         Example:
@@ -337,22 +345,24 @@ class Client(_BaseClient):
         until the first result is asked for.
 
         Args:
-            requests: Any iterable of mappings with the parameters of `set_time_sensitive`, of any length.
-                It is read on the calling thread, between results: one that blocks holds them up.
+            requests: Any iterable of mappings with the parameters of `set_time_sensitive`, of any length. A
+                request's `tag`, any value, comes back as its item's `tag`. The iterable is read on the
+                calling thread, between results: one that blocks holds them up.
             concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
                 said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
                 are ever read ahead.
             progress: A function, not an async one. Called with a `Progress` on the calling thread, where
                 there is something new: as results come, every other second while none does, and at the end.
             total_timeout: How many seconds all of it may take; without bound unless said. After that no
-                request is read, and those that were read and have no answer come back with an error. A
-                request's own `timeout` counts from its first slot of the quota, without the
-                wait for further ones.
+                request is read, and those that were read and have no answer come back with an error. If not
+                all were read, `DeadlineExceededError` is raised after the last item. A request's own
+                `timeout` counts from its first slot of the quota, without the wait for further ones.
             on_event: Called with each event of these calls when results are taken. See `set_time_sensitive`.
 
         Returns:
-            An iterator of `Item`s, one for each request, in the order they finish; its `report()` tells what
-            became of everything, also where the loop is left early.
+            An iterator of `Item`s, one for each request, in the order they finish. Its `report()` says what
+            became of everything, also if the loop is left early; `collect()` returns all items and the
+            report.
 
         Raises:
             InvalidInputError: An argument is wrong. What is wrong with a single request comes back as its
@@ -362,23 +372,45 @@ class Client(_BaseClient):
             >>> from feishu_feed_card.sandbox import Sandbox
             >>> with Sandbox() as sandbox, sandbox.client() as client:
             ...     requests = (
-            ...         {"feed_card_id": chat, "user_ids": [sandbox.USER], "time_sensitive": True}
-            ...         for chat in [sandbox.CHAT, "oc_nowhere"]
+            ...         {"feed_card_id": chat, "user_ids": [sandbox.USER], "time_sensitive": True, "tag": row}
+            ...         for row, chat in {"row 7": sandbox.CHAT, "row 8": "oc_nowhere"}.items()
             ...     )
             ...     with client.set_time_sensitive_many(requests) as many:
             ...         for item in sorted(many, key=lambda item: item.index):
-            ...             print(item.index, item.error.kind if item.error else item.outcome.ok)
-            0 True
-            1 REJECTED
+            ...             print(item.tag, item.error.kind if item.error else item.outcome.ok)
+            row 7 True
+            row 8 REJECTED
         """
         from feishu_feed_card._many import Many
 
         bound, iterator = self._bound.many(requests, concurrency, total_timeout, progress, on_event)
         return Many(bound, iterator, progress)
 
-    def close(self) -> None:
-        """Lets the connections go. Calls under way in other threads go on to their end; new ones fail."""
-        self._bound.close()
+    def close(self, timeout: float | None = None) -> None:
+        """Closes the client: new calls fail with a ClientClosedError, and many calls read no more requests.
+
+        Calls in progress in other threads go on to their end. Without a timeout this does not wait for them.
+
+        Args:
+            timeout: How many seconds to wait for calls in progress. Those that are left then are stopped and
+                raise a ClientClosedError; 0 stops them at once.
+
+        Raises:
+            InvalidInputError: The timeout is wrong; the client stays open.
+
+        Example:
+            >>> from feishu_feed_card import ClientClosedError
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> with Sandbox() as sandbox:
+            ...     client = sandbox.client()
+            ...     client.close(timeout=5)
+            ...     try:
+            ...         client.set_time_sensitive(sandbox.CHAT, [sandbox.USER], True)
+            ...     except ClientClosedError as error:
+            ...         print(error.not_attempted == (sandbox.USER,))
+            True
+        """
+        self._bound.close(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -435,15 +467,17 @@ class AsyncClient(_BaseClient):
             time_sensitive: True to pin, False to unpin.
             user_id_type: Which kind of id the user ids are.
             timeout: How many seconds the call may take; None for the client's.
-            on_event: Called with each event of this call, in the caller's thread. An event is a dict with
-                `name`, `level`, `call` (the call's number), and what is known: `attempt`, `status`, `log_id`.
-                Spans (`attempt`, `token_fetch`, `call`) come when they end, with `duration_s`.
+            on_event: Called with each event of this call, on the event loop and in a copy of the caller's
+                context. An event is a dict with `name`, `level`, `call` (the call's number), and what is
+                known: `attempt`, `status`, `log_id`. Spans (`attempt`, `token_fetch`, `call`) come when they
+                end, with `duration_s`.
 
         Returns:
             What became of every user id.
 
         Raises:
-            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            InvalidInputError: An argument is wrong; nothing was sent.
+            ClientClosedError: The client was closed, before the call or during it.
             FeedCardError: The call failed; its class says how.
 
         Example:
@@ -482,15 +516,17 @@ class AsyncClient(_BaseClient):
             time_sensitive: True to pin, False to unpin.
             user_id_type: Which kind of id the user ids are.
             timeout: How many seconds the call may take; None for the client's.
-            on_event: Called with each event of this call, in the caller's thread. An event is a dict with
-                `name`, `level`, `call` (the call's number), and what is known: `attempt`, `status`, `log_id`.
-                Spans (`attempt`, `token_fetch`, `call`) come when they end, with `duration_s`.
+            on_event: Called with each event of this call, on the event loop and in a copy of the caller's
+                context. An event is a dict with `name`, `level`, `call` (the call's number), and what is
+                known: `attempt`, `status`, `log_id`. Spans (`attempt`, `token_fetch`, `call`) come when they
+                end, with `duration_s`.
 
         Returns:
             What became of every user id.
 
         Raises:
-            InvalidInputError: An argument is wrong, or the client is closed; nothing was sent.
+            InvalidInputError: An argument is wrong; nothing was sent.
+            ClientClosedError: The client was closed, before the call or during it.
             FeedCardError: The call failed; its class says how.
 
         Example:
@@ -527,22 +563,25 @@ class AsyncClient(_BaseClient):
 
         Args:
             requests: Any iterable or async iterable of mappings with the parameters of
-                `set_time_sensitive`, of any length. It is read on the event loop on which the first result is
-                asked for; an iterable for some milliseconds at a time, so that other tasks have their turns.
+                `set_time_sensitive`, of any length. A request's `tag`, any value, comes back as its item's
+                `tag`. It is read on the event loop on which the first result is asked for; an iterable for
+                some milliseconds at a time, so that other tasks have their turns.
             concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
                 said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
                 are ever read ahead.
             progress: A function, not an async one. Called with a `Progress` on the event loop, where there is
                 something new: as results come, every other second while none does, and at the end.
             total_timeout: How many seconds all of it may take; without bound unless said. After that no
-                request is read, and those that were read and have no answer come back with an error. A
-                request's own `timeout` counts from its first slot of the quota, without the
-                wait for further ones.
-            on_event: Called with each event of these calls when results are taken. See `set_time_sensitive`.
+                request is read, and those that were read and have no answer come back with an error. If not
+                all were read, `DeadlineExceededError` is raised after the last item. A request's own
+                `timeout` counts from its first slot of the quota, without the wait for further ones.
+            on_event: Called with each event of these calls when results are taken, in the context of the
+                task that takes them. See `set_time_sensitive`.
 
         Returns:
-            An async iterator of `Item`s, one for each request, in the order they finish; awaiting its
-            `report()` tells what became of everything, also where the loop is left early.
+            An async iterator of `Item`s, one for each request, in the order they finish. Its `report()` says
+            what became of everything, also if the loop is left early; `collect()` returns all items and the
+            report. Both are awaited.
 
         Raises:
             InvalidInputError: An argument is wrong. What is wrong with a single request comes back as its
@@ -569,9 +608,34 @@ class AsyncClient(_BaseClient):
         source = requests if iterator is None else None
         return AsyncMany(bound, iterator, progress, source)  # type: ignore[arg-type]
 
-    async def aclose(self) -> None:
-        """Lets the connections go. Calls under way in other tasks go on to their end; new ones fail."""
-        self._bound.close()
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Closes the client: new calls fail with a ClientClosedError, and many calls read no more requests.
+
+        Calls in progress in other tasks go on to their end. Without a timeout this does not wait for them.
+
+        Args:
+            timeout: How many seconds to wait for calls in progress. Those that are left then are stopped and
+                raise a ClientClosedError; 0 stops them at once.
+
+        Raises:
+            InvalidInputError: The timeout is wrong; the client stays open.
+
+        Example:
+            >>> import asyncio
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> async def main() -> None:
+            ...     with Sandbox() as sandbox:
+            ...         client = sandbox.async_client()
+            ...         await client.aclose(timeout=5)
+            >>> asyncio.run(main())
+        """
+        waiting = self._bound.start_close(timeout)
+        if waiting is not None:
+            future, call = waiting
+            try:
+                await future
+            finally:
+                call.cancel()
 
     async def __aenter__(self) -> Self:
         return self

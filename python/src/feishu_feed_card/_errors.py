@@ -245,6 +245,12 @@ class DeadlineExceededError(FeedCardError, TimeoutError):
     kind = "TIMEOUT"
 
 
+class ClientClosedError(FeedCardError):
+    """The client was closed before the call, or while it was in progress."""
+
+    kind = "CLIENT_CLOSED"
+
+
 class PartialFailureError(FeedCardError):
     """Some users were not reached; only from `Outcome.raise_for_failed`."""
 
@@ -264,6 +270,7 @@ CLASSES: dict[str, type[FeedCardError]] = {
         UnexpectedResponseError,
         ConnectionFailedError,
         DeadlineExceededError,
+        ClientClosedError,
         PartialFailureError,
     )
 }

@@ -1,12 +1,12 @@
-"""Hands the client's reports to `logging` and to `on_event`. Imported when somebody listens."""
+"""Hands the client's reports to `logging` and to `on_event`.
+
+Imported with the package, and not when somebody begins to listen: a child that is forked while another
+thread imports a module waits for ever if it needs that module. So this loads no module before it is used.
+"""
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import logging
 import sys
-import traceback
 
 from feishu_feed_card import _native
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
     _Caller = tuple[str, int, str]
 
-_logger = logging.getLogger("feishu_feed_card")
-
 _SKIPPED = frozenset({"feishu_feed_card", "asyncio", "contextvars", "uvloop", "gevent", "eventlet"})
 """Packages whose frames are not the caller's."""
 
-atexit.register(_native.flush_logs)
+
+def flush_at_exit() -> None:
+    """Has the interpreter flush the log before it ends. Called when the program has imported `logging`."""
+    import atexit
+
+    atexit.register(_native.flush_logs)
 
 
 def caller() -> _Caller:
@@ -45,6 +48,8 @@ def handle(
     for level, created, message, fields in records:
         _guarded(_handle, level, created, message, fields, caller)
     if dropped:
+        import logging
+
         message = "log records or events were dropped: more than 10,000 were waiting"
         _guarded(_handle, logging.WARNING, None, message, {"dropped": dropped}, caller)
 
@@ -56,18 +61,21 @@ def tell(on_event: Callable[[dict[str, Any]], object], events: list[dict[str, An
 
 
 def _handle(level: int, created: float | None, message: str, fields: dict[str, Any], caller: _Caller) -> None:
+    import logging
+
     # The logger's own level let it through when it was made.
     if logging.root.manager.disable >= level:
         return
     shown = ", ".join([f"{name}={value}" for name, value in fields.items()])
     text = f"{message} ({shown})" if shown else message
     file, line, function = caller
-    record = _logger.makeRecord(_logger.name, level, file, line, text, (), None, function, fields)
+    logger = logging.getLogger("feishu_feed_card")
+    record = logger.makeRecord(logger.name, level, file, line, text, (), None, function, fields)
     if created is not None:
         record.relativeCreated += (created - record.created) * 1000
         record.created = created
         record.msecs = float(int(created % 1 * 1000))
-    _logger.handle(record)
+    logger.handle(record)
 
 
 def _guarded(function: Callable[..., object], *args: object) -> None:
@@ -78,7 +86,11 @@ def _guarded(function: Callable[..., object], *args: object) -> None:
     try:
         function(*args)
     except Exception:
+        import logging
+        import traceback
+
         if logging.raiseExceptions and sys.stderr is not None:
-            # It may be closed.
-            with contextlib.suppress(OSError, ValueError):
+            try:  # noqa: SIM105 -- contextlib would have to be loaded
                 traceback.print_exc()
+            except (OSError, ValueError):
+                pass  # it is closed

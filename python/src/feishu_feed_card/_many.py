@@ -19,6 +19,14 @@ else:
     globals().update(HINTS)
 
 
+# An iterator that raised it would end quietly: see PEP 479.
+_STOPPED = "the requests or the progress callback raised the exception that ends an iterator"
+
+
+def _index(item: Item) -> int:
+    return item.index
+
+
 class _Handle:
     """What both handles have in common: the results on hand, the progress, the report."""
 
@@ -34,7 +42,7 @@ class _Handle:
         self._iterator = iterator
         self._progress = progress
         self._batch: list[Item] = []  # the next one last
-        self._unread: list[Item] = []
+        self._kept: list[Item] = []  # for `collect`
         self._report: Report | None = None
         self._is_over = False
 
@@ -44,11 +52,21 @@ class _Handle:
             if values is not None:
                 self._progress(Progress(*values))
 
+    def _pop(self) -> Item:
+        """Takes the next result."""
+        item = self._batch[-1]
+        # No `pop`: a signal handler that raises as a function returns would lose what it returns.
+        del self._batch[-1]
+        return item
+
+    def _keep_batch(self) -> None:
+        self._kept += self._batch
+        # An interrupt before this leaves them in both: the report has each once.
+        del self._batch[:]
+
     def _leave(self) -> None:
         """Hands nothing more out, and lets the iterable go: a generator's `finally` runs."""
         self._is_over = True
-        self._unread += self._batch
-        self._batch = []
         iterator, self._iterator = self._iterator, None
         # A file has a `close`, too, but it is the caller's.
         if hasattr(iterator, "throw") and not getattr(iterator, "gi_running", False):
@@ -56,10 +74,11 @@ class _Handle:
 
     def _reported(self) -> Report:
         if self._report is None:
-            taken, succeeded, failed, unread, unfinished = self._bound.report()
-            unread += self._unread
-            unread.sort(key=lambda item: item.index)
-            self._report = Report(taken, succeeded, failed, unread, unfinished)
+            taken, succeeded, failed, items, unfinished, failures, not_read = self._bound.report()
+            by_index = {item.index: item for item in (*items, *self._batch, *self._kept)}
+            unread = sorted(by_index.values(), key=_index)
+            failures.sort(key=_index)
+            self._report = Report(taken, succeeded, failed, unread, unfinished, failures, not_read)
         return self._report
 
     def __repr__(self) -> str:
@@ -83,35 +102,63 @@ class Many(_Handle):
 
     def __next__(self) -> Item:
         self._bound.check_process()
-        while not self._batch:
+        while not self._is_over:
+            if self._batch:
+                return self._pop()
             self._next_batch()
-        return self._batch.pop()
+        raise self._bound.take_error() or StopIteration
 
     def _next_batch(self) -> None:
         if self._is_waiting:
             raise RuntimeError("another thread waits for the next result")
-        if self._is_over or self._iterator is None:
-            raise StopIteration
+        if self._iterator is None:
+            self._is_over = True
+            return
         self._is_waiting = True
         try:
-            batch = self._bound.next_batch(self._iterator)
-        except BaseException:
-            self._is_over = True
-            raise
-        finally:
-            self._is_waiting = False
-        if batch is None:
-            self._is_over = True
+            if not self._bound.next_batch(self._iterator, self._batch):
+                self._is_over = True
             self._tell()
-            raise StopIteration
-        self._batch = batch
-        try:
-            self._tell()
-        except BaseException:
+        except BaseException as error:
             # As with a generator: where an error comes through, that is the end.
             self._is_over = True
             self._bound.stop()
+            if isinstance(error, StopIteration):
+                raise RuntimeError(_STOPPED) from error
             raise
+        finally:
+            self._is_waiting = False
+
+    def collect(self) -> tuple[list[Item], Report]:
+        """Returns the items that the loop has not returned, by index, and the report.
+
+        If not all requests were read, because `total_timeout` passed or the client was closed, nothing is
+        raised, as the items would be lost: `report.not_read` and the report's text say it. What the iterable raises is raised; the items
+        are then in the report's `unread`.
+
+        Example:
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> with Sandbox() as sandbox, sandbox.client() as client:
+            ...     pin = {"feed_card_id": sandbox.CHAT, "user_ids": [sandbox.USER], "time_sensitive": True}
+            ...     requests = [{**pin, "tag": "row 1"}, {**pin, "user_ids": [], "tag": "row 2"}]
+            ...     items, report = client.set_time_sensitive_many(requests).collect()
+            >>> print(report)
+            2 taken: 1 succeeded, 1 failed, 0 unfinished; 0 not read
+            >>> [item.tag for item in report.failures]
+            ['row 2']
+        """
+        self._bound.check_process()
+        self._keep_batch()
+        while not self._is_over:
+            self._next_batch()
+            self._keep_batch()
+        items, self._kept = self._kept, []
+        try:
+            report = self.report()
+        except BaseException:
+            self._kept = items
+            raise
+        return sorted(items, key=_index), report
 
     def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
@@ -174,33 +221,33 @@ class AsyncMany(_Handle):
 
     async def __anext__(self) -> Item:
         self._bound.check_process()
-        while not self._batch:
+        while not self._is_over:
+            if self._batch:
+                return self._pop()
             await self._next_batch()
-        return self._batch.pop()
+        raise self._bound.take_error() or StopAsyncIteration
 
-    async def _next_batch(self) -> list[Item]:
+    async def _next_batch(self) -> None:
         if self._is_waiting:
             raise RuntimeError("another task waits for the next result")
-        if self._is_over:
-            raise StopAsyncIteration
         self._is_waiting = True
         try:
-            batch = await self._found()
-        except BaseException:
+            if not await self._finds_results():
+                self._is_over = True
+                self._stop()
+                self._tell()
+        except BaseException as error:
             # As with a generator: where an error or a cancellation comes through, that is the end.
             self._is_over = True
             self._stop()
+            if isinstance(error, StopAsyncIteration):
+                raise RuntimeError(_STOPPED) from error
             raise
         finally:
             self._is_waiting = False
-        if batch is None:
-            self._is_over = True
-            self._stop()
-            self._tell()
-            raise StopAsyncIteration
-        return batch
 
-    async def _found(self) -> list[Item] | None:
+    async def _finds_results(self) -> bool:
+        """Waits for results, or for progress to report; False at the end."""
         bound = self._bound
         loop = running_loop()
         bound.may_read()  # begins
@@ -213,10 +260,8 @@ class AsyncMany(_Handle):
         waiting = None if has_more else bound.ready()
         if waiting is not None:
             await _end_of(waiting)
-        batch = bound.take()
-        if batch is None:
-            return None
-        self._batch = batch
+        if not bound.take(self._batch):
+            return False
         if self._feeder is not None:
             self._feeder.wake()
         self._tell()
@@ -226,12 +271,45 @@ class AsyncMany(_Handle):
             # Neither results that come as fast as they are taken nor an iterable that is slow may keep the
             # loop's other tasks waiting.
             await sleep(0)
-        return batch
+        return True
 
     def _stop(self) -> None:
         self._bound.stop()
         if self._feeder is not None:
             self._feeder.cancel()
+
+    async def collect(self) -> tuple[list[Item], Report]:
+        """Returns the items that the loop has not returned, by index, and the report.
+
+        If not all requests were read, because `total_timeout` passed or the client was closed, nothing is
+        raised, as the items would be lost: `report.not_read` and the report's text say it. What the iterable raises is raised; the items
+        are then in the report's `unread`.
+
+        Example:
+            >>> import asyncio
+            >>> from feishu_feed_card.sandbox import Sandbox
+            >>> async def main(sandbox: Sandbox) -> None:
+            ...     async with sandbox.async_client() as client:
+            ...         users = [sandbox.USER]
+            ...         pin = {"feed_card_id": sandbox.CHAT, "user_ids": users, "time_sensitive": True}
+            ...         items, report = await client.set_time_sensitive_many([pin, pin]).collect()
+            ...         print(report)
+            >>> with Sandbox() as sandbox:
+            ...     asyncio.run(main(sandbox))
+            2 taken: 2 succeeded, 0 failed, 0 unfinished; 0 not read
+        """
+        self._bound.check_process()
+        self._keep_batch()
+        while not self._is_over:
+            await self._next_batch()
+            self._keep_batch()
+        items, self._kept = self._kept, []
+        try:
+            report = await self.report()
+        except BaseException:
+            self._kept = items
+            raise
+        return sorted(items, key=_index), report
 
     async def report(self) -> Report:
         """Tells what became of every request. Stops what is still on its way; nothing more comes after.
@@ -263,13 +341,15 @@ class AsyncMany(_Handle):
     async def aclose(self) -> None:
         """Stops what is still on its way. The report can still be asked for."""
         self._stop()
-        if self._feeder is not None:
-            await self._feeder.end()
-        # Results that were on their way to the end wake this too.
-        while (waiting := self._bound.ended()) is not None:
-            await _end_of(waiting)
-        self._source = None
-        self._leave()
+        try:
+            if self._feeder is not None:
+                await self._feeder.end()
+        finally:
+            # Results that were on their way to the end wake this too.
+            while (waiting := self._bound.ended()) is not None:
+                await _end_of(waiting)
+            self._source = None
+            self._leave()
 
     async def __aenter__(self) -> Self:
         return self
@@ -303,6 +383,7 @@ class _Feeder:
         self._source = source
         self._room: Future[None] | None = None
         self._is_cancelled = False
+        self._has_ended = False
         self.loop = loop
         self.task = loop.create_task(self._feed())
 
@@ -328,11 +409,17 @@ class _Feeder:
             pass  # closed
 
     async def end(self) -> None:
-        """Waits for the task's end, where its loop is the one that runs."""
-        if self._is_running():
+        """Waits for the task's end, where its loop is the one that runs.
+
+        Raises, once, what the source raised as it was closed.
+        """
+        if self._is_running() and not self._has_ended:
             from asyncio import wait
 
             await wait([self.task])
+            self._has_ended = True
+            if not self.task.cancelled():
+                self.task.result()
 
     def _is_running(self) -> bool:
         """Whether this is the loop's thread, and the loop runs: a coroutine is also closed after its loop."""
@@ -349,6 +436,8 @@ class _Feeder:
                     break
             self._bound.end_reading()
         except Exception as error:
+            if self._is_cancelled:
+                raise  # nobody asks for results any more
             self._bound.fail(error)
         except BaseException as error:
             if self._is_cancelled:

@@ -30,6 +30,7 @@ __all__ = [
     "Report",
     "Sandbox",
     "Unfinished",
+    "WakeUp",
     "__version__",
     "example_world",
     "flush_logs",
@@ -129,14 +130,20 @@ class FieldViolation:
 class Item:
     """One request of many, and what it came back with: exactly one of `outcome` and `error`."""
 
-    __match_args__: Final = ("index", "request", "outcome", "error")
+    __match_args__: Final = ("index", "request", "outcome", "error", "tag")
     def __new__(
-        cls, index: int, request: Request, outcome: Outcome | None = ..., error: FeedCardError | None = ...
+        cls,
+        index: int,
+        request: Request,
+        outcome: Outcome | None = ...,
+        error: FeedCardError | None = ...,
+        tag: Any = ...,
     ) -> Self: ...
     index: Final[int]
     request: Final[Request]
     outcome: Final[Outcome | None]
     error: Final[FeedCardError | None]
+    tag: Final[Any]
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
@@ -158,7 +165,7 @@ class Progress:
 class Unfinished:
     """A request that was stopped on its way. Every user id of it is in exactly one of the four."""
 
-    __match_args__: Final = ("index", "request", "reached", "failed", "unknown", "not_attempted")
+    __match_args__: Final = ("index", "request", "reached", "failed", "unknown", "not_attempted", "tag")
     def __new__(
         cls,
         index: int,
@@ -167,6 +174,7 @@ class Unfinished:
         failed: Iterable[str] = ...,
         unknown: Iterable[str] = ...,
         not_attempted: Iterable[str] = ...,
+        tag: Any = ...,
     ) -> Self: ...
     index: Final[int]
     request: Final[Request]
@@ -174,13 +182,14 @@ class Unfinished:
     failed: Final[tuple[str, ...]]
     unknown: Final[tuple[str, ...]]
     not_attempted: Final[tuple[str, ...]]
+    tag: Final[Any]
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
 class Report:
     """What became of many calls, also of those stopped early."""
 
-    __match_args__: Final = ("taken", "succeeded", "failed", "unread", "unfinished")
+    __match_args__: Final = ("taken", "succeeded", "failed", "unread", "unfinished", "failures", "not_read")
     def __new__(
         cls,
         taken: int,
@@ -188,12 +197,16 @@ class Report:
         failed: int,
         unread: Iterable[Item] = ...,
         unfinished: Iterable[Unfinished] = ...,
+        failures: Iterable[Item] = ...,
+        not_read: int | None = ...,
     ) -> Self: ...
     taken: Final[int]
     succeeded: Final[int]
     failed: Final[int]
     unread: Final[tuple[Item, ...]]
     unfinished: Final[tuple[Unfinished, ...]]
+    failures: Final[tuple[Item, ...]]
+    not_read: Final[int | None]
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
@@ -238,31 +251,38 @@ class Client:
         on_event: object,
     ) -> tuple[Many, Iterator[Request] | None]: ...
     def set_app_ticket(self, app_ticket: object) -> None: ...
-    def close(self) -> None: ...
+    def close(self, timeout: object) -> None: ...
+    def start_close(self, timeout: object) -> tuple[Future[None], CallHandle] | None: ...
 
 @final
 class CallHandle:
     def cancel(self) -> None: ...
 
 @final
-class Calls:
-    def settle(self) -> None: ...
+class Calls: ...
+
+@final
+class WakeUp:
+    def __call__(self, *args: object, **kwargs: object) -> None: ...
 
 @final
 class Many:
-    def next_batch(self, iterator: Iterator[Request]) -> list[Item] | None: ...
+    def next_batch(self, iterator: Iterator[Request], batch: list[Item]) -> bool: ...
     def read(self, iterator: Iterator[Request]) -> bool: ...
     def may_read(self) -> bool: ...
     def is_reading(self) -> bool: ...
     def push(self, request: object) -> bool: ...
     def end_reading(self) -> None: ...
     def fail(self, exception: BaseException) -> None: ...
-    def take(self) -> list[Item] | None: ...
+    def take(self, batch: list[Item]) -> bool: ...
+    def take_error(self) -> FeedCardError | None: ...
     def ready(self) -> tuple[Future[None], CallHandle] | None: ...
     def ended(self) -> tuple[Future[None], CallHandle] | None: ...
     def stop(self) -> None: ...
     def leave(self) -> None: ...
-    def report(self) -> tuple[int, int, int, list[Item], list[Unfinished]]: ...
+    def report(
+        self,
+    ) -> tuple[int, int, int, list[Item], list[Unfinished], list[Item], int | None]: ...
     def check_process(self) -> None: ...
     def progress(self) -> tuple[int, int | None, int, int, float | None]: ...
     def new_progress(self) -> tuple[int, int | None, int, int, float | None] | None: ...
@@ -276,7 +296,7 @@ class Answer:
 
 @final
 class Attendant:
-    def asked(self) -> tuple[Callable[[], object], Answer] | None: ...
+    def asked(self) -> tuple[Callable[..., object], list[str | None], Answer] | None: ...
 
 @final
 class Sandbox:
@@ -293,7 +313,11 @@ class Sandbox:
 def example_world() -> str: ...
 def flush_logs() -> None: ...
 def invalid_input(
-    errors: Mapping[str, type[FeedCardError]], field: str, value: str, expected: str
+    errors: Mapping[str, type[FeedCardError]],
+    field: str,
+    value: str,
+    expected: str,
+    user_ids: object = None,
 ) -> Exception: ...
 def plain(value: object) -> Any: ...
 def running_loop() -> AbstractEventLoop: ...

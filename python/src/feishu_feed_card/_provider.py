@@ -1,10 +1,10 @@
-"""Runs token providers: imported when the first one is asked."""
+"""Runs token providers: imported when the first one is given to a client."""
 
 from __future__ import annotations
 
 import contextvars
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from feishu_feed_card import _threads
 
@@ -14,13 +14,47 @@ if TYPE_CHECKING:
 
     from feishu_feed_card._native import Answer, Attendant
 
-_tasks: set[Task[None]] = set()
-"""An event loop keeps only weak references to its tasks."""
+    _Args: TypeAlias = list[str | None]
+    """What a provider is called with: nothing, or the refused token."""
+
+_TASKS = "_feishu_feed_card_tasks"
+"""Attribute of the loop with its tasks, to which it has only weak references itself."""
 
 
-def ask_in_thread(provider: Callable[[], Any], answer: Answer) -> None:
+def takes_refused(provider: Callable[..., Any]) -> bool | None:
+    """Whether a provider is called with the refused token; None if it cannot be called either way.
+
+    Only a required parameter counts: a parameter with a default may be a value that a lambda keeps.
+    """
+    try:
+        own = inspect.signature(provider, follow_wrapped=False)
+        without, with_token = _fits(own), _fits(own, None)
+        if without and with_token:
+            # `*args` of a decorator: the decorated function decides.
+            return not _fits(inspect.signature(provider))
+    except Exception:  # a function in C, or a signature that cannot be read
+        return False
+    return with_token if without or with_token else None
+
+
+def _fits(signature: inspect.Signature, *args: object) -> bool:
+    try:
+        signature.bind(*args)
+    except TypeError:
+        return False
+    return True
+
+
+def _taken(args: _Args) -> tuple[str | None, ...]:
+    """Empties the arguments: a traceback may show the variables of our frames, and one is a token."""
+    taken = tuple(args)
+    args.clear()
+    return taken
+
+
+def ask_in_thread(provider: Callable[..., Any], args: _Args, answer: Answer) -> None:
     """Calls a provider in a thread of its own, where it may block without keeping a call past its end."""
-    _in_thread_or_refuse(_ask, answer, provider, answer)
+    _in_thread_or_refuse(_ask, answer, provider, args, answer)
 
 
 def attend(attendant: Attendant) -> None:
@@ -33,19 +67,21 @@ def _attend(attendant: Attendant) -> None:
         ask_in_thread(*asked)
 
 
-def ask_on_loop(provider: Callable[[], Any], answer: Answer, context: contextvars.Context | None) -> None:
+def ask_on_loop(
+    provider: Callable[..., Any], args: _Args, answer: Answer, context: contextvars.Context | None
+) -> None:
     """Has the running event loop answer, in the context of the call that asks."""
     import asyncio
 
     context = contextvars.Context() if context is None else context
     loop = asyncio.get_running_loop()
     if _is_async(provider):
-        context.run(_start, loop, provider, answer)
+        context.run(_start, loop, provider, args, answer)
     else:
-        context.run(_in_thread_or_refuse, _ask_for_loop, answer, provider, answer, loop)
+        context.run(_in_thread_or_refuse, _ask_for_loop, answer, provider, args, answer, loop)
 
 
-def _is_async(provider: Callable[[], Any]) -> bool:
+def _is_async(provider: Callable[..., Any]) -> bool:
     call = getattr(provider, "__call__", None)  # noqa: B004 -- an object may have an async one
     return inspect.iscoroutinefunction(provider) or inspect.iscoroutinefunction(call)
 
@@ -63,9 +99,9 @@ def _in_thread_or_refuse(target: Callable[..., None], answer: Answer, *args: obj
         answer.refuse(str(error))
 
 
-def _ask(provider: Callable[[], Any], answer: Answer) -> None:
+def _ask(provider: Callable[..., Any], args: _Args, answer: Answer) -> None:
     try:
-        token = provider()
+        token = provider(*_taken(args))
         if inspect.isawaitable(token):
             import asyncio
 
@@ -76,9 +112,9 @@ def _ask(provider: Callable[[], Any], answer: Answer) -> None:
         answer.give(token)
 
 
-def _ask_for_loop(provider: Callable[[], Any], answer: Answer, loop: AbstractEventLoop) -> None:
+def _ask_for_loop(provider: Callable[..., Any], args: _Args, answer: Answer, loop: AbstractEventLoop) -> None:
     try:
-        token = provider()
+        token = provider(*_taken(args))
         if inspect.isawaitable(token):
             _hand_over(loop, token, answer)
             return
@@ -90,26 +126,32 @@ def _ask_for_loop(provider: Callable[[], Any], answer: Answer, loop: AbstractEve
 
 def _hand_over(loop: AbstractEventLoop, token: Awaitable[Any], answer: Answer) -> None:
     try:
-        loop.call_soon_threadsafe(_start, loop, lambda: token, answer)
+        loop.call_soon_threadsafe(_start, loop, lambda: token, [], answer)
     except RuntimeError:  # the loop is closed
         answer.abandon()
         if inspect.iscoroutine(token):
             token.close()
 
 
-def _start(loop: AbstractEventLoop, provider: Callable[[], Awaitable[Any]], answer: Answer) -> None:
-    task = loop.create_task(_ask_async(provider, answer))
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
+def _start(
+    loop: AbstractEventLoop, provider: Callable[..., Awaitable[Any]], args: _Args, answer: Answer
+) -> None:
+    task = loop.create_task(_ask_async(provider, args, answer))
+    tasks: set[Task[None]] | None = getattr(loop, _TASKS, None)
+    if tasks is None:
+        tasks = set()
+        setattr(loop, _TASKS, tasks)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
-async def _ask_async(provider: Callable[[], Awaitable[Any]], answer: Answer) -> None:
+async def _ask_async(provider: Callable[..., Awaitable[Any]], args: _Args, answer: Answer) -> None:
     from asyncio import CancelledError
 
     try:
-        token = await provider()
-    except CancelledError:
-        # The loop is being closed: another loop's call may ask again.
+        token = await provider(*_taken(args))
+    except (CancelledError, GeneratorExit):
+        # The loop is being closed, or was closed and is collected: another loop's call may ask again.
         answer.abandon()
         raise
     except BaseException as error:

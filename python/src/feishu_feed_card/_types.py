@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypedDict, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, Union
 
 from feishu_feed_card._native import Quota
 
@@ -61,8 +61,12 @@ UserIds: TypeAlias = Union[_SequenceNotStr, AbstractSet[str], Iterator[str]]  # 
 Token: TypeAlias = Union[str, "tuple[str, float | None]"]
 """What a token provider returns: a token, or a token and the seconds it is good for."""
 
-TokenProvider: TypeAlias = Callable[[], Union[Token, Awaitable[Token]]]  # noqa: UP007
-"""Supplies the tokens instead of an app's id and secret."""
+TokenProvider: TypeAlias = Union[  # noqa: UP007
+    Callable[[], Union[Token, Awaitable[Token]]],  # noqa: UP007
+    Callable[["str | None"], Union[Token, Awaitable[Token]]],  # noqa: UP007
+]
+"""Supplies the tokens instead of an app's id and secret: a function without required parameters, or with one.
+That gets the token that the platform refused, or None if a token is needed for another reason."""
 
 
 class _Request(TypedDict):
@@ -72,10 +76,14 @@ class _Request(TypedDict):
 
 
 class Request(_Request, total=False):
-    """One call for `set_time_sensitive_many`: the parameters of `set_time_sensitive` by their names."""
+    """One call for `set_time_sensitive_many`: the parameters of `set_time_sensitive` by their names.
+
+    `tag` is any value of the caller's: it is not sent, and is returned as the item's `tag`.
+    """
 
     user_id_type: UserIdType
     timeout: float | None
+    tag: Any
 
 
 class ClientOptions(TypedDict, total=False):

@@ -10,7 +10,7 @@ from feishu_feed_card._native import CLIENT_OPTIONS
 
 CASES = Path(__file__).parents[3] / "tests"
 
-_OPTIONS = {*CLIENT_OPTIONS} - {"quota", "token_provider"}
+_OPTIONS = {*CLIENT_OPTIONS} - {"quota"}
 
 _OUTCOME = {"ok", "failed_user_reasons", "log_id", "log_ids", "requests", "users"}
 
@@ -22,11 +22,15 @@ _ERROR = {
 
 _USERS = {"reached", "failed", "unknown", "not_attempted"}
 
+_MANY = {"requests", "concurrency", "total_timeout", "take", "collect", "items", "raises", "report"}
+
+_REPORT = {"taken", "succeeded", "failed", "not_read", "failures", "unread", "unfinished", "text"}
 
 _ARGUMENTS = {
     "set_time_sensitive": {"feed_card_id", "user_ids", "time_sensitive", "user_id_type", "timeout"},
     "set_bot_time_sensitive": {"user_ids", "time_sensitive", "user_id_type", "timeout"},
     "set_app_ticket": {"app_ticket"},
+    "close": {"timeout"},
 }
 
 
@@ -60,7 +64,7 @@ def check(case: dict[str, Any]) -> None:
     _known(case.get("world", {}), {"apps", "users", "chats", "switches", "seed"}, "world")
     _known(case.get("client", {}), _OPTIONS, "client")
     seen = case.get("seen", {})
-    _known(seen, {"requests", "calls", "token_fetches", "pinned", "bot_pinned"}, "seen")
+    _known(seen, {"requests", "calls", "token_fetches", "refused_tokens", "pinned", "bot_pinned"}, "seen")
     if not (isinstance(case.get("name"), str) and isinstance(case.get("source"), str)):
         raise BrokenCaseError("name and source are strings")
     steps = case.get("steps")
@@ -87,15 +91,17 @@ def _check_step(step: dict[str, Any], *, alone: bool) -> None:
 
 
 def _check_many(many: dict[str, Any]) -> None:
-    _known(many, {"requests", "concurrency", "total_timeout", "take", "items", "report"}, "many")
+    _known(many, _MANY, "many")
     for request in many["requests"]:
-        _known(request, _ARGUMENTS["set_time_sensitive"], "a request")
+        _known(request, {*_ARGUMENTS["set_time_sensitive"], "tag"}, "a request")
+    if "raises" in many:
+        _check_expected({"raises": many["raises"]})
     for item in many["items"]:
-        _known(item, {"index", "returns", "raises"}, "an item")
+        _known(item, {"index", "tag", "returns", "raises"}, "an item")
         if not isinstance(item.get("index"), int):
             raise BrokenCaseError("an item without its index")
         _check_expected(item)
-    _known(many.get("report", {}), {"taken", "succeeded", "failed", "unread", "unfinished"}, "report")
+    _known(many.get("report", {}), _REPORT, "report")
 
 
 def _check_call(step: dict[str, Any]) -> None:

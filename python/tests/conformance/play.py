@@ -46,7 +46,7 @@ def play_blocking(case: dict[str, Any]) -> None:
                 else:
                     for call, end in zip(calls, _in_threads(client, calls), strict=True):
                         _judge(f"step {index}", call, end)
-        _look(sandbox, options.get("app_id", ""), case.get("seen", {}))
+        _look(sandbox, options, case.get("seen", {}))
 
 
 def play_async(case: dict[str, Any]) -> None:
@@ -70,7 +70,19 @@ async def _play_async(case: dict[str, Any]) -> None:
                 ends = await asyncio.gather(*(_awaited(client, call) for call in calls))
                 for call, end in zip(calls, ends, strict=True):
                     _judge(f"step {index}", call, end)
-        _look(sandbox, options.get("app_id", ""), case.get("seen", {}))
+        _look(sandbox, options, case.get("seen", {}))
+
+
+class _Provider:
+    """Returns its tokens in turn, the last one for ever, and records what it was called with."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.refused: list[str | None] = []
+
+    def __call__(self, refused: str | None) -> str:
+        self.refused.append(refused)
+        return self.tokens[min(len(self.refused), len(self.tokens)) - 1]
 
 
 @contextlib.contextmanager
@@ -92,6 +104,8 @@ def _stage(case: dict[str, Any]) -> Iterator[tuple[Sandbox, dict[str, Any]]]:
         options["base_url"] = options.get("base_url", "{base_url}").replace("{base_url}", base_url)
         if "rate_limit" in options:
             options["rate_limit"] = tuple(options["rate_limit"])
+        if "token_provider" in options:
+            options["token_provider"] = _Provider(options["token_provider"])
         yield sandbox, options
 
 
@@ -135,43 +149,60 @@ def _in_threads(client: Client, steps: list[dict[str, Any]]) -> list[End]:
 
 async def _awaited(client: AsyncClient, step: dict[str, Any]) -> End:
     try:
-        call = getattr(client, step["call"])(**step["args"])
+        name = "aclose" if step["call"] == "close" else step["call"]
+        call = getattr(client, name)(**step["args"])
         return await call if asyncio.iscoroutine(call) else call
     except FeedCardError as error:
         return error
 
 
-def _many_blocking(client: Client, step: dict[str, Any]) -> tuple[list[Item], Report]:
+def _many_blocking(client: Client, step: dict[str, Any]) -> tuple[list[Item], Report, End]:
     items = []
+    end = None
     with client.set_time_sensitive_many(step["requests"], **_options(step)) as many:
-        for item in many:
-            items.append(item)
-            if len(items) == step.get("take"):
-                break
-    return items, many.report()
+        if step.get("collect"):
+            return *many.collect(), None
+        try:
+            for item in many:
+                items.append(item)
+                if len(items) == step.get("take"):
+                    break
+        except FeedCardError as error:
+            end = error
+    items.sort(key=lambda item: item.index)
+    return items, many.report(), end
 
 
-async def _many_awaited(client: AsyncClient, step: dict[str, Any]) -> tuple[list[Item], Report]:
+async def _many_awaited(client: AsyncClient, step: dict[str, Any]) -> tuple[list[Item], Report, End]:
     items = []
+    end = None
     async with client.set_time_sensitive_many(step["requests"], **_options(step)) as many:
-        async for item in many:
-            items.append(item)
-            if len(items) == step.get("take"):
-                break
-    return items, await many.report()
+        if step.get("collect"):
+            return *await many.collect(), None
+        try:
+            async for item in many:
+                items.append(item)
+                if len(items) == step.get("take"):
+                    break
+        except FeedCardError as error:
+            end = error
+    items.sort(key=lambda item: item.index)
+    return items, await many.report(), end
 
 
 def _options(step: dict[str, Any]) -> dict[str, Any]:
     return {name: step.get(name) for name in ("concurrency", "total_timeout")}
 
 
-def _judge_many(place: str, step: dict[str, Any], items: list[Item], report: Report) -> None:
-    items.sort(key=lambda item: item.index)
+def _judge_many(place: str, step: dict[str, Any], items: list[Item], report: Report, end: End) -> None:
     came, due = [item.index for item in items], [item["index"] for item in step["items"]]
     if came != due:
         raise CaseFailedError(f"{place}: expected the items {due}, {came} came")
     for item, expected in zip(items, step["items"], strict=True):
+        if "tag" in expected:
+            _verdict(f"{place}, item {item.index}", differences(expected["tag"], item.tag), item.tag)
         _judge(f"{place}, item {item.index}", expected, item.error or item.outcome)
+    _judge(f"{place}, end", {"raises": step["raises"]} if "raises" in step else {"returns": None}, end)
     if "report" in step:
         told = _report_in_json(report)
         _verdict(f"{place}, report", differences(step["report"], told), told)
@@ -207,14 +238,15 @@ def _wrong_with(error: FeedCardError, expected: dict[str, Any]) -> list[str]:
     return wrong + differences(expected, _error_in_json(error))
 
 
-def _look(sandbox: Sandbox, app_id: str, seen: dict[str, Any]) -> None:
+def _look(sandbox: Sandbox, options: dict[str, Any], seen: dict[str, Any]) -> None:
     calls = [dict(request) for request in sandbox.requests() if request["method"] == "PATCH"]
     came = {
         "requests": calls,
         "calls": len(calls),
         "token_fetches": sandbox.token_fetches(),
         "pinned": {open_id: sandbox.pinned(open_id) for open_id in seen.get("pinned", {})},
-        "bot_pinned": sandbox.bot_pinned_users(app_id),
+        "refused_tokens": getattr(options.get("token_provider"), "refused", None),
+        "bot_pinned": sandbox.bot_pinned_users(options.get("app_id", "")),
     }
     _verdict("seen", differences(seen, came), came)
 
@@ -232,9 +264,13 @@ def _report_in_json(report: Report) -> dict[str, Any]:
         "taken": report.taken,
         "succeeded": report.succeeded,
         "failed": report.failed,
+        "not_read": report.not_read,
+        "text": str(report),
+        "failures": [{"index": item.index, "tag": item.tag} for item in report.failures],
         "unread": [item.index for item in report.unread],
         "unfinished": [
-            {"index": stopped.index, "users": _users_in_json(stopped)} for stopped in report.unfinished
+            {"index": stopped.index, "tag": stopped.tag, "users": _users_in_json(stopped)}
+            for stopped in report.unfinished
         ],
     }
 

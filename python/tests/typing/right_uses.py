@@ -61,6 +61,13 @@ def main() -> None:
     Client.from_env(**options).close()
     Client(token_provider=lambda: "t-1")
     Client(token_provider=lambda: ("t-1", 3600))
+    Client(token_provider=lambda refused: "t-1" if refused is None else "t-2")
+    Client(token_provider=provider_of_another)
+    Client("cli_1", "secret").close(timeout=5)
+
+
+async def provider_of_another(refused: str | None) -> str:
+    return "t-1" if refused is None else "t-2"
 
 
 async def provider() -> tuple[str, float]:
@@ -73,6 +80,7 @@ async def async_main() -> None:
         ok: bool = outcome.ok
         print(ok)
         await client.aclose()
+        await client.aclose(timeout=0)
 
 
 def requests() -> Iterator[Request]:
@@ -135,6 +143,12 @@ def many(client: Client) -> None:
         {"feed_card_id": chat, "user_ids": ["ou_1"], "time_sensitive": True} for chat in chats
     )
     handle.close()
+    tagged: list[Request] = [{"feed_card_id": "oc_1", "user_ids": ["ou_1"], "time_sensitive": True, "tag": 7}]
+    items, report = client.set_time_sensitive_many(tagged).collect()
+    row: int = items[0].tag
+    left: int | None = report.not_read
+    failures: tuple[Item, ...] = report.failures
+    print(row, left, failures, str(report))
     plain: list[Request] = list(requests())
     print([item.index for item in client.set_time_sensitive_many(plain, concurrency=10)])
 
@@ -144,6 +158,9 @@ async def async_many(client: AsyncClient) -> None:
         async for item in many:
             read(item)
         tell(await many.report())
+    items, report = await client.set_time_sensitive_many(requests()).collect()
+    tell(report)
+    read(items[0])
     handle: AsyncMany = client.set_time_sensitive_many(requests())
     await handle.aclose()
 

@@ -28,7 +28,7 @@ def clients() -> None:
     Client("cli_1", "secret", rate_limit=50)  # expect: arg-type
     Client("cli_1", b"secret")  # expect: arg-type
     Client(token_provider="t-1")  # expect: arg-type
-    Client(token_provider=lambda: 1)  # expect: arg-type, return-value
+    Client(token_provider=lambda: 1)  # expect: arg-type
     Client(quota="quota")  # expect: arg-type
     Client(proxy=True)  # expect: arg-type
     Client.from_env(retries=3)  # expect: call-arg
@@ -60,6 +60,7 @@ async def async_many(client: AsyncClient, request: Request) -> None:
     for item in client.set_time_sensitive_many([request]):  # expect: attr-defined
         print(item)
     client.set_time_sensitive_many([request]).report().taken  # expect: attr-defined
+    client.set_time_sensitive_many([request]).collect()[0]  # expect: index
     client.set_time_sensitive_many(3)  # expect: arg-type
 
 

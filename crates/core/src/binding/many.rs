@@ -24,7 +24,8 @@ use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::{Request, without_repeats};
 use crate::data::outcome::{Outcome, UserIds};
 use crate::data::text::text;
-use crate::many::{self, Many, PROGRESS_EVERY, Progress};
+use crate::many::{self, MOST_FAILURES, Many, NextRequest, PROGRESS_EVERY, Progress};
+use crate::stations::closing::{Closing, InProgress, client_closed};
 
 /// How long a binding reads its iterator at a stretch. A slow iterator must hold up neither results nor an event
 /// loop.
@@ -70,6 +71,8 @@ pub struct ManyItem {
     pub users: usize,
     /// `Err(None)` for a request that the binding rejected with an error of its language.
     pub result: Result<Outcome, Option<Error>>,
+    /// Whether the report's failures are to include this item.
+    pub is_listed: bool,
 }
 
 /// Results that are handed out together.
@@ -90,10 +93,23 @@ pub struct ManyReport {
     pub succeeded: usize,
     /// Requests with an error, or with users that were not reached.
     pub failed: usize,
+    /// Requests that were not handed over: 0 if the input ended, `None` if the number is unknown.
+    pub not_read: Option<usize>,
     /// Results that were in no batch, by index. `succeeded` and `failed` include them.
     pub unread: Vec<ManyItem>,
     /// Requests that were stopped before they finished, by index.
     pub unfinished: Vec<UnfinishedRequest>,
+}
+
+/// The counts of a report in one line.
+pub fn summary(
+    taken: usize,
+    succeeded: usize,
+    failed: usize,
+    unfinished: usize,
+    not_read: Option<usize>,
+) -> String {
+    many::summary(taken, succeeded, failed, unfinished, not_read)
 }
 
 /// A request that was stopped before it finished.
@@ -108,6 +124,7 @@ pub struct UnfinishedRequest {
 #[derive(Debug)]
 struct Shared {
     options: ManyOptions,
+    closing: Closing,
     state: Mutex<State>,
     /// Notified when a batch is ready, and at the end.
     ready: Notify,
@@ -117,7 +134,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// `None` after the last request.
-    queue: Option<mpsc::UnboundedSender<(usize, Request)>>,
+    queue: Option<mpsc::UnboundedSender<Handed>>,
     /// Requests handed over.
     taken: usize,
     /// Requests handed over whose results were not handed out.
@@ -125,6 +142,8 @@ struct State {
     /// Requests that the core did not take from the queue.
     left: Vec<(usize, Request)>,
     items: VecDeque<ManyItem>,
+    /// Items with `is_listed`.
+    listed: usize,
     is_ready: bool,
     /// Requests that failed without reaching [`Many`].
     failed_here: usize,
@@ -134,14 +153,21 @@ struct State {
     /// Progress that the binding has seen.
     seen: Option<Progress>,
     is_stopped: bool,
+    /// Whether the input ended by itself.
+    is_all_read: bool,
     end: Option<End>,
 }
+
+/// A request handed over, with its index. It has no `InProgress` if the client was closed before.
+type Handed = (usize, Request, Option<InProgress>);
 
 #[derive(Debug)]
 struct End {
     succeeded: usize,
     failed: usize,
     panic: Option<String>,
+    /// Why reading was cut short, until [`ManyDriver::take_error`] has returned it.
+    cut_short: Option<ErrorKind>,
 }
 
 impl ManyDriver {
@@ -151,6 +177,7 @@ impl ManyDriver {
         let (sender, receiver) = mpsc::unbounded_channel();
         let driver = Self(Arc::new(Shared {
             options,
+            closing: client.core.closing.clone(),
             state: Mutex::new(State {
                 queue: Some(sender),
                 ..State::default()
@@ -162,7 +189,9 @@ impl ManyDriver {
             receiver,
             shared: driver.0.clone(),
         };
-        let mut many = Many::new(client, queue, options.total).concurrency(options.concurrency);
+        let mut many = Many::new(client, queue, options.total)
+            .concurrency(options.concurrency)
+            .without_failures();
         if let Some(total_timeout) = options.total_timeout {
             many = many.total_timeout(total_timeout);
         }
@@ -178,13 +207,14 @@ impl ManyDriver {
         let index = state.take();
         match request {
             Ok(request) => {
+                let handed = (index, request, self.0.closing.enter());
                 let sent = match &state.queue {
-                    Some(queue) => queue.send((index, request)).map_err(|refused| refused.0),
-                    None => Err((index, request)),
+                    Some(queue) => queue.send(handed).map_err(|refused| refused.0),
+                    None => Err(handed),
                 };
-                if let Err(refused) = sent {
-                    state.left.push(refused);
-                    state.settle_left();
+                if let Err((index, request, _)) = sent {
+                    state.left.push((index, request));
+                    state.settle_left(&self.0.closing);
                 }
             }
             Err(error) => {
@@ -217,16 +247,23 @@ impl ManyDriver {
     /// Whether another request may be read: fewer than `concurrency` are not handed out, and the core takes more.
     pub fn has_room(&self) -> bool {
         let state = self.0.state();
-        state.takes_more() && state.open < self.0.options.concurrency
+        self.0.takes_more(&state) && state.open < self.0.options.concurrency
     }
 
-    /// Whether the core takes more requests. It does not after `total_timeout` or a stop.
+    /// Whether the core takes more requests. It does not after `total_timeout`, a stop, or the client's close.
     pub fn takes_more(&self) -> bool {
-        self.0.state().takes_more()
+        self.0.takes_more(&self.0.state())
     }
 
-    /// Ends the input. Requests handed over go on.
+    /// Ends the input, because there are no more requests. Requests handed over go on.
     pub fn end_input(&self) {
+        let mut state = self.0.state();
+        state.queue = None;
+        state.is_all_read = true;
+    }
+
+    /// Ends the input although there may be more requests. Requests handed over go on.
+    pub fn stop_reading(&self) {
         self.0.state().queue = None;
     }
 
@@ -278,6 +315,21 @@ impl ManyDriver {
         self.take_batch()
     }
 
+    /// Takes the error to raise after the last result: `total_timeout` passed, or the client was closed, before all
+    /// requests were read.
+    pub fn take_error(&self) -> Option<Error> {
+        let mut state = self.0.state();
+        let reason = state.end.as_mut()?.cut_short.take()?;
+        if state.is_stopped {
+            return None;
+        }
+        let not_read = state.not_read(self.0.options.total);
+        if reason == ErrorKind::ClientClosed {
+            return (not_read != Some(0)).then(client_closed);
+        }
+        many::not_all_read(state.taken, not_read)
+    }
+
     /// Returns the current progress.
     pub fn progress(&self) -> Progress {
         self.0.state().progress(self.0.options.total)
@@ -314,6 +366,7 @@ impl ManyDriver {
             taken: state.taken,
             succeeded,
             failed: failed + state.failed_here,
+            not_read: state.not_read(self.0.options.total),
             unread,
             unfinished,
         }
@@ -323,6 +376,11 @@ impl ManyDriver {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn takes_more(&self, state: &State) -> bool {
+        let takes_more = state.queue.as_ref().is_some_and(|queue| !queue.is_closed());
+        takes_more && !self.closing.is_closed()
     }
 
     async fn wait_until(self: Arc<Self>, condition: fn(&State) -> bool) {
@@ -341,22 +399,26 @@ impl Shared {
         self.ready.notify_waiters();
     }
 
-    /// Collects results until there are no more, or a stop.
-    async fn collect(&self, many: &mut Many) {
+    /// Collects results until there are no more, or a stop. Returns why reading was cut short, if it was.
+    async fn collect(&self, many: &mut Many) -> Option<ErrorKind> {
         // A quarter of the requests: the others keep the connections busy while these are handed out.
         let enough = (self.options.concurrency / 4).clamp(1, BATCH);
         let mut announce_at = None;
+        let mut cut_short = None;
         loop {
             let wake_up = announce_at.unwrap_or_else(|| Instant::now() + PROGRESS_EVERY);
             select! {
                 biased;
-                () = self.stop.notified() => return,
+                () = self.stop.notified() => return cut_short,
                 items = many.next_batch(BATCH) => {
                     if items.is_empty() {
-                        return;
+                        return cut_short;
                     }
                     let mut state = self.state();
-                    state.keep(items);
+                    // Its own error cannot say how many were not read: the queue does not know.
+                    let error = items.last().and_then(|last| last.as_ref().err());
+                    cut_short = cut_short.or(error.map(Error::kind));
+                    state.keep(items.into_iter().flatten());
                     state.look_at(many, self.options.total);
                     let waiting = state.items.len();
                     let is_enough = waiting >= enough || waiting == state.open;
@@ -384,7 +446,7 @@ impl Shared {
             // After a panic nobody knows whether they would have had the time.
             state.is_stopped |= end.panic.is_some();
             state.end = Some(end);
-            state.settle_left();
+            state.settle_left(&self.closing);
             state.is_ready = true;
         }
         drop(state);
@@ -401,31 +463,40 @@ impl State {
         index
     }
 
-    fn takes_more(&self) -> bool {
-        self.queue.as_ref().is_some_and(|queue| !queue.is_closed())
+    fn not_read(&self, total: Option<usize>) -> Option<usize> {
+        if self.is_all_read {
+            return Some(0);
+        }
+        total.map(|total| total.saturating_sub(self.taken))
     }
 
-    fn keep(&mut self, items: Vec<many::Item>) {
-        self.items.extend(items.into_iter().map(|item| ManyItem {
-            index: item.index,
-            users: item.request.user_ids.len(),
-            result: item.result.map_err(Some),
-        }));
+    fn keep(&mut self, items: impl IntoIterator<Item = many::Item>) {
+        for item in items {
+            self.put(item.index, item.request.user_ids.len(), item.result.map_err(Some));
+        }
     }
 
     fn fail(&mut self, index: usize, users: usize, error: Option<Error>) {
         self.failed_here += 1;
-        self.items.push_back(ManyItem {
-            index,
-            users,
-            result: Err(error),
-        });
+        self.put(index, users, Err(error));
         self.is_ready = true;
     }
 
-    /// After the end, decides about requests that the core did not take: `total_timeout` passed before they began,
-    /// or they were stopped.
-    fn settle_left(&mut self) {
+    fn put(&mut self, index: usize, users: usize, result: Result<Outcome, Option<Error>>) {
+        let is_failure = !result.as_ref().is_ok_and(Outcome::ok);
+        let is_listed = is_failure && self.listed < MOST_FAILURES;
+        self.listed += usize::from(is_listed);
+        self.items.push_back(ManyItem {
+            index,
+            users,
+            result,
+            is_listed,
+        });
+    }
+
+    /// After the end, decides about requests that the core did not take: `total_timeout` passed before they began, the
+    /// client was closed, or they were stopped.
+    fn settle_left(&mut self, closing: &Closing) {
         if self.end.is_none() {
             return;
         }
@@ -435,7 +506,12 @@ impl State {
             if self.is_stopped {
                 self.unfinished.push(UnfinishedRequest { index, users });
             } else {
-                self.fail(index, given, Some(total_timeout_passed().with_users(users)));
+                let error = if closing.is_closed() {
+                    client_closed()
+                } else {
+                    total_timeout_passed()
+                };
+                self.fail(index, given, Some(error.with_users(users)));
             }
         }
     }
@@ -475,10 +551,7 @@ fn total_timeout_passed() -> Error {
 
 async fn run(mut many: Many, end: EndOfTask) {
     let shared = &end.0;
-    let panic = AssertUnwindSafe(shared.collect(&mut many))
-        .catch_unwind()
-        .await
-        .err();
+    let collected = AssertUnwindSafe(shared.collect(&mut many)).catch_unwind().await;
     let report = many.report().await;
     shared.end(|state| {
         state.keep(report.unread);
@@ -491,7 +564,8 @@ async fn run(mut many: Many, end: EndOfTask) {
         End {
             succeeded: report.succeeded,
             failed: report.failed,
-            panic: panic.map(|panic| message(&*panic)),
+            cut_short: *collected.as_ref().unwrap_or(&None),
+            panic: collected.err().map(|panic| message(&*panic)),
         }
     });
 }
@@ -512,21 +586,29 @@ impl Drop for EndOfTask {
             succeeded: 0,
             failed: 0,
             panic: Some("the task of many calls was dropped".to_owned()),
+            cut_short: None,
         });
     }
 }
 
 /// What [`Many`] reads requests from.
 struct Queue {
-    receiver: mpsc::UnboundedReceiver<(usize, Request)>,
+    receiver: mpsc::UnboundedReceiver<Handed>,
     shared: Arc<Shared>,
 }
 
 impl Stream for Queue {
-    type Item = (usize, Request);
+    type Item = NextRequest<()>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(context)
+        let handed = self.receiver.poll_recv(context);
+        handed.map(|handed| {
+            handed.map(|(index, request, in_progress)| NextRequest {
+                index,
+                request,
+                in_progress,
+            })
+        })
     }
 }
 
@@ -536,9 +618,9 @@ impl Drop for Queue {
         let mut state = self.shared.state();
         // Under the lock: requests that are handed over from here on come after those in the queue.
         self.receiver.close();
-        while let Ok(left) = self.receiver.try_recv() {
-            state.left.push(left);
+        while let Ok((index, request, _)) = self.receiver.try_recv() {
+            state.left.push((index, request));
         }
-        state.settle_left();
+        state.settle_left(&self.shared.closing);
     }
 }

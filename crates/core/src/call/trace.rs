@@ -181,6 +181,15 @@ pub(super) fn deadline_passed(station: Station) -> Error {
     .with_hint("Give the call a longer timeout, or call again")
 }
 
+pub(super) fn client_closed(station: Station) -> Error {
+    Error::new(
+        ErrorKind::ClientClosed,
+        format!("the client was closed ({})", doing(station)),
+    )
+    .with_station(station)
+    .with_hint("Make another client, and call again")
+}
+
 fn doing(station: Station) -> &'static str {
     match station {
         Station::Order => "waiting for an earlier call of the opposite state on this chat",

@@ -47,6 +47,8 @@ pub enum ErrorKind {
     ConnectionFailed,
     /// The call's deadline passed; [`Error::station`] says where.
     DeadlineExceeded,
+    /// The client was closed before the call, or while it was in progress.
+    ClientClosed,
     /// Some users were not reached; only from [`Outcome::into_result`].
     PartialFailure,
 }
@@ -64,6 +66,7 @@ impl ErrorKind {
         Self::UnexpectedResponse,
         Self::ConnectionFailed,
         Self::DeadlineExceeded,
+        Self::ClientClosed,
         Self::PartialFailure,
     ];
 
@@ -80,6 +83,7 @@ impl ErrorKind {
             Self::UnexpectedResponse => "UNEXPECTED_RESPONSE",
             Self::ConnectionFailed => "CONNECTION",
             Self::DeadlineExceeded => "TIMEOUT",
+            Self::ClientClosed => "CLIENT_CLOSED",
             Self::PartialFailure => "PARTIAL_FAILURE",
         }
     }
@@ -354,6 +358,11 @@ impl Error {
         let mut error = Self::new(ErrorKind::InvalidInput, message);
         error.0.field = Some(field);
         error
+    }
+
+    pub(crate) fn with_message(mut self, message: impl Into<Text>) -> Self {
+        self.0.message = message.into();
+        self
     }
 
     pub(crate) fn with_platform(mut self, code: Option<i64>, msg: Option<String>, http_status: u16) -> Self {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::data::error::Error;
@@ -105,15 +106,16 @@ pub(crate) fn filled(field: Template, value: Option<&str>) -> Result<(), Error> 
 ///
 /// use feishu_feed_card::{Request, UserIdType};
 ///
-/// fn pin(chat: &str, union_ids: &[&str]) -> Request {
+/// fn pin(chat: &str, union_ids: &[&str]) -> Request<&'static str> {
 ///     Request::new(chat, union_ids, true)
 ///         .user_id_type(UserIdType::UnionId)
 ///         .timeout(Duration::from_secs(10))
+///         .tag("incident 7")
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Request {
+pub struct Request<T = ()> {
     /// The group chat's id, `oc_…`.
     pub feed_card_id: String,
     /// The users to pin it for, or to unpin it.
@@ -124,6 +126,8 @@ pub struct Request {
     pub user_id_type: UserIdType,
     /// The deadline of this call; `None` for the client's.
     pub timeout: Option<Duration>,
+    /// Any value of the caller's. Not sent; returned with the [`Item`](crate::Item).
+    pub tag: T,
 }
 
 impl Request {
@@ -139,9 +143,12 @@ impl Request {
             time_sensitive,
             user_id_type: UserIdType::default(),
             timeout: None,
+            tag: (),
         }
     }
+}
 
+impl<T> Request<T> {
     /// Sets the kind of the user ids. Default: `open_id`.
     #[must_use]
     pub fn user_id_type(mut self, user_id_type: UserIdType) -> Self {
@@ -155,13 +162,32 @@ impl Request {
         self.timeout = Some(timeout);
         self
     }
+
+    /// Any value of the caller's, such as a row's id. Not sent; returned with the [`Item`](crate::Item).
+    #[must_use]
+    pub fn tag<U>(self, tag: U) -> Request<U> {
+        self.split(tag).0
+    }
+
+    /// The request with another tag, and its own tag.
+    pub(crate) fn split<U>(self, tag: U) -> (Request<U>, T) {
+        let request = Request {
+            feed_card_id: self.feed_card_id,
+            user_ids: self.user_ids,
+            time_sensitive: self.time_sensitive,
+            user_id_type: self.user_id_type,
+            timeout: self.timeout,
+            tag,
+        };
+        (request, self.tag)
+    }
 }
 
 /// Whose card is pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// The group chat with this id.
-    Chat(String),
+    /// The group chat with this id. Shared, because a call, its place in line and the map of chats each have it.
+    Chat(Arc<str>),
     /// The bot's own chat.
     Bot,
 }
@@ -179,7 +205,7 @@ pub(crate) struct Arguments {
 impl From<Request> for Arguments {
     fn from(request: Request) -> Self {
         Self {
-            target: Target::Chat(request.feed_card_id),
+            target: Target::Chat(request.feed_card_id.into()),
             user_ids: request.user_ids,
             time_sensitive: request.time_sensitive,
             user_id_type: request.user_id_type,
@@ -223,7 +249,7 @@ impl Target {
         if well_formed {
             return Ok(());
         }
-        let expected = if feed_card_id == BOT_SEGMENT {
+        let expected = if &**feed_card_id == BOT_SEGMENT {
             text!("a group chat's id; for the bot's own chat use {set_bot_time_sensitive}")
         } else {
             text!("a group chat's id: `oc_` followed by 1 to 125 letters, digits, `_` or `-`")

@@ -73,7 +73,8 @@ pub(crate) fn mask_basic(text: &mut String) {
 }
 
 /// Masks what may be a token: long words with a digit, or with letters of both cases. An error of a token endpoint
-/// may repeat a token that nobody knows yet, and the platform promises no form of it (FACTS: shapes of ids).
+/// may repeat a token that nobody knows yet, and the platform promises no form of it
+/// (docs/platform.md#token-form).
 pub(crate) fn mask_token_like(text: &mut String) {
     let is_of_a_token = |character: char| {
         character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | '~' | '+' | '/' | '=')

@@ -55,14 +55,14 @@ pub(crate) struct Failure {
     /// The platform's limit, from its `x-ogw-ratelimit-limit` header.
     pub(crate) limit: Option<u32>,
     /// Whether this is the platform's answer: a JSON object whose `code` the platform can have sent
-    /// ([`codes::is_platforms`]), whatever the HTTP status (DESIGN: promise 1). Anything else, such as a
-    /// gateway's page, may come while the platform still processes the request.
+    /// ([`codes::is_platforms`]), whatever the HTTP status (docs/architecture.md#answers). Anything else,
+    /// such as a gateway's page, may come while the platform still processes the request.
     pub(crate) is_answer: bool,
 }
 
 /// The data of a success.
 pub(crate) trait Data: DeserializeOwned {
-    /// Success is 0, whatever the status (FACTS: the gateway).
+    /// Success is 0, whatever the status (docs/platform.md#code-decides).
     fn code(&self) -> i64;
 
     /// Takes every text that errors, outcomes or logs may show through [`outside::admit`].
@@ -74,7 +74,7 @@ struct Envelope {
     code: i64,
 }
 
-/// `data` of both calls; absent, null and `{}` all mean that nobody failed (FACTS: the call).
+/// `data` of both calls; absent, null and `{}` all mean that nobody failed (docs/platform.md#success-bodies).
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct CallData {
     code: i64,
@@ -402,7 +402,7 @@ fn nests_deeper_than(body: &[u8], most: usize) -> bool {
     false
 }
 
-/// The log id: from `X-Tt-Logid`, else from the body, else from `X-Request-Id` (FACTS: the gateway).
+/// The log id: from `X-Tt-Logid`, else from the body, else from `X-Request-Id` (docs/platform.md#log-id).
 fn log_id(response: &Response<Bytes>, body: Option<&Value>, mask: Mask<'_>) -> Option<String> {
     let header = |name: &HeaderName| plausible(response.headers().get(name)?.to_str().ok()?);
     let in_body = |value: &Value| {

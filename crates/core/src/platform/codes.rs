@@ -1,5 +1,5 @@
 //! The platform's codes: the kind of error, whether to retry, and the hint for each one. No other module knows
-//! them (FACTS: the gateway's table).
+//! them (docs/platform.md#codes).
 
 use crate::data::error::ErrorKind;
 use crate::data::text::{Template, text};
@@ -34,7 +34,7 @@ pub(crate) const APP_TICKET_INVALID: i64 = 10012;
 pub(crate) const QUOTA_USED_UP: i64 = 99_991_403;
 
 /// Whether the platform can have sent this `code`. It has none between 0 and 1000 and none below 0; gateways
-/// write their HTTP status there (DESIGN: promise 1).
+/// write their HTTP status there (docs/platform.md#code-range).
 pub(crate) const fn is_platforms(code: i64) -> bool {
     code == 0 || code >= 1000
 }
@@ -142,7 +142,7 @@ pub(crate) fn lookup(code: i64) -> Option<Code> {
 mod tests {
     use super::*;
 
-    // A copy of the list in DESIGN (errors), which the table above must match.
+    // A copy of the list in docs/platform.md#codes, which the table above must match.
     const LISTED: &[(ErrorKind, &[i64])] = &[
         (
             ErrorKind::Authentication,

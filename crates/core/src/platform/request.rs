@@ -10,7 +10,7 @@ use crate::data::text::text;
 use crate::transport::Outgoing;
 
 /// The most users that one request can have. The sibling call for the bot's own chat documents this limit; whether the
-/// group call takes more is not known (FACTS: the call).
+/// group call takes more is not known (docs/platform.md#users-per-request).
 pub(crate) const MOST_USERS: usize = 50;
 
 #[derive(Serialize)]

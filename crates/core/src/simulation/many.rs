@@ -10,8 +10,8 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Trip, USER, client, fill_chat, random, round_trip, stage, up_to};
-use crate::many::concurrency;
-use crate::{ErrorKind, RateLimit, Request};
+use crate::many::{MOST_FAILURES, concurrency};
+use crate::{Client, ErrorKind, RateLimit, Report, Request};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
 
@@ -83,7 +83,7 @@ async fn each_request_comes_back_once_and_says_the_truth() {
     let mut many = client.set_time_sensitive_many(requests);
     let mut seen = vec![0_u8; REQUESTS];
     let mut failed = Vec::new();
-    while let Some(item) = many.next().await {
+    while let Some(item) = many.next().await.transpose().unwrap() {
         seen[item.index] += 1;
         match item.result {
             Ok(outcome) => assert_eq!(outcome.users.reached, [USER]),
@@ -134,7 +134,7 @@ async fn requests_are_read_as_there_is_room() {
     };
     let mut many = client.set_time_sensitive_many(counted).concurrency(10);
     for done in 1..=100 {
-        assert!(many.next().await.unwrap().result.unwrap().ok());
+        assert!(many.next().await.unwrap().unwrap().result.unwrap().ok());
         assert!(read.load(Ordering::Relaxed) <= done + 10);
     }
 }
@@ -150,7 +150,7 @@ async fn the_last_one_simply_waits_its_turn() {
         .unwrap();
     let requests = (0..30).map(|_| Request::new(CHAT, [USER], true));
     let began = Instant::now();
-    let results: Vec<_> = client.set_time_sensitive_many(requests).collect().await;
+    let (results, _) = client.set_time_sensitive_many(requests).collect().await;
     assert!(results.into_iter().all(|item| item.result.is_ok()));
     assert!(began.elapsed() > Duration::from_secs(120));
 }
@@ -169,7 +169,7 @@ async fn nor_does_waiting_for_a_replays_slot_count() {
     let requests = (0..12).map(|_| Request::new(CHAT, [USER], true));
     let mut many = client.set_time_sensitive_many(requests).concurrency(1);
     let mut sent = 0;
-    while let Some(item) = many.next().await {
+    while let Some(item) = many.next().await.transpose().unwrap() {
         sent += item.result.unwrap().requests;
         if item.index == 8 {
             stage.fault(Fault {
@@ -202,7 +202,7 @@ async fn its_own_timeout_still_bounds_each() {
         .unwrap();
     let began = Instant::now();
     let mut many = client.set_time_sensitive_many([Request::new(CHAT, [USER], true)]);
-    let error = many.next().await.unwrap().result.unwrap_err();
+    let error = many.next().await.unwrap().unwrap().result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
     assert_eq!(error.users().unknown, [USER]);
     // The slot of a request without an answer is held for late_arrival and a minute.
@@ -220,7 +220,7 @@ async fn a_total_timeout_ends_those_without_a_slot() {
     let many = client
         .set_time_sensitive_many(requests)
         .total_timeout(Duration::from_secs(10));
-    let results: Vec<_> = many.collect().await;
+    let (results, _) = many.collect().await;
     let (done, late): (Vec<_>, Vec<_>) = results.into_iter().partition(|item| item.result.is_ok());
     assert_eq!((done.len(), late.len()), (10, 20));
     for item in late {
@@ -258,7 +258,7 @@ async fn stopping_early_tells_what_was_left() {
     let mut many = client.set_time_sensitive_many(requests).concurrency(20);
     let mut done = 0;
     while done < 7 {
-        assert!(many.next().await.unwrap().result.unwrap().ok());
+        assert!(many.next().await.unwrap().unwrap().result.unwrap().ok());
         done += 1;
     }
     sleep(Duration::from_millis(1200)).await;
@@ -307,7 +307,7 @@ async fn a_report_has_what_was_there_but_not_read() {
     let chats = [CHAT, CHAT, CHAT, CHAT, "nowhere"];
     let mut many = client.set_time_sensitive_many(chats.map(|chat| Request::new(chat, [USER], true)));
     assert_eq!(
-        many.next().await.unwrap().index,
+        many.next().await.unwrap().unwrap().index,
         4,
         "a wrong request needs no answer"
     );
@@ -344,9 +344,12 @@ async fn a_panic_on_the_way_reaches_the_caller_and_loses_no_request() {
     let client = client(&stage, wire).build().unwrap();
     let requests = [CHAT; 3].map(|chat| Request::new(chat, [USER], true));
     let mut many = client.set_time_sensitive_many(requests).concurrency(1);
-    assert!(many.next().await.unwrap().result.is_ok());
+    assert!(many.next().await.unwrap().unwrap().result.is_ok());
     assert!(AssertUnwindSafe(many.next()).catch_unwind().await.is_err());
-    assert!(many.next().await.unwrap().result.is_ok(), "the others go on");
+    assert!(
+        many.next().await.unwrap().unwrap().result.is_ok(),
+        "the others go on"
+    );
     let report = many.report().await;
     assert_eq!((report.taken, report.succeeded, report.failed), (3, 2, 0));
     assert_eq!(report.unfinished[0].users.unknown, [USER]);
@@ -360,7 +363,7 @@ async fn a_report_without_an_early_end_has_all() {
         .unwrap();
     let chats = [CHAT, "nowhere", CHAT];
     let mut many = client.set_time_sensitive_many(chats.map(|chat| Request::new(chat, [USER], true)));
-    while many.next().await.is_some() {}
+    while many.next().await.transpose().unwrap().is_some() {}
     let report = many.report().await;
     assert_eq!((report.taken, report.succeeded, report.failed), (3, 2, 1));
     assert!(report.unread.is_empty() && report.unfinished.is_empty());
@@ -378,8 +381,8 @@ async fn a_total_timeout_ends_a_source_that_gives_nothing_and_one_that_never_end
     let one = futures_util::stream::iter([Request::new(CHAT, [USER], true)]);
     let silent = one.chain(futures_util::stream::pending());
     let mut many = client.set_time_sensitive_stream(silent).total_timeout(timeout);
-    assert!(many.next().await.unwrap().result.is_ok());
-    assert!(many.next().await.is_none());
+    assert!(many.next().await.unwrap().unwrap().result.is_ok());
+    assert!(many.next().await.is_none(), "the stream knows that no more come");
     assert_eq!(began.elapsed().as_secs(), 10);
 
     let endless = std::iter::repeat_with(|| Request::new(CHAT, [USER], true));
@@ -387,12 +390,22 @@ async fn a_total_timeout_ends_a_source_that_gives_nothing_and_one_that_never_end
         .set_time_sensitive_many(endless)
         .concurrency(usize::MAX)
         .total_timeout(timeout);
-    let mut late = 0;
+    let (mut late, mut errors) = (0, 0);
     while let Some(item) = many.next().await {
-        late += usize::from(item.result.is_err());
+        match item {
+            Ok(item) => late += usize::from(item.result.is_err()),
+            Err(error) => {
+                assert!(
+                    error.message().ends_with("how many were not read is unknown"),
+                    "{error}"
+                );
+                errors += 1;
+            }
+        }
     }
+    assert_eq!(errors, 1);
     let report = many.report().await;
-    assert_eq!(report.failed, late);
+    assert_eq!((report.failed, report.not_read), (late, None));
     assert_eq!(
         (report.succeeded + late, report.unfinished.len()),
         (report.taken, 0)
@@ -416,7 +429,7 @@ async fn progress_is_told_after_each_result() {
             .set_time_sensitive_many(requests)
             .on_progress(move |progress| told.lock().unwrap().push(progress))
     };
-    while many.next().await.is_some() {}
+    while many.next().await.transpose().unwrap().is_some() {}
     let told = told.lock().unwrap();
     assert_eq!(told.len(), 40);
     assert!(
@@ -448,7 +461,7 @@ async fn progress_is_told_while_the_quotas_minute_passes() {
             .set_time_sensitive_many(requests)
             .on_progress(move |progress| told.lock().unwrap().push((Instant::now(), progress)))
     };
-    while many.next().await.is_some() {}
+    while many.next().await.transpose().unwrap().is_some() {}
     let told = told.lock().unwrap();
     let waiting: Vec<_> = told
         .iter()
@@ -490,7 +503,7 @@ async fn a_request_that_runs_out_of_its_own_time_does_not_end_the_others() {
         .map(|chat| Request::new(format!("oc_{chat}"), [USER], true))
         .collect();
     requests[1].timeout = Some(Duration::from_secs(1));
-    let items: Vec<_> = client
+    let (items, _) = client
         .set_time_sensitive_many(requests)
         .concurrency(2)
         .collect()
@@ -521,7 +534,7 @@ async fn a_limit_that_never_ends_is_not_waited_for_for_ever() {
         .unwrap();
     let began = Instant::now();
     let mut many = client.set_time_sensitive_many([Request::new(CHAT, [USER], true)]);
-    let error = many.next().await.unwrap().result.unwrap_err();
+    let error = many.next().await.unwrap().unwrap().result.unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (ErrorKind::RateLimited, 4));
     assert!(began.elapsed() < Duration::from_secs(200));
 }
@@ -544,7 +557,7 @@ async fn a_split_call_too_long_for_the_total_timeout_does_not_end_the_others() {
         .set_time_sensitive_many(requests)
         .concurrency(2)
         .total_timeout(Duration::from_secs(10));
-    let items: Vec<_> = many.collect().await;
+    let (items, _) = many.collect().await;
     let failed = items.iter().filter(|item| item.result.is_err());
     let failed: Vec<_> = failed.map(|item| item.index).collect();
     assert_eq!((items.len(), &failed[..]), (10, &[1][..]));
@@ -563,7 +576,7 @@ async fn the_timeout_of_a_split_call_among_many_is_one_for_all_parts() {
         .unwrap();
     let began = Instant::now();
     let mut many = client.set_time_sensitive_many([Request::new("oc_full", users, true)]);
-    let error = many.next().await.unwrap().result.unwrap_err();
+    let error = many.next().await.unwrap().unwrap().result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     assert_eq!(began.elapsed(), Duration::from_secs(1));
 }
@@ -580,7 +593,7 @@ async fn a_split_call_among_many_waits_its_turn() {
         .build()
         .unwrap();
     let mut many = client.set_time_sensitive_many([Request::new("oc_full", users, true)]);
-    assert!(many.next().await.unwrap().result.unwrap().ok());
+    assert!(many.next().await.unwrap().unwrap().result.unwrap().ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -593,7 +606,7 @@ async fn a_token_revoked_when_the_minute_is_used_up_does_not_end_the_others() {
     let requests = (0..REQUESTS).map(|chat| Request::new(format!("oc_{chat}"), [USER], true));
     let mut many = client.set_time_sensitive_many(requests);
     let mut done = 0;
-    while many.next().await.is_some() {
+    while many.next().await.transpose().unwrap().is_some() {
         done += 1;
         if done == 950 {
             stage.revoke_tokens();
@@ -750,12 +763,12 @@ async fn nothing_is_lost_with_a_dropped_future_of_next() {
         let mut indices = Vec::new();
         if as_stream {
             while let Some(item) = StreamExt::next(&mut many).await {
-                indices.push(item.index);
+                indices.extend(item.map(|item| item.index));
             }
         } else {
             loop {
                 match timeout(Duration::from_millis(70), many.next()).await {
-                    Ok(Some(item)) => indices.push(item.index),
+                    Ok(Some(item)) => indices.extend(item.map(|item| item.index)),
                     Ok(None) => break,
                     Err(_) => {}
                 }
@@ -798,7 +811,7 @@ async fn a_report_that_is_dropped_half_way_loses_nothing() {
         .unwrap();
     let chats = [CHAT, CHAT, CHAT, CHAT, "nowhere", CHAT];
     let mut many = client.set_time_sensitive_many(chats.map(|chat| Request::new(chat, [USER], true)));
-    assert_eq!(many.next().await.unwrap().index, 4);
+    assert_eq!(many.next().await.unwrap().unwrap().index, 4);
     assert!(many.next().now_or_never().is_none());
     // For a token and two answers.
     sleep(Duration::from_millis(700)).await;
@@ -813,6 +826,145 @@ async fn a_report_that_is_dropped_half_way_loses_nothing() {
     let mut indices: Vec<_> = unread.chain(unfinished).collect();
     indices.sort_unstable();
     assert_eq!(indices, [0, 1, 2, 3, 5]);
+}
+
+/// A client that makes one call in a second, and every answer takes a tenth.
+fn slow_client() -> Client {
+    let stage = stage(0, Switches::unlimited());
+    client(&stage, round_trip(Duration::from_millis(100)))
+        .rate_limit(RateLimit::new(1, 1000))
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_did_not_read_all_ends_with_an_error() {
+    let requests = vec![Request::new(CHAT, [USER], true); 3000];
+    let limited = |requests: Vec<Request>| {
+        let many = slow_client().set_time_sensitive_many(requests).concurrency(2);
+        many.total_timeout(Duration::from_secs(10))
+    };
+    let mut many = limited(requests.clone());
+    let mut items = 0;
+    let error = loop {
+        match many.next().await.unwrap() {
+            Ok(_) => items += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(
+        (error.kind(), error.retryable()),
+        (ErrorKind::DeadlineExceeded, true)
+    );
+    let left = 3000 - items;
+    let number = |number: usize| format!("{},{:03}", number / 1000, number % 1000);
+    let expected = format!(
+        "the total_timeout passed: {} of 3,000 requests were not read",
+        number(left)
+    );
+    assert_eq!(error.message(), expected);
+    assert!(
+        error.hint().unwrap().contains(&format!("from index {items} on")),
+        "{error}"
+    );
+    assert!(many.next().await.is_none(), "it comes once");
+    let report = many.report().await;
+    assert_eq!((report.taken, report.not_read), (items, Some(left)));
+
+    let mut many = limited(requests.clone());
+    assert!(many.next().await.unwrap().is_ok());
+    let report = many.report().await;
+    assert_eq!(report.not_read, Some(3000 - report.taken));
+    assert!(many.next().await.is_none(), "whoever stops it knows");
+
+    let (all, report) = limited(requests).collect().await;
+    assert_eq!((all.len(), report.not_read), (items, Some(left)));
+    let Report {
+        succeeded, failed, ..
+    } = report;
+    assert_eq!(succeeded + failed, items);
+    let summary = format!(
+        "{items} taken: {succeeded} succeeded, {failed} failed, 0 unfinished; {} not read",
+        number(left)
+    );
+    assert_eq!(report.to_string(), summary);
+}
+
+/// The source was not asked for its end, as there was no room for another request.
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_read_all_ends_without_an_error() {
+    let client = slow_client();
+    for requests in [1, 20] {
+        let requests = vec![Request::new(CHAT, [USER], true); requests];
+        let mut many = client
+            .set_time_sensitive_many(requests.clone())
+            .concurrency(requests.len())
+            .total_timeout(Duration::from_millis(2500));
+        let mut items = 0;
+        while many.next().await.transpose().unwrap().is_some() {
+            items += 1;
+        }
+        assert_eq!(items, requests.len());
+        assert_eq!(many.report().await.not_read, Some(0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tags_come_back_with_every_kind_of_result() {
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(100)))
+        .build()
+        .unwrap();
+    // A value that cannot be shared between threads.
+    let requests = ["oc_nowhere", CHAT, "nowhere", CHAT, CHAT]
+        .into_iter()
+        .enumerate();
+    let requests = requests.map(|(row, chat)| {
+        let request = Request::new(chat, [USER], true).tag(std::cell::Cell::new(row * 10));
+        if row == 1 {
+            return Request {
+                user_ids: vec![USER.to_owned(), World::EXAMPLE_OUTSIDER.to_owned()],
+                ..request
+            };
+        }
+        request
+    });
+    let mut many = client.set_time_sensitive_many(requests.collect::<Vec<_>>());
+    let is_send = |_: &dyn Send| {};
+    is_send(&many.next());
+    for _ in 0..2 {
+        let item = many.next().await.unwrap().unwrap();
+        assert_eq!(item.tag.get(), item.index * 10);
+    }
+    sleep(Duration::from_secs(1)).await;
+    let report = many.report().await;
+    let tags = |items: &[crate::Item<std::cell::Cell<usize>>]| {
+        items
+            .iter()
+            .map(|item| (item.index, item.tag.get()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(tags(&report.failures), [(0, 0), (1, 10), (2, 20)]);
+    assert_eq!((report.failed, report.succeeded, report.unread.len()), (3, 2, 3));
+    assert!(tags(&report.unread).iter().all(|(index, tag)| *tag == index * 10));
+
+    let mut many = client.set_time_sensitive_many([Request::new(CHAT, [USER], true).tag("row")]);
+    assert!(many.next().now_or_never().is_none());
+    assert_eq!(many.report().await.unfinished[0].tag, "row");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_lists_a_limited_number_of_failures() {
+    const REQUESTS: usize = MOST_FAILURES + 5;
+    let client = slow_client();
+    let requests = (0..REQUESTS).map(|_| Request::new("nowhere", [USER], true));
+    let (items, report) = client.set_time_sensitive_many(requests).collect().await;
+    assert_eq!((items.len(), report.failed), (REQUESTS, REQUESTS));
+    assert_eq!(report.failures.len(), MOST_FAILURES);
+    assert_eq!(
+        report.to_string(),
+        "10,005 taken: 0 succeeded, 10,005 failed, 0 unfinished; 0 not read"
+    );
 }
 
 #[test]
@@ -843,7 +995,7 @@ async fn progress_has_a_total_only_if_the_input_knows_it() {
         (five.progress().total, five.progress().eta),
         (Some(5), Some(2 * window))
     );
-    assert!(five.next().await.unwrap().result.is_ok());
+    assert!(five.next().await.unwrap().unwrap().result.is_ok());
     let progress = five.progress();
     assert_eq!((progress.done, progress.waiting_for_quota), (1, 3));
     assert!(format!("{five:?}").contains("waiting_for_quota: 3"), "{five:?}");

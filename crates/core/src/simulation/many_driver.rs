@@ -243,6 +243,9 @@ async fn what_is_pushed_too_late_for_the_total_timeout_fails() {
     driver.push(Err(None));
     let late = rest(&driver).await;
     assert_eq!(indices(&late), [1, 2]);
+    let error = driver.take_error().unwrap();
+    assert!(error.hint().unwrap().contains("from index 3 on"), "{error}");
+    assert!(driver.take_error().is_none(), "once");
     let error = late[0].result.as_ref().unwrap_err().as_ref().unwrap();
     assert_eq!(
         (error.kind(), error.station()),
@@ -291,6 +294,71 @@ async fn what_waits_in_the_queue_as_the_total_timeout_passes_fails() {
         );
     }
     assert_adds_up(&driver.take_report(), &items);
+}
+
+/// Without a slot for more than one request in the time.
+#[tokio::test(start_paused = true)]
+async fn the_end_says_how_many_were_not_read() {
+    /// The total, what happens after the time has passed, what the error says, and how many were not read.
+    type Case = (
+        Option<usize>,
+        fn(&ManyDriver),
+        Option<&'static str>,
+        Option<usize>,
+    );
+
+    let stage = stage(0, Switches::unlimited());
+    let client = client(&stage, round_trip(Duration::from_millis(10)));
+    let client = client.rate_limit(RateLimit::new(1, 100)).build().unwrap();
+    let cases: [Case; 6] = [
+        (Some(5), |_| {}, Some("3 of 5 requests were not read"), Some(3)),
+        (Some(3), |_| {}, Some("1 of 3 requests was not read"), Some(1)),
+        (None, |_| {}, Some("how many were not read is unknown"), None),
+        // All were read, whether the input said so before or after the time had passed.
+        (Some(2), |_| {}, None, Some(0)),
+        (None, ManyDriver::end_input, None, Some(0)),
+        // Whoever stops the loop knows.
+        (Some(5), ManyDriver::stop, None, Some(3)),
+    ];
+    for (total, before_the_end, expected, not_read) in cases {
+        let options = ManyOptions {
+            total_timeout: Some(Duration::from_millis(500)),
+            total,
+            ..OPTIONS
+        };
+        let (driver, _task) = start(&client, options);
+        driver.push(Ok(pin()));
+        driver.push(Ok(pin()));
+        sleep(Duration::from_secs(2)).await;
+        before_the_end(&driver);
+        assert_eq!(rest(&driver).await.len(), 2);
+        let error = driver.take_error();
+        match (&error, expected) {
+            (None, None) => {}
+            (Some(error), Some(expected)) => {
+                assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+                assert!(error.message().contains(expected), "{error}");
+            }
+            _ => panic!("{total:?}: {error:?}"),
+        }
+        assert_eq!(driver.take_report().not_read, not_read);
+        sleep(Duration::from_secs(2)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_to_be_listed_are_marked() {
+    let client = unpaced(Duration::from_millis(10));
+    let (driver, _task) = start(&client, OPTIONS);
+    for request in [Ok(pin()), Err(None), Ok(Request::new("nowhere", [USER], true))] {
+        driver.push(request);
+    }
+    driver.end_input();
+    let items = rest(&driver).await;
+    assert_eq!(items.len(), 3);
+    for item in items {
+        assert_eq!(item.is_listed, item.index > 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::transport::{Answering, JSON, MOST_BYTES, Outgoing, Sent, Transport, TransportError};
 use crate::{Client, ClientBuilder};
 
+mod closing;
 mod faults;
 mod many;
 mod many_driver;

@@ -158,7 +158,7 @@ fn pace(calls: usize, trips: impl FnMut(&http::Request<Bytes>) -> Trip + Send + 
         let requests = (0..calls).map(|_| Request::new("oc_679eaeb583654bff73fefcc6e6371370", [USER], true));
         let mut many = client.set_time_sensitive_many(requests);
         let mut done = 0;
-        while let Some(item) = many.next().await {
+        while let Some(item) = many.next().await.transpose().unwrap() {
             assert!(item.result.unwrap().ok());
             done += 1;
         }
@@ -432,7 +432,7 @@ async fn a_told_limit_is_heeded_and_lapses() {
         for lapsed in [false, true] {
             let began = Instant::now();
             let mut many = client.set_time_sensitive_many(requests());
-            while let Some(item) = many.next().await {
+            while let Some(item) = many.next().await.transpose().unwrap() {
                 assert!(item.result.unwrap().ok());
             }
             let took = began.elapsed().as_secs();

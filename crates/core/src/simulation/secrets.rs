@@ -307,6 +307,10 @@ fn no_error_and_no_log_line_shows_a_secret() {
                             assert_clean("an error", &shown(&error));
                         }
                     }
+                    client.close_within(Duration::ZERO).await;
+                    let error = client.set_time_sensitive(CHAT, [USER], true).await.unwrap_err();
+                    kinds.push(error.kind());
+                    assert_clean("an error", &shown(&error));
                 }
             }
             for error in invalid(&stage(0, Switches::default())).await {

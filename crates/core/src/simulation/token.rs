@@ -1,7 +1,7 @@
 //! One fetch for all, renewal without waiting, and healing of revoked tokens.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use feishu_feed_card_sandbox::{Fault, Stage, Switches, World};
@@ -445,7 +445,7 @@ async fn a_provider_may_be_shared_and_user_ids_borrowed() {
 struct PanicsAtOnce;
 
 impl crate::TokenProvider for PanicsAtOnce {
-    fn tenant_access_token(&self) -> crate::Providing {
+    fn tenant_access_token(&self, _: crate::TokenReason<'_>) -> crate::Providing {
         panic!("a bug")
     }
 }
@@ -462,6 +462,91 @@ async fn a_provider_that_panics_at_once_is_told_to_all_and_asked_again() {
         assert_eq!(source_of(&result.unwrap_err()), "it panicked");
     }
     assert!(pin(&client).await.is_err());
+}
+
+/// Returns the tokens in turn, the last one for ever, and records what it was called with.
+struct Recording {
+    tokens: Mutex<Vec<String>>,
+    reasons: Arc<Mutex<Vec<Option<String>>>>,
+}
+
+impl Recording {
+    fn client(stage: &Stage, tokens: Vec<String>) -> (Client, Arc<Mutex<Vec<Option<String>>>>) {
+        let reasons = Arc::<Mutex<_>>::default();
+        let provider = Self {
+            tokens: Mutex::new(tokens),
+            reasons: reasons.clone(),
+        };
+        let client = Client::builder()
+            .transport(super::OnStage::new(stage, round_trip(RTT)))
+            .token_provider(provider)
+            .build()
+            .unwrap();
+        (client, reasons)
+    }
+}
+
+impl crate::TokenProvider for Recording {
+    fn tenant_access_token(&self, reason: crate::TokenReason<'_>) -> crate::Providing {
+        let refused = reason.refused_token().map(str::to_owned);
+        if let Some(token) = &refused {
+            assert!(!format!("{reason:?}").contains(token), "{reason:?}");
+        }
+        self.reasons.lock().unwrap().push(refused);
+        let mut tokens = self.tokens.lock().unwrap();
+        let token = if tokens.len() > 1 {
+            tokens.remove(0)
+        } else {
+            tokens[0].clone()
+        };
+        Box::pin(async move { Ok(ProvidedToken::new(token).expires_in(Duration::from_secs(100))) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_learns_which_token_was_refused() {
+    let stage = stage(0, Switches::unlimited());
+    let revoked = super::token_of(&stage).await;
+    stage.revoke_tokens();
+    let token = super::token_of(&stage).await;
+    let (client, reasons) = Recording::client(&stage, vec![revoked.clone(), token]);
+    pin(&client).await.unwrap();
+    assert_eq!(*reasons.lock().unwrap(), [None, Some(revoked.clone())]);
+    // Neither a renewal nor the end of a token that was accepted is a refusal.
+    sleep(Duration::from_secs(90)).await;
+    pin(&client).await.unwrap();
+    sleep(Duration::from_secs(1000)).await;
+    pin(&client).await.unwrap();
+    assert_eq!(*reasons.lock().unwrap(), [None, Some(revoked), None, None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_token_again_is_not_sent_again() {
+    let stage = stage(0, Switches::unlimited());
+    let revoked = super::token_of(&stage).await;
+    stage.revoke_tokens();
+    let before = stage.requests().len();
+    let (client, reasons) = Recording::client(&stage, vec![revoked.clone()]);
+    let error = pin(&client).await.unwrap_err();
+    assert_eq!(stage.requests().len(), before + 1);
+    assert_eq!(*reasons.lock().unwrap(), [None, Some(revoked.clone())]);
+    assert_eq!(
+        (error.kind(), error.station(), error.attempts()),
+        (ErrorKind::Authentication, Some(Station::Token), 1)
+    );
+    assert_eq!(error.platform_code(), Some(99_991_663));
+    assert_eq!(error.users().failed, [USER]);
+    let printed = error.to_string();
+    for part in [
+        "returned the token that the platform had refused",
+        "as its argument",
+    ] {
+        assert!(printed.contains(part), "{printed}");
+    }
+    assert!(
+        !printed.contains("A new token") && !printed.contains(&revoked),
+        "{printed}"
+    );
 }
 
 /// A client whose provider does at its first, second, … asking what `ask` says.

@@ -9,6 +9,8 @@ use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::stations::closing::Closing;
+
 /// How long a call may take.
 #[derive(Debug)]
 pub(crate) enum TimeLimit {
@@ -51,27 +53,7 @@ impl TimeLimit {
         matches!(self, Self::OfMany { .. })
     }
 
-    /// Awaits `future`. Returns `None` if the deadline passes first, or if the caller of many calls stops
-    /// them. Takes a pinned future, because an async function would store one that it is given twice.
-    pub(crate) async fn bound<F: Future>(
-        &self,
-        deadline: Option<Instant>,
-        future: Pin<&mut F>,
-    ) -> Option<F::Output> {
-        if self.is_stopped() {
-            // Do not start queued requests: nobody waits for their results.
-            return None;
-        }
-        select! {
-            // A result that is ready counts, also at the deadline. The timer starts only if it is not ready.
-            biased;
-            output = future => Some(output),
-            () = self.stopped() => None,
-            () = reached(deadline) => None,
-        }
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         match self {
             Self::At(_) => false,
             Self::OfMany { batch, .. } => *batch.stop.borrow(),
@@ -91,7 +73,7 @@ impl TimeLimit {
     }
 }
 
-async fn reached(deadline: Option<Instant>) {
+pub(crate) async fn reached(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => pending().await,
@@ -101,14 +83,42 @@ async fn reached(deadline: Option<Instant>) {
 /// The time of one call. Its parts share it.
 pub(crate) struct CallTime<'a> {
     pub(crate) limit: &'a TimeLimit,
+    closing: &'a Closing,
     /// Deadline of one of many calls; `None` before its first slot.
     own: Mutex<Option<Instant>>,
 }
 
 impl<'a> CallTime<'a> {
-    pub(crate) fn new(limit: &'a TimeLimit) -> Self {
+    pub(crate) fn new(limit: &'a TimeLimit, closing: &'a Closing) -> Self {
         let own = Mutex::new(None);
-        Self { limit, own }
+        Self { limit, closing, own }
+    }
+
+    /// Awaits `future`. Returns `None` if the deadline passes first, if the caller of many calls stops them, or if
+    /// the closed client stops its calls. Takes a pinned future, because an async function would store one that it
+    /// is given twice.
+    pub(crate) async fn bound<F: Future>(
+        &self,
+        deadline: Option<Instant>,
+        future: Pin<&mut F>,
+    ) -> Option<F::Output> {
+        if self.is_stopped() {
+            // Do not start queued requests: nobody waits for their results.
+            return None;
+        }
+        select! {
+            // A result that is ready counts, also at the deadline. The timer starts only if it is not ready.
+            biased;
+            output = future => Some(output),
+            () = self.limit.stopped() => None,
+            () = self.closing.stopped() => None,
+            () = reached(deadline) => None,
+        }
+    }
+
+    /// Whether the call was stopped, by the caller of many calls or by a close of the client.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.limit.is_stopped() || self.closing.is_stopped()
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -123,10 +133,10 @@ impl<'a> CallTime<'a> {
     pub(crate) async fn for_a_slot<F: Future>(&self, slot: Pin<&mut F>) -> Option<F::Output> {
         let until = self.limit.for_a_turn();
         let TimeLimit::OfMany { timeout, batch } = self.limit else {
-            return self.limit.bound(until, slot).await;
+            return self.bound(until, slot).await;
         };
         let (asked, deadline) = (Instant::now(), self.deadline());
-        let slot = self.limit.bound(until, slot).await?;
+        let slot = self.bound(until, slot).await?;
         let extended = deadline.map_or_else(|| after(*timeout), |deadline| deadline + asked.elapsed());
         let extended = batch.deadline.map_or(extended, |end| end.min(extended));
         let own = &mut *self.own();
@@ -172,26 +182,46 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_result_counts_if_it_is_there_at_the_deadline() {
         let now = Instant::now();
-        let limit = TimeLimit::At(now);
-        assert_eq!(limit.bound(Some(now), pin!(ready(1))).await, Some(1));
-        assert_eq!(limit.bound(Some(now + SECOND), pin!(pending::<()>())).await, None);
+        let (limit, closing) = (TimeLimit::At(now), Closing::default());
+        let time = CallTime::new(&limit, &closing);
+        assert_eq!(time.bound(Some(now), pin!(ready(1))).await, Some(1));
+        assert_eq!(time.bound(Some(now + SECOND), pin!(pending::<()>())).await, None);
         assert_eq!(now.elapsed(), SECOND);
-        assert_eq!(limit.bound(None, pin!(sleep(SECOND))).await, Some(()));
+        assert_eq!(time.bound(None, pin!(sleep(SECOND))).await, Some(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stop_ends_what_runs_and_starts_nothing() {
         let now = Instant::now();
         let (stop, limit) = of_many(SECOND, None);
+        let closing = Closing::default();
+        let time = CallTime::new(&limit, &closing);
         let running = pin!(pending::<()>());
-        let running = limit.bound(None, running);
+        let running = time.bound(None, running);
         let stopping = async {
             sleep(SECOND).await;
             stop.send_replace(true);
         };
         assert_eq!(join!(running, stopping).0, None);
         assert_eq!(now.elapsed(), SECOND);
-        assert_eq!(limit.bound(None, pin!(ready(()))).await, None);
+        assert_eq!(time.bound(None, pin!(ready(()))).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_client_ends_what_runs_and_starts_nothing() {
+        let now = Instant::now();
+        let (limit, closing) = (TimeLimit::At(now + 100 * SECOND), Closing::default());
+        let time = CallTime::new(&limit, &closing);
+        let _in_progress = closing.enter();
+        let running = pin!(pending::<()>());
+        let running = time.bound(None, running);
+        assert_eq!(join!(running, closing.close(Some(SECOND))).0, None);
+        assert_eq!(
+            now.elapsed(),
+            2 * SECOND,
+            "the call in progress is dropped after the close"
+        );
+        assert_eq!(time.bound(None, pin!(ready(()))).await, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -203,11 +233,12 @@ mod tests {
         let (stop, many) = of_many(SECOND, Some(end));
         assert_eq!((many.for_a_turn(), many.counts_pauses()), (Some(end), true));
 
-        let time = CallTime::new(&single);
+        let closing = Closing::default();
+        let time = CallTime::new(&single, &closing);
         time.for_a_slot(pin!(sleep(SECOND))).await;
         assert_eq!(time.deadline(), Some(end));
 
-        let time = CallTime::new(&many);
+        let time = CallTime::new(&many, &closing);
         assert_eq!(time.deadline(), None);
         stop.send_replace(true);
         assert_eq!(time.for_a_slot(pin!(sleep(SECOND))).await, None);
@@ -217,7 +248,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_wait_for_a_slot_extends_the_deadline() {
         let (_stop, limit) = of_many(5 * SECOND, Some(Instant::now() + 20 * SECOND));
-        let time = CallTime::new(&limit);
+        let closing = Closing::default();
+        let time = CallTime::new(&limit, &closing);
         let began = Instant::now();
         time.for_a_slot(pin!(sleep(SECOND))).await;
         assert_eq!(time.deadline(), Some(began + 6 * SECOND));

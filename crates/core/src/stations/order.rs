@@ -1,6 +1,6 @@
 //! The order of calls on one chat: calls of opposite state run in the order they were made and never
 //! overlap. Otherwise a pin could arrive after the unpin that follows it, late or as a retry, and nobody
-//! could remove it: people cannot cancel an app's reminder themselves (FACTS: the call).
+//! could remove it: people cannot cancel an app's reminder themselves (docs/platform.md#no-dismissal).
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -272,7 +272,7 @@ pub(crate) mod tests {
     }
 
     fn chat() -> Target {
-        Target::Chat("oc_chat".to_owned())
+        Target::Chat("oc_chat".into())
     }
 
     fn running(place: Place) -> Pass {

@@ -1,4 +1,4 @@
-//! The quota: 50 calls a second and 1,000 a minute, for each of the two calls (the platform's page).
+//! The quota: 50 calls a second and 1,000 a minute, for each of the two calls (docs/platform.md#limits).
 //!
 //! A request takes a slot in both windows before it is sent. The slot becomes free one window after the
 //! platform's **answer**. The request arrived before that, so the platform never counts more than its limit,
@@ -40,7 +40,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// The platform's own limit: 50 a second, 1,000 a minute (the platform's page).
+    /// The platform's own limit: 50 a second, 1,000 a minute (docs/platform.md#limits).
     pub const PLATFORM: Self = Self::new(50, 1000);
 
     /// A limit of `per_second` calls in any second and `per_minute` in any minute.

@@ -8,14 +8,17 @@ use std::time::Duration;
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::{self, Handle};
+use tokio::select;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::instrument::WithSubscriber;
 
 use crate::data::error::{Error, ErrorKind, Station};
+use crate::data::origin::inherited;
 use crate::data::secret;
 use crate::platform::codes;
+use crate::stations::closing::Closing;
 use crate::stations::deadline::after;
 
 pub(crate) mod fetch;
@@ -24,10 +27,10 @@ mod provider;
 
 use fetch_time::FetchTime;
 
-pub use provider::{Abandoned, NoThread, ProvidedToken, Providing, TokenProvider};
+pub use provider::{Abandoned, NoThread, ProvidedToken, Providing, TokenProvider, TokenReason};
 
 /// Longest time before its end at which a token is renewed. With less than 30 minutes left the platform hands
-/// out a new token, with more it repeats the old one (FACTS: token).
+/// out a new token, with more it repeats the old one (docs/platform.md#token-life).
 const WIDEST_MARGIN: Duration = Duration::from_secs(25 * 60);
 
 /// How long a token without an `expire` is used.
@@ -36,7 +39,8 @@ const UNKNOWN_LIFE: Duration = Duration::from_secs(60);
 /// Shortest time for which a token is used: an `expire` of 0 would mean a fetch for every call.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
-/// Longest time for which a token is used. The platform's live two hours at most (FACTS: token).
+/// Longest time for which a token is used. The platform's live two hours at most
+/// (docs/platform.md#token-life).
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a permanent refusal, such as that of a wrong secret, is returned to callers without asking again.
@@ -108,6 +112,7 @@ pub(crate) struct Tokens(Arc<SharedTokens>);
 
 struct SharedTokens {
     source: fetch::Source,
+    closing: Closing,
     state: Mutex<TokenState>,
 }
 
@@ -141,14 +146,17 @@ struct RunningFetch {
 struct NewFetch {
     result: watch::Sender<Option<Fetched>>,
     time: FetchTime,
+    /// The token that it is to replace because the platform has refused it.
+    refused: Option<Arc<Token>>,
     /// How many tokens the platform had refused when it began.
     refusals: u64,
 }
 
 impl Tokens {
-    pub(crate) fn new(source: fetch::Source) -> Self {
+    pub(crate) fn new(source: fetch::Source, closing: Closing) -> Self {
         Self(Arc::new(SharedTokens {
             source,
+            closing,
             state: Mutex::default(),
         }))
     }
@@ -245,16 +253,21 @@ impl Tokens {
         let NewFetch {
             result,
             time,
+            refused,
             refusals,
         } = new;
         // Called here and not in the task: a provider may need to know which call it serves.
-        let first = self.0.source.fetch(&time);
+        let first = self.0.source.fetch(&time, refused.as_deref());
         let tokens = self.clone();
         // In a task of its own, so that a caller that gives up does not cancel the others' fetch.
         let fetch = async move {
             let mut fetched = first.await.map(Arc::new);
             if tokens.is_refused_since(&fetched, refusals) {
-                fetched = tokens.0.source.fetch(&time).await.map(Arc::new);
+                let again = {
+                    let refused = fetched.as_deref().ok();
+                    tokens.0.source.fetch(&time, refused)
+                };
+                fetched = again.await.map(Arc::new);
             }
             if fetched.as_ref().is_err_and(fetch::was_abandoned) {
                 // The waiting callers see the channel closed, and one of them starts another fetch.
@@ -278,7 +291,14 @@ impl Tokens {
             result.send_replace(Some(fetched));
         };
         let fetch = fetch.instrument(tracing::debug_span!("token_fetch"));
-        tokio::spawn(fetch.with_current_subscriber());
+        let closing = self.0.closing.clone();
+        let fetch = async move {
+            select! {
+                () = closing.stopped() => {}
+                () = fetch => {}
+            }
+        };
+        tokio::spawn(inherited(fetch).with_current_subscriber());
     }
 
     /// Whether a fetch that began after `refusals` refusals returned a token that was refused since.
@@ -331,6 +351,8 @@ impl TokenState {
         let new = NewFetch {
             result: sender,
             time,
+            // A token in use is renewed, or has come to its end.
+            refused: self.refused.clone().filter(|_| self.current.is_none()),
             refusals: self.refusals,
         };
         (running, Some(new))

@@ -44,6 +44,8 @@ pub(crate) struct ClientOptions {
     pub(crate) app_id: Option<String>,
     pub(crate) app_secret: Option<String>,
     pub(crate) tenant_access_token: Option<String>,
+    /// The tokens that it returns in turn.
+    pub(crate) token_provider: Option<Vec<String>>,
     pub(crate) tenant_key: Option<String>,
     pub(crate) app_ticket: Option<String>,
     pub(crate) base_url: Option<String>,
@@ -88,6 +90,7 @@ impl Default for ClientOptions {
             app_id: Some("cli_example".to_owned()),
             app_secret: Some("example-secret".to_owned()),
             tenant_access_token: None,
+            token_provider: None,
             tenant_key: None,
             app_ticket: None,
             base_url: None,
@@ -120,19 +123,54 @@ pub(crate) enum Step {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ManyStep {
-    pub(crate) requests: Vec<GroupArgs>,
+    pub(crate) requests: Vec<ManyRequest>,
     pub(crate) concurrency: Option<usize>,
     pub(crate) total_timeout: Option<f64>,
     /// The loop is left after so many items.
     pub(crate) take: Option<usize>,
+    /// Items come from `collect` and not from a loop.
+    #[serde(default)]
+    pub(crate) collect: bool,
     pub(crate) items: Vec<ItemEnd>,
+    /// What follows the last item. Nothing may if this is absent.
+    pub(crate) raises: Option<End>,
     pub(crate) report: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) struct ManyRequest {
+    pub(crate) args: GroupArgs,
+    pub(crate) tag: Value,
+}
+
+impl TryFrom<Value> for ManyRequest {
+    type Error = String;
+
+    fn try_from(mut request: Value) -> Result<Self, String> {
+        let tag = request.as_object_mut().and_then(|fields| fields.remove("tag"));
+        let tag = tag.unwrap_or_default();
+        read(request).map(|args| Self { args, tag })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) struct End(pub(crate) Expected);
+
+impl TryFrom<Value> for End {
+    type Error = String;
+
+    fn try_from(raises: Value) -> Result<Self, String> {
+        Expected::new(None, Some(raises)).map(Self)
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(try_from = "RawItemEnd")]
 pub(crate) struct ItemEnd {
     pub(crate) index: usize,
+    pub(crate) tag: Option<Value>,
     pub(crate) expected: Expected,
 }
 
@@ -140,6 +178,7 @@ pub(crate) struct ItemEnd {
 #[serde(deny_unknown_fields)]
 struct RawItemEnd {
     index: usize,
+    tag: Option<Value>,
     returns: Option<Value>,
     raises: Option<Value>,
 }
@@ -151,6 +190,7 @@ impl TryFrom<RawItemEnd> for ItemEnd {
         let expected = Expected::new(end.returns, end.raises)?;
         Ok(Self {
             index: end.index,
+            tag: end.tag,
             expected,
         })
     }
@@ -167,6 +207,7 @@ pub(crate) enum Call {
     Group(GroupArgs),
     Bot(BotArgs),
     AppTicket(TicketArgs),
+    Close(CloseArgs),
 }
 
 /// How a call must end.
@@ -207,7 +248,7 @@ const RAISED: [&str; 15] = [
 struct RawCallStep {
     call: String,
     args: Value,
-    /// `null` is what `set_app_ticket` returns, and not the same as nothing said.
+    /// `null` is what `set_app_ticket` and `close` return, and not the same as nothing said.
     #[serde(default, deserialize_with = "said")]
     returns: Option<Value>,
     raises: Option<Value>,
@@ -253,6 +294,7 @@ impl TryFrom<RawCallStep> for CallStep {
             "set_time_sensitive" => Call::Group(read(step.args)?),
             "set_bot_time_sensitive" => Call::Bot(read(step.args)?),
             "set_app_ticket" => Call::AppTicket(read(step.args)?),
+            "close" => Call::Close(read(step.args)?),
             other => return Err(format!("no such call: {other}")),
         };
         let expected = Expected::new(step.returns, step.raises)?;
@@ -312,6 +354,12 @@ pub(crate) struct TicketArgs {
     pub(crate) app_ticket: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CloseArgs {
+    pub(crate) timeout: Option<f64>,
+}
+
 /// What the sandbox must have seen.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -319,6 +367,7 @@ pub(crate) struct Seen {
     pub(crate) requests: Option<Value>,
     pub(crate) calls: Option<Value>,
     pub(crate) token_fetches: Option<Value>,
+    pub(crate) refused_tokens: Option<Value>,
     pub(crate) pinned: Option<serde_json::Map<String, Value>>,
     pub(crate) bot_pinned: Option<Value>,
 }

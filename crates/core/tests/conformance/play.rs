@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use feishu_feed_card::{
-    Client, ConnectionReason, Error, FailedUserReason, Outcome, RateLimit, Report, Request, SetTimeSensitive,
-    Station, Unfinished, UserIdType, UserIds, binding,
+    Client, ConnectionReason, Error, FailedUserReason, Item, Outcome, ProvidedToken, Providing, RateLimit,
+    Report, Request, SetTimeSensitive, Station, TokenProvider, TokenReason, Unfinished, UserIdType, UserIds,
+    binding,
 };
 use feishu_feed_card_sandbox::{Sandbox, World};
 use futures_util::future::join_all;
@@ -28,7 +30,8 @@ pub(crate) async fn play(case: Case) -> Result<(), String> {
     let certificate = sandbox.ca_pem().map(CertificateFile::new);
     sandbox.faults(case.faults);
 
-    let client = client(case.client, &sandbox, certificate.as_ref());
+    let refused = RefusedTokens::default();
+    let client = client(case.client, &sandbox, certificate.as_ref(), &refused);
     let client = match (client, &case.steps[..]) {
         (client, [Step::NewClient(expected)]) => {
             let failure = client.map(|_| Value::Null);
@@ -55,7 +58,7 @@ pub(crate) async fn play(case: Case) -> Result<(), String> {
             Step::NewClient(_) => return Err(format!("  {place}: new_client is not the only step")),
         }
     }
-    look(&sandbox, &app_id, &case.seen)
+    look(&sandbox, &app_id, &refused, &case.seen)
 }
 
 fn world(parts: WorldParts) -> World {
@@ -89,10 +92,34 @@ impl Drop for CertificateFile {
     }
 }
 
+/// What a token provider was called with.
+type RefusedTokens = Arc<Mutex<Vec<Option<String>>>>;
+
+/// Returns its tokens in turn, the last one for ever.
+struct Provider {
+    tokens: Vec<String>,
+    refused: RefusedTokens,
+}
+
+impl TokenProvider for Provider {
+    fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
+        let mut refused = self.refused.lock().unwrap();
+        let token = self
+            .tokens
+            .get(refused.len())
+            .or(self.tokens.last())
+            .unwrap()
+            .clone();
+        refused.push(reason.refused_token().map(str::to_owned));
+        Box::pin(async move { Ok(ProvidedToken::new(token)) })
+    }
+}
+
 fn client(
     options: ClientOptions,
     sandbox: &Sandbox,
     certificate: Option<&CertificateFile>,
+    refused: &RefusedTokens,
 ) -> Result<Client, Error> {
     let sandbox_url = sandbox.https_base_url().unwrap_or_else(|| sandbox.base_url());
     let base_url = match options.base_url {
@@ -112,6 +139,7 @@ fn client(
         app_id: options.app_id;
         app_secret: options.app_secret;
         tenant_access_token: options.tenant_access_token;
+        token_provider: options.token_provider.map(|tokens| Provider { tokens, refused: refused.clone() });
         tenant_key: options.tenant_key;
         app_ticket: options.app_ticket;
         allow_http: options.allow_http;
@@ -144,13 +172,29 @@ async fn make(client: &Client, place: &str, step: &CallStep) -> Result<(), Strin
             set(call, args.user_id_type.as_deref(), args.timeout).await
         }
         Call::AppTicket(args) => client.set_app_ticket(&args.app_ticket).map(|()| Value::Null),
+        Call::Close(args) => close(client, args.timeout).await.map(|()| Value::Null),
     };
     judge(place, came, &step.expected)
 }
 
+async fn close(client: &Client, timeout: Option<f64>) -> Result<(), Error> {
+    match timeout {
+        None => client.close().await,
+        Some(timeout) => {
+            let timeout = binding::seconds_or_zero("timeout", timeout)?;
+            client.close_within(timeout).await;
+        }
+    }
+    Ok(())
+}
+
 /// The items that came, in the order of their indices, and the report.
 async fn make_many(client: &Client, place: &str, step: &ManyStep) -> Result<(), String> {
-    let requests = step.requests.iter().map(request).collect::<Result<Vec<_>, _>>();
+    let requests = step
+        .requests
+        .iter()
+        .map(|many| Ok(request(&many.args)?.tag(many.tag.clone())));
+    let requests = requests.collect::<Result<Vec<_>, Error>>();
     let requests = requests.map_err(|error| format!("  {place}: {error}"))?;
     let mut many = client.set_time_sensitive_many(requests);
     if let Some(concurrency) = step.concurrency {
@@ -159,12 +203,21 @@ async fn make_many(client: &Client, place: &str, step: &ManyStep) -> Result<(), 
     if let Some(timeout) = step.total_timeout {
         many = many.total_timeout(Duration::from_secs_f64(timeout));
     }
-    let mut items = Vec::new();
-    while items.len() < step.take.unwrap_or(usize::MAX) {
-        let Some(item) = many.next().await else { break };
-        items.push(item);
-    }
-    items.sort_by_key(|item| item.index);
+    let (items, end, report) = if step.collect {
+        let (items, report) = many.collect().await;
+        (items, Ok(Value::Null), report)
+    } else {
+        let (mut items, mut end) = (Vec::new(), Ok(Value::Null));
+        while items.len() < step.take.unwrap_or(usize::MAX) {
+            match many.next().await {
+                Some(Ok(item)) => items.push(item),
+                Some(Err(error)) => end = Err(error),
+                None => break,
+            }
+        }
+        items.sort_by_key(|item| item.index);
+        (items, end, many.report().await)
+    };
     let came: Vec<usize> = items.iter().map(|item| item.index).collect();
     let expected: Vec<usize> = step.items.iter().map(|item| item.index).collect();
     if came != expected {
@@ -174,14 +227,22 @@ async fn make_many(client: &Client, place: &str, step: &ManyStep) -> Result<(), 
     }
     for (item, end) in items.into_iter().zip(&step.items) {
         let place = format!("{place}, item {}", item.index);
+        if let Some(tag) = &end.tag {
+            verdict(&place, &differences(tag, &item.tag), &item.tag.to_string())?;
+        }
         judge(
             &place,
             item.result.map(|outcome| in_json(&outcome)),
             &end.expected,
         )?;
     }
+    let expected = step
+        .raises
+        .as_ref()
+        .map_or(&Expected::Returns(Value::Null), |end| &end.0);
+    judge(&format!("{place}, end"), end, expected)?;
     if let Some(expected) = &step.report {
-        let report = report_in_json(&many.report().await);
+        let report = report_in_json(&report);
         verdict(
             &format!("{place}, report"),
             &differences(expected, &report),
@@ -202,9 +263,13 @@ fn request(args: &GroupArgs) -> Result<Request, Error> {
     Ok(request)
 }
 
-fn report_in_json(report: &Report) -> Value {
-    let unfinished = |left: &Unfinished| json!({"index": left.index, "users": users_in_json(&left.users)});
+fn report_in_json(report: &Report<Value>) -> Value {
+    let unfinished = |left: &Unfinished<Value>| json!({"index": left.index, "tag": left.tag, "users": users_in_json(&left.users)});
+    let failure = |item: &Item<Value>| json!({"index": item.index, "tag": item.tag});
     json!({
+        "text": report.to_string(),
+        "not_read": report.not_read,
+        "failures": report.failures.iter().map(failure).collect::<Vec<_>>(),
         "taken": report.taken,
         "succeeded": report.succeeded,
         "failed": report.failed,
@@ -254,11 +319,17 @@ fn verdict(place: &str, wrong: &[String], came: &str) -> Result<(), String> {
     Err(report)
 }
 
+/// As a program prints it: an error of ours does not repeat its causes, those of the bindings do.
+fn with_causes(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |printed, cause| format!("{printed}: {cause}"))
+}
+
 fn wrong_with(error: &Error, expected: &Value) -> Vec<String> {
     let mut expected = expected.clone();
     let mut wrong = Vec::new();
     for (key, text) in [
-        ("message_contains", error.to_string()),
+        ("message_contains", with_causes(error)),
         ("hint_contains", error.hint().unwrap_or_default().to_owned()),
     ] {
         let wanted = expected.as_object_mut().and_then(|fields| fields.remove(key));
@@ -272,7 +343,7 @@ fn wrong_with(error: &Error, expected: &Value) -> Vec<String> {
     wrong
 }
 
-fn look(sandbox: &Sandbox, app_id: &str, seen: &Seen) -> Result<(), String> {
+fn look(sandbox: &Sandbox, app_id: &str, refused: &RefusedTokens, seen: &Seen) -> Result<(), String> {
     let records = json!(sandbox.requests());
     let is_call = |record: &&Value| record["method"] == "PATCH";
     let calls: Vec<&Value> = records.as_array().into_iter().flatten().filter(is_call).collect();
@@ -289,6 +360,9 @@ fn look(sandbox: &Sandbox, app_id: &str, seen: &Seen) -> Result<(), String> {
     }
     if let Some(count) = &seen.token_fetches {
         compare("token_fetches", count, &json!(sandbox.token_fetches()));
+    }
+    if let Some(tokens) = &seen.refused_tokens {
+        compare("refused_tokens", tokens, &json!(*refused.lock().unwrap()));
     }
     for (open_id, chats) in seen.pinned.iter().flatten() {
         compare(

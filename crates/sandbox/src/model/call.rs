@@ -215,7 +215,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     }
 }
 
-/// `open_id` unless the query says otherwise: the page calls it required and gives it a default.
+/// `open_id` unless the query says otherwise: docs/platform.md#user-id-type.
 fn id_type(query: Option<&str>) -> Result<IdType, FieldViolation> {
     let mut pairs = query
         .unwrap_or_default()

@@ -14,7 +14,8 @@ pub struct Switches {
     pub token_error_status: u16,
     /// The code for a wrong app secret: 10014 or 10015, both are documented.
     pub wrong_secret_code: i64,
-    /// The `msg` of a successful call: `success` on the page, `ok` in older answers.
+    /// The `msg` of a successful call: `success`, or `ok` as in older answers
+    /// (docs/platform.md#msg-is-prose).
     pub success_msg: String,
     /// What a success looks like in which nobody failed.
     pub success_shape: SuccessShape,
@@ -30,17 +31,19 @@ pub struct Switches {
     /// What happens to an id no user of this world has.
     pub unknown_ids: UnknownIds,
     /// Whether an app without the field permission is also not told a failed user's `open_id` or
-    /// `union_id`; `false` hides only a `user_id`. The page names the permission without saying which.
+    /// `union_id`; `false` hides only a `user_id`. Which is unknown: docs/platform.md#field-permission.
     pub field_permission_for_every_id_type: bool,
-    /// The most `user_ids` the group call takes; the page prints no limit.
+    /// The most `user_ids` the group call takes; no limit is known (docs/platform.md#users-per-request).
     pub group_max_users: Option<usize>,
     /// The code for too many `user_ids`, or none: 230001, or the gateway's 99992402.
     pub list_length_code: i64,
-    /// The code for a chat nobody knows: 232006 elsewhere on the platform, 230001 on the call's page.
+    /// The code for a chat nobody knows: 232006 on calls next to this one, or 230001
+    /// (docs/platform.md#codes).
     pub unknown_chat_code: i64,
     /// The code for a dissolved chat.
     pub dissolved_chat_code: i64,
-    /// The code for a chat the bot is not in: 230027 on the page, 230002 seen on sibling calls.
+    /// The code for a chat the bot is not in: 230027 of this call, or 230002 of calls next to it
+    /// (docs/platform.md#bot-not-in-chat).
     pub bot_not_in_chat_code: i64,
     /// How long a token lives, in seconds: 7200 on the platform.
     pub token_life_s: u64,
@@ -92,7 +95,7 @@ impl Switches {
     }
 }
 
-/// The forms in which "nobody failed" may be said. The page shows only a list with someone in it.
+/// The forms in which "nobody failed" may be said. See docs/platform.md#success-bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

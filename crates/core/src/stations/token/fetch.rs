@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use zeroize::Zeroizing;
 
-use super::{Abandoned, FetchTime, NoThread, Token, TokenProvider, provider};
+use super::{Abandoned, FetchTime, NoThread, Token, TokenProvider, TokenReason, provider};
 use crate::data::error::{BoxError, Error, ErrorKind, Station};
 use crate::data::outside;
 use crate::data::secret::{self, Mask};
@@ -118,9 +118,27 @@ impl Source {
         }
     }
 
-    /// Fetches a token. A provider is called immediately and not at the first poll, so that it knows which call it
-    /// serves.
-    pub(super) fn fetch(&self, time: &FetchTime) -> Fetching {
+    /// Completes the error of a call whose token was refused, and for which the next fetch returned the same token.
+    pub(crate) fn same_token_again(&self, refusal: Error) -> Error {
+        match self.identity {
+            Identity::Provider(_) => refusal
+                .with_message(text!(
+                    "the {token_provider} returned the token that the platform had refused"
+                ))
+                .with_station(Station::Token)
+                .with_hint(text!(
+                    "The {token_provider} can take the refused token as its argument: return another one then"
+                )),
+            _ => refusal.with_hint(text!(
+                "The platform issued the refused token again: check that app and {base_url} belong together and that \
+                 the app is enabled"
+            )),
+        }
+    }
+
+    /// Fetches a token, to replace the `refused` one if there is one. A provider is called immediately and not at the
+    /// first poll, so that it knows which call it serves.
+    pub(super) fn fetch(&self, time: &FetchTime, refused: Option<&Token>) -> Fetching {
         let endpoints = self.endpoints.clone();
         let time = time.clone();
         let fetching: Fetching = match &self.identity {
@@ -134,7 +152,12 @@ impl Source {
             }
             Identity::Given(token) => Box::pin(ready(Token::new(token.clone(), Some(super::LONGEST_LIFE)))),
             Identity::Provider(provider) => {
-                let providing = provider::ask(&**provider);
+                let providing = provider::ask(
+                    &**provider,
+                    TokenReason {
+                        refused: refused.map(|token| &token.value),
+                    },
+                );
                 let (time, cap) = (time.clone(), endpoints.longest_wait(&time));
                 Box::pin(async move {
                     match time.bound(Some(cap), providing).await {
@@ -206,7 +229,8 @@ impl Data for TokenData {
 }
 
 impl TokenData {
-    /// In seconds (FACTS: token). Accepts a number in quotes too; anything else counts as absent.
+    /// In seconds (docs/platform.md#self-built-app). Accepts a number in quotes too; anything else counts as
+    /// absent.
     fn life(&self) -> Option<Duration> {
         let expire = self.expire.as_ref()?;
         let seconds = expire.as_f64().or_else(|| expire.as_str()?.trim().parse().ok())?;
@@ -458,7 +482,7 @@ impl Endpoints {
 }
 
 /// The token endpoints report their own errors with HTTP 200. Another status without a code of the platform
-/// comes from a gateway in between, and is retried (FACTS: token).
+/// comes from a gateway in between, and is retried (docs/platform.md#token-errors).
 fn worth(failure: &Failure) -> RetryRule {
     let is_noise = !failure.is_answer
         && failure

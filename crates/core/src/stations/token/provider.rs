@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::data::error::BoxError;
 
@@ -43,8 +43,8 @@ pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>
 /// Supplies `tenant_access_token`s from elsewhere: a vault, another service, a shared cache.
 ///
 /// Called once for all calls that wait, again when the token nears its end, and again when the platform refuses
-/// it; then it should return a different one. `attempt_timeout` does not apply to it. Implemented for `Arc`s of providers,
-/// and for async closures:
+/// it; then it must return a different one: see [`TokenReason::refused_token`]. `attempt_timeout` does not apply to it.
+/// Implemented for `Arc`s of providers, and for async closures without an argument:
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,14 +57,56 @@ pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>
 ///         .build()
 /// }
 /// ```
+///
+/// A provider that keeps tokens implements the trait, to learn which of them the platform has refused:
+///
+/// ```
+/// use feishu_feed_card::{ProvidedToken, Providing, TokenProvider, TokenReason};
+///
+/// struct FromFile {
+///     path: &'static str,
+/// }
+///
+/// impl TokenProvider for FromFile {
+///     fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
+///         if reason.refused_token().is_some() {
+///             eprintln!("{}: the platform refused this token", self.path);
+///         }
+///         let path = self.path;
+///         Box::pin(async move { Ok(ProvidedToken::new(std::fs::read_to_string(path)?.trim())) })
+///     }
+/// }
+/// ```
 pub trait TokenProvider: Send + Sync + 'static {
     /// Returns a token that is valid now.
-    fn tenant_access_token(&self) -> Providing;
+    fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing;
+}
+
+/// Why a provider is called. See [`TokenProvider`] for an example.
+#[derive(Clone, Copy)]
+pub struct TokenReason<'a> {
+    pub(super) refused: Option<&'a SecretString>,
+}
+
+impl TokenReason<'_> {
+    /// The token that the platform refused, if that is why a token is needed; `None` for the first token and for a
+    /// renewal. The provider returned it before.
+    pub fn refused_token(&self) -> Option<&str> {
+        self.refused.map(ExposeSecret::expose_secret)
+    }
+}
+
+impl fmt::Debug for TokenReason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenReason")
+            .field("is_refusal", &self.refused.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<P: TokenProvider + ?Sized> TokenProvider for Arc<P> {
-    fn tenant_access_token(&self) -> Providing {
-        (**self).tenant_access_token()
+    fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
+        (**self).tenant_access_token(reason)
     }
 }
 
@@ -73,14 +115,14 @@ where
     F: Fn() -> T + Send + Sync + 'static,
     T: Future<Output = Result<ProvidedToken, BoxError>> + Send + 'static,
 {
-    fn tenant_access_token(&self) -> Providing {
+    fn tenant_access_token(&self, _: TokenReason<'_>) -> Providing {
         Box::pin(self())
     }
 }
 
 /// Calls a provider. A panic, in the call or in its future, becomes an error.
-pub(super) fn ask(provider: &dyn TokenProvider) -> Providing {
-    let asked = catch_unwind(AssertUnwindSafe(|| provider.tenant_access_token()));
+pub(super) fn ask(provider: &dyn TokenProvider, reason: TokenReason<'_>) -> Providing {
+    let asked = catch_unwind(AssertUnwindSafe(|| provider.tenant_access_token(reason)));
     Box::pin(async move {
         match asked {
             Ok(providing) => AssertUnwindSafe(providing)

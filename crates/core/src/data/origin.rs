@@ -1,0 +1,29 @@
+//! What a binding started a task for. The tasks that this task starts inherit it.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use tokio::task::futures::TaskLocalFuture;
+use tokio::task_local;
+
+task_local! {
+    static ORIGIN: Option<Origin>;
+}
+
+/// A value of the binding's, such as the event loop that waits for the call.
+pub type Origin = Arc<dyn Any + Send + Sync>;
+
+/// The origin of the task that is being polled.
+pub fn origin() -> Option<Origin> {
+    ORIGIN.try_with(Clone::clone).ok().flatten()
+}
+
+/// A future with this origin.
+pub fn with_origin<F: Future>(origin: Option<Origin>, future: F) -> TaskLocalFuture<Option<Origin>, F> {
+    ORIGIN.scope(origin, future)
+}
+
+/// A future for another task, with the origin of this one.
+pub(crate) fn inherited<F: Future>(future: F) -> TaskLocalFuture<Option<Origin>, F> {
+    with_origin(origin(), future)
+}

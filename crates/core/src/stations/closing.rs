@@ -1,0 +1,203 @@
+//! The close of a client. It refuses new calls; calls in progress end by themselves, or are stopped.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use crate::data::error::{Error, ErrorKind};
+use crate::stations::deadline::{after, reached};
+
+/// How long a close waits for the calls that it has stopped. A stopped call ends when it is polled next, and a caller may
+/// never poll it.
+const LONGEST_WIND_UP: Duration = Duration::from_secs(1);
+
+/// Whether a client is open, and its calls in progress. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Closing(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: watch::Sender<State>,
+    /// Notifies the calls in progress that they are stopped. Each of them waits for it, which takes less room and time
+    /// than a receiver of the state.
+    stop: Notify,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    phase: Phase,
+    calls: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    #[default]
+    Open,
+    /// Calls in progress go on.
+    Closed,
+    /// Calls in progress are stopped.
+    Stopped,
+}
+
+/// A call in progress, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InProgress(Closing);
+
+impl Closing {
+    /// Closes the client immediately, not when the future is first polled. The future ends when no call is in progress.
+    /// Calls that are still in progress after `longest_wait` are stopped.
+    pub fn close(&self, longest_wait: Option<Duration>) -> impl Future<Output = ()> + Send + use<> {
+        self.advance_to(Phase::Closed);
+        let until = longest_wait.map(after);
+        let closing = self.clone();
+        async move {
+            select! {
+                biased;
+                () = closing.idle() => {}
+                // Another close ended earlier and stopped the calls.
+                () = closing.stopped() => {}
+                () = reached(until) => {}
+            }
+            closing.advance_to(Phase::Stopped);
+            // An error means that the time has passed.
+            drop(timeout(LONGEST_WIND_UP, closing.idle()).await);
+        }
+    }
+
+    /// Counts a call, or returns `None` if the client is closed.
+    pub(crate) fn enter(&self) -> Option<InProgress> {
+        let mut is_open = false;
+        self.0.state.send_if_modified(|state| {
+            is_open = state.phase == Phase::Open;
+            state.calls += usize::from(is_open);
+            false
+        });
+        is_open.then(|| InProgress(self.clone()))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.state.borrow().phase != Phase::Open
+    }
+
+    /// Whether calls in progress are stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.state.borrow().phase == Phase::Stopped
+    }
+
+    pub(crate) async fn closed(&self) {
+        self.until(|state| state.phase != Phase::Open).await;
+    }
+
+    pub(crate) async fn stopped(&self) {
+        let mut stop = pin!(self.0.stop.notified());
+        stop.as_mut().enable();
+        if !self.is_stopped() {
+            stop.await;
+        }
+    }
+
+    async fn idle(&self) {
+        self.until(|state| state.calls == 0).await;
+    }
+
+    async fn until(&self, condition: fn(&State) -> bool) {
+        // The wait fails only if the sender is dropped, and `self` has it.
+        drop(self.0.state.subscribe().wait_for(condition).await);
+    }
+
+    fn advance_to(&self, phase: Phase) {
+        self.0.state.send_if_modified(|state| {
+            let is_later = phase > state.phase;
+            state.phase = phase.max(state.phase);
+            is_later
+        });
+        if self.is_stopped() {
+            self.0.stop.notify_waiters();
+        }
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.0.state.send_if_modified(|state| {
+            state.calls -= 1;
+            state.calls == 0
+        });
+    }
+}
+
+/// The error of a call that was made after the close.
+pub(crate) fn client_closed() -> Error {
+    Error::new(ErrorKind::ClientClosed, "the client is closed").with_hint("Make another client")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_takes_effect_before_it_is_awaited() {
+        let closing = Closing::default();
+        let call = closing.enter().unwrap();
+        let close = closing.close(None);
+        assert!(closing.is_closed() && !closing.is_stopped());
+        assert!(closing.enter().is_none());
+        drop((call, close));
+        assert!(
+            closing.enter().is_none(),
+            "a dropped close does not open it again"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_waits_for_calls_until_its_timeout() {
+        for (timeout, ends_after) in [(None, 10), (Some(3), 3), (Some(0), 0), (Some(20), 10)] {
+            let closing = Closing::default();
+            let call = closing.enter().unwrap();
+            let own = closing.clone();
+            tokio::spawn(async move {
+                select! {
+                    () = own.stopped() => {}
+                    () = sleep(10 * SECOND) => {}
+                }
+                drop(call);
+            });
+            let began = Instant::now();
+            closing.close(timeout.map(Duration::from_secs)).await;
+            assert_eq!(began.elapsed().as_secs(), ends_after, "{timeout:?}");
+            assert!(closing.is_stopped());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_of_several_closes_stops_the_calls() {
+        let closing = Closing::default();
+        let call = closing.enter().unwrap();
+        let [first, second] = [None, Some(3 * SECOND)].map(|timeout| closing.close(timeout));
+        let began = Instant::now();
+        let own = closing.clone();
+        tokio::spawn(async move {
+            own.stopped().await;
+            drop(call);
+        });
+        tokio::join!(first, second);
+        assert_eq!(began.elapsed(), 3 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_nobody_polls_does_not_hold_it_up() {
+        let closing = Closing::default();
+        let _unpolled = closing.enter().unwrap();
+        let began = Instant::now();
+        closing.close(Some(SECOND)).await;
+        assert_eq!(began.elapsed(), SECOND + LONGEST_WIND_UP);
+    }
+}
