@@ -31,7 +31,8 @@ pub(crate) fn package(run: &mut Run) -> Result<Vec<PathBuf>, String> {
     for name in CRATES {
         let file = run.target()?.join(format!("package/{name}-{version}.crate"));
         let mut unpack = run.command("tar");
-        unpack.arg("-xf").arg(&file).current_dir(&folder);
+        // The files in it are of 2006: cargo would take what it compiled from an earlier package for theirs.
+        unpack.args(["-x", "-m", "-f"]).arg(&file).current_dir(&folder);
         quietly("tar", unpack)?;
         packed.push(file);
     }
