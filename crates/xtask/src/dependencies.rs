@@ -50,7 +50,7 @@ fn smallest_versions(run: &mut Run) -> Result<(), String> {
     run.step("smallest versions", check)
 }
 
-/// The crates with the `rust-version` that they declare.
+/// Everything published with the `rust-version` that it declares: users compile the Python package, too.
 fn oldest_rust(run: &mut Run) -> Result<(), String> {
     let oldest = env!("CARGO_PKG_RUST_VERSION");
     let mut install = run.command("rustup");
@@ -66,6 +66,12 @@ fn oldest_rust(run: &mut Run) -> Result<(), String> {
     check
         .args(["run", oldest, "cargo", "check", "--locked"])
         .args(selected())
+        .args([
+            "--package",
+            "feishu-feed-card-python",
+            "--package",
+            "feishu-feed-card-node",
+        ])
         .env("CARGO_TARGET_DIR", run.root.join(".scratch/oldest-rust"));
     run.step("oldest Rust", check)
 }
