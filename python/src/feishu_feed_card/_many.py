@@ -234,7 +234,8 @@ class AsyncMany(_Handle):
         try:
             if not await self._finds_results():
                 self._is_over = True
-                self._stop()
+                if self._feeder is not None:
+                    self._feeder.cancel()
                 self._tell()
         except BaseException as error:
             # As with a generator: where an error or a cancellation comes through, that is the end.
@@ -434,7 +435,8 @@ class _Feeder:
             async for request in iterator:
                 if not self._bound.push(request) and not await self._finds_room():
                     break
-            self._bound.end_reading()
+            else:
+                self._bound.end_reading()
         except Exception as error:
             if self._is_cancelled:
                 raise  # nobody asks for results any more
