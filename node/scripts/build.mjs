@@ -1,10 +1,11 @@
 // Builds the native module with cargo and the facade with tsc and esbuild:
 //
 //   node scripts/build.mjs [--debug] [--check] [--target TRIPLE] [--zig]
+//   node scripts/build.mjs --facade
 //
 // `src/binding.ts`, the native module's types, is written from what the build says of them; with
 // `--check` it is an error if that changes the committed file. With `--zig` cargo-zigbuild links, and the triple of
-// a target may end with a version of glibc.
+// a target may end with a version of glibc. With `--facade` the native module is left alone.
 import { spawnSync } from 'node:child_process'
 import {
   copyFileSync,
@@ -24,6 +25,7 @@ import { nativeFile, platformOf } from './platforms.mjs'
 const { values: options } = parseArgs({
   options: {
     debug: { type: 'boolean' },
+    facade: { type: 'boolean' },
     check: { type: 'boolean' },
     target: { type: 'string' },
     zig: { type: 'boolean' },
@@ -31,7 +33,9 @@ const { values: options } = parseArgs({
 })
 const root = path.join(import.meta.dirname, '..')
 
-buildNative()
+if (!options.facade) {
+  buildNative()
+}
 buildFacade()
 
 function buildNative() {

@@ -1,11 +1,13 @@
 // Makes the npm packages of what is built: `packed/feishu-feed-card-VERSION.tgz`, and one for each native
-// module that lies here. The platform packages become optional dependencies only now: names that are not
-// published yet would break `npm ci` in a clone, and could be taken by anyone.
+// module that lies here; with `--all` it is an error if a platform has none. The platform packages become optional
+// dependencies only now: names that are not published yet would break `npm ci` in a clone, and could be taken by
+// anyone.
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { nativeFile, packageName, platforms } from './platforms.mjs'
+import { sbom } from './sbom.mjs'
 
 const root = path.join(import.meta.dirname, '..')
 const main = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'))
@@ -14,7 +16,12 @@ delete main.private
 delete main.devDependencies
 delete main.scripts
 const { version, homepage, bugs, license, repository, engines } = main
-const built = Object.values(platforms).filter((platform) => existsSync(path.join(root, nativeFile(platform))))
+const isBuilt = ([, platform]) => existsSync(path.join(root, nativeFile(platform)))
+const built = Object.entries(platforms).filter(isBuilt)
+const missing = Object.entries(platforms).filter((entry) => !isBuilt(entry))
+if (process.argv.includes('--all') && missing.length > 0) {
+  throw new Error(`no native module for ${missing.map(([target]) => target).join(', ')}`)
+}
 if (built.length === 0 || !existsSync(path.join(root, 'dist/index.js'))) {
   throw new Error('nothing is built: npm run build')
 }
@@ -22,7 +29,7 @@ if (built.length === 0 || !existsSync(path.join(root, 'dist/index.js'))) {
 const packed = path.join(root, 'packed')
 rmSync(packed, { recursive: true, force: true })
 mkdirSync(packed)
-for (const platform of built) {
+for (const [target, platform] of built) {
   const file = nativeFile(platform)
   const { os, cpu, libc } = platform
   const manifest = {
@@ -33,7 +40,7 @@ for (const platform of built) {
     bugs,
     license,
     repository,
-    files: [file, 'LICENSE-*'],
+    files: [file, 'LICENSE-*', 'sbom.cdx.json'],
     main: file,
     engines,
     os: [os],
@@ -41,9 +48,10 @@ for (const platform of built) {
     ...(libc && { libc: [libc] }),
   }
   const readme = `The native module of [feishu-feed-card](https://www.npmjs.com/package/feishu-feed-card) for ${platform.name}.\n`
-  pack(manifest, { 'README.md': readme }, { [file]: file })
+  const bill = `${JSON.stringify(sbom('feishu-feed-card-node', target), null, 1)}\n`
+  pack(manifest, { 'README.md': readme, 'sbom.cdx.json': bill }, { [file]: file })
 }
-const optionalDependencies = Object.fromEntries(built.map((platform) => [packageName(platform), version]))
+const optionalDependencies = Object.fromEntries(built.map(([, platform]) => [packageName(platform), version]))
 pack({ ...main, optionalDependencies }, {}, { dist: 'dist', 'README.md': '../README.md' })
 
 /** Packs a manifest with texts and copies of what lies in the clone, and the licences. */

@@ -8,9 +8,21 @@ function candidates(): string[] {
   return (libcs[platform] ?? ['']).map((libc) => `${platform}-${arch}${libc}`)
 }
 
+/** The platforms' packages that were published with this one. In a clone there are none. */
+function published(): string[] {
+  try {
+    // Hidden from bundlers: the package's own file is not for a bundle.
+    const { optionalDependencies } = createRequire(__filename)('../package.json') as {
+      optionalDependencies?: Record<string, string>
+    }
+    return Object.keys(optionalDependencies ?? {})
+  } catch {
+    return []
+  }
+}
+
 /** Loads the native module: the one built in the clone, or the platform's package. */
 function load(): typeof Binding {
-  const packages: string[] = []
   const failures: unknown[] = []
   const failed = (error: unknown) => {
     // "Not there" says nothing that the message below does not say.
@@ -50,25 +62,37 @@ function load(): typeof Binding {
       }
     } catch (error) {
       failed(error)
-      packages.push(`feishu-feed-card-${name}`)
     }
   }
-  if (packages.length === 0) {
+  const why = failures.length > 0 ? 'does not load (see cause)' : 'is missing'
+  const cause =
+    failures.length > 0
+      ? { cause: failures.length > 1 ? new AggregateError(failures) : failures[0] }
+      : undefined
+  const names = published()
+  if (names.length === 0) {
     throw new Error(
-      `feishu-feed-card: there is no package with its native module for ${process.platform} on ${process.arch}. ` +
-        'There are packages for Linux (glibc and musl), macOS and Windows on x64 and arm64. In a clone of the repository: npm run build',
+      `feishu-feed-card: the native module ${why}. In a clone of the repository, build it: npm run build. ` +
+        'In a bundle, keep feishu-feed-card outside (external)',
+      cause,
     )
   }
-  const why = failures.length > 0 ? 'does not load (see cause)' : 'is missing'
+  const packages = candidates()
+    .map((name) => `feishu-feed-card-${name}`)
+    .filter((name) => names.includes(name))
+  if (packages.length === 0) {
+    throw new Error(
+      `feishu-feed-card: there is no package with its native module for ${process.platform} on ${process.arch}, ` +
+        `only ${names.join(', ')}. In a clone of the repository you can build it: npm run build`,
+      cause,
+    )
+  }
   throw new Error(
     `feishu-feed-card: the package with its native module, ${packages.join(' or ')}, ${why}. ` +
       'It is an optional dependency: install again without --omit=optional or --no-optional, on the machine ' +
       `(and for the libc) it shall run on; or add it yourself: npm install ${packages[0]}. ` +
-      'Of a bundle feishu-feed-card has to stay outside (external). ' +
-      'In a clone of the repository: npm run build',
-    failures.length > 0
-      ? { cause: failures.length > 1 ? new AggregateError(failures) : failures[0] }
-      : undefined,
+      'In a bundle, keep feishu-feed-card outside (external)',
+    cause,
   )
 }
 

@@ -54,48 +54,67 @@ test('the declarations are small', () => {
   assert.ok(files.length > 0 && bytes < 24_000, `${bytes} bytes`)
 })
 
+const all = Object.values(platforms).map(packageName).toSorted()
+
 test('a module that is missing is told with how to get it', async () => {
-  const end = await run('missing.mjs')
+  const end = await run('missing.mjs', ['none', all.join()])
   assert.equal(end.code, 0, end.stderr)
   assert.match(end.stdout, /the package with its native module, feishu-feed-card-\w+-\w+.* is missing/)
   assert.match(end.stdout, /npm install feishu-feed-card-/)
 })
 
+test('in a clone it is told how to build the module', async () => {
+  const end = await run('missing.mjs', ['none', ''])
+  assert.equal(end.code, 0, end.stderr)
+  assert.match(end.stdout, /the native module is missing.*npm run build/)
+  assert.doesNotMatch(end.stdout, /feishu-feed-card-/)
+})
+
 test('every platform package is required by a literal name, and no other is', () => {
-  const packages = Object.values(platforms).map(packageName).toSorted()
   for (const name of ['facade.js', 'sandbox.js']) {
     const text = readFileSync(path.join(root, 'dist', name), 'utf8')
     const required = [...text.matchAll(/\brequire\("(feishu-feed-card-[^"]+)"\)/g)].map(
       ([, literal]) => literal,
     )
-    assert.deepEqual(required.toSorted(), packages, name)
+    assert.deepEqual(required.toSorted(), all, name)
   }
 })
 
-test('only packages that exist are named', async () => {
-  const packages = Object.values(platforms).map(packageName)
+test('only packages that were published with it are named', async () => {
+  const linux = ['feishu-feed-card-linux-x64-gnu', 'feishu-feed-card-linux-x64-musl']
   const machines = [
-    ['darwin', 'arm64', ['feishu-feed-card-darwin-arm64']],
-    ['win32', 'x64', ['feishu-feed-card-win32-x64-msvc']],
-    ['linux', 'arm64', ['feishu-feed-card-linux-arm64-gnu', 'feishu-feed-card-linux-arm64-musl']],
-    ['linux', 'arm', []],
-    ['win32', 'ia32', []],
-    ['freebsd', 'x64', []],
+    [all, 'darwin', 'arm64', ['feishu-feed-card-darwin-arm64']],
+    [all, 'win32', 'x64', ['feishu-feed-card-win32-x64-msvc']],
+    [all, 'linux', 'arm64', ['feishu-feed-card-linux-arm64-gnu', 'feishu-feed-card-linux-arm64-musl']],
+    [linux, 'linux', 'x64', linux],
+    [linux.slice(0, 1), 'linux', 'x64', linux.slice(0, 1)],
   ]
-  for (const [platform, arch, expected] of machines) {
-    const end = await run('missing.mjs', ['none', platform, arch])
+  for (const [published, platform, arch, expected] of machines) {
+    const end = await run('missing.mjs', ['none', published.join(), platform, arch])
     assert.equal(end.code, 0, end.stderr)
     const named = new Set(end.stdout.match(/feishu-feed-card-[\w-]+/g) ?? [])
     assert.deepEqual([...named].toSorted(), expected, end.stdout)
-    assert.ok(expected.every((name) => packages.includes(name)))
-    if (expected.length === 0) {
-      assert.match(end.stdout, new RegExp(`no package .* for ${platform} on ${arch}`))
-    }
+  }
+})
+
+test('a machine without a package is told which there are', async () => {
+  const linux = ['feishu-feed-card-linux-x64-gnu', 'feishu-feed-card-linux-x64-musl']
+  for (const [published, platform, arch] of [
+    [all, 'linux', 'arm'],
+    [all, 'win32', 'ia32'],
+    [all, 'freebsd', 'x64'],
+    [linux, 'darwin', 'arm64'],
+  ]) {
+    const end = await run('missing.mjs', ['none', published.join(), platform, arch])
+    assert.equal(end.code, 0, end.stderr)
+    assert.match(end.stdout, new RegExp(`no package .* for ${platform} on ${arch}, only `))
+    const named = end.stdout.match(/feishu-feed-card-[\w-]+/g) ?? []
+    assert.deepEqual(named.toSorted(), published)
   }
 })
 
 test('a module that does not load is told with its cause', async () => {
-  const end = await run('missing.mjs', ['broken'])
+  const end = await run('missing.mjs', ['broken', all.join()])
   assert.equal(end.code, 0, end.stderr)
   assert.match(end.stdout, /does not load \(see cause\)/)
   assert.match(end.stdout, /cause: Error: /)

@@ -34,3 +34,8 @@ pub use self::model::{
 pub use self::record::RecordedRequest;
 pub use self::sandbox::{Sandbox, SandboxBuilder};
 pub use self::stage::Stage;
+
+/// The example of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,8 +3,14 @@
 //!
 //! The crate has no dependencies, so that `cargo xtask` itself compiles in a second.
 
+pub mod crates;
 mod musl;
 pub mod node;
 pub mod package;
 pub mod python;
 pub mod run;
+
+/// The examples of the README, compiled. Not in the crate `feishu-feed-card`: its package holds the README elsewhere.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

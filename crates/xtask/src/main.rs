@@ -2,11 +2,13 @@
 
 mod citations;
 mod demo;
+mod dependencies;
+mod release;
 mod test;
 
 use std::process::ExitCode;
 
-use xtask::package::package;
+use xtask::package::{assemble, package};
 use xtask::run::Run;
 
 const HELP: &str = "\
@@ -14,8 +16,16 @@ Usage: cargo xtask COMMAND
 
   demo      pin and unpin on the sandbox, from Rust, Python and Node.js
   test      check the format, lint, build and test, in all three languages
-  package   build the wheels and npm packages for glibc and musl, check them
+  package   build the wheels, npm packages and crates, check them, make calls
   help      print this
+
+For the workflows (docs/RELEASING.md):
+
+  dependencies          check licences, advisories, duplicates; compile with the
+                        oldest Rust and the smallest versions of dependencies
+  version TAG           check that the manifests and the changelog have its version
+  package --assemble    as package, of what all platforms have built
+  publish crates|npm [--dry-run]
 
 The laboratory, in crates of its own:
 
@@ -40,6 +50,13 @@ fn main() -> ExitCode {
     let result = match arguments[..] {
         ["demo"] => demo::demo(run),
         ["package"] => package(run),
+        ["package", "--assemble"] => assemble(run),
+        ["dependencies"] => dependencies::dependencies(run),
+        ["version", tag] => release::version(run, tag),
+        ["publish", "crates"] => release::publish_crates(run, false),
+        ["publish", "crates", "--dry-run"] => release::publish_crates(run, true),
+        ["publish", "npm"] => release::publish_npm(run, false),
+        ["publish", "npm", "--dry-run"] => release::publish_npm(run, true),
         ["test"] => test::test(run),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

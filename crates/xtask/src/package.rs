@@ -1,13 +1,14 @@
-//! `cargo xtask package`: what is published, for each libc that this machine can build for, and looked at.
+//! `cargo xtask package`: what is published, for the platforms that this machine can build for, and checked.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::crates;
 use crate::musl;
 use crate::node;
 use crate::python::Venv;
-use crate::run::{Run, output};
+use crate::run::{Run, output, quietly};
 
 /// What packaging takes and developing does not.
 const TOOLS: [&str; 6] = [
@@ -33,7 +34,6 @@ pub struct Target {
     /// With the version of the libc, in zig's way.
     for_zig: &'static str,
     tag: &'static str,
-    node_module: &'static str,
     std: Option<musl::Std>,
 }
 
@@ -42,7 +42,6 @@ pub const GNU: Target = Target {
     triple: "x86_64-unknown-linux-gnu",
     for_zig: "x86_64-unknown-linux-gnu.2.17",
     tag: "manylinux_2_17",
-    node_module: "node/feishu-feed-card.linux-x64-gnu.node",
     std: None,
 };
 
@@ -51,12 +50,11 @@ const fn musl(std: musl::Std) -> Target {
         triple: musl::TARGET,
         for_zig: musl::TARGET,
         tag: "musllinux_1_2",
-        node_module: "node/feishu-feed-card.linux-x64-musl.node",
         std: Some(std),
     }
 }
 
-/// Builds and checks everything that is published.
+/// Builds and checks everything that is published, for this machine's platforms.
 pub fn package(run: &mut Run) -> Result<(), String> {
     node::check(run)?;
     let venv = tools(run)?;
@@ -64,33 +62,84 @@ pub fn package(run: &mut Run) -> Result<(), String> {
     remove(&run.root.join(WHEELS))?;
     without_modules(run)?;
 
-    let mut targets = vec![GNU];
-    let left_out = musl::Std::find(run).map(|std| targets.push(musl(std))).err();
-    for target in &targets {
-        wheel(run, &venv, target)?;
-        node_module(run, &venv, target)?;
+    let mut left_out = None;
+    if cfg!(target_os = "linux") {
+        let mut targets = vec![GNU];
+        left_out = musl::Std::find(run).map(|std| targets.push(musl(std))).err();
+        for target in &targets {
+            wheel(run, &venv, target)?;
+            node_module(run, &venv, target)?;
+        }
+    } else {
+        without_zig(run, &venv)?;
     }
-    source_distribution(run, &venv)?;
-    let mut twine = venv.command(run, "twine");
-    twine.args(["check", "--strict"]).args(files(run, WHEELS)?);
-    run.step("twine check", twine)?;
-    // Packs them; then publint and "Are the types wrong?" look at them, and an empty project installs them.
-    run.tests("npm packages", node::npm(run, ["run", "test:package"]))?;
+    finish(run, &venv)?;
+    for (name, program, script) in [
+        ("call from the wheel", venv.program("python"), "try_wheel.py"),
+        ("call from the npm package", "node".into(), "try_npm.mjs"),
+    ] {
+        let mut call = run.command(program);
+        call.arg(format!("crates/xtask/scripts/{script}"));
+        run.step(name, call)?;
+    }
 
     run.sum_up();
-    let fit = sizes(run, &venv, &targets);
+    let fit = sizes(run, &venv);
     if let Some(reason) = left_out {
         println!("left out: the packages for musl: {reason}");
     }
     fit
 }
 
+/// Makes a release of what machines of all platforms have built: their wheels in `python/dist` and their native
+/// modules in `node`.
+pub fn assemble(run: &mut Run) -> Result<(), String> {
+    node::check(run)?;
+    let venv = tools(run)?;
+    node::install(run)?;
+    run.step("npm facade", node::npm(run, ["run", "build:facade"]))?;
+    run.step(
+        "all platforms",
+        node::npm(run, ["run", "pack:local", "--", "--all"]),
+    )?;
+    let modules = with(run, "node", "node")?.len();
+    // Free-threaded Pythons have wheels of their own.
+    let mut wheels = with(run, WHEELS, "whl")?;
+    wheels.retain(|wheel| name(wheel).contains("-cp310-abi3-"));
+    if wheels.len() != modules {
+        return Err(format!(
+            "there are {modules} native modules for npm, and {} wheels",
+            wheels.len()
+        ));
+    }
+    finish(run, &venv)?;
+    run.sum_up();
+    sizes(run, &venv)
+}
+
+/// Adds what is the same for all platforms, and checks everything.
+fn finish(run: &mut Run, venv: &Venv) -> Result<(), String> {
+    source_distribution(run, venv)?;
+    let crates = crates::package(run)?;
+    let mut twine = venv.command(run, "twine");
+    twine.args(["check", "--strict"]).args(files(run, WHEELS)?);
+    run.step("twine check", twine)?;
+    // Packs them; then publint and "Are the types wrong?" look at them, and an empty project installs them.
+    run.tests("npm packages", node::npm(run, ["run", "test:package"]))?;
+
+    let mut contents = venv.command(run, "python");
+    contents.arg("crates/xtask/scripts/check_contents.py");
+    for folder in [&run.root, &cargo_home(run)?] {
+        contents.arg("--without").arg(folder);
+    }
+    contents.args([files(run, WHEELS)?, files(run, TARBALLS)?, crates].concat());
+    run.step("contents", contents)
+}
+
 /// Removes the native modules of an earlier build, for all platforms: they would be packed too.
 pub fn without_modules(run: &Run) -> Result<(), String> {
-    for module in files(run, "node")? {
-        if module.extension().is_some_and(|extension| extension == "node") {
-            fs::remove_file(&module).map_err(|error| format!("{}: {error}", module.display()))?;
-        }
+    for module in with(run, "node", "node")? {
+        fs::remove_file(&module).map_err(|error| format!("{}: {error}", module.display()))?;
     }
     Ok(())
 }
@@ -113,6 +162,8 @@ pub fn wheel(run: &mut Run, venv: &Venv, target: &Target) -> Result<PathBuf, Str
             target.triple,
         ])
         .args(["--compatibility", target.tag, "--out", "dist"])
+        .arg("--sbom-include")
+        .arg(bill(run, target.triple)?)
         .current_dir(run.root.join("python"));
     target.lets_build(run, &mut maturin)?;
     run.step("wheel", maturin)?;
@@ -125,6 +176,46 @@ pub fn wheel(run: &mut Run, venv: &Venv, target: &Target) -> Result<PathBuf, Str
         run.step("auditwheel", auditwheel)?;
     }
     Ok(wheel)
+}
+
+/// Builds the wheel and the native module for macOS or Windows, with the machine's own compiler.
+fn without_zig(run: &mut Run, venv: &Venv) -> Result<(), String> {
+    let mut rustc = run.command("rustc");
+    rustc.arg("-vV");
+    let about = output(rustc).unwrap_or_default();
+    let triple = about.lines().find_map(|line| line.strip_prefix("host: "));
+    let triple = triple.ok_or("rustc does not run")?;
+    let flags = without_paths(run)?;
+
+    let mut maturin = venv.command(run, "maturin");
+    maturin
+        .args(["build", "--release", "--locked", "--out", "dist"])
+        .arg("--sbom-include")
+        .arg(bill(run, triple)?)
+        .current_dir(run.root.join("python"));
+    let module = node::npm(run, ["run", "build"]);
+    // Otherwise the linker writes the path of the build into it. maturin does the same for the wheel.
+    let name = "-C link-arg=-Wl,-install_name,@rpath/feishu-feed-card.node";
+    let named = if cfg!(target_os = "macos") { name } else { "" };
+    for (step, mut build, more) in [("wheel", maturin, ""), ("Node module", module, named)] {
+        build.env("RUSTFLAGS", format!("{flags} {more}"));
+        // The oldest macOS that Rust supports on both processors.
+        build.env("MACOSX_DEPLOYMENT_TARGET", "11.0");
+        run.step(step, build)?;
+    }
+    Ok(())
+}
+
+/// Writes the wheel's bill of materials, and returns its path.
+fn bill(run: &Run, triple: &str) -> Result<PathBuf, String> {
+    let folder = run.root.join(".scratch/sbom");
+    let file = folder.join("sbom.cdx.json");
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut sbom = run.command("node");
+    sbom.args(["node/scripts/sbom.mjs", "feishu-feed-card-python", triple])
+        .arg(&file);
+    quietly("sbom.mjs", sbom)?;
+    Ok(file)
 }
 
 /// The built wheel with this tag in its name.
@@ -204,9 +295,8 @@ fn source_distribution(run: &mut Run, venv: &Venv) -> Result<(), String> {
         .current_dir(run.root.join("python"));
     run.step("source distribution", sdist)?;
 
-    let source = files(run, WHEELS)?
-        .into_iter()
-        .find(|file| file.extension().is_some_and(|extension| extension == "gz"))
+    let source = with(run, WHEELS, "gz")?
+        .pop()
         .ok_or_else(|| format!("there is no source distribution in {WHEELS}"))?;
     let mut pip = venv.command(run, "python");
     pip.args([
@@ -225,14 +315,8 @@ fn source_distribution(run: &mut Run, venv: &Venv) -> Result<(), String> {
     run.step("a wheel from the source distribution", pip)
 }
 
-fn contains(library: &[u8], text: &str) -> bool {
-    library.windows(text.len()).any(|part| part == text.as_bytes())
-}
-
-/// Prints how large everything is; an error where something is too large, or names cargo's folder on this
-/// machine.
-fn sizes(run: &Run, venv: &Venv, targets: &[Target]) -> Result<(), String> {
-    let home = cargo_home(run)?;
+/// Prints how large everything is; an error where something is too large.
+fn sizes(run: &Run, venv: &Venv) -> Result<(), String> {
     let mut measured = Vec::new();
     for file in [files(run, WHEELS)?, files(run, TARBALLS)?].concat() {
         measured.push((name(&file), size(&file)?, PACKED));
@@ -249,12 +333,7 @@ fn sizes(run: &Run, venv: &Venv, targets: &[Target]) -> Result<(), String> {
             ));
         }
     }
-    for target in targets {
-        let file = run.root.join(target.node_module);
-        let library = fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        if home.to_str().is_some_and(|home| contains(&library, home)) {
-            return Err(format!("{} names cargo's folder on this machine", file.display()));
-        }
+    for file in with(run, "node", "node")? {
         measured.push((name(&file), size(&file)?, LIBRARY));
     }
 
@@ -274,6 +353,13 @@ fn files(run: &Run, folder: &str) -> Result<Vec<PathBuf>, String> {
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     files.sort();
     Ok(files)
+}
+
+/// A folder's files with this extension.
+fn with(run: &Run, folder: &str, extension: &str) -> Result<Vec<PathBuf>, String> {
+    let mut found = files(run, folder)?;
+    found.retain(|file| file.extension().is_some_and(|its| its == extension));
+    Ok(found)
 }
 
 fn name(file: &Path) -> String {

@@ -1,5 +1,6 @@
-// The package without its native module, or with one that is none, in a folder of its own; on this machine or as if
-// on another: `missing.mjs [broken|none [PLATFORM ARCH]]`.
+// The package without its native module, or with a broken one, in a folder of its own; as if PACKAGES (joined by
+// commas) had been published with it, on this machine or as if on another:
+// `missing.mjs broken|none PACKAGES [PLATFORM ARCH]`.
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
@@ -10,10 +11,14 @@ const root = path.join(import.meta.dirname, '../..')
 const folder = mkdtempSync(path.join(tmpdir(), 'feishu-feed-card-'))
 try {
   cpSync(path.join(root, 'dist'), path.join(folder, 'dist'), { recursive: true })
-  if (process.argv[2] === 'broken') {
+  const [, , state, packages, platform, arch] = process.argv
+  const optionalDependencies = Object.fromEntries(packages.split(',').map((name) => [name, '0.1.0']))
+  if (packages !== '') {
+    writeFileSync(path.join(folder, 'package.json'), JSON.stringify({ optionalDependencies }))
+  }
+  if (state === 'broken') {
     writeFileSync(path.join(folder, nativeFile(platformOf())), 'no module')
   }
-  const [, , , platform, arch] = process.argv
   if (platform !== undefined) {
     Object.defineProperties(process, { platform: { value: platform }, arch: { value: arch } })
   }

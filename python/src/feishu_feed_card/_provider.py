@@ -44,7 +44,7 @@ def _fits(signature: inspect.Signature, **kwargs: object) -> bool:
 
 def _taken(args: _Args) -> dict[str, str | None]:
     """Empties the arguments: a traceback may show the variables of our frames, and one is a token."""
-    taken = {_NAME: token for token in args}
+    taken: dict[str, str | None] = {_NAME: args[0]} if args else {}
     args.clear()
     return taken
 
