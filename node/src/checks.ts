@@ -116,7 +116,7 @@ export function fields<Name extends string>(
   return own
 }
 
-/** An instance whose class has the fields, as getters, says so: they would be ignored. */
+/** Throws if a class in the prototype chain defines a known field, as a getter: the field would be ignored. */
 function refuseInherited(what: string, own: object, prototype: object): void {
   let next: object | null = prototype
   while (next !== null) {
@@ -128,7 +128,7 @@ function refuseInherited(what: string, own: object, prototype: object): void {
         throw invalidInput(
           name,
           `inherited in ${what}`,
-          'a property of the object itself, as `{ ...copy }` has',
+          `an own property: name it in a plain object, as in { ${name}: value.${name} }`,
         )
       }
     }

@@ -215,8 +215,9 @@ export class Client {
   }
 
   /**
-   * Waits for the calls in flight and stops loops over many, which throw; calls made later fail. Calls still in
-   * flight after `timeoutMs` (0: at once) are stopped, and reject with a `ClientClosedError`.
+   * Closes the client: new calls fail with a `ClientClosedError`. Loops over many read no more requests, finish those
+   * in progress, and then throw that error if requests were left. Waits for all calls in progress; those that remain
+   * after `timeoutMs` (0: at once) are stopped and reject with a `ClientClosedError`.
    */
   async close(options: CloseOptions = {}): Promise<void> {
     try {

@@ -20,7 +20,7 @@ export interface ManyRequest extends Omit<SetTimeSensitive, 'signal' | 'onEvent'
   tag?: unknown
 }
 
-/** A request with no other keys, which would be refused. */
+/** Rejects keys that `ManyRequest` does not have, as the client does at run time. */
 export type Exactly<R> = R & { [Key in Exclude<keyof R, keyof ManyRequest>]: never }
 
 /** What one request, the very object handed in, came back with. */
@@ -34,12 +34,12 @@ export type ManyItem<R extends ManyRequest = ManyRequest> = {
 } & ({ outcome: Outcome; error?: undefined } | { outcome?: undefined; error: FeedCardError })
 
 export interface ManyOptions {
-  /** Requests on their way, or waiting for the quota, at a time; 100 unless said. */
+  /** Requests on their way, or waiting for the quota, at a time. Default: 100. */
   concurrency?: number | undefined
   /** Called with results, and every 2 s of waiting. What it throws stops the calls. */
   progress?: ((progress: Progress) => void) | undefined
   /**
-   * For all; no bound unless said. Then nothing more is read, and what is late fails. If not all were read, the
+   * Time limit for all requests. Default: none. After it no more requests are read, and unanswered ones fail. If not all were read, the
    * loop throws a {@link DeadlineExceededError} at its end.
    */
   totalTimeoutMs?: number | undefined

@@ -902,7 +902,10 @@ describe('closing the client', () => {
     const report = await many.report()
     isExact(report)
     assert.equal(report.succeeded + report.failed, items)
-    assert.ok(report.failures.every(({ error }) => isClosed(error)), 'those that were read late')
+    assert.ok(
+      report.failures.every(({ error }) => isClosed(error)),
+      'those that were read late',
+    )
     assert.equal(report.notRead, undefined)
   })
 

@@ -156,12 +156,12 @@ impl Client {
         self.core.quota.clone()
     }
 
-    /// Closes the client and its clones. The future waits for calls in progress, each of which ends at its deadline at
-    /// the latest; [`close_within`](Self::close_within) bounds the wait.
+    /// Closes the client and its clones. The future waits for calls in progress. They normally end by their deadlines;
+    /// calls of a [`Many`](crate::Many) may also wait for the quota. [`close_within`](Self::close_within) bounds the wait.
     ///
     /// From the moment of this call on, also if the future is never polled, calls fail with
-    /// [`ClientClosed`](crate::ErrorKind::ClientClosed), and a [`Many`](crate::Many) reads no more: the next request that
-    /// its input has ready fails the same way. A pending future of a call that nobody polls keeps this waiting. Idle
+    /// [`ClientClosed`](crate::ErrorKind::ClientClosed), and a [`Many`](crate::Many) stops reading. A request that
+    /// its input has ready is read first and fails the same way. A pending future of a call that nobody polls keeps this waiting. Idle
     /// connections are closed when the last clone is dropped. Closing again waits again.
     ///
     /// ```
@@ -189,7 +189,8 @@ impl Client {
     /// Like [`close`](Self::close), but stops the calls that are still in progress after `timeout`. They fail with
     /// [`ClientClosed`](crate::ErrorKind::ClientClosed) and account for every user:
     /// [`unknown`](crate::UserIds::unknown) if the request was sent and not answered. The timeout counts from this call;
-    /// zero stops them at once. The future ends at most a second after the timeout.
+    /// zero stops them at once. Calls are stopped only while the future is polled. It ends at most a second after the
+    /// timeout.
     pub fn close_within(&self, timeout: Duration) -> impl Future<Output = ()> + Send + use<> {
         self.core.closing.close(Some(timeout))
     }

@@ -197,18 +197,18 @@ pub(crate) fn not_all_read(taken: usize, not_read: Option<usize>) -> Option<Erro
     let message = match not_read {
         Some(0) => return None,
         Some(not_read) => text!(
-            "the {total_timeout} passed: {} of {} requests {} not read",
+            "the {total_timeout} leaves no time for more: {} of {} requests {} not read",
             grouped(not_read),
             grouped(taken.saturating_add(not_read)),
             if not_read == 1 { "was" } else { "were" },
         ),
-        None => text!(
-            "the {total_timeout} passed before the end of the requests was reached; how many were not read is unknown"
-        )
-        .into(),
+        None => {
+            text!("the {total_timeout} leaves no time for more requests; how many were not read is unknown")
+                .into()
+        }
     };
     let hint = text!(
-        "Use a longer {total_timeout}, or pass the requests from index {} on to another call",
+        "Use a longer {total_timeout}, or make another call with the requests from index {} on",
         taken
     );
     Some(Error::new(ErrorKind::DeadlineExceeded, message).with_hint(hint))
@@ -704,8 +704,7 @@ impl<T: Clone> Many<T> {
         }
     }
 
-    /// Whether a further request would have no slot before `total_timeout`. Not known from one that had none: a
-    /// split call needs several.
+    /// Whether a further request would have no slot before `total_timeout`. A request that failed for want of a slot does not prove it: a split call needs several slots.
     fn has_no_slot_before_the_end(&self) -> bool {
         let (Some(end), Some(lane)) = (&self.end, self.client.core.lane(Lane::Chat)) else {
             return false;
@@ -770,7 +769,7 @@ pub(crate) fn total_timeout_passed() -> Error {
     )
     .with_station(Station::Quota)
     .with_hint(text!(
-        "Give the requests a longer {total_timeout}, or hand this one in again"
+        "Give the requests a longer {total_timeout}, or retry this request"
     ))
 }
 

@@ -145,7 +145,7 @@ struct InFlightCalls {
 }
 
 struct InFlight {
-    /// Nobody waits for that of many calls.
+    /// For many calls, no task awaits this future.
     future: Py<PyAny>,
     /// What makes the call, or waits.
     task: Option<AbortHandle>,

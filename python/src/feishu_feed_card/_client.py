@@ -353,7 +353,7 @@ class Client(_BaseClient):
                 are ever read ahead.
             progress: A function, not an async one. Called with a `Progress` on the calling thread, where
                 there is something new: as results come, every other second while none does, and at the end.
-            total_timeout: How many seconds all of it may take; without bound unless said. After that no
+            total_timeout: How many seconds all of it may take. Default: no limit. After that no
                 request is read, and those that were read and have no answer come back with an error. If not
                 all were read, `DeadlineExceededError` is raised after the last item. A request's own
                 `timeout` counts from its first slot of the quota, without the wait for further ones.
@@ -389,7 +389,7 @@ class Client(_BaseClient):
     def close(self, timeout: float | None = None) -> None:
         """Closes the client: new calls fail with a ClientClosedError, and many calls read no more requests.
 
-        Calls in progress in other threads go on to their end. Without a timeout this does not wait for them.
+        Without a timeout, this returns at once, and calls in progress in other threads finish normally.
 
         Args:
             timeout: How many seconds to wait for calls in progress. Those that are left then are stopped and
@@ -564,14 +564,14 @@ class AsyncClient(_BaseClient):
         Args:
             requests: Any iterable or async iterable of mappings with the parameters of
                 `set_time_sensitive`, of any length. A request's `tag`, any value, comes back as its item's
-                `tag`. It is read on the event loop on which the first result is asked for; an iterable for
-                some milliseconds at a time, so that other tasks have their turns.
+                `tag`. The requests are read on the event loop on which the first result is asked for. A
+                synchronous iterable is read for a few milliseconds at a time, so that other tasks can run.
             concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
                 said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
                 are ever read ahead.
             progress: A function, not an async one. Called with a `Progress` on the event loop, where there is
                 something new: as results come, every other second while none does, and at the end.
-            total_timeout: How many seconds all of it may take; without bound unless said. After that no
+            total_timeout: How many seconds all of it may take. Default: no limit. After that no
                 request is read, and those that were read and have no answer come back with an error. If not
                 all were read, `DeadlineExceededError` is raised after the last item. A request's own
                 `timeout` counts from its first slot of the quota, without the wait for further ones.
@@ -611,7 +611,7 @@ class AsyncClient(_BaseClient):
     async def aclose(self, timeout: float | None = None) -> None:
         """Closes the client: new calls fail with a ClientClosedError, and many calls read no more requests.
 
-        Calls in progress in other tasks go on to their end. Without a timeout this does not wait for them.
+        Without a timeout, this returns at once, and calls in progress in other tasks finish normally.
 
         Args:
             timeout: How many seconds to wait for calls in progress. Those that are left then are stopped and

@@ -20,7 +20,7 @@ else:
 
 
 # An iterator that raised it would end quietly: see PEP 479.
-_STOPPED = "the requests or the progress callback raised the exception that ends an iterator"
+_STOPPED = "the iterable of requests or the progress callback raised the exception that ends a loop"
 
 
 def _index(item: Item) -> int:
@@ -143,9 +143,9 @@ class Many(_Handle):
         """Returns the items that the loop has not returned, by index, and the report.
 
         If not all requests were read, because `total_timeout` passed or the client was closed, nothing is
-        raised, as the items would be lost: `report.not_read` and the report's text say it. A client that was
-        closed before the first result, and what the iterable raises, is raised; the items are then in the
-        report's `unread`.
+        raised, as the items would be lost: `report.not_read` and the report's text say it. Raises
+        `ClientClosedError` if the client was closed before the first result, and any exception of the
+        iterable; items received before it are in the report's `unread`.
 
         Example:
             >>> from feishu_feed_card.sandbox import Sandbox
@@ -289,9 +289,9 @@ class AsyncMany(_Handle):
         """Returns the items that the loop has not returned, by index, and the report.
 
         If not all requests were read, because `total_timeout` passed or the client was closed, nothing is
-        raised, as the items would be lost: `report.not_read` and the report's text say it. A client that was
-        closed before the first result, and what the iterable raises, is raised; the items are then in the
-        report's `unread`.
+        raised, as the items would be lost: `report.not_read` and the report's text say it. Raises
+        `ClientClosedError` if the client was closed before the first result, and any exception of the
+        iterable; items received before it are in the report's `unread`.
 
         Example:
             >>> import asyncio

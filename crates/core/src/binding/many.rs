@@ -415,7 +415,7 @@ impl Shared {
                         return cut_short;
                     }
                     let mut state = self.state();
-                    // Its own error cannot say how many were not read: the queue does not know.
+                    // Only the kind is kept: `Many` reads from a queue of unknown length; `take_error` counts the unread requests.
                     let error = items.last().and_then(|last| last.as_ref().err());
                     cut_short = cut_short.or(error.map(Error::kind));
                     state.keep(items.into_iter().flatten());
@@ -443,7 +443,7 @@ impl Shared {
         let mut state = self.state();
         if state.end.is_none() {
             let end = change(&mut state);
-            // After a panic nobody knows whether they would have had the time.
+            // After a panic the remaining requests are reported as unfinished, not as timed out.
             state.is_stopped |= end.panic.is_some();
             state.end = Some(end);
             state.settle_left(&self.closing);

@@ -107,7 +107,7 @@ pub(crate) enum Lane {
     Bot,
 }
 
-/// After the monthly quota is exhausted, one call probes again after this time, because an administrator may
+/// How long calls fail after the monthly quota is exhausted. Calls are sent again then, because an administrator may
 /// have raised it.
 const EXHAUSTED_FOR: Duration = Duration::from_secs(60);
 

@@ -135,7 +135,7 @@ type Fetched = Result<Arc<Token>, Error>;
 /// A fetch that callers may wait for.
 #[derive(Clone)]
 struct RunningFetch {
-    /// Closed without a value if the fetch was dropped with its runtime, or its provider was stopped.
+    /// Closed without a value if the fetch was dropped with its runtime, its provider was stopped, or the client was closed.
     result: watch::Receiver<Option<Fetched>>,
     time: FetchTime,
     /// The runtime that drives it. Callers on another one do not join: nobody may be driving this one.
@@ -214,7 +214,7 @@ impl Tokens {
             }
             let fetched = running.result.wait_for(Option::is_some).await;
             match fetched.ok().and_then(|fetched| fetched.clone()) {
-                // Its attempts began before this caller came, which has time left for attempts of its own.
+                // The joined fetch ran out of time, but this caller joined later and still has time for a fetch of its own.
                 Some(Err(error))
                     if has_joined
                         && !is_last
@@ -354,7 +354,7 @@ impl TokenState {
         let new = NewFetch {
             result: sender,
             time,
-            // A token in use is renewed, or has come to its end.
+            // If there is a current token, this fetch is a renewal or follows its expiry, not a refusal.
             refused: self.refused.clone().filter(|_| self.current.is_none()),
             refusals: self.refusals,
         };

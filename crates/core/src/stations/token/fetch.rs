@@ -127,7 +127,7 @@ impl Source {
                 ))
                 .with_station(Station::Token)
                 .with_hint(text!(
-                    "The {token_provider} is told which token was refused ({refused_token}): return another one then"
+                    "Return a different token when the {token_provider} gets a {refused_token}"
                 )),
             _ => refusal.with_hint(text!(
                 "The platform issued the refused token again: check that app and {base_url} belong together and that \

@@ -44,7 +44,7 @@ pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>
 ///
 /// Called once for all calls that wait, again when the token nears its end, and again when the platform refuses
 /// it; then it must return a different one: see [`TokenReason::refused_token`]. `attempt_timeout` does not apply to it.
-/// Implemented for `Arc`s of providers, and for async closures without an argument:
+/// Implemented for `Arc`s of providers, and for closures without arguments that return a future:
 ///
 /// ```
 /// use std::time::Duration;
