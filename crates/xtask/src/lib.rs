@@ -4,11 +4,12 @@
 //! The crate has no dependencies, so that `cargo xtask` itself compiles in a second.
 
 pub mod crates;
-mod musl;
 pub mod node;
 pub mod package;
+pub mod platforms;
 pub mod python;
 pub mod run;
+mod standard_library;
 
 /// The examples of the README, compiled. Not in the crate `feishu-feed-card`: its package holds the README elsewhere.
 #[cfg(doctest)]

@@ -9,6 +9,7 @@ mod test;
 use std::process::ExitCode;
 
 use xtask::package::{assemble, package};
+use xtask::platforms::platforms;
 use xtask::run::Run;
 
 const HELP: &str = "\
@@ -17,6 +18,7 @@ Usage: cargo xtask COMMAND
   demo      pin and unpin on the sandbox, from Rust, Python and Node.js
   test      check the format, lint, build and test, in all three languages
   package   build the wheels, npm packages and crates, check them, make calls
+  platforms type-check for the platforms that this machine is not; 8 minutes
   help      print this
 
 For the workflows (docs/RELEASING.md):
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::demo(run),
         ["package"] => package(run),
         ["package", "--assemble"] => assemble(run),
+        ["platforms"] => platforms(run),
         ["dependencies"] => dependencies::dependencies(run),
         ["version", tag] => release::version(run, tag),
         ["publish", "crates"] => release::publish_crates(run, false),

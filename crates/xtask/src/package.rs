@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::crates;
-use crate::musl;
 use crate::node;
 use crate::python::Venv;
 use crate::run::{Run, output, quietly};
+use crate::standard_library::{MUSL, Std};
 
 /// What packaging takes and developing does not.
 const TOOLS: [&str; 6] = [
@@ -34,7 +34,7 @@ pub struct Target {
     /// With the version of the libc, in zig's way.
     for_zig: &'static str,
     tag: &'static str,
-    std: Option<musl::Std>,
+    std: Option<Std>,
 }
 
 /// Linux with glibc 2.17, the oldest that Rust's standard library runs on.
@@ -45,10 +45,10 @@ pub const GNU: Target = Target {
     std: None,
 };
 
-const fn musl(std: musl::Std) -> Target {
+const fn musl(std: Std) -> Target {
     Target {
-        triple: musl::TARGET,
-        for_zig: musl::TARGET,
+        triple: MUSL,
+        for_zig: MUSL,
         tag: "musllinux_1_2",
         std: Some(std),
     }
@@ -65,7 +65,7 @@ pub fn package(run: &mut Run) -> Result<(), String> {
     let mut left_out = None;
     if cfg!(target_os = "linux") {
         let mut targets = vec![GNU];
-        left_out = musl::Std::find(run).map(|std| targets.push(musl(std))).err();
+        left_out = Std::of_musl(run).map(|std| targets.push(musl(std))).err();
         for target in &targets {
             wheel(run, &venv, target)?;
             node_module(run, &venv, target)?;

@@ -349,7 +349,7 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
     };
     let resolver = Arc::new(SystemResolver::new(rules, connect_timeout));
     let user_agent = network.user_agent.clone();
-    let late_arrival = network.late_arrival;
+    let unacknowledged = unacknowledged(network.late_arrival);
     let build = move || {
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
@@ -367,9 +367,9 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
             .tcp_keepalive_interval(KEEP_ALIVE)
             .tcp_keepalive_retries(KEEP_ALIVE_PROBES);
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        let builder = builder.tcp_user_timeout(unacknowledged(late_arrival));
+        let builder = builder.tcp_user_timeout(unacknowledged);
         #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
-        let _ = late_arrival;
+        let _ = unacknowledged;
         // The user agent is for the proxy: requests set their own.
         match &proxy {
             None => builder.user_agent(user_agent.clone()),

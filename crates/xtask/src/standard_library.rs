@@ -1,5 +1,5 @@
-//! Rust's standard library for musl: rustup's, or else one built from the sources that Debian ships beside
-//! its compiler of the same version. Both are unpacked into a folder; nothing is installed.
+//! Rust's standard library for targets that are not this machine's: rustup's, or else one built from the sources that
+//! Debian ships beside its compiler of the same version. Both are unpacked into a folder; nothing is installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::run::{Run, output, quietly};
 
-pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
+pub(crate) const MUSL: &str = "x86_64-unknown-linux-musl";
 
 /// Debian's compilers and their sources: the one that is kept new for Firefox, and the release's own.
 const PACKAGES: [(&str, &str); 2] = [("rustc-web", "rust-web-src"), ("rustc", "rust-src")];
@@ -16,25 +16,22 @@ const PACKAGES: [(&str, &str); 2] = [("rustc-web", "rust-web-src"), ("rustc", "r
 pub(crate) enum Std {
     /// Among the toolchain's own.
     Installed,
-    /// In this folder, with its compiler.
-    Sources(PathBuf),
+    /// To be built.
+    Sources(Sources),
 }
 
+/// A compiler and the sources of its standard library, in a folder.
+pub(crate) struct Sources(PathBuf);
+
 impl Std {
-    /// Says why where there is none.
-    pub(crate) fn find(run: &Run) -> Result<Self, String> {
+    /// That of musl. Says why where there is none.
+    pub(crate) fn of_musl(run: &Run) -> Result<Self, String> {
         if is_installed(run) {
             return Ok(Self::Installed);
         }
-        let folder = run.root.join(".scratch/musl");
-        let compiler = folder.join("usr/bin/rustc");
-        let library = folder.join("usr/lib/rustlib/src/rust/library/std");
-        if !(compiler.exists() && library.exists()) {
-            println!("unpacking Debian's Rust compiler and its sources into .scratch/musl");
-            unpack(run, &folder)
-                .map_err(|error| format!("`rustup target add {TARGET}` has not been run, and {error}"))?;
-        }
-        Ok(Self::Sources(folder))
+        let sources = Sources::find(run)
+            .map_err(|error| format!("`rustup target add {MUSL}` has not been run, and {error}"))?;
+        Ok(Self::Sources(sources))
     }
 
     /// Lets a command that runs cargo build for the target.
@@ -44,19 +41,38 @@ impl Std {
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS",
             format!("-C target-feature=-crt-static {flags}"),
         );
-        if let Self::Sources(folder) = self {
-            command
-                .env("RUSTC", folder.join("usr/bin/rustc"))
-                .env("LD_LIBRARY_PATH", folder.join("usr/lib/x86_64-linux-gnu"))
-                .env("RUSTC_BOOTSTRAP", "1")
-                .env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind");
+        if let Self::Sources(sources) = self {
+            sources.apply(command);
         }
+    }
+}
+
+impl Sources {
+    pub(crate) fn find(run: &Run) -> Result<Self, String> {
+        let folder = run.root.join(".scratch/rust");
+        let compiler = folder.join("usr/bin/rustc");
+        let library = folder.join("usr/lib/rustlib/src/rust/library/std");
+        if !(compiler.exists() && library.exists()) {
+            println!("unpacking Debian's Rust compiler and its sources into .scratch/rust");
+            unpack(run, &folder)?;
+        }
+        Ok(Self(folder))
+    }
+
+    /// Lets a command that runs cargo build the standard library, for whatever target.
+    pub(crate) fn apply(&self, command: &mut Command) {
+        let Self(folder) = self;
+        command
+            .env("RUSTC", folder.join("usr/bin/rustc"))
+            .env("LD_LIBRARY_PATH", folder.join("usr/lib/x86_64-linux-gnu"))
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind");
     }
 }
 
 fn is_installed(run: &Run) -> bool {
     let mut rustc = run.command("rustc");
-    rustc.args(["--print=target-libdir", "--target", TARGET]);
+    rustc.args(["--print=target-libdir", "--target", MUSL]);
     output(rustc).is_some_and(|folder| Path::new(&folder).exists())
 }
 
