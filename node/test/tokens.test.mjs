@@ -98,7 +98,7 @@ test('the same token again is not sent again, and the error says so', async (t) 
   await assert.rejects(withProvider(sandbox, () => revoked).setTimeSensitive(pin), (error) => {
     assert.ok(error instanceof AuthenticationError)
     assert.match(error.message, /^the tokenProvider returned the token that the platform had refused/)
-    assert.match(error.hint, /argument/)
+    assert.match(error.hint, /refusedToken/)
     assert.deepEqual([error.attempts, error.station, error.failed], [1, 'token', pin.userIds])
     assert.ok(!error.message.includes(revoked))
     return true
