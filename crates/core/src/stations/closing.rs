@@ -2,10 +2,11 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::select;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::data::error::{Error, ErrorKind};
@@ -19,23 +20,18 @@ const LONGEST_WIND_UP: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Default)]
 pub struct Closing(Arc<Shared>);
 
+// Atomics and no lock: every call passes here several times.
 #[derive(Debug, Default)]
 struct Shared {
-    state: watch::Sender<State>,
-    /// Notifies the calls in progress that they are stopped. Each of them waits for it, which takes less room and time
-    /// than a receiver of the state.
-    stop: Notify,
+    /// A [`Phase`].
+    phase: AtomicU8,
+    calls: AtomicUsize,
+    /// Notifies of a new phase, and of the last call's end in a closed client.
+    changed: Notify,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct State {
-    phase: Phase,
-    calls: usize,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 enum Phase {
-    #[default]
     Open,
     /// Calls in progress go on.
     Closed,
@@ -70,63 +66,57 @@ impl Closing {
 
     /// Counts a call, or returns `None` if the client is closed.
     pub(crate) fn enter(&self) -> Option<InProgress> {
-        let mut is_open = false;
-        self.0.state.send_if_modified(|state| {
-            is_open = state.phase == Phase::Open;
-            state.calls += usize::from(is_open);
-            false
-        });
-        is_open.then(|| InProgress(self.clone()))
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        let call = InProgress(self.clone());
+        // Only now: a close that comes after this look sees the call.
+        (!self.is_closed()).then_some(call)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.state.borrow().phase != Phase::Open
+        self.0.phase.load(Ordering::SeqCst) > Phase::Open as u8
     }
 
     /// Whether calls in progress are stopped.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.0.state.borrow().phase == Phase::Stopped
+        self.0.phase.load(Ordering::SeqCst) == Phase::Stopped as u8
     }
 
     pub(crate) async fn closed(&self) {
-        self.until(|state| state.phase != Phase::Open).await;
+        self.until(Self::is_closed).await;
     }
 
     pub(crate) async fn stopped(&self) {
-        let mut stop = pin!(self.0.stop.notified());
-        stop.as_mut().enable();
-        if !self.is_stopped() {
-            stop.await;
-        }
+        self.until(Self::is_stopped).await;
     }
 
     async fn idle(&self) {
-        self.until(|state| state.calls == 0).await;
+        self.until(|closing| closing.0.calls.load(Ordering::SeqCst) == 0)
+            .await;
     }
 
-    async fn until(&self, condition: fn(&State) -> bool) {
-        // The wait fails only if the sender is dropped, and `self` has it.
-        drop(self.0.state.subscribe().wait_for(condition).await);
+    async fn until(&self, condition: fn(&Self) -> bool) {
+        loop {
+            let mut changed = pin!(self.0.changed.notified());
+            changed.as_mut().enable();
+            if condition(self) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     fn advance_to(&self, phase: Phase) {
-        self.0.state.send_if_modified(|state| {
-            let is_later = phase > state.phase;
-            state.phase = phase.max(state.phase);
-            is_later
-        });
-        if self.is_stopped() {
-            self.0.stop.notify_waiters();
-        }
+        self.0.phase.fetch_max(phase as u8, Ordering::SeqCst);
+        self.0.changed.notify_waiters();
     }
 }
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        self.0.0.state.send_if_modified(|state| {
-            state.calls -= 1;
-            state.calls == 0
-        });
+        let Self(closing) = self;
+        if closing.0.calls.fetch_sub(1, Ordering::SeqCst) == 1 && closing.is_closed() {
+            closing.0.changed.notify_waiters();
+        }
     }
 }
 
