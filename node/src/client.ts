@@ -27,7 +27,7 @@ import { type Outcome, outcomeOf } from './outcome.js'
 
 /**
  * Who the client is: `appId` with `appSecret`, or `tenantAccessToken`, or `tokenProvider`. All else has a
- * default. Durations are in milliseconds. Properties of the object itself: those of its class are refused.
+ * default. Durations are in milliseconds. Only own properties count; those of a class are refused.
  */
 export interface ClientOptions {
   /** `cli_…` */

@@ -509,7 +509,7 @@ test('totalTimeoutMs: what is late comes back with an error', async (t) => {
   const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests, { totalTimeoutMs: 200, concurrency: 5 })
   const [items, end] = await allUntilCut(many)
   assert.ok(end instanceof DeadlineExceededError)
-  assert.match(end.hint, /totalTimeoutMs, or pass the requests from index 5 on/)
+  assert.match(end.hint, /totalTimeoutMs, or make another call with the requests from index 5 on/)
   assert.deepEqual(await many.next(), { done: true, value: undefined })
   assert.deepEqual(
     items.map(({ error }) => error.code),

@@ -859,7 +859,7 @@ async fn a_loop_that_did_not_read_all_ends_with_an_error() {
     let left = 3000 - items;
     let number = |number: usize| format!("{},{:03}", number / 1000, number % 1000);
     let expected = format!(
-        "the total_timeout passed: {} of 3,000 requests were not read",
+        "the total_timeout leaves no time for more: {} of 3,000 requests were not read",
         number(left)
     );
     assert_eq!(error.message(), expected);
