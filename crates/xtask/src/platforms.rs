@@ -3,17 +3,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::run::Run;
 use crate::standard_library::Sources;
 
-const WINDOWS: [&str; 2] = ["aarch64-pc-windows-msvc", "x86_64-pc-windows-msvc"];
-const OTHERS: [&str; 5] = [
+const TARGETS: [&str; 7] = [
     "aarch64-apple-darwin",
+    "aarch64-pc-windows-msvc",
     "aarch64-unknown-linux-gnu",
     "aarch64-unknown-linux-musl",
     "x86_64-apple-darwin",
+    "x86_64-pc-windows-msvc",
     "x86_64-unknown-linux-musl",
 ];
 
@@ -37,8 +37,8 @@ while [ $# -gt 0 ]; do
 done
 "#;
 
-/// Windows' libraries name the one of Python that they load; elsewhere an interpreter that is not there is enough.
-const PYTHON_ON_WINDOWS: &str = "\
+/// In place of an interpreter for each of them.
+const PYTHON: &str = "\
 implementation=CPython
 version=3.10
 shared=true
@@ -52,19 +52,8 @@ pub fn platforms(run: &mut Run) -> Result<(), String> {
     let folder = run.root.join(".scratch/platforms");
     let compiler = compiler(&folder)?;
     let python = folder.join("python.txt");
-    write(&python, PYTHON_ON_WINDOWS)?;
+    write(&python, PYTHON)?;
 
-    let mut others = check(run, &sources, &compiler, &OTHERS);
-    others.env("PYO3_NO_PYTHON", "1");
-    let mut windows = check(run, &sources, &compiler, &WINDOWS);
-    windows.env("PYO3_CONFIG_FILE", python);
-    run.step("macOS, arm64 and musl", others)?;
-    run.step("Windows", windows)?;
-    run.sum_up();
-    Ok(())
-}
-
-fn check(run: &Run, sources: &Sources, compiler: &Path, targets: &[&str]) -> Command {
     let mut cargo = run.cargo([
         "-Zwarnings",
         "--config=build.warnings='deny'",
@@ -72,14 +61,15 @@ fn check(run: &Run, sources: &Sources, compiler: &Path, targets: &[&str]) -> Com
         "--locked",
     ]);
     cargo.arg("--keep-going").args(PUBLISHED);
+    cargo.env("PYO3_CONFIG_FILE", python);
     sources.apply(&mut cargo);
-    for target in targets {
+    for target in TARGETS {
         let name = target.replace('-', "_");
         cargo
             .args(["--target", target])
-            .env(format!("CC_{name}"), compiler)
-            .env(format!("CXX_{name}"), compiler)
-            .env(format!("AR_{name}"), compiler);
+            .env(format!("CC_{name}"), &compiler)
+            .env(format!("CXX_{name}"), &compiler)
+            .env(format!("AR_{name}"), &compiler);
         if target.ends_with("musl") {
             // A library that Python or Node loads shares their libc.
             let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", name.to_uppercase());
@@ -87,18 +77,16 @@ fn check(run: &Run, sources: &Sources, compiler: &Path, targets: &[&str]) -> Com
         }
     }
     // ring looks for a `clang` for Windows on arm64, whatever the variables say.
-    let mut path = compiler
-        .parent()
-        .map(Path::to_owned)
-        .into_iter()
-        .collect::<Vec<_>>();
+    let mut path = vec![folder];
     path.extend(std::env::split_paths(
         &std::env::var_os("PATH").unwrap_or_default(),
     ));
     if let Ok(path) = std::env::join_paths(path) {
         cargo.env("PATH", path);
     }
-    cargo
+    run.step("types on all platforms", cargo)?;
+    run.sum_up();
+    Ok(())
 }
 
 fn compiler(folder: &Path) -> Result<PathBuf, String> {
