@@ -130,6 +130,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_no_token_is_told_from_one() {
+        let why = |token: &str| why_no_token(&SecretString::from(token));
+        for (token, fault) in [
+            ("t-7f1bcd13", None),
+            ("", Some("empty")),
+            (" \n", Some("empty")),
+            (" t-7f1bcd13", Some("blanks around it")),
+            ("t-7f1bcd13\n", Some("blanks around it")),
+        ] {
+            assert_eq!(why(token), fault, "{token:?}");
+        }
+        assert!(
+            why("bearer t-7f1bcd13")
+                .unwrap()
+                .starts_with("begins with `Bearer`")
+        );
+    }
+
+    #[test]
     fn what_may_be_a_token_is_masked() {
         for (said, shown) in [
             ("app secret invalid", "app secret invalid"),
