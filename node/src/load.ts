@@ -8,7 +8,7 @@ function candidates(): string[] {
   return (libcs[platform] ?? ['']).map((libc) => `${platform}-${arch}${libc}`)
 }
 
-/** The platforms' packages that were published with this one. In a clone there are none. */
+/** The platforms' packages that were published with this one; empty in a clone of the repository. */
 function published(): string[] {
   try {
     // Hidden from bundlers: the package's own file is not for a bundle.

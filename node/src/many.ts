@@ -325,7 +325,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
     const userIds: string[] = []
     let tag: unknown
     try {
-      // What is no request may be anything, and an inherited tag is none.
+      // The element may be of any type. Only its own property counts as a tag.
       tag = Object.hasOwn(Object(request) as object, 'tag') ? request.tag : undefined
       this.#toFeed.push(checkCall(`requests[${index}]`, request, requestNames, userIds))
       this.#open.set(index, { request, tag, userIds, error: undefined })

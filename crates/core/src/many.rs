@@ -165,7 +165,7 @@ impl<T> fmt::Display for Report<T> {
 }
 
 /// The counts of a report in one line.
-pub(crate) fn summary(
+pub fn summary(
     taken: usize,
     succeeded: usize,
     failed: usize,

@@ -3,7 +3,7 @@
 //! It is a small, strict model of the platform, not a list of canned answers: apps, tokens that age, chats
 //! with members, frequency limits that bite, and for every wrong request the answer the platform documents.
 //! Where the documentation leaves something open there is a [switch](Switches). A [script](Fault) makes things
-//! go wrong, a [record](RecordedRequest) tells what was seen.
+//! go wrong, a [record](RecordedRequest) shows what the sandbox received.
 //!
 //! - [`Sandbox`]: the platform behind HTTP and HTTPS on a loopback port, in this process.
 //! - [`Stage`]: the same without a socket, for tests on tokio's paused time.

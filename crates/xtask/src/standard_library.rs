@@ -24,7 +24,7 @@ pub(crate) enum Std {
 pub(crate) struct Sources(PathBuf);
 
 impl Std {
-    /// That of musl. Says why where there is none.
+    /// Finds the standard library of musl, or returns why there is none.
     pub(crate) fn of_musl(run: &Run) -> Result<Self, String> {
         if is_installed(run) {
             return Ok(Self::Installed);

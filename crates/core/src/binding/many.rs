@@ -27,6 +27,8 @@ use crate::data::text::text;
 use crate::many::{self, MOST_FAILURES, Many, NextRequest, PROGRESS_EVERY, Progress};
 use crate::stations::closing::{Closing, InProgress, client_closed};
 
+pub use crate::many::summary;
+
 /// How long a binding reads its iterator at a stretch. A slow iterator must hold up neither results nor an event
 /// loop.
 pub const READS_FOR: Duration = Duration::from_millis(5);
@@ -99,17 +101,6 @@ pub struct ManyReport {
     pub unread: Vec<ManyItem>,
     /// Requests that were stopped before they finished, by index.
     pub unfinished: Vec<UnfinishedRequest>,
-}
-
-/// The counts of a report in one line.
-pub fn summary(
-    taken: usize,
-    succeeded: usize,
-    failed: usize,
-    unfinished: usize,
-    not_read: Option<usize>,
-) -> String {
-    many::summary(taken, succeeded, failed, unfinished, not_read)
 }
 
 /// A request that was stopped before it finished.
@@ -260,11 +251,6 @@ impl ManyDriver {
         let mut state = self.0.state();
         state.queue = None;
         state.is_all_read = true;
-    }
-
-    /// Ends the input although there may be more requests. Requests handed over go on.
-    pub fn stop_reading(&self) {
-        self.0.state().queue = None;
     }
 
     /// Stops all calls. The end follows soon; results that were ready are handed out before it.
