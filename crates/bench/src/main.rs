@@ -23,7 +23,7 @@ use feishu_feed_card_sandbox::{App, Chat, Sandbox, Switches, World};
 use lexopt::{Arg, Parser};
 use measure::{Server, timed};
 use report::{Question, Row};
-use xtask::run::Run;
+use tools::run::Run;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use xtask::node;
-use xtask::package::without_modules;
-use xtask::python::Venv;
-use xtask::run::{Run, output, quietly};
+use tools::node;
+use tools::package::without_modules;
+use tools::python::Venv;
+use tools::run::{Run, output, quietly};
 
 pub(crate) const SCRATCH: &str = ".scratch/bench";
 

@@ -1,19 +1,18 @@
 //! `cargo matrix`: tests the wheel and the native module, built as they are published, on every interpreter and
 //! runtime that is installed here or available from Debian or npm.
 
-mod debian;
-mod free_threaded;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use xtask::node;
-use xtask::package::{self, GNU};
-use xtask::python::{Venv, version};
-use xtask::run::{Run, output, quietly};
+use tools::artifacts::{ABIS, FREE_THREADED, LINUX, node_module, wheel};
+use tools::node;
+use tools::package;
+use tools::python::{Venv, version};
+use tools::run::{Run, output, quietly};
+use tools::{cpython, debian};
 
 const FOLDER: &str = ".scratch/matrix";
 
@@ -128,8 +127,12 @@ fn matrix(run: &mut Run) -> Result<(), String> {
     node::check(run)?;
     node::install(run)?;
     let venv = package::tools(run)?;
-    let wheel = package::wheel(run, &venv, &GNU)?;
-    package::node_module(run, &venv, &GNU)?;
+    let [target, ..] = &LINUX;
+    let [stable, ..] = &ABIS;
+    let environment = target.environment(run)?;
+    let stable = wheel(run, &venv, target, stable, &environment)?;
+    let free_threaded = wheel(run, &venv, target, &FREE_THREADED, &environment)?;
+    node_module(run, &venv, target, &environment)?;
     fs::create_dir_all(run.root.join(FOLDER)).map_err(|error| format!("{FOLDER}: {error}"))?;
 
     let mut rows = Vec::new();
@@ -138,16 +141,15 @@ fn matrix(run: &mut Run) -> Result<(), String> {
         rows.push(match find_python(run, &venv, minor) {
             Err(reason) => Row::absent(runtime, &reason),
             Ok(python) => Row::of(run, runtime, &python, |run, report| {
-                python_tests(run, &python, &format!("python3.{minor}"), &wheel, report)
+                python_tests(run, &python, &format!("python3.{minor}"), &stable, report)
             }),
         });
     }
     let runtime = "Python, free-threaded".to_owned();
-    rows.push(match free_threaded::interpreter(run) {
+    rows.push(match cpython::free_threaded(run) {
         Err(reason) => Row::absent(runtime, &reason),
         Ok(python) => Row::of(run, runtime, &python, |run, report| {
-            let wheel = free_threaded::wheel(run, &venv, &python)?;
-            python_tests(run, &python, "free-threaded", &wheel, report)
+            python_tests(run, &python, "free-threaded", &free_threaded, report)
         }),
     });
     for (runtime, package, program, arguments) in RUNTIMES {

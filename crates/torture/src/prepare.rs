@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use xtask::node;
-use xtask::python::Venv;
-use xtask::run::{Run, quietly};
+use tools::node;
+use tools::python::Venv;
+use tools::run::{Run, quietly};
 
 /// Everything is built with the profile of this program.
 const IS_DEBUG: bool = cfg!(debug_assertions);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
-use xtask::run::{Run, output};
+use tools::run::{Run, output};
 
 /// Has examples of everything that is an error elsewhere.
 const THIS: &str = "crates/xtask/src/citations.rs";

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use xtask::node;
-use xtask::python::Venv;
-use xtask::run::{Run, quietly};
+use tools::node;
+use tools::python::Venv;
+use tools::run::{Run, quietly};
 
 use crate::WITHOUT_BINDINGS;
 

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use xtask::crates::selected;
-use xtask::run::{Run, output};
+use tools::crates::selected;
+use tools::run::{Run, output};
 
 const CARGO_DENY: &str = "0.20.2";
 

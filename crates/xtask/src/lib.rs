@@ -1,17 +1,6 @@
-//! What `cargo xtask` and the laboratory (`crates/bench`, `crates/matrix`, `crates/torture`) share: running other
-//! programs, Python environments, npm, and building the packages.
-//!
-//! The crate has no dependencies, so that `cargo xtask` itself compiles in a second.
+//! The examples of the README, compiled. They are not tested in the crate `feishu-feed-card`, whose package holds the
+//! README elsewhere.
 
-pub mod crates;
-pub mod node;
-pub mod package;
-pub mod platforms;
-pub mod python;
-pub mod run;
-mod standard_library;
-
-/// The examples of the README, compiled. Not in the crate `feishu-feed-card`: its package holds the README elsewhere.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

@@ -8,9 +8,10 @@ mod test;
 
 use std::process::ExitCode;
 
-use xtask::package::{assemble, package};
-use xtask::platforms::platforms;
-use xtask::run::Run;
+use tools::emulated::run_packages;
+use tools::package::{assemble, package};
+use tools::platforms::platforms;
+use tools::run::Run;
 
 const HELP: &str = "\
 Usage: cargo xtask COMMAND
@@ -19,6 +20,7 @@ Usage: cargo xtask COMMAND
   test      check the format, lint, build and test, in all three languages
   package   build the wheels, npm packages and crates, check them, make calls
   platforms type-check for the platforms that this machine is not; 8 minutes
+  platforms --run     make calls with the built packages for musl and arm64
   help      print this
 
 For the workflows (docs/RELEASING.md):
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         ["package"] => package(run),
         ["package", "--assemble"] => assemble(run),
         ["platforms"] => platforms(run),
+        ["platforms", "--run"] => run_packages(run),
         ["dependencies"] => dependencies::dependencies(run),
         ["version", tag] => release::version(run, tag),
         ["publish", "crates"] => release::publish_crates(run, false),

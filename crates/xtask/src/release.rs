@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use xtask::crates::CRATES;
-use xtask::run::{Run, output};
+use tools::crates::CRATES;
+use tools::run::{Run, output};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 

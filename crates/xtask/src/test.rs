@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use xtask::node;
-use xtask::python::Venv;
-use xtask::run::{Run, output};
+use tools::node;
+use tools::python::Venv;
+use tools::run::{Run, output};
 
 use crate::{WITHOUT_BINDINGS, citations};
 

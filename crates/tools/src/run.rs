@@ -1,6 +1,7 @@
 //! Running other programs, step by step.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -156,6 +157,14 @@ pub fn output(mut command: Command) -> Option<String> {
     let output = command.stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     output.status.success().then_some(text)
+}
+
+/// A folder's entries, sorted.
+pub fn files(run: &Run, folder: &str) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(run.root.join(folder)).map_err(|error| format!("{folder}: {error}"))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    Ok(files)
 }
 
 fn announce(name: &str, command: &Command) {

@@ -1,13 +1,11 @@
 //! Rust's standard library for targets that are not this machine's: rustup's, or else one built from the sources that
 //! Debian ships beside its compiler of the same version. Both are unpacked into a folder; nothing is installed.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::run::{Run, output, quietly};
-
-pub(crate) const MUSL: &str = "x86_64-unknown-linux-musl";
+use crate::artifacts::{Environment, remap};
+use crate::debian;
+use crate::run::{Run, output};
 
 /// Debian's compilers and their sources: the one that is kept new for Firefox, and the release's own.
 const PACKAGES: [(&str, &str); 2] = [("rustc-web", "rust-web-src"), ("rustc", "rust-src")];
@@ -24,25 +22,31 @@ pub(crate) enum Std {
 pub(crate) struct Sources(PathBuf);
 
 impl Std {
-    /// Finds the standard library of musl, or returns why there is none.
-    pub(crate) fn of_musl(run: &Run) -> Result<Self, String> {
-        if is_installed(run) {
+    /// Finds the standard library of a target, or returns why there is none.
+    pub(crate) fn of(run: &Run, triple: &str) -> Result<Self, String> {
+        let mut rustc = run.command("rustc");
+        rustc.args(["--print=target-libdir", "--target", triple]);
+        if output(rustc).is_some_and(|folder| Path::new(&folder).exists()) {
             return Ok(Self::Installed);
         }
         let sources = Sources::find(run)
-            .map_err(|error| format!("`rustup target add {MUSL}` has not been run, and {error}"))?;
+            .map_err(|error| format!("`rustup target add {triple}` has not been run, and {error}"))?;
         Ok(Self::Sources(sources))
     }
 
-    /// Lets a command that runs cargo build for the target.
-    pub(crate) fn apply(&self, command: &mut Command, flags: &str) {
-        // A library that Python or Node loads shares their libc.
-        command.env(
-            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS",
-            format!("-C target-feature=-crt-static {flags}"),
-        );
-        if let Self::Sources(sources) = self {
-            sources.apply(command);
+    /// For a command that runs cargo.
+    pub(crate) fn environment(&self) -> Environment {
+        match self {
+            Self::Installed => Vec::new(),
+            Self::Sources(sources) => sources.environment(),
+        }
+    }
+
+    /// The flag for rustc that keeps the place of the sources out of what it builds.
+    pub(crate) fn without_paths(&self) -> String {
+        match self {
+            Self::Installed => String::new(),
+            Self::Sources(Sources(folder)) => remap(&folder.join("usr/lib/rustlib/src/rust"), "rust"),
         }
     }
 }
@@ -59,31 +63,30 @@ impl Sources {
         Ok(Self(folder))
     }
 
-    /// Lets a command that runs cargo build the standard library, for whatever target.
-    pub(crate) fn apply(&self, command: &mut Command) {
+    /// For a command that runs cargo: builds the standard library, for any target.
+    pub(crate) fn environment(&self) -> Environment {
         let Self(folder) = self;
-        command
-            .env("RUSTC", folder.join("usr/bin/rustc"))
-            .env("LD_LIBRARY_PATH", folder.join("usr/lib/x86_64-linux-gnu"))
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind");
+        let path = |path: &str| folder.join(path).to_string_lossy().into_owned();
+        [
+            ("RUSTC", path("usr/bin/rustc")),
+            ("LD_LIBRARY_PATH", path("usr/lib/x86_64-linux-gnu")),
+            ("RUSTC_BOOTSTRAP", "1".to_owned()),
+            ("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
     }
 }
 
-fn is_installed(run: &Run) -> bool {
-    let mut rustc = run.command("rustc");
-    rustc.args(["--print=target-libdir", "--target", MUSL]);
-    output(rustc).is_some_and(|folder| Path::new(&folder).exists())
-}
-
 fn unpack(run: &Run, folder: &Path) -> Result<(), String> {
+    debian::update(run)?;
     let oldest = env!("CARGO_PKG_RUST_VERSION");
     let (compiler, sources) = PACKAGES
         .into_iter()
         .find(|(compiler, _)| {
             field(run, compiler, "Version").is_some_and(|version| is_at_least(&version, oldest))
         })
-        .ok_or_else(|| format!("apt-get knows no compiler that is {oldest} or later (apt-get update?)"))?;
+        .ok_or_else(|| format!("apt-get knows no compiler that is {oldest} or later"))?;
 
     let mut packages = vec![sources.to_owned(), compiler.to_owned()];
     for at in 1.. {
@@ -95,24 +98,12 @@ fn unpack(run: &Run, folder: &Path) -> Result<(), String> {
         }
     }
 
-    let downloaded = folder.join("packages");
-    fs::create_dir_all(&downloaded).map_err(|error| format!("{}: {error}", downloaded.display()))?;
-    let mut download = run.command("apt-get");
-    download.args(["download", "-qq"]).args(packages);
-    download.current_dir(&downloaded);
-    quietly("apt-get download", download)?;
-    let archives = fs::read_dir(&downloaded).map_err(|error| format!("{}: {error}", downloaded.display()))?;
-    for archive in archives.flatten() {
-        let mut unpack = run.command("dpkg-deb");
-        unpack.arg("--extract").arg(archive.path()).arg(folder);
-        quietly("dpkg-deb", unpack)?;
-    }
-    fs::remove_dir_all(&downloaded).map_err(|error| format!("{}: {error}", downloaded.display()))
+    debian::unpack(run, &packages, folder)
 }
 
 /// A field of the package that apt-get would install.
 fn field(run: &Run, package: &str, name: &str) -> Option<String> {
-    let mut show = run.command("apt-cache");
+    let mut show = debian::own(run, "apt-cache");
     show.args(["show", "--no-all-versions", package]);
     let said = output(show)?;
     let line = said.lines().find_map(|line| line.strip_prefix(name))?;

@@ -62,7 +62,7 @@ pub fn platforms(run: &mut Run) -> Result<(), String> {
     ]);
     cargo.arg("--keep-going").args(PUBLISHED);
     cargo.env("PYO3_CONFIG_FILE", python);
-    sources.apply(&mut cargo);
+    cargo.envs(sources.environment());
     for target in TARGETS {
         let name = target.replace('-', "_");
         cargo
