@@ -87,7 +87,7 @@ def test_every_control():
 def test_every_control_has_a_method():
     with (
         Sandbox() as sandbox,
-        pytest.raises(ValueError, match="not a control: unknown variant `nothing`") as caught,
+        pytest.raises(ValueError, match="invalid control: unknown variant `nothing`") as caught,
     ):
         sandbox.control("nothing")
     known = set(str(caught.value).split("`")[3::2])

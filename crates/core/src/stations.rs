@@ -1,4 +1,4 @@
-//! What a call waits for or asks on its way. No station knows another one's turn: the call leads from one to the next.
+//! The stations of a call: what it waits for before and between its requests. `call.rs` asks them one after the other.
 
 pub(crate) mod closing;
 pub(crate) mod deadline;

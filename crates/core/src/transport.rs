@@ -1,5 +1,5 @@
-//! How a request leaves and a response comes back. Two implementations: reqwest, and in tests the sandbox's
-//! model called directly, without a socket.
+//! Sending a request and receiving its response. There are two implementations: reqwest, and for tests the sandbox's
+//! model without sockets.
 
 use std::fmt;
 use std::future::Future;
@@ -30,7 +30,7 @@ pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json;
 /// The largest response that is read. No response of the platform is near this size.
 pub(crate) const MOST_BYTES: usize = 1024 * 1024;
 
-/// A transport's pending response.
+/// A pending response.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
 
 /// One request with a JSON body.
@@ -42,7 +42,7 @@ pub struct Outgoing {
 }
 
 impl fmt::Debug for Outgoing {
-    /// Without the body, which may hold the app's secret.
+    /// Leaves out the body, which may contain the app's secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outgoing")
             .field("method", &self.method)
@@ -52,14 +52,17 @@ impl fmt::Debug for Outgoing {
     }
 }
 
-/// Carries one request to the platform. Dropping the returned future stops it.
+/// Sends one request to the platform.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends the request once, follows no redirect, and reads the whole response. Calls [`Sent::raise`] before it
-    /// sends any byte that the platform could act on. If that returns `false`, it must not send the request.
+    /// Sends the request once, without following redirects, and reads the whole response. Dropping the future cancels
+    /// the request.
+    ///
+    /// An implementation calls [`Sent::raise`] before it sends any byte that the platform could act on. If `raise`
+    /// returns `false`, the implementation must not send the request.
     fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_>;
 }
 
-/// Whether a request may have reached the platform. One of three states: not sent yet, possibly sent, or given up
+/// Whether a request may have reached the platform. It has one of three states: not sent, possibly sent, or given up
 /// before it was sent.
 #[derive(Clone, Debug, Default)]
 pub struct Sent(Arc<AtomicU8>);
@@ -69,8 +72,8 @@ const SENT: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
 impl Sent {
-    /// Records that bytes are about to leave. Returns `false` if the caller has given the request up: the call has
-    /// already reported that nothing was sent, so nothing may leave.
+    /// Records that bytes are about to be sent. Returns `false` if the call has given the request up. It has then
+    /// reported the request as not sent, so the request must not be sent.
     #[must_use]
     pub fn raise(&self) -> bool {
         let before = self
@@ -79,12 +82,12 @@ impl Sent {
         before != Err(GIVEN_UP)
     }
 
-    /// Records that the server has proved that it did not process the request.
+    /// Sets the state back to not sent, after the server has proved that it did not process the request.
     pub(crate) fn retract(&self) {
         self.0.store(UNSENT, Ordering::Release);
     }
 
-    /// Gives the request up. Returns `true` if its bytes may have left.
+    /// Gives the request up if it is not sent. Returns whether bytes may have been sent.
     pub(crate) fn give_up(&self) -> bool {
         let before = self
             .0
@@ -92,37 +95,37 @@ impl Sent {
         before == Err(SENT)
     }
 
-    /// Whether bytes may have left.
+    /// Whether bytes may have been sent.
     pub(crate) fn is_raised(&self) -> bool {
         self.0.load(Ordering::Acquire) == SENT
     }
 }
 
-/// Why there is no response.
+/// The reason for a missing response.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// No connection: DNS, TCP, TLS or proxy.
+    /// No connection was made, because of DNS, TCP, TLS or a proxy.
     Connect(Fault),
-    /// The connection broke, or the body ended before its length.
+    /// The connection broke, or the body ended before its `Content-Length`.
     Broken(Fault),
     /// The connection ended, and the server has proved that it did not process the request.
     Unprocessed(Fault),
-    /// The response is larger than the core reads.
+    /// The body of the response is larger than `MOST_BYTES`.
     TooLarge(StatusCode),
 }
 
-/// What is wrong with a connection, and whose fault it is.
+/// An error of a connection, with its reason and the server that it concerns.
 #[derive(Debug)]
 pub struct Fault {
-    /// `None` if no reason is known, as where the process has no descriptor left.
+    /// `None` if the reason is unknown, or if it is not the connection's, such as a lack of file descriptors.
     pub(crate) reason: Option<ConnectionReason>,
-    /// The host or the proxy that the connection was made to, or was to be made to.
+    /// The host or proxy that the error concerns.
     pub(crate) peer: Option<Peer>,
     pub(crate) source: BoxError,
 }
 
-/// The other end of a connection, as an error names it.
+/// The server at the other end of a connection, as named in errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// The platform, or a gateway in front of it.

@@ -1,4 +1,4 @@
-//! Every control as data, for those who are not in the same process or not in Rust.
+//! All controls as data, for callers in another process or language.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,35 +11,37 @@ use crate::model::{App, Chat, Interface, User};
 use crate::record::in_milliseconds;
 use crate::stage::Stage;
 
-/// One control, `{"do": "advance", "ms": 7200000}`, and what [`Stage::control`] returns for it. Each does
-/// what the method of the same name does.
+/// A command or query, in JSON for example `{"do": "advance", "ms": 7200000}`.
+///
+/// Each variant corresponds to the method of the same name of [`Stage`] or [`Sandbox`](crate::Sandbox). Its
+/// description says what [`Stage::control`] returns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Control {
     /// A list of chat ids.
     Pinned {
-        /// Whose.
+        /// The user.
         open_id: String,
     },
     /// A list of open ids.
     PinnedUsers {
-        /// Of which chat.
+        /// The chat.
         feed_card_id: String,
     },
     /// A list of app ids.
     BotPinned {
-        /// Whose.
+        /// The user.
         open_id: String,
     },
     /// A list of open ids.
     BotPinnedUsers {
-        /// Of which app's bot.
+        /// The app.
         app_id: String,
     },
-    /// Everything at one glance: `now_ms`, `request_count`, `token_fetches`, `over_limit` (calls that
-    /// the platform itself, not the fault script, refused for their frequency), `faults_left`, `pinned` (open
-    /// ids by chat) and `bot_pinned` (open ids by app).
+    /// An overview with `now_ms`, `request_count`, `token_fetches`, `over_limit` (calls that exceeded a frequency
+    /// limit of the platform, without those refused by the fault script), `faults_left`, `pinned` (open ids by chat)
+    /// and `bot_pinned` (open ids by app).
     State {},
     /// A list of [`RecordedRequest`](crate::RecordedRequest)s.
     Requests {},
@@ -49,30 +51,30 @@ pub enum Control {
     TokenFetches {},
     /// A number.
     MaxInWindow {
-        /// Which call.
+        /// The interface.
         interface: Interface,
-        /// The window's length.
+        /// The window's length in milliseconds.
         ms: u64,
     },
     /// null.
     ClearRecord {},
-    /// Milliseconds since the start.
+    /// The platform's time, in milliseconds since its start.
     Now {},
     /// null.
     Advance {
-        /// By how much.
+        /// Milliseconds to add.
         ms: u64,
     },
     /// null.
     RevokeTokens {},
     /// The ticket, or null for an unknown app.
     AppTicket {
-        /// Whose.
+        /// The app.
         app_id: String,
     },
     /// The new ticket, or null for an unknown app.
     RotateAppTicket {
-        /// Whose.
+        /// The app.
         app_id: String,
     },
     /// null.
@@ -84,11 +86,11 @@ pub enum Control {
     ClearFaults {},
     /// A number.
     FaultsLeft {},
-    /// A list of [`Fault`]s: the steps that are left, with the `times` that are left of them.
+    /// A list of [`Fault`]s: the remaining steps, with the remaining `times` of each.
     Script {},
     /// The [`Switches`](crate::Switches).
     Switches {},
-    /// null. Those that are not named stay as they are.
+    /// null. Switches that are not named keep their values.
     SetSwitches {
         /// The [`Switches`](crate::Switches) to change, by name.
         switches: Map<String, Value>,
@@ -100,7 +102,7 @@ pub enum Control {
     },
     /// null.
     PutUser {
-        /// The person.
+        /// The user.
         user: User,
     },
     /// null.
@@ -108,15 +110,17 @@ pub enum Control {
         /// The chat.
         chat: Chat,
     },
-    /// null. A bare [`Stage`] refuses it, for it has no door. Over HTTP, keep the connection open: only there the sandbox still hears that it shall listen again.
+    /// null. An error for a [`Stage`], which has no ports. Over HTTP, keep the connection open: while the ports are
+    /// closed, it is the only way to send `ResumeListening`.
     PauseListening {},
-    /// null. A bare [`Stage`] refuses it, for it has no door.
+    /// null. An error for a [`Stage`], which has no ports.
     ResumeListening {},
-    /// null. A bare [`Stage`] refuses it, for it has no door. Over HTTP, the connection that asks for it stays.
+    /// null. An error for a [`Stage`], which has no connections. Over HTTP, the connection that carries this control
+    /// stays open.
     CloseConnections {},
 }
 
-/// Why a control was refused.
+/// The error of an invalid or failed control.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlError(pub(crate) String);
 
@@ -133,18 +137,19 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// Broken JSON, an unknown name or field (the error lists the known ones), or a value of another type.
+    /// Invalid JSON, an unknown name or field (the error lists the known ones), or a value of the wrong type.
     pub fn from_json(text: &str) -> Result<Self, ControlError> {
-        serde_json::from_str(text).map_err(|error| ControlError(format!("not a control: {error}")))
+        serde_json::from_str(text).map_err(|error| ControlError(format!("invalid control: {error}")))
     }
 }
 
 impl Stage {
-    /// Carries out one control.
+    /// Executes one control and returns its result.
     ///
     /// # Errors
     ///
-    /// A switch that does not exist or has another type, or a control of connections, which a stage has none of.
+    /// An unknown switch, a switch of the wrong type, or a control of ports or connections, which a stage does not
+    /// have.
     pub fn control(&self, control: Control) -> Result<Value, ControlError> {
         match control {
             Control::Pinned { open_id } => Ok(json!(self.pinned(&open_id))),
@@ -173,17 +178,19 @@ impl Stage {
             Control::PutApp { app } => Ok(json!(self.put_app(app))),
             Control::PutUser { user } => Ok(json!(self.put_user(user))),
             Control::PutChat { chat } => Ok(json!(self.put_chat(chat))),
-            Control::PauseListening {} | Control::ResumeListening {} | Control::CloseConnections {} => Err(
-                ControlError("this control needs the Sandbox itself: a Stage has no door".to_owned()),
-            ),
+            Control::PauseListening {} | Control::ResumeListening {} | Control::CloseConnections {} => {
+                Err(ControlError(
+                    "a Stage has no ports and connections: use a Sandbox for this control".to_owned(),
+                ))
+            }
         }
     }
 
-    /// [`control`](Stage::control) from JSON to JSON; the error is a sentence.
+    /// Executes a control given as JSON, like [`control`](Stage::control), and returns the result as JSON.
     ///
     /// # Errors
     ///
-    /// As [`Control::from_json`] and [`control`](Self::control).
+    /// A message with an error of [`Control::from_json`] or [`control`](Self::control).
     pub fn control_json(&self, text: &str) -> Result<String, String> {
         let value = Control::from_json(text).and_then(|control| self.control(control));
         value
@@ -198,7 +205,7 @@ impl Stage {
             switches.extend(changes);
         }
         let switches = serde_json::from_value(switches)
-            .map_err(|error| ControlError(format!("not a control: {error}")))?;
+            .map_err(|error| ControlError(format!("invalid control: {error}")))?;
         model.set_switches(switches);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! One request's way to the platform and back, with whatever the fault script puts in its way.
+//! Delivers a request to the platform and its answer to the client, with the faults of the script.
 
 use std::time::Duration;
 
@@ -14,76 +14,78 @@ use crate::record::Entry;
 use crate::stage::{Stage, State};
 
 const HTML: &str =
-    "<html><head><title>Error</title></head><body><h1>Something in between</h1></body></html>\n";
+    "<html><head><title>Error</title></head><body><h1>A page from a proxy.</h1></body></html>\n";
 
-/// What comes back to the client.
+/// What the client receives for a request.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// An answer.
+    /// A complete response.
     Answer(Response<Bytes>),
-    /// An answer whose connection closes early.
+    /// A response whose connection closes before the end of the body.
     Truncated {
-        /// The whole answer, as its `Content-Length` announces it.
+        /// The complete response, whose length is in its `Content-Length` header.
         response: Response<Bytes>,
-        /// How many bytes of the body get through.
+        /// The number of bytes of the body that are sent.
         sent_bytes: usize,
     },
-    /// No answer: the connection is reset.
+    /// No response: the connection is reset.
     Reset,
 }
 
-/// In the extensions of an answer that goes without a `Content-Length`.
+/// Marks a response, in its extensions, that is sent without a `Content-Length`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unsized;
+pub(crate) struct NoContentLength;
 
 impl Stage {
-    /// Brings one request to the platform. Dropping the future closes the client's connection: a request
-    /// that has not reached the platform by then never does, unless the fault script sends it on its own.
+    /// Delivers one request to the platform and waits for the response.
+    ///
+    /// Dropping the future closes the client's connection. A request that has not reached the platform by then
+    /// never reaches it, unless the fault script says otherwise ([`Fault::detached`], [`Fault::late_ms`]).
     pub async fn deliver(&self, request: Request<Bytes>) -> Delivery {
         self.deliver_on(0, request).await
     }
 
     pub(crate) async fn deliver_on(&self, connection: u64, request: Request<Bytes>) -> Delivery {
-        let (errand, step) = {
+        let (pending, step) = {
             let state = &mut *self.lock();
             let now = state.now();
             let endpoint = state.model.endpoint(&request);
             let keep = state.model.switches().keep_requests;
             let entry = state.journal.receive(connection, &request, &endpoint, now, keep);
-            let errand = Errand {
+            let pending = PendingRequest {
                 entry,
                 endpoint,
                 request,
             };
-            match state.script.next(&errand.endpoint) {
-                None => return Delivery::Answer(errand.arrive(state)),
+            match state.script.next(&pending.endpoint) {
+                None => return Delivery::Answer(pending.arrive(state)),
                 Some(step) => {
                     state.journal.fault(entry);
-                    (errand, step)
+                    (pending, step)
                 }
             }
         };
         if step.detached {
             let stage = self.clone();
-            let errand = tokio::spawn(async move { errand.perform(&stage, step).await });
-            errand.await.unwrap_or(Delivery::Reset)
+            let pending = tokio::spawn(async move { pending.perform(&stage, step).await });
+            pending.await.unwrap_or(Delivery::Reset)
         } else {
-            errand.perform(self, step).await
+            pending.perform(self, step).await
         }
     }
 }
 
-/// A request on its way.
+/// A recorded request that has not reached the platform yet.
 #[derive(Debug)]
-struct Errand {
+struct PendingRequest {
     entry: Entry,
     endpoint: Endpoint,
     request: Request<Bytes>,
 }
 
-impl Errand {
-    /// Reaches the platform.
+impl PendingRequest {
+    /// Delivers the request to the platform.
     fn arrive(&self, state: &mut State) -> Response<Bytes> {
         let now = state.now();
         let keep = state.model.switches().keep_arrivals;
@@ -108,9 +110,9 @@ impl Errand {
         }
         let before = Duration::from_millis(step.delay_before_ms);
         if let Some(late_ms) = step.late_ms {
-            let response = step.answers().then(|| {
+            let response = step.has_response().then(|| {
                 let mut response = self.scripted(&mut stage.lock(), &step, None);
-                dress(&mut response, &step);
+                alter(&mut response, &step);
                 response
             });
             let recorded = response
@@ -119,14 +121,14 @@ impl Errand {
             let (stage, late) = (stage.clone(), Duration::from_millis(late_ms));
             tokio::spawn(async move {
                 sleep(before + late).await;
-                let held = &mut *stage.lock();
+                let locked = &mut *stage.lock();
                 if step.revoke_tokens {
-                    held.model.revoke_tokens();
+                    locked.model.revoke_tokens();
                 }
-                self.arrive(held);
+                self.arrive(locked);
                 match recorded {
-                    Some((status, code)) => held.journal.answer(self.entry, status, code, None),
-                    None => held.journal.unanswered(self.entry),
+                    Some((status, code)) => locked.journal.answer(self.entry, status, code, None),
+                    None => locked.journal.unanswered(self.entry),
                 }
             });
             sleep(before).await;
@@ -137,15 +139,15 @@ impl Errand {
             return Delivery::Reset;
         }
         let mut response = {
-            let held = &mut *stage.lock();
+            let locked = &mut *stage.lock();
             if step.revoke_tokens {
-                held.model.revoke_tokens();
+                locked.model.revoke_tokens();
             }
-            if step.answers() {
-                let platform = step.after.then(|| self.arrive(held));
-                self.scripted(held, &step, platform)
+            if step.has_response() {
+                let platform = step.after.then(|| self.arrive(locked));
+                self.scripted(locked, &step, platform)
             } else {
-                self.arrive(held)
+                self.arrive(locked)
             }
         };
         pause(Duration::from_millis(step.delay_after_ms)).await;
@@ -153,7 +155,7 @@ impl Errand {
             stage.lock().journal.unanswered(self.entry);
             return Delivery::Reset;
         }
-        dress(&mut response, &step);
+        alter(&mut response, &step);
         stage
             .lock()
             .journal
@@ -166,7 +168,7 @@ impl Errand {
         }
     }
 
-    /// The script's own answer.
+    /// The response given by the fault script. `platform` is the platform's response, if it got the request.
     fn scripted(
         &self,
         state: &mut State,
@@ -207,15 +209,15 @@ fn code_of(response: &Response<Bytes>) -> Option<i64> {
     body.get("code")?.as_i64()
 }
 
-/// Does not even yield where nothing is to be waited for.
+/// Sleeps for `time`. Does not yield if it is zero.
 async fn pause(time: Duration) {
     if !time.is_zero() {
         sleep(time).await;
     }
 }
 
-/// What is done to an answer on its way out.
-fn dress(response: &mut Response<Bytes>, step: &Fault) {
+/// Applies the changes of the fault script to a response.
+fn alter(response: &mut Response<Bytes>, step: &Fault) {
     for (name, value) in &step.headers {
         response.headers_mut().insert(name, value.clone());
     }
@@ -239,6 +241,6 @@ fn dress(response: &mut Response<Bytes>, step: &Fault) {
         }
     }
     if step.no_content_length {
-        response.extensions_mut().insert(Unsized);
+        response.extensions_mut().insert(NoContentLength);
     }
 }

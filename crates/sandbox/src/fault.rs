@@ -1,4 +1,4 @@
-//! What shall go wrong: a script whose steps are taken one by one by the requests to come.
+//! The fault script: a list of steps that the following requests take one by one.
 
 use std::collections::VecDeque;
 
@@ -8,17 +8,15 @@ use serde_json::Value;
 
 use crate::model::Endpoint;
 
-/// One step of the script. A request takes the first step that is [`on`](Fault::on) its kind; a step that
-/// was taken [`times`](Fault::times) times is gone. A step that says nothing lets its requests pass.
+/// One step of the fault script. A request takes the first step whose [`on`](Fault::on) matches it. A step that was
+/// taken [`times`](Fault::times) times is removed. The default step has no effect on the requests that take it.
 ///
-/// The fields combine, in the order in which a request meets them: `refuse`, `late_ms`, `delay_before_ms`,
-/// `reset: before`, an answer of the script's own (`code`, `status`, `html`, `body`), `revoke_tokens`, the
-/// platform itself, `delay_after_ms`, `reset: after`, and what is done to the answer on its way out
-/// (`headers`, `expire`, `big_body`, `no_content_length`, `truncate`).
+/// The fields can be combined. They apply in this order: `refuse`, `late_ms`, `delay_before_ms`, `reset: before`,
+/// `revoke_tokens`, the platform itself or a scripted response (`code`, `status`, `html`, `body`), `delay_after_ms`,
+/// `reset: after`, and changes to the response (`headers`, `expire`, `big_body`, `no_content_length`, `truncate`).
 ///
-/// With an answer of the script's own the platform does not see the request, unless
-/// [`after`](Fault::after) is set. Delays run on tokio's clock; moving the sandbox's clock does not shorten
-/// them.
+/// A request with a scripted response does not reach the platform unless [`after`](Fault::after) is set. Delays use
+/// tokio's clock, so moving the sandbox's clock does not shorten them.
 ///
 /// ```
 /// use feishu_feed_card_sandbox::Fault;
@@ -34,56 +32,56 @@ use crate::model::Endpoint;
 #[serde(default, deny_unknown_fields)]
 #[allow(
     clippy::struct_excessive_bools,
-    reason = "each is one thing that may go wrong, told apart by name in JSON"
+    reason = "each is an independent fault with its own name in JSON"
 )]
 pub struct Fault {
     /// Which requests take this step.
     pub on: On,
-    /// How many take it; 0 for all, until the script is replaced.
+    /// The number of requests that take this step. 0: all, until the script is cleared. Default: 1.
     pub times: u64,
-    /// Time that passes before the platform sees the request. A client that closes its connection meanwhile
-    /// has recalled the request, unless `detached` is set.
+    /// Delay before the request reaches the platform. If the client closes its connection during that time, the
+    /// request does not reach the platform, unless `detached` is set.
     pub delay_before_ms: u64,
-    /// Time between the change of state and the answer.
+    /// Delay between the change of the platform's state and the response.
     pub delay_after_ms: u64,
-    /// The request reaches the platform, and changes its state, also when the client has gone.
+    /// The request reaches the platform and changes its state even if the client closes its connection.
     pub detached: bool,
-    /// The connection is reset (after `delay_before_ms`), and yet the request reaches the platform this much
-    /// later: what a proxy with a queue does. With an answer of the script's own, the client gets that answer
-    /// instead of the reset: what a gateway does that stops waiting for the platform.
+    /// The connection is reset (after `delay_before_ms`), and the request reaches the platform this much later, as
+    /// behind a proxy with a queue. With a scripted response, the client gets that response instead of the reset, as
+    /// from a gateway that does not wait for the platform any longer.
     pub late_ms: Option<u64>,
-    /// The connection is accepted and closed at once: a new connection if this is the script's next step
-    /// when it comes, else the one on which a request takes it.
+    /// The connection is accepted and closed at once. This is a new connection if the step is the first of the
+    /// script when the connection is made, and otherwise the connection of the request that takes the step.
     pub refuse: bool,
-    /// The connection is reset (RST) before or after the state changed.
+    /// The connection is reset (RST) before or after the change of the platform's state.
     pub reset: Option<Reset>,
-    /// The answer's HTTP status.
+    /// The HTTP status of the response.
     #[serde(with = "status_number")]
     pub status: Option<StatusCode>,
-    /// Headers added to the answer, in place of those of the same name.
+    /// Headers of the response. They replace headers of the same name.
     #[serde(with = "header_map")]
     pub headers: HeaderMap,
-    /// The answer's body, as it is. Empty where only `status` is given.
+    /// The exact body of the response. With `status` alone the body is empty.
     pub body: Option<String>,
-    /// An answer with this code in the gateway's form (of the token endpoints' form to a token call), with
-    /// the status that goes with it unless `status` is given.
+    /// The response is an error with this code, in the form of the endpoint that the request is for. The HTTP
+    /// status is the usual one for the code, unless `status` is given.
     pub code: Option<i64>,
-    /// The `msg` that goes with `code`.
+    /// The `msg` of a response with `code`. Default: a usual one for the code.
     pub msg: Option<String>,
-    /// An HTML page, as a proxy makes it.
+    /// The response is an HTML page, like one of a proxy.
     pub html: bool,
-    /// The platform sees the request before it gets the script's own answer. With `status` alone the
-    /// platform's answer keeps its body.
+    /// The request reaches the platform before it gets the scripted response. With `status` alone, the response has
+    /// the body of the platform's answer.
     pub after: bool,
-    /// Only this many bytes of the body are sent, under the full `Content-Length`.
+    /// Only this many bytes of the body are sent, although `Content-Length` is that of the full body.
     pub truncate: Option<usize>,
-    /// Every token is revoked before the platform sees the request.
+    /// All tokens are revoked before the request reaches the platform.
     pub revoke_tokens: bool,
-    /// The JSON answer is padded to this many bytes.
+    /// The JSON body of the response is padded to this many bytes.
     pub big_body: Option<usize>,
-    /// The answer goes without a `Content-Length`.
+    /// The response has no `Content-Length`.
     pub no_content_length: bool,
-    /// A token answer's `expire`; null leaves it out. The token itself lives as long as it would.
+    /// The `expire` of a token response; null leaves it out. Does not change the life of the token.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub expire: Option<Value>,
 }
@@ -116,7 +114,7 @@ impl Default for Fault {
 }
 
 impl Fault {
-    /// A step for the next request to one of the two calls.
+    /// A step for the next call of either interface.
     pub fn on_call() -> Self {
         Self {
             on: On::Call,
@@ -124,7 +122,7 @@ impl Fault {
         }
     }
 
-    /// A step for the next request for a token.
+    /// A step for the next request to a token endpoint.
     pub fn on_token() -> Self {
         Self {
             on: On::Token,
@@ -132,8 +130,8 @@ impl Fault {
         }
     }
 
-    /// Whether the script has an answer of its own.
-    pub(crate) fn answers(&self) -> bool {
+    /// Whether the step has a scripted response.
+    pub(crate) fn has_response(&self) -> bool {
         self.code.is_some() || self.status.is_some() || self.html || self.body.is_some()
     }
 }
@@ -143,27 +141,27 @@ impl Fault {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum On {
-    /// Whatever comes.
+    /// All requests.
     #[default]
     Any,
-    /// The two calls.
+    /// Calls of both interfaces.
     Call,
-    /// The token calls.
+    /// Requests to the token endpoints.
     Token,
 }
 
-/// When a connection is reset. Over HTTP/2 its other requests end with it.
+/// When a connection is reset. Over HTTP/2 this also ends the connection's other requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reset {
-    /// The platform never sees the request.
+    /// Before the request reaches the platform.
     Before,
-    /// The state has changed, the client is not told.
+    /// After the platform's state has changed, instead of the response.
     After,
 }
 
-/// The steps that are left.
+/// The remaining steps.
 #[derive(Debug, Default)]
 pub(crate) struct Script(VecDeque<Fault>);
 
@@ -193,7 +191,7 @@ impl Script {
         self.take(index)
     }
 
-    /// Whether a connection that comes now shall be closed at once.
+    /// Whether a new connection is closed at once. Takes the step that does so.
     pub(crate) fn refuses_connection(&mut self) -> bool {
         let refuses = self.0.front().is_some_and(|step| step.refuse);
         refuses && self.take(0).is_some()
@@ -212,7 +210,7 @@ impl Script {
     }
 }
 
-/// Tells `null` from nothing.
+/// Makes `null` a value, so that it differs from a missing field.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
@@ -224,7 +222,7 @@ mod status_number {
     #[allow(
         clippy::ref_option,
         clippy::trivially_copy_pass_by_ref,
-        reason = "serde calls it so"
+        reason = "serde requires this signature"
     )]
     pub(super) fn serialize<S: Serializer>(
         status: &Option<StatusCode>,
@@ -240,12 +238,12 @@ mod status_number {
         deserializer: D,
     ) -> Result<Option<StatusCode>, D::Error> {
         let number = Option::<u16>::deserialize(deserializer)?;
-        // An informational answer is no answer.
+        // A 1xx response is not the final response to a request.
         number
             .map(|number| match StatusCode::from_u16(number) {
                 Ok(status) if !status.is_informational() => Ok(status),
                 _ => Err(D::Error::custom(format_args!(
-                    "status: {number} is not between 200 and 999"
+                    "status: expected a number from 200 to 999, got {number}"
                 ))),
             })
             .transpose()
@@ -276,7 +274,7 @@ mod header_map {
                 |(name, value)| match (HeaderName::try_from(&name), HeaderValue::try_from(&value)) {
                     (Ok(name), Ok(value)) => Ok((name, value)),
                     _ => Err(D::Error::custom(format_args!(
-                        "headers: {name:?}: {value:?} is not a header"
+                        "headers: invalid name or value: {name:?}: {value:?}"
                     ))),
                 },
             )

@@ -1,15 +1,15 @@
-//! A stand-in for the Feishu/Lark platform's feed card call (即时提醒), to try a client on and to test it.
+//! A stand-in for the Feishu/Lark platform's time-sensitive feed card (即时提醒), for trying out and testing clients.
 //!
-//! It is a small, strict model of the platform, not a list of canned answers: apps, tokens that age, chats
-//! with members, frequency limits that bite, and for every wrong request the answer the platform documents.
-//! Where the documentation leaves something open there is a [switch](Switches). A [script](Fault) makes things
-//! go wrong, a [record](RecordedRequest) shows what the sandbox received.
+//! It is a small, strict model of the platform and not a list of canned responses. It has apps, tokens that
+//! expire, chats with members, and frequency limits. It answers every invalid request with the error that the
+//! platform documents. [`Switches`] select the behaviour where the documentation is silent or contradicts itself.
+//! A script of [`Fault`]s makes requests fail, and [`RecordedRequest`]s show what the sandbox received.
 //!
-//! - [`Sandbox`]: the platform behind HTTP and HTTPS on a loopback port, in this process.
-//! - [`Stage`]: the same without a socket, for tests on tokio's paused time.
-//! - [`Model`]: the platform alone, a state machine without clock or chance.
-//! - [`Control`]: everything that can be asked or told, as JSON. The server takes it as
-//!   `POST /_sandbox/control`; `GET /_sandbox/state` and `GET /_sandbox/requests` are for a browser.
+//! - [`Sandbox`]: a server in this process, with HTTP and HTTPS on loopback ports.
+//! - [`Stage`]: the same platform without sockets, for tests on tokio's paused clock.
+//! - [`Model`]: the platform alone, a deterministic state machine without a clock.
+//! - [`Control`]: all commands and queries as JSON. The server accepts them at `POST /_sandbox/control`.
+//!   `GET /_sandbox/state` and `GET /_sandbox/requests` can be opened in a browser.
 
 #![warn(clippy::missing_errors_doc, missing_debug_implementations)]
 

@@ -1,4 +1,4 @@
-//! The stand-in platform as a program.
+//! The sandbox as a program.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -9,21 +9,22 @@ use feishu_feed_card_sandbox::{Sandbox, World};
 use lexopt::{Arg, Parser, ValueExt};
 
 const USAGE: &str = "\
-A stand-in for the Feishu/Lark platform's feed card call, on loopback.
+A stand-in for the Feishu/Lark platform's time-sensitive feed card, on loopback.
 
 Usage: feishu-feed-card-sandbox [--port N] [--https-port N] [--world FILE] [--quiet]
 
-  --port N         speak http on this port; 0 takes a free one (default 8080)
-  --https-port N   speak https too, on this port
-  --world FILE     the apps, users, chats and switches, as JSON (default: the platform page's example)
-  --quiet          print the base URL alone
-  -h, --help       print this
+  --port N         HTTP port; 0 takes a free one (default: 8080)
+  --https-port N   also serve HTTPS, on this port; 0 takes a free one
+  --world FILE     JSON file with apps, users, chats and switches
+                   (default: the example of the platform's documentation)
+  --quiet          print only the base URL
+  -h, --help       print this help
   -V, --version    print the version
 
 While it runs:
-  GET  /_sandbox/state      who has what pinned
-  GET  /_sandbox/requests   what was asked
-  POST /_sandbox/control    a control as JSON, such as {\"do\": \"advance\", \"ms\": 7200000}
+  GET  /_sandbox/state      pinned chats, counters and the clock
+  GET  /_sandbox/requests   the requests received
+  POST /_sandbox/control    a control as JSON, for example {\"do\": \"advance\", \"ms\": 7200000}
 ";
 
 struct Options {
@@ -50,17 +51,17 @@ fn run() -> Result<(), Box<dyn Error>> {
     let world = match &options.world {
         None => World::example(),
         Some(file) => {
-            let named = |error: &dyn Error| format!("{}: {error}", file.display());
-            let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
-            serde_json::from_str(&text).map_err(|error| named(&error))?
+            let with_file_name = |error: &dyn Error| format!("{}: {error}", file.display());
+            let text = std::fs::read_to_string(file).map_err(|error| with_file_name(&error))?;
+            serde_json::from_str(&text).map_err(|error| with_file_name(&error))?
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        // Listened for before anyone can know that there is something to stop.
-        let stop = Stop::listen()?;
+        // Install the signal handlers before the greeting is printed: it shows that the sandbox can be stopped.
+        let stop = StopSignal::listen()?;
         let builder = Sandbox::builder().world(world.clone()).port(options.port);
         let builder = match options.https_port {
             Some(port) => builder.https(true).https_port(port),
@@ -70,7 +71,7 @@ fn run() -> Result<(), Box<dyn Error>> {
             .start()
             .map_err(|error| format!("port {}: {error}", options.port))?;
         greet(&sandbox, &world, options.quiet)?;
-        stop.asked().await?;
+        stop.received().await?;
         Ok(())
     })
 }
@@ -111,7 +112,10 @@ fn greet(sandbox: &Sandbox, world: &World, quiet: bool) -> io::Result<()> {
     }
     writeln!(out, "base URL     {base}")?;
     if let (Some(base), Some(pem)) = (sandbox.https_base_url(), sandbox.ca_pem()) {
-        writeln!(out, "             {base}, to be trusted with\n{pem}")?;
+        writeln!(
+            out,
+            "             {base}, with this certificate authority:\n{pem}"
+        )?;
     }
     for app in &world.apps {
         writeln!(out, "app          {}, secret {}", app.app_id, app.app_secret)?;
@@ -129,7 +133,7 @@ fn greet(sandbox: &Sandbox, world: &World, quiet: bool) -> io::Result<()> {
         writeln!(
             out,
             r#"
-try it:
+Try it:
   TOKEN=$(curl -s {base}/open-apis/auth/v3/tenant_access_token/internal \
     -d '{{"app_id":"{app_id}","app_secret":"{secret}"}}' | sed 's/.*"tenant_access_token":"\([^"]*\)".*/\1/')
   curl -X PATCH '{base}/open-apis/im/v2/feed_cards/{chat}?user_id_type=open_id' \
@@ -141,18 +145,18 @@ try it:
             chat = chat.feed_card_id,
         )?;
     }
-    writeln!(out, "\nCtrl-C ends it.")?;
+    writeln!(out, "\nPress Ctrl-C to stop.")?;
     out.flush()
 }
 
 #[cfg(unix)]
-struct Stop {
+struct StopSignal {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
-impl Stop {
+impl StopSignal {
     fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
@@ -161,7 +165,7 @@ impl Stop {
         })
     }
 
-    async fn asked(mut self) -> io::Result<()> {
+    async fn received(mut self) -> io::Result<()> {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -171,15 +175,15 @@ impl Stop {
 }
 
 #[cfg(not(unix))]
-struct Stop;
+struct StopSignal;
 
 #[cfg(not(unix))]
-impl Stop {
+impl StopSignal {
     fn listen() -> io::Result<Self> {
         Ok(Self)
     }
 
-    async fn asked(self) -> io::Result<()> {
+    async fn received(self) -> io::Result<()> {
         tokio::signal::ctrl_c().await
     }
 }

@@ -1,4 +1,4 @@
-//! What the sandbox remembers of the requests it got.
+//! The record of the requests that the sandbox received.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -12,53 +12,53 @@ use serde_json::Value;
 
 use crate::model::{Endpoint, Interface};
 
-/// The headers worth remembering. A token is not among them.
-const HEADERS: [HeaderName; 4] = [ACCEPT, CONTENT_TYPE, HOST, USER_AGENT];
+/// The headers that are recorded. `Authorization` is not one of them, because it contains the token.
+const RECORDED_HEADERS: [HeaderName; 4] = [ACCEPT, CONTENT_TYPE, HOST, USER_AGENT];
 
-/// The fields of a token request that the record does not repeat: somebody's real app may be tried here.
-const SECRETS: [&str; 3] = ["app_access_token", "app_secret", "app_ticket"];
+/// Fields of a token request that are masked in the record, because someone may try the sandbox with a real app.
+const SECRET_FIELDS: [&str; 3] = ["app_access_token", "app_secret", "app_ticket"];
 
-/// One request as the sandbox saw it.
+/// A request that the sandbox received.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RecordedRequest {
-    /// Counted from 1.
+    /// The number of the request, counted from 1.
     pub number: u64,
-    /// Which connection it came on, counted from 1; 0 without a socket.
+    /// The number of its connection, counted from 1; 0 without a socket.
     pub connection: u64,
-    /// When it came, since the sandbox's start.
+    /// When the sandbox received it, since the sandbox's start.
     #[serde(rename = "received_ms", serialize_with = "milliseconds")]
     pub received: Duration,
-    /// When it reached the platform; `None` if it did not, or has not yet.
+    /// When it reached the platform, since the sandbox's start. `None` if it has not reached the platform.
     #[serde(rename = "arrived_ms", serialize_with = "maybe_milliseconds")]
     pub arrived: Option<Duration>,
-    /// `PATCH`, …
+    /// The method, for example `PATCH`.
     pub method: String,
-    /// As it was sent, still percent-encoded.
+    /// The path as it was sent, percent-encoded.
     pub path: String,
-    /// What followed the `?`.
+    /// The query string, without the `?`.
     pub query: Option<String>,
-    /// A few of the headers, in lower case.
+    /// Some of the headers (`accept`, `content-type`, `host`, `user-agent`), with names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// How it identified itself: the scheme alone, `Bearer`.
+    /// The scheme of the `Authorization` header, for example `Bearer`, without the token.
     pub authorization: Option<String>,
-    /// Which tenant token it carried, counted from 1 in the order they were made; `None` if there was none or
-    /// it was not valid (any more).
+    /// The number of the valid tenant token that it carried. Tokens are counted from 1 in the order in which they were
+    /// issued.
     pub token: Option<u64>,
-    /// The body, as a string if it is not JSON; the secrets in a token request are blacked out.
+    /// The body: JSON with the secrets of a token request masked, or a string if it is not JSON.
     pub body: Value,
-    /// The answer's HTTP status, also when nobody was there any more to get it; `None` while there is none,
-    /// or if the connection was reset instead.
+    /// The HTTP status of the response, even if the client had closed its connection. `None` before the response, or if
+    /// the connection was reset instead.
     pub status: Option<u16>,
-    /// The answer's `code`, where it has one.
+    /// The `code` in the body of the response.
     pub code: Option<i64>,
-    /// Whether a step of the fault script was taken.
+    /// Whether the request took a step of the fault script.
     pub fault: bool,
 }
 
-/// Copies: a slice of a request keeps the 8 KiB alive that the server read it into.
+/// A stored request. It copies all parts, because a slice would keep the server's whole read buffer of 8 KiB alive.
 #[derive(Debug)]
-struct Raw {
+struct StoredRequest {
     connection: u64,
     received: Duration,
     arrived: Option<Duration>,
@@ -74,17 +74,18 @@ struct Raw {
     fault: bool,
 }
 
-/// The newest requests and arrival times, and some counts.
+/// The newest requests and arrival times, and counters.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    requests: VecDeque<Raw>,
-    /// How many requests came before those kept.
-    before: u64,
+    requests: VecDeque<StoredRequest>,
+    /// The number of requests that were removed, because there were too many or by `clear`.
+    removed: u64,
+    /// The number of requests up to the last `clear`.
     cleared: u64,
     group_arrivals: VecDeque<Duration>,
     bot_arrivals: VecDeque<Duration>,
     token_fetches: u64,
-    /// Calls that the platform itself refused for their frequency.
+    /// The number of calls that exceeded a frequency limit of the platform.
     over_limit: u64,
 }
 
@@ -101,16 +102,16 @@ impl Journal {
         now: Duration,
         keep: usize,
     ) -> Entry {
-        self.token_fetches += u64::from(endpoint.gives_tenant_token());
-        let entry = Entry(self.before + self.requests.len() as u64);
-        self.requests.push_back(Raw {
+        self.token_fetches += u64::from(endpoint.is_tenant_token());
+        let entry = Entry(self.removed + self.requests.len() as u64);
+        self.requests.push_back(StoredRequest {
             connection,
             received: now,
             arrived: None,
             method: request.method().clone(),
             path: request.uri().path().into(),
             query: request.uri().query().map(Into::into),
-            headers: HEADERS.map(|name| request.headers().get(name).map(|value| text(value).into())),
+            headers: RECORDED_HEADERS.map(|name| request.headers().get(name).map(|value| text(value).into())),
             authorization: request
                 .headers()
                 .get(AUTHORIZATION)
@@ -123,14 +124,14 @@ impl Journal {
         });
         while self.requests.len() > keep {
             self.requests.pop_front();
-            self.before += 1;
+            self.removed += 1;
         }
         entry
     }
 
     pub(crate) fn arrive(&mut self, entry: Entry, endpoint: &Endpoint, now: Duration, keep: usize) {
-        if let Some(raw) = self.find(entry) {
-            raw.arrived = Some(now);
+        if let Some(stored) = self.find(entry) {
+            stored.arrived = Some(now);
         }
         if let Some(interface) = endpoint.interface() {
             let arrivals = self.arrivals_mut(interface);
@@ -142,28 +143,28 @@ impl Journal {
     }
 
     pub(crate) fn fault(&mut self, entry: Entry) {
-        if let Some(raw) = self.find(entry) {
-            raw.fault = true;
+        if let Some(stored) = self.find(entry) {
+            stored.fault = true;
         }
     }
 
     pub(crate) fn answer(&mut self, entry: Entry, status: StatusCode, code: Option<i64>, token: Option<u64>) {
-        if let Some(raw) = self.find(entry) {
-            raw.status = Some(status);
-            raw.code = code;
-            raw.token = raw.token.or(token);
+        if let Some(stored) = self.find(entry) {
+            stored.status = Some(status);
+            stored.code = code;
+            stored.token = stored.token.or(token);
         }
     }
 
-    /// The platform's answer did not get back to the client.
+    /// Records that the platform's answer did not reach the client.
     pub(crate) fn unanswered(&mut self, entry: Entry) {
-        if let Some(raw) = self.find(entry) {
-            (raw.status, raw.code) = (None, None);
+        if let Some(stored) = self.find(entry) {
+            (stored.status, stored.code) = (None, None);
         }
     }
 
-    fn find(&mut self, entry: Entry) -> Option<&mut Raw> {
-        let index = usize::try_from(entry.0.checked_sub(self.before)?).ok()?;
+    fn find(&mut self, entry: Entry) -> Option<&mut StoredRequest> {
+        let index = usize::try_from(entry.0.checked_sub(self.removed)?).ok()?;
         self.requests.get_mut(index)
     }
 
@@ -174,9 +175,9 @@ impl Journal {
         }
     }
 
-    /// Since the start or the last [`clear`](Journal::clear).
+    /// The number of requests since the start or the last [`clear`](Journal::clear).
     pub(crate) fn request_count(&self) -> u64 {
-        self.before + self.requests.len() as u64 - self.cleared
+        self.removed + self.requests.len() as u64 - self.cleared
     }
 
     pub(crate) fn refuse_over_limit(&mut self) {
@@ -192,14 +193,14 @@ impl Journal {
     }
 
     pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
-        let numbers = self.before - self.cleared + 1..;
+        let numbers = self.removed - self.cleared + 1..;
         numbers
             .zip(&self.requests)
-            .map(|(number, raw)| raw.record(number))
+            .map(|(number, stored)| stored.record(number))
             .collect()
     }
 
-    /// Arrivals at `t` and `t + window` are not in one window of that length.
+    /// The most arrivals in any window. Arrivals at `t` and `t + window` are not in the same window.
     pub(crate) fn max_in_window(&mut self, interface: Interface, window: Duration) -> usize {
         let arrivals = self.arrivals_mut(interface).make_contiguous();
         let mut first = 0;
@@ -213,10 +214,10 @@ impl Journal {
         most
     }
 
-    /// Forgets the requests, not the platform's state; an entry still open is forgotten too.
+    /// Deletes all requests, including those in progress, and all arrivals, and sets the counters to 0.
     pub(crate) fn clear(&mut self) {
-        self.before += self.requests.len() as u64;
-        self.cleared = self.before;
+        self.removed += self.requests.len() as u64;
+        self.cleared = self.removed;
         self.requests.clear();
         self.group_arrivals.clear();
         self.bot_arrivals.clear();
@@ -225,9 +226,9 @@ impl Journal {
     }
 }
 
-impl Raw {
+impl StoredRequest {
     fn record(&self, number: u64) -> RecordedRequest {
-        let headers = HEADERS.iter().zip(&self.headers);
+        let headers = RECORDED_HEADERS.iter().zip(&self.headers);
         RecordedRequest {
             number,
             connection: self.connection,
@@ -253,7 +254,7 @@ impl Raw {
             return Value::String(String::from_utf8_lossy(&self.body).into_owned());
         };
         if let Value::Object(fields) = &mut body {
-            for secret in SECRETS {
+            for secret in SECRET_FIELDS {
                 if let Some(value) = fields.get_mut(secret) {
                     *value = Value::String("***".to_owned());
                 }
@@ -275,7 +276,7 @@ fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::
     serializer.serialize_f64(in_milliseconds(*duration))
 }
 
-#[allow(clippy::ref_option, reason = "serde gives it so")]
+#[allow(clippy::ref_option, reason = "serde requires this signature")]
 fn maybe_milliseconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.map(in_milliseconds).serialize(serializer)
 }

@@ -1,4 +1,4 @@
-//! The stand-in platform as a server in this process.
+//! The sandbox: the simulated platform as a server in this process.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,8 +13,9 @@ use crate::server::Server;
 use crate::stage::Stage;
 use crate::tls;
 
-/// The stand-in platform behind HTTP, on loopback by default. All controls of its [`Stage`] are at hand; dropping
-/// it stops the server.
+/// The simulated platform as an HTTP server, on loopback by default.
+///
+/// It dereferences to its [`Stage`], so it has all methods of one. Dropping it stops the server.
 ///
 /// ```
 /// use feishu_feed_card_sandbox::{Sandbox, World};
@@ -34,7 +35,7 @@ pub struct Sandbox {
     ca_pem: Option<String>,
 }
 
-/// A [`Sandbox`] to be: which world it holds and where it listens.
+/// Settings of a [`Sandbox`]: its world and its addresses.
 #[derive(Clone, Debug)]
 #[must_use = "a sandbox starts with start()"]
 pub struct SandboxBuilder {
@@ -48,7 +49,7 @@ pub struct SandboxBuilder {
 }
 
 impl Sandbox {
-    /// Starts from [`World::example`], on a free port, without https.
+    /// Returns a builder with [`World::example`], a free HTTP port, and no HTTPS.
     pub fn builder() -> SandboxBuilder {
         SandboxBuilder {
             world: World::example(),
@@ -61,32 +62,32 @@ impl Sandbox {
         }
     }
 
-    /// `http://127.0.0.1:…`, with the address given to [`bind`](SandboxBuilder::bind).
+    /// The HTTP base URL, `http://127.0.0.1:…` unless [`bind`](SandboxBuilder::bind) set another address.
     pub fn base_url(&self) -> String {
         format!("http://{}", self.server.http)
     }
 
-    /// `https://127.0.0.1:…`, where [`https`](SandboxBuilder::https) was asked for.
+    /// The HTTPS base URL, `https://127.0.0.1:…`, if [`https`](SandboxBuilder::https) is enabled.
     pub fn https_base_url(&self) -> Option<String> {
         self.server.https.map(|address| format!("https://{address}"))
     }
 
-    /// Where http is spoken.
+    /// The address of the HTTP port.
     pub fn address(&self) -> SocketAddr {
         self.server.http
     }
 
-    /// The certificate authority, made at the start, that a client must trust for https.
+    /// The certificate authority, in PEM, that a client must trust for HTTPS. Each sandbox creates its own.
     pub fn ca_pem(&self) -> Option<&str> {
         self.ca_pem.as_deref()
     }
 
-    /// The platform inside, to keep or to deliver requests to without a socket.
+    /// The platform inside. A clone of it outlives the server, and takes requests without a socket.
     pub fn stage(&self) -> &Stage {
         &self.stage
     }
 
-    /// Closes the ports: who connects now is refused. Open connections stay.
+    /// Closes the ports, so that new connections are refused. Open connections stay open.
     ///
     /// # Errors
     ///
@@ -99,12 +100,12 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// Another program has taken a port meanwhile, or the server's thread has ended.
+    /// Another program has taken one of the ports, or the server's thread has ended.
     pub fn resume_listening(&self) -> io::Result<()> {
         self.server.resume_listening()
     }
 
-    /// Closes every open connection, as a server does with idle ones; a request still on its way is lost.
+    /// Closes all open connections, as a server does with idle ones. Requests in progress are lost.
     ///
     /// # Errors
     ///
@@ -113,11 +114,11 @@ impl Sandbox {
         self.server.close_connections()
     }
 
-    /// Carries out one control.
+    /// Executes one control and returns its result.
     ///
     /// # Errors
     ///
-    /// A switch that does not exist or has another type, or one of the errors of
+    /// An unknown switch, a switch of the wrong type, or an error of
     /// [`resume_listening`](Self::resume_listening).
     pub fn control(&self, control: Control) -> Result<Value, ControlError> {
         let done = match control {
@@ -130,11 +131,11 @@ impl Sandbox {
             .map_err(|error| ControlError(error.to_string()))
     }
 
-    /// [`control`](Sandbox::control) from JSON to JSON; the error is a sentence.
+    /// Executes a control given as JSON, like [`control`](Sandbox::control), and returns the result as JSON.
     ///
     /// # Errors
     ///
-    /// As [`Control::from_json`] and [`control`](Self::control).
+    /// A message with an error of [`Control::from_json`] or [`control`](Self::control).
     pub fn control_json(&self, text: &str) -> Result<String, String> {
         let value = Control::from_json(text).and_then(|control| self.control(control));
         value
@@ -143,7 +144,7 @@ impl Sandbox {
     }
 }
 
-/// A sandbox is a stage with a door: every control of the one is a control of the other.
+/// Gives access to the methods of the [`Stage`].
 impl Deref for Sandbox {
     type Target = Stage;
 
@@ -153,7 +154,7 @@ impl Deref for Sandbox {
 }
 
 impl SandboxBuilder {
-    /// Holds this world instead of the example.
+    /// Sets the world. Default: [`World::example`].
     pub fn world(mut self, world: World) -> Self {
         self.world = world;
         self
@@ -165,7 +166,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// Adds a person to the world.
+    /// Adds a user to the world.
     pub fn user(mut self, user: User) -> Self {
         self.world.users.push(user);
         self
@@ -189,42 +190,42 @@ impl SandboxBuilder {
         self
     }
 
-    /// Listens on this address of the machine; 127.0.0.1 by default. Whoever can reach the address can use and control
-    /// the sandbox. Its certificate is for this address and for loopback.
+    /// Listens on this address. Default: 127.0.0.1. Everyone who can reach the address can use and control the
+    /// sandbox. The HTTPS certificate is valid for this address and for loopback.
     pub fn bind(mut self, address: IpAddr) -> Self {
         self.address = address;
         self
     }
 
-    /// Speaks http on this port; 0, the default, takes a free one.
+    /// Sets the HTTP port. 0, the default, takes a free one.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Speaks https too, HTTP/2 and HTTP/1.1, with a certificate made at the start.
+    /// Also serves HTTPS, with HTTP/2 and HTTP/1.1 and a new certificate.
     pub fn https(mut self, https: bool) -> Self {
         self.https = https;
         self
     }
 
-    /// Speaks https on this port; 0, the default, takes a free one.
+    /// Sets the HTTPS port. 0, the default, takes a free one.
     pub fn https_port(mut self, port: u16) -> Self {
         self.https_port = port;
         self
     }
 
-    /// How many requests an HTTP/2 connection may carry at a time. Default: 200.
+    /// Sets how many requests an HTTP/2 connection may have in progress. Default: 200.
     pub fn max_concurrent_streams(mut self, most: u32) -> Self {
         self.max_concurrent_streams = Some(most);
         self
     }
 
-    /// Starts the server. It listens when this returns.
+    /// Starts the server. It accepts connections when this method returns.
     ///
     /// # Errors
     ///
-    /// A port that is taken or not permitted, an address that is not this machine's, or no thread for the server.
+    /// A port is taken or not permitted, the address does not belong to this machine, or no thread can be started.
     pub fn start(self) -> io::Result<Sandbox> {
         let stage = Stage::new(self.world);
         stage.faults(self.faults);

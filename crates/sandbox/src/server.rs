@@ -1,4 +1,4 @@
-//! The HTTP and HTTPS server around a [`Stage`], on a thread of its own.
+//! The HTTP and HTTPS server around a [`Stage`]. It runs on its own thread.
 
 use std::future::Future;
 use std::io;
@@ -23,38 +23,39 @@ use tokio::sync::{mpsc as async_mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::control::{Control, ControlError};
-use crate::deliver::{Delivery, Unsized};
+use crate::deliver::{Delivery, NoContentLength};
 use crate::stage::Stage;
-use crate::wire::{Line, Sent, Wire};
+use crate::wire::{ResetHandle, ResponseBody, Socket};
 
-/// A thousand times what fifty ids need; a proxy in front of the platform refuses more with 413.
+/// Larger bodies are refused with 413, as by a proxy in front of the platform. A body with 50 ids has about 4 KiB.
 const MAX_BODY: usize = 4 << 20;
 
-/// Beyond this a request is cut off.
+/// The most that is read of a body that is too large. After that the connection is closed.
 const MAX_DRAINED: usize = 64 << 20;
 
-/// How long a dropped server may take to end.
-const STOP: Duration = Duration::from_secs(1);
+/// How long to wait for the server's thread to stop, or to execute a command.
+const THREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Told when a command was carried out; by another thread, or by a request to this server.
+/// Receives the result of a command. The command comes from another thread, or from a request to this server.
 type Ack = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 enum Command {
     Pause(Ack),
     Resume(Ack),
-    /// All but the one with this number, which asks for it.
+    /// Closes all connections except the one with this number, which the command came from.
     CloseConnections(Option<u64>, Ack),
 }
 
-/// A running server. Dropping it ends its thread and with it every connection and delayed delivery.
+/// A running server. Dropping it ends its thread, with all connections and delayed deliveries.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) http: SocketAddr,
     pub(crate) https: Option<SocketAddr>,
     commands: Option<async_mpsc::UnboundedSender<Command>>,
-    /// Disconnected when the thread has dropped its runtime. The mutex makes a server shareable.
+    /// Disconnected when the thread has dropped its runtime. The mutex makes the server `Sync`.
     ended: Mutex<mpsc::Receiver<()>>,
     thread: Option<JoinHandle<()>>,
+    /// The process that the thread is in.
     process: u32,
 }
 
@@ -66,7 +67,7 @@ impl Server {
         max_concurrent_streams: Option<u32>,
     ) -> io::Result<Self> {
         let (http_listener, http) = listen(http)?;
-        let mut doors = vec![Door {
+        let mut ports = vec![Port {
             address: http,
             tls: None,
         }];
@@ -75,7 +76,7 @@ impl Server {
         if let Some((address, tls)) = https {
             let (listener, address) = listen(address)?;
             https_address = Some(address);
-            doors.push(Door {
+            ports.push(Port {
                 address,
                 tls: Some(tls),
             });
@@ -86,7 +87,7 @@ impl Server {
             .build()?;
         let (commands, received) = async_mpsc::unbounded_channel();
         let (ending, ended) = mpsc::channel();
-        let house = Arc::new(House {
+        let shared = Arc::new(Shared {
             stage,
             connections: AtomicU64::new(0),
             hang_up: watch::Sender::new(None),
@@ -96,7 +97,7 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("feishu-sandbox".to_owned())
             .spawn(move || {
-                runtime.block_on(run(&house, &doors, listeners, received));
+                runtime.block_on(run(&shared, &ports, listeners, received));
                 drop(runtime);
                 drop(ending);
             })?;
@@ -124,51 +125,53 @@ impl Server {
 
     fn command(&self, command: impl FnOnce(Ack) -> Command) -> io::Result<()> {
         let (ack, done) = mpsc::channel();
-        let gone = || io::Error::other("the sandbox's thread does not answer");
-        let commands = self.commands.as_ref().ok_or_else(gone)?;
+        let no_response = || io::Error::other("the sandbox's thread does not respond");
+        let commands = self.commands.as_ref().ok_or_else(no_response)?;
         let ack: Ack = Box::new(move |result| drop(ack.send(result)));
-        commands.send(command(ack)).map_err(|_| gone())?;
-        // Bounded, because a forked child has the channel without the thread.
-        done.recv_timeout(STOP).map_err(|_| gone())?
+        commands.send(command(ack)).map_err(|_| no_response())?;
+        // With a timeout, because a forked child has the channel but not the thread.
+        done.recv_timeout(THREAD_TIMEOUT).map_err(|_| no_response())?
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.commands = None;
-        // After a fork the thread is not in this process, and joining it would never return.
+        // The thread does not exist in a forked child, where joining it would never return.
         if self.process != std::process::id() {
             std::mem::forget(self.thread.take());
             return;
         }
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if ended.recv_timeout(STOP) == Err(mpsc::RecvTimeoutError::Disconnected)
+        if ended.recv_timeout(THREAD_TIMEOUT) == Err(mpsc::RecvTimeoutError::Disconnected)
             && let Some(thread) = self.thread.take()
         {
-            // It has nothing left to do but to return; had it panicked, the panic was printed.
+            // Returns at once. A panic of the thread was already printed.
             let _ = thread.join();
         }
     }
 }
 
+/// A port, and its TLS settings if it is for HTTPS.
 #[derive(Clone)]
-struct Door {
+struct Port {
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
 }
 
-struct House {
+/// State shared by all connections.
+struct Shared {
     stage: Stage,
     connections: AtomicU64,
-    /// Changed to end all connections but the one with this number.
+    /// Changed to close all connections except the one with this number.
     hang_up: watch::Sender<Option<u64>>,
-    /// Weak, or the server would never hear that nobody has commands for it any more.
+    /// Weak, so that the channel closes when the [`Server`] is dropped.
     commands: async_mpsc::WeakUnboundedSender<Command>,
     http: Builder<TokioExecutor>,
 }
 
 fn protocol(max_concurrent_streams: Option<u32>) -> Builder<TokioExecutor> {
-    // One official client reads a header only where it is spelt `X-Tt-Logid`.
+    // The official Python client finds the log id only in these letter cases (docs/platform.md#official-clients).
     let mut http = Builder::new(TokioExecutor::new()).title_case_headers(true);
     if let Some(most) = max_concurrent_streams {
         http.http2().max_concurrent_streams(most);
@@ -176,7 +179,7 @@ fn protocol(max_concurrent_streams: Option<u32>) -> Builder<TokioExecutor> {
     http
 }
 
-/// Port 0 takes a free one.
+/// Opens a port, and returns its address. Port 0 takes a free one.
 fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -185,37 +188,37 @@ fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 }
 
 async fn run(
-    house: &Arc<House>,
-    doors: &[Door],
+    shared: &Arc<Shared>,
+    ports: &[Port],
     listeners: Vec<TcpListener>,
     mut commands: async_mpsc::UnboundedReceiver<Command>,
 ) {
-    let open = |(door, listener): (&Door, TcpListener)| {
-        tokio::spawn(accept(Arc::clone(house), door.clone(), listener))
+    let open = |(port, listener): (&Port, TcpListener)| {
+        tokio::spawn(accept(Arc::clone(shared), port.clone(), listener))
     };
-    let mut accepting: Vec<_> = doors.iter().zip(listeners).map(open).collect();
+    let mut accepting: Vec<_> = ports.iter().zip(listeners).map(open).collect();
     while let Some(command) = commands.recv().await {
         let (ack, result) = match command {
             Command::Pause(ack) => {
                 for task in accepting.drain(..) {
                     task.abort();
-                    // The port is closed when the task is gone, not when it is told to go.
+                    // The port is closed when the task has ended, not when it is aborted.
                     let _ = task.await;
                 }
                 (ack, Ok(()))
             }
             Command::Resume(ack) if accepting.is_empty() => {
-                let listeners: io::Result<Vec<_>> = doors
+                let listeners: io::Result<Vec<_>> = ports
                     .iter()
-                    .map(|door| listen(door.address).map(|(listener, _)| listener))
+                    .map(|port| listen(port.address).map(|(listener, _)| listener))
                     .collect();
                 let result =
-                    listeners.map(|listeners| accepting.extend(doors.iter().zip(listeners).map(open)));
+                    listeners.map(|listeners| accepting.extend(ports.iter().zip(listeners).map(open)));
                 (ack, result)
             }
             Command::Resume(ack) => (ack, Ok(())),
-            Command::CloseConnections(but, ack) => {
-                house.hang_up.send_replace(but);
+            Command::CloseConnections(except, ack) => {
+                shared.hang_up.send_replace(except);
                 (ack, Ok(()))
             }
         };
@@ -223,16 +226,16 @@ async fn run(
     }
 }
 
-async fn accept(house: Arc<House>, door: Door, listener: TcpListener) {
+async fn accept(shared: Arc<Shared>, port: Port, listener: TcpListener) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
         return;
     };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let number = house.connections.fetch_add(1, Ordering::Relaxed) + 1;
-                let hang_up = hung_up(house.hang_up.subscribe(), number);
-                let connection = connection(Arc::clone(&house), stream, door.tls.clone(), number);
+                let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+                let hang_up = close_requested(shared.hang_up.subscribe(), number);
+                let connection = connection(Arc::clone(&shared), stream, port.tls.clone(), number);
                 tokio::spawn(async move {
                     tokio::select! {
                         biased;
@@ -241,14 +244,14 @@ async fn accept(house: Arc<House>, door: Door, listener: TcpListener) {
                     }
                 });
             }
-            // Out of descriptors, most likely: some come back when connections end.
+            // Probably out of file descriptors. Some become free when connections end.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
 }
 
-/// Returns when the connection with this number is to be closed.
-async fn hung_up(mut hang_up: watch::Receiver<Option<u64>>, number: u64) {
+/// Waits until the connection with this number is to be closed.
+async fn close_requested(mut hang_up: watch::Receiver<Option<u64>>, number: u64) {
     while hang_up.changed().await.is_ok() {
         if *hang_up.borrow_and_update() != Some(number) {
             return;
@@ -256,55 +259,55 @@ async fn hung_up(mut hang_up: watch::Receiver<Option<u64>>, number: u64) {
     }
 }
 
-/// A connection, with or without TLS. One type for both: two of hyper's server are too large for the language
-/// packages, which carry it.
+/// A connection with or without TLS. As a trait object, because hyper's server compiled for two types would be too
+/// large for the Python and npm packages, which include it.
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-async fn connection(house: Arc<House>, stream: TcpStream, tls: Option<TlsAcceptor>, number: u64) {
-    let line = Arc::new(Line::default());
+async fn connection(shared: Arc<Shared>, stream: TcpStream, tls: Option<TlsAcceptor>, number: u64) {
+    let reset = Arc::new(ResetHandle::default());
     let _ = stream.set_nodelay(true);
-    let wire = Wire::new(stream, Arc::clone(&line));
-    if house.stage.refuses_connection() {
-        line.reset();
+    let socket = Socket::new(stream, Arc::clone(&reset));
+    if shared.stage.refuses_connection() {
+        reset.reset();
         return;
     }
-    let service = service_fn(|request| answer(&house, &line, number, request));
+    let service = service_fn(|request| answer(&shared, &reset, number, request));
     tokio::select! {
         biased;
-        () = line.ended() => {}
+        () = reset.requested() => {}
         () = async {
-            let wire: Box<dyn Duplex> = match tls {
-                None => Box::new(wire),
-                Some(tls) => match tls.accept(wire).await {
-                    Ok(wire) => Box::new(wire),
+            let stream: Box<dyn Duplex> = match tls {
+                None => Box::new(socket),
+                Some(tls) => match tls.accept(socket).await {
+                    Ok(stream) => Box::new(stream),
                     Err(_) => return,
                 },
             };
-            // How a connection ends is the client's business and the fault script's.
-            drop(house.http.serve_connection(TokioIo::new(wire), service).await);
+            // Errors are ignored: the client or the fault script has ended the connection.
+            drop(shared.http.serve_connection(TokioIo::new(stream), service).await);
         } => {}
     }
 }
 
 fn answer(
-    house: &Arc<House>,
-    line: &Arc<Line>,
+    shared: &Arc<Shared>,
+    reset: &Arc<ResetHandle>,
     connection: u64,
     request: Request<Incoming>,
-) -> impl Future<Output = io::Result<Response<Sent>>> + Send + 'static {
-    let (house, line) = (Arc::clone(house), Arc::clone(line));
+) -> impl Future<Output = io::Result<Response<ResponseBody>>> + Send + 'static {
+    let (shared, reset) = (Arc::clone(shared), Arc::clone(reset));
     async move {
         let (head, body) = request.into_parts();
         let Some(body) = read_body(body).await? else {
             let page = "<h1>413 Request Entity Too Large</h1>";
-            return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "text/html", page));
+            return Ok(text_response(StatusCode::PAYLOAD_TOO_LARGE, "text/html", page));
         };
         if let Some(path) = head.uri.path().strip_prefix("/_sandbox/") {
-            return Ok(endpoint(&house, connection, &head.method, path, &body).await);
+            return Ok(control_endpoint(&shared, connection, &head.method, path, &body).await);
         }
-        match house
+        match shared
             .stage
             .deliver_on(connection, Request::from_parts(head, body))
             .await
@@ -314,15 +317,15 @@ fn answer(
                 Ok(send(response).map(|body| body.cut_after(sent_bytes)))
             }
             Delivery::Reset => {
-                line.reset();
+                reset.reset();
                 Err(io::ErrorKind::ConnectionReset.into())
             }
         }
     }
 }
 
-/// `None` for one that is too large. That is read to its end all the same, or the client, still sending,
-/// would find its connection reset instead of the answer.
+/// Reads a body. Returns `None` if it is too large, but still reads it to its end: otherwise the connection would be
+/// reset while the client is sending, and the client would not get the response.
 async fn read_body(mut body: Incoming) -> io::Result<Option<Bytes>> {
     match Limited::new(&mut body, MAX_BODY).collect().await {
         Ok(body) => return Ok(Some(body.to_bytes())),
@@ -337,53 +340,53 @@ async fn read_body(mut body: Incoming) -> io::Result<Option<Bytes>> {
     Ok(None)
 }
 
-fn send(response: Response<Bytes>) -> Response<Sent> {
-    let without_length = response.extensions().get::<Unsized>().is_some();
-    let response = response.map(Sent::whole);
+fn send(response: Response<Bytes>) -> Response<ResponseBody> {
+    let without_length = response.extensions().get::<NoContentLength>().is_some();
+    let response = response.map(ResponseBody::new);
     if without_length {
-        response.map(Sent::without_length)
+        response.map(ResponseBody::without_length)
     } else {
         response
     }
 }
 
-/// `GET state`, `GET requests`, and `POST control` with a [`Control`].
-async fn endpoint(
-    house: &House,
+/// Handles `GET state`, `GET requests`, and `POST control` with a [`Control`].
+async fn control_endpoint(
+    shared: &Shared,
     connection: u64,
     method: &Method,
     path: &str,
     body: &[u8],
-) -> Response<Sent> {
+) -> Response<ResponseBody> {
     let control = match (method, path) {
         (&Method::GET, "state") => Ok(Control::State {}),
         (&Method::GET, "requests") => Ok(Control::Requests {}),
         (&Method::POST, "control") => Control::from_json(&String::from_utf8_lossy(body)),
         _ => {
-            let known = "GET /_sandbox/state, GET /_sandbox/requests or POST /_sandbox/control\n";
-            return plain(StatusCode::NOT_FOUND, "text/plain", known);
+            let known = "expected GET /_sandbox/state, GET /_sandbox/requests or POST /_sandbox/control\n";
+            return text_response(StatusCode::NOT_FOUND, "text/plain", known);
         }
     };
     let result = match control {
-        Ok(control) => carry_out(house, connection, control).await,
+        Ok(control) => execute(shared, connection, control).await,
         Err(error) => Err(error),
     };
     match result {
-        Ok(value) => plain(StatusCode::OK, "application/json", format!("{value}\n")),
-        Err(error) => plain(StatusCode::BAD_REQUEST, "text/plain", format!("{error}\n")),
+        Ok(value) => text_response(StatusCode::OK, "application/json", format!("{value}\n")),
+        Err(error) => text_response(StatusCode::BAD_REQUEST, "text/plain", format!("{error}\n")),
     }
 }
 
-async fn carry_out(house: &House, connection: u64, control: Control) -> Result<Value, ControlError> {
+async fn execute(shared: &Shared, connection: u64, control: Control) -> Result<Value, ControlError> {
     let (ack, done) = oneshot::channel();
     let ack: Ack = Box::new(move |result| drop(ack.send(result)));
     let command = match control {
         Control::PauseListening {} => Command::Pause(ack),
         Control::ResumeListening {} => Command::Resume(ack),
         Control::CloseConnections {} => Command::CloseConnections(Some(connection), ack),
-        other => return house.stage.control(other),
+        other => return shared.stage.control(other),
     };
-    let sent = house
+    let sent = shared
         .commands
         .upgrade()
         .is_some_and(|commands| commands.send(command).is_ok());
@@ -391,12 +394,16 @@ async fn carry_out(house: &House, connection: u64, control: Control) -> Result<V
         Ok(result) if sent => result
             .map(|()| Value::Null)
             .map_err(|error| ControlError(error.to_string())),
-        _ => Err(ControlError("the sandbox is ending".to_owned())),
+        _ => Err(ControlError("the sandbox is shutting down".to_owned())),
     }
 }
 
-fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Sent> {
-    let mut response = Response::new(Sent::whole(body.into()));
+fn text_response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::new(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -1,4 +1,4 @@
-//! A certificate authority for one sandbox, made when https is asked for.
+//! The certificate authority of a sandbox with HTTPS.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,8 +13,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// An acceptor for `localhost`, `127.0.0.1`, `::1` and the address that the sandbox listens on, and the authority's
-/// certificate as PEM.
+/// Returns a TLS acceptor with a new certificate for `localhost`, `127.0.0.1`, `::1` and `address`, and the PEM of the
+/// authority that signed it.
 pub(crate) fn acceptor(address: IpAddr) -> io::Result<(TlsAcceptor, String)> {
     let mut authority = CertificateParams::default();
     authority
@@ -34,7 +34,7 @@ pub(crate) fn acceptor(address: IpAddr) -> io::Result<(TlsAcceptor, String)> {
     leaf.distinguished_name.push(DnType::CommonName, "localhost");
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    // OpenSSL's strict checks, the default of Python 3.13, want it.
+    // Required by OpenSSL's strict checks, which are the default in Python 3.13.
     leaf.use_authority_key_identifier_extension = true;
     let leaf_key = KeyPair::generate().map_err(io::Error::other)?;
     let leaf = leaf

@@ -1,4 +1,4 @@
-//! A connection that can be reset, and an answer that can be cut short.
+//! A socket that can be reset, and a response body that can be cut short.
 
 use std::io;
 use std::pin::Pin;
@@ -12,48 +12,49 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-/// How the requests of one connection tell it to end.
+/// Lets the requests of a connection reset it.
 #[derive(Debug, Default)]
-pub(crate) struct Line {
-    reset: AtomicBool,
-    cut: Notify,
+pub(crate) struct ResetHandle {
+    is_reset: AtomicBool,
+    notify: Notify,
 }
 
-impl Line {
-    /// Ends the connection with an RST.
+impl ResetHandle {
+    /// Ends the connection with an RST packet.
     pub(crate) fn reset(&self) {
-        self.reset.store(true, Ordering::Relaxed);
-        self.cut.notify_one();
+        self.is_reset.store(true, Ordering::Relaxed);
+        self.notify.notify_one();
     }
 
-    pub(crate) async fn ended(&self) {
-        self.cut.notified().await;
+    /// Waits until the connection is to be reset.
+    pub(crate) async fn requested(&self) {
+        self.notify.notified().await;
     }
 }
 
-/// The socket. It lies below TLS, so that a reset is one there too.
+/// The socket of a connection. It is below TLS, so that an HTTPS connection is also reset with an RST packet.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct Socket {
     stream: TcpStream,
-    line: Arc<Line>,
+    reset: Arc<ResetHandle>,
 }
 
-impl Wire {
-    pub(crate) fn new(stream: TcpStream, line: Arc<Line>) -> Self {
-        Self { stream, line }
+impl Socket {
+    pub(crate) fn new(stream: TcpStream, reset: Arc<ResetHandle>) -> Self {
+        Self { stream, reset }
     }
 }
 
-impl Drop for Wire {
+impl Drop for Socket {
     fn drop(&mut self) {
-        if self.line.reset.load(Ordering::Relaxed) {
-            // Closing without lingering sends RST. A socket already gone needs none.
+        if self.reset.is_reset.load(Ordering::Relaxed) {
+            // Closing the socket with a linger time of zero sends RST. Fails only if the connection has ended already.
             let _ = self.stream.set_zero_linger();
         }
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -63,7 +64,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -89,11 +90,11 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// An answer's body on the wire.
+/// The body of a response.
 #[derive(Debug)]
-pub(crate) struct Sent {
+pub(crate) struct ResponseBody {
     data: Option<Bytes>,
-    /// What `Content-Length` says, if it says anything.
+    /// The value of `Content-Length`, if the response has one.
     length: Option<u64>,
     cut: Cut,
 }
@@ -101,13 +102,14 @@ pub(crate) struct Sent {
 #[derive(Debug)]
 enum Cut {
     No,
-    /// Ends with an error, but only after what came before it was flushed.
+    /// Fail after the data was flushed to the socket.
     AfterFlush,
+    /// Fail now.
     Now,
 }
 
-impl Sent {
-    pub(crate) fn whole(data: Bytes) -> Self {
+impl ResponseBody {
+    pub(crate) fn new(data: Bytes) -> Self {
         let length = Some(data.len() as u64);
         Self {
             data: Some(data),
@@ -130,7 +132,7 @@ impl Sent {
     }
 }
 
-impl Body for Sent {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -146,7 +148,7 @@ impl Body for Sent {
         match self.cut {
             Cut::No => Poll::Ready(None),
             Cut::AfterFlush => {
-                // hyper drops what it has buffered when a body fails, and flushes it when a body waits.
+                // When a body fails, hyper discards its write buffer. When a body is pending, hyper flushes the buffer.
                 self.cut = Cut::Now;
                 cx.waker().wake_by_ref();
                 Poll::Pending

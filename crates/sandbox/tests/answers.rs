@@ -1,4 +1,4 @@
-//! Every documented way of being wrong, and every open question's switch, against the bare model.
+//! Every documented error and every switch, tested on the model alone.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const USER: &str = World::EXAMPLE_USER;
 const OUTSIDER: &str = World::EXAMPLE_OUTSIDER;
 const NOT_IN_CHAT: &str = "The user is not in the chat";
 
-/// A model, a token of its example app, and the time.
+/// A model, a token of the example app, and the current time.
 struct Platform {
     model: Model,
     token: String,
@@ -23,11 +23,11 @@ struct Platform {
 
 impl Platform {
     fn new() -> Self {
-        Self::of(World::example())
+        Self::from_world(World::example())
     }
 
     fn with(switches: Switches) -> Self {
-        Self::of(World {
+        Self::from_world(World {
             switches,
             ..World::example()
         })
@@ -36,24 +36,24 @@ impl Platform {
     fn with_app(change: impl FnOnce(&mut App)) -> Self {
         let mut world = World::example();
         change(&mut world.apps[0]);
-        Self::of(world)
+        Self::from_world(world)
     }
 
-    fn of(world: World) -> Self {
+    fn from_world(world: World) -> Self {
         let mut platform = Self {
             model: Model::new(world),
             token: String::new(),
             now: Duration::ZERO,
         };
-        let granted = platform.fetch();
-        granted["tenant_access_token"]
+        let response = platform.fetch_token();
+        response["tenant_access_token"]
             .as_str()
             .unwrap_or_default()
             .clone_into(&mut platform.token);
         platform
     }
 
-    fn fetch(&mut self) -> Value {
+    fn fetch_token(&mut self) -> Value {
         self.post(
             "tenant_access_token/internal",
             &json!({"app_id": "cli_example", "app_secret": "example-secret"}),
@@ -63,7 +63,7 @@ impl Platform {
     fn post(&mut self, path: &str, body: &Value) -> Value {
         let request = Request::post(format!("/open-apis/auth/v3/{path}"));
         let (status, body) = self.send(request, body);
-        assert_eq!(status, 200, "token endpoints say everything with 200: {body}");
+        assert_eq!(status, 200, "token endpoints always have the status 200: {body}");
         body
     }
 
@@ -88,7 +88,7 @@ impl Platform {
 
     fn raw(&mut self, request: http::request::Builder, body: impl Into<Bytes>) -> Response<Bytes> {
         let Ok(request) = request.body(body.into()) else {
-            unreachable!("a test's own request is well formed")
+            unreachable!("the requests of the tests are valid")
         };
         let response = self.model.handle(request, self.now);
         for name in ["x-tt-logid", "x-request-id"] {
@@ -100,10 +100,10 @@ impl Platform {
 
 type Change = fn(&mut App);
 
-/// Checks the gateway's form and returns its `error`.
-fn refused(answer: (u16, Value), status: u16, code: i64) -> Value {
-    let (got, body) = answer;
-    assert_eq!((got, &body["code"]), (status, &json!(code)), "{body}");
+/// Asserts that an answer is an error in the gateway's form, and returns its `error`.
+fn assert_error(answer: (u16, Value), status: u16, code: i64) -> Value {
+    let (actual_status, body) = answer;
+    assert_eq!((actual_status, &body["code"]), (status, &json!(code)), "{body}");
     let error = body["error"].clone();
     assert_eq!(error["message"], body["msg"]);
     assert_eq!(error["log_id"].as_str().map(str::len), Some(32));
@@ -116,28 +116,28 @@ fn refused(answer: (u16, Value), status: u16, code: i64) -> Value {
 }
 
 #[test]
-fn a_call_needs_a_token_it_gave_out() {
+fn a_call_needs_a_token_of_this_platform() {
     let mut platform = Platform::new();
     let url = format!("/open-apis/im/v2/feed_cards/{CHAT}");
     let json = || Request::patch(&url).header("content-type", "application/json");
     let body = json!({"time_sensitive": true, "user_ids": [USER]});
 
-    refused(platform.send(json(), &body), 400, 99_991_661);
-    for none in ["", "Bearer", "Bearer ", "Basic Zm9vOmJhcg==", "t-1"] {
-        refused(
-            platform.send(json().header("authorization", none), &body),
+    assert_error(platform.send(json(), &body), 400, 99_991_661);
+    for no_token in ["", "Bearer", "Bearer ", "Basic Zm9vOmJhcg==", "t-1"] {
+        assert_error(
+            platform.send(json().header("authorization", no_token), &body),
             400,
             99_991_661,
         );
     }
-    for wrong in ["Bearer t-1", "Bearer a.jwt.token", "bearer t-1"] {
-        refused(
-            platform.send(json().header("authorization", wrong), &body),
+    for unknown in ["Bearer t-1", "Bearer a.jwt.token", "bearer t-1"] {
+        assert_error(
+            platform.send(json().header("authorization", unknown), &body),
             400,
             99_991_663,
         );
     }
-    refused(
+    assert_error(
         platform.send(json().header("authorization", "Bearer u-1"), &body),
         400,
         99_991_668,
@@ -148,27 +148,27 @@ fn a_call_needs_a_token_it_gave_out() {
 }
 
 #[test]
-fn a_token_ends_when_it_is_two_hours_old_or_revoked() {
+fn a_token_is_invalid_after_two_hours_or_a_revocation() {
     let mut platform = Platform::new();
     platform.now = Duration::from_millis(7_199_999);
     assert_eq!(platform.pin(&[USER]).0, 200);
     platform.now = Duration::from_secs(7200);
-    refused(platform.pin(&[USER]), 400, 99_991_663);
+    assert_error(platform.pin(&[USER]), 400, 99_991_663);
 
     let mut platform = Platform::with(Switches {
         token_error_status: 200,
         ..Switches::default()
     });
     platform.model.revoke_tokens();
-    refused(platform.pin(&[USER]), 200, 99_991_663);
-    let fresh = platform.fetch()["tenant_access_token"].clone();
-    assert_ne!(fresh, platform.token);
-    fresh.as_str().unwrap().clone_into(&mut platform.token);
+    assert_error(platform.pin(&[USER]), 200, 99_991_663);
+    let new = platform.fetch_token()["tenant_access_token"].clone();
+    assert_ne!(new, platform.token);
+    new.as_str().unwrap().clone_into(&mut platform.token);
     assert_eq!(platform.pin(&[USER]).1["code"], 0);
 }
 
 #[test]
-fn what_nobody_serves_is_not_found() {
+fn unknown_paths_and_methods_are_not_found() {
     let mut platform = Platform::new();
     let calls = "/open-apis/im/v2/feed_cards";
     for request in [
@@ -186,7 +186,7 @@ fn what_nobody_serves_is_not_found() {
         Request::post("/open-apis/auth/v3/tenant_access_token/internal//"),
     ] {
         let token = format!("Bearer {}", platform.token);
-        refused(
+        assert_error(
             platform.send(request.header("authorization", token), &json!({})),
             404,
             99_991_201,
@@ -195,24 +195,24 @@ fn what_nobody_serves_is_not_found() {
 }
 
 #[test]
-fn a_path_prefix_is_asked_for_when_set() {
+fn a_path_prefix_is_required_if_set() {
     let mut platform = Platform::new();
     let path_prefix = "/lark".to_owned();
     platform.model.set_switches(Switches {
         path_prefix,
         ..Switches::default()
     });
-    refused(platform.pin(&[USER]), 404, 99_991_201);
+    assert_error(platform.pin(&[USER]), 404, 99_991_201);
     let request = Request::post("/lark/open-apis/auth/v3/tenant_access_token/internal");
     let body = json!({"app_id": "cli_example", "app_secret": "example-secret"});
     assert_eq!(platform.send(request, &body).1["code"], 0);
 }
 
 #[test]
-fn every_wrong_field_is_named_at_once() {
+fn one_error_lists_all_invalid_fields() {
     let mut platform = Platform::new();
-    let mut wrong = |query: &str, body: Value| {
-        let error = refused(platform.call(&format!("{CHAT}{query}"), &body), 400, 99_992_402);
+    let mut invalid_fields = |query: &str, body: Value| {
+        let error = assert_error(platform.call(&format!("{CHAT}{query}"), &body), 400, 99_992_402);
         let violations = error["field_violations"].as_array().cloned().unwrap_or_default();
         assert!(
             violations
@@ -224,43 +224,49 @@ fn every_wrong_field_is_named_at_once() {
             .map(|violation| violation["field"].as_str().unwrap_or_default().to_owned());
         fields.collect::<Vec<_>>()
     };
-    assert_eq!(wrong("", json!({})), ["time_sensitive", "user_ids"]);
-    assert_eq!(wrong("", json!({"time_sensitive": true})), ["user_ids"]);
-    assert_eq!(wrong("", json!({"user_ids": [USER]})), ["time_sensitive"]);
-    for odd in [json!("true"), json!(1), json!(null)] {
+    assert_eq!(invalid_fields("", json!({})), ["time_sensitive", "user_ids"]);
+    assert_eq!(invalid_fields("", json!({"time_sensitive": true})), ["user_ids"]);
+    assert_eq!(
+        invalid_fields("", json!({"user_ids": [USER]})),
+        ["time_sensitive"]
+    );
+    for invalid in [json!("true"), json!(1), json!(null)] {
         assert_eq!(
-            wrong("", json!({"time_sensitive": odd, "user_ids": [USER]})),
+            invalid_fields("", json!({"time_sensitive": invalid, "user_ids": [USER]})),
             ["time_sensitive"]
         );
     }
-    for odd in [json!(USER), json!(null), json!({"0": USER})] {
+    for invalid in [json!(USER), json!(null), json!({"0": USER})] {
         assert_eq!(
-            wrong("", json!({"time_sensitive": true, "user_ids": odd})),
+            invalid_fields("", json!({"time_sensitive": true, "user_ids": invalid})),
             ["user_ids"]
         );
     }
     let ids = json!([USER, 7, null]);
     assert_eq!(
-        wrong("", json!({"time_sensitive": true, "user_ids": ids})),
+        invalid_fields("", json!({"time_sensitive": true, "user_ids": ids})),
         ["user_ids.1", "user_ids.2"]
     );
-    for odd in [
+    for invalid in [
         "?user_id_type=chat_id",
         "?user_id_type=",
         "?user_id_type=%FF",
         "?a=b&user_id_type=OPEN_ID",
     ] {
         assert_eq!(
-            wrong(odd, json!({"time_sensitive": true, "user_ids": [USER]})),
+            invalid_fields(invalid, json!({"time_sensitive": true, "user_ids": [USER]})),
             ["user_id_type"]
         );
     }
-    assert_eq!(wrong("?user_id_type=x", json!([])), ["user_id_type", "body"]);
+    assert_eq!(
+        invalid_fields("?user_id_type=x", json!([])),
+        ["user_id_type", "body"]
+    );
     assert_eq!(platform.model.pinned(USER), [""; 0]);
 }
 
 #[test]
-fn a_body_that_is_not_json_or_not_said_to_be_is_a_wrong_field() {
+fn an_invalid_body_or_content_type_is_a_field_violation() {
     let mut platform = Platform::new();
     let token = format!("Bearer {}", platform.token);
     let url = format!("/open-apis/im/v2/feed_cards/{CHAT}");
@@ -297,7 +303,7 @@ fn a_body_that_is_not_json_or_not_said_to_be_is_a_wrong_field() {
 }
 
 #[test]
-fn the_chat_must_be_there_with_the_bot_in_it() {
+fn the_chat_must_exist_and_have_the_bot_in_it() {
     let mut world = World::example();
     let chat = |id: &str| Chat::new(id, [USER]);
     world.chats.push(Chat {
@@ -308,10 +314,10 @@ fn the_chat_must_be_there_with_the_bot_in_it() {
         dissolved: true,
         ..chat("oc_gone")
     });
-    let mut platform = Platform::of(world.clone());
+    let mut platform = Platform::from_world(world.clone());
     let body = json!({"time_sensitive": true, "user_ids": [USER]});
-    refused(platform.call("oc_without_bot", &body), 400, 230_027);
-    refused(platform.call("oc_gone", &body), 400, 232_009);
+    assert_error(platform.call("oc_without_bot", &body), 400, 230_027);
+    assert_error(platform.call("oc_gone", &body), 400, 232_009);
     for unknown in [
         "oc_nobody_knows",
         "oc_%E7%BE%A4",
@@ -319,7 +325,7 @@ fn the_chat_must_be_there_with_the_bot_in_it() {
         "BOT_TIME_SENTIVE",
         "%FF",
     ] {
-        refused(platform.call(unknown, &body), 400, 232_006);
+        assert_error(platform.call(unknown, &body), 400, 232_006);
     }
 
     world.switches = Switches {
@@ -328,15 +334,15 @@ fn the_chat_must_be_there_with_the_bot_in_it() {
         bot_not_in_chat_code: 230_002,
         ..Switches::default()
     };
-    let mut platform = Platform::of(world);
-    refused(platform.call("oc_without_bot", &body), 400, 230_002);
-    refused(platform.call("oc_gone", &body), 400, 232_034);
-    refused(platform.call("oc_nobody_knows", &body), 400, 230_001);
+    let mut platform = Platform::from_world(world);
+    assert_error(platform.call("oc_without_bot", &body), 400, 230_002);
+    assert_error(platform.call("oc_gone", &body), 400, 232_034);
+    assert_error(platform.call("oc_nobody_knows", &body), 400, 230_001);
     assert_eq!(platform.model.pinned(USER), [""; 0]);
 }
 
 #[test]
-fn an_app_that_may_not_is_told_why() {
+fn an_app_without_permission_gets_the_reason() {
     let body = json!({"time_sensitive": true, "user_ids": [USER]});
     let cases: [(Change, u16, i64); 5] = [
         (|app| app.enabled = false, 400, 99_991_662),
@@ -347,14 +353,14 @@ fn an_app_that_may_not_is_told_why() {
     ];
     for (change, status, code) in cases {
         let mut platform = Platform::with_app(change);
-        refused(platform.call(CHAT, &body), status, code);
-        refused(platform.call("bot_time_sentive", &body), status, code);
+        assert_error(platform.call(CHAT, &body), status, code);
+        assert_error(platform.call("bot_time_sentive", &body), status, code);
         assert_eq!(platform.model.pinned(USER), [""; 0]);
         assert_eq!(platform.model.bot_pinned(USER), [""; 0]);
     }
 
     let mut platform = Platform::with_app(|app| app.scopes = vec!["im:message".to_owned()]);
-    let error = refused(platform.call(CHAT, &body), 400, 99_991_672);
+    let error = assert_error(platform.call(CHAT, &body), 400, 99_991_672);
     let violations = json!([{"type": "action_scope_required", "subject": CALL_SCOPE}]);
     assert_eq!(error["permission_violations"], violations);
     assert!(
@@ -366,13 +372,13 @@ fn an_app_that_may_not_is_told_why() {
     let mut platform = Platform::with_app(|app| app.monthly_quota = Some(2));
     assert_eq!(platform.pin(&[USER]).0, 200);
     assert_eq!(platform.call("bot_time_sentive", &body).0, 200);
-    refused(platform.pin(&[USER]), 429, 99_991_403);
+    assert_error(platform.pin(&[USER]), 429, 99_991_403);
 }
 
 #[test]
-fn users_are_known_under_three_kinds_of_id() {
+fn users_have_three_kinds_of_ids() {
     let mut platform = Platform::new();
-    let mut failed = |query: &str, ids: &[&str]| {
+    let mut failed_and_pinned = |query: &str, ids: &[&str]| {
         let body = json!({"time_sensitive": true, "user_ids": ids});
         let (status, answer) = platform.call(&format!("{CHAT}?{query}"), &body);
         assert_eq!(status, 200, "{answer}");
@@ -384,60 +390,60 @@ fn users_are_known_under_three_kinds_of_id() {
     let none: Vec<Value> = Vec::new();
     let union = format!("on_{}", &USER[3..]);
     let pinned = vec![USER.to_owned()];
-    assert_eq!(failed("", &[USER]), (none.clone(), pinned.clone()));
+    assert_eq!(failed_and_pinned("", &[USER]), (none.clone(), pinned.clone()));
     assert_eq!(
-        failed("user_id_type=open_id", &[USER, USER]),
+        failed_and_pinned("user_id_type=open_id", &[USER, USER]),
         (none.clone(), pinned.clone())
     );
     assert_eq!(
-        failed("user_id_type=union_id", &[&union]),
+        failed_and_pinned("user_id_type=union_id", &[&union]),
         (none.clone(), pinned.clone())
     );
     assert_eq!(
-        failed("user_id_type=user_id", &["9d2beb61"]),
+        failed_and_pinned("user_id_type=user_id", &["9d2beb61"]),
         (none.clone(), pinned.clone())
     );
     assert_eq!(
-        failed("x=y&user_id_type=user%5Fid", &["9d2beb61"]),
+        failed_and_pinned("x=y&user_id_type=user%5Fid", &["9d2beb61"]),
         (none, pinned)
     );
 
     let reason = |id: &str| json!({"error_code": 0, "error_message": NOT_IN_CHAT, "user_id": id});
     assert_eq!(
-        failed("", &[&union, OUTSIDER]).0,
+        failed_and_pinned("", &[&union, OUTSIDER]).0,
         [reason(&union), reason(OUTSIDER)]
     );
     assert_eq!(
-        failed("user_id_type=union_id", &[USER]),
+        failed_and_pinned("user_id_type=union_id", &[USER]),
         (vec![reason(USER)], vec![])
     );
     assert_eq!(
-        failed("user_id_type=user_id", &["679eaeb5", "王"]).0,
+        failed_and_pinned("user_id_type=user_id", &["679eaeb5", "王"]).0,
         [reason("679eaeb5"), reason("王")]
     );
 }
 
 #[test]
-fn without_the_field_permission_the_failed_are_not_named() {
+fn without_the_field_permission_failed_users_have_no_ids() {
     let (_, answer) = Platform::with_app(|app| app.user_id_permission = false).pin(&[USER, OUTSIDER]);
-    let nameless = json!([{"error_code": 0, "error_message": NOT_IN_CHAT}]);
-    assert_eq!(answer["data"]["failed_user_reasons"], nameless);
+    let without_ids = json!([{"error_code": 0, "error_message": NOT_IN_CHAT}]);
+    assert_eq!(answer["data"]["failed_user_reasons"], without_ids);
 
     let mut world = World::example();
     world.apps[0].user_id_permission = false;
     world.switches.field_permission_for_every_id_type = false;
-    let mut platform = Platform::of(world);
+    let mut platform = Platform::from_world(world);
     assert_eq!(
         platform.pin(&[OUTSIDER]).1["data"]["failed_user_reasons"][0]["user_id"],
         OUTSIDER
     );
     let body = json!({"time_sensitive": true, "user_ids": ["679eaeb5"]});
     let (_, answer) = platform.call(&format!("{CHAT}?user_id_type=user_id"), &body);
-    assert_eq!(answer["data"]["failed_user_reasons"], nameless);
+    assert_eq!(answer["data"]["failed_user_reasons"], without_ids);
 }
 
 #[test]
-fn an_unknown_id_is_listed_or_fails_the_whole_request() {
+fn an_unknown_id_is_a_failed_user_or_fails_the_request() {
     let union = "?user_id_type=union_id";
     let user = "?user_id_type=user_id";
     for (unknown_ids, query, code) in [
@@ -463,16 +469,16 @@ fn an_unknown_id_is_listed_or_fails_the_whole_request() {
                 }),
                 "{msg}"
             );
-            refused(answer, 400, code);
+            assert_error(answer, 400, code);
         }
         assert_eq!(platform.model.pinned(USER), [""; 0]);
-        // One who is known, only not in the chat, never fails the request.
+        // A known user who is not in the chat never fails the request.
         assert_eq!(platform.pin(&[USER, OUTSIDER]).0, 200);
     }
 }
 
 #[test]
-fn the_number_of_ids_is_limited_where_it_is_known_to_be() {
+fn the_number_of_ids_has_the_documented_limit() {
     let many: Vec<_> = (0..51).map(|n| format!("ou_{n}")).collect();
     let body = |ids: &[String]| json!({"time_sensitive": true, "user_ids": ids});
     let mut platform = Platform::new();
@@ -482,9 +488,9 @@ fn the_number_of_ids_is_limited_where_it_is_known_to_be() {
         answer["msg"].as_str().is_some_and(|msg| msg.contains("ext=")),
         "{answer}"
     );
-    refused(platform.call("bot_time_sentive", &body(&many)), 400, 230_001);
-    refused(platform.call("bot_time_sentive", &body(&[])), 400, 230_001);
-    refused(platform.call(CHAT, &body(&[])), 400, 230_001);
+    assert_error(platform.call("bot_time_sentive", &body(&many)), 400, 230_001);
+    assert_error(platform.call("bot_time_sentive", &body(&[])), 400, 230_001);
+    assert_error(platform.call(CHAT, &body(&[])), 400, 230_001);
     assert_eq!(platform.call(CHAT, &body(&many)).0, 200);
 
     let strict = Switches {
@@ -494,15 +500,15 @@ fn the_number_of_ids_is_limited_where_it_is_known_to_be() {
     };
     let mut platform = Platform::with(strict);
     assert_eq!(platform.call(CHAT, &body(&many[1..])).0, 200);
-    let error = refused(platform.call(CHAT, &body(&many)), 400, 99_992_402);
+    let error = assert_error(platform.call(CHAT, &body(&many)), 400, 99_992_402);
     let violation = json!([{"field": "user_ids", "value": "len 51", "description": "the max len is 50"}]);
     assert_eq!(error["field_violations"], violation);
-    let error = refused(platform.call(CHAT, &body(&[])), 400, 99_992_402);
+    let error = assert_error(platform.call(CHAT, &body(&[])), 400, 99_992_402);
     assert_eq!(error["field_violations"][0]["description"], "the min len is 1");
 }
 
 #[test]
-fn a_success_takes_every_shape() {
+fn a_success_has_the_selected_shape() {
     for (success_shape, success_msg, expected) in [
         (
             SuccessShape::EmptyList,
@@ -547,10 +553,10 @@ fn a_success_takes_every_shape() {
 }
 
 #[test]
-fn fifty_a_second_for_each_call_and_each_app() {
+fn the_limit_of_a_second_applies_to_each_interface_and_app() {
     let mut world = World::example();
     world.apps.push(App::new("cli_other", "other-secret"));
-    let mut platform = Platform::of(world);
+    let mut platform = Platform::from_world(world);
     let body = json!({"time_sensitive": true, "user_ids": [USER]});
     let request = |token: &str| {
         Request::patch(format!("/open-apis/im/v2/feed_cards/{CHAT}"))
@@ -565,12 +571,12 @@ fn fifty_a_second_for_each_call_and_each_app() {
     assert_eq!(response.status(), 429);
     assert_eq!(response.headers()["x-ogw-ratelimit-limit"], "50");
     assert_eq!(response.headers()["x-ogw-ratelimit-reset"], "1");
-    refused(platform.pin(&[USER]), 429, 99_991_400);
+    assert_error(platform.pin(&[USER]), 429, 99_991_400);
 
     assert_eq!(
         platform.call("bot_time_sentive", &body).0,
         200,
-        "the other call has windows of its own"
+        "the other interface has separate windows"
     );
     let other = platform.post(
         "tenant_access_token/internal",
@@ -580,17 +586,17 @@ fn fifty_a_second_for_each_call_and_each_app() {
     assert_eq!(
         platform.raw(request(&other), body.to_string()).status(),
         200,
-        "so has the other app"
+        "the other app has separate windows"
     );
 
     platform.now = Duration::from_millis(999);
-    refused(platform.pin(&[USER]), 429, 99_991_400);
+    assert_error(platform.pin(&[USER]), 429, 99_991_400);
     platform.now = Duration::from_secs(1);
     assert_eq!(platform.pin(&[USER]).0, 200);
 }
 
 #[test]
-fn a_thousand_a_minute_with_the_wait_in_whole_seconds() {
+fn the_limit_of_a_minute_has_its_reset_in_whole_seconds() {
     let mut platform = Platform::with(Switches {
         rate_limit_status: 400,
         ..Switches::default()
@@ -615,7 +621,7 @@ fn a_thousand_a_minute_with_the_wait_in_whole_seconds() {
 }
 
 #[test]
-fn limits_can_be_changed_and_lifted() {
+fn limits_can_be_changed_and_removed() {
     let mut platform = Platform::with(Switches::unlimited());
     for _ in 0..3000 {
         assert_eq!(platform.pin(&[USER]).0, 200);
@@ -625,18 +631,18 @@ fn limits_can_be_changed_and_lifted() {
         ..Switches::default()
     });
     assert_eq!(platform.pin(&[USER]).0, 200);
-    refused(platform.pin(&[USER]), 429, 99_991_400);
+    assert_error(platform.pin(&[USER]), 429, 99_991_400);
 }
 
 #[test]
-fn a_store_app_can_not_use_user_id() {
+fn a_store_app_cannot_use_user_id() {
     let mut platform = Platform::new();
     platform.model.put_app(App {
         kind: AppKind::Store,
         ..App::new("cli_example", "example-secret")
     });
     let body = json!({"time_sensitive": true, "user_ids": ["9d2beb61"]});
-    let error = refused(
+    let error = assert_error(
         platform.call(&format!("{CHAT}?user_id_type=user_id"), &body),
         400,
         99_991_672,
@@ -646,7 +652,7 @@ fn a_store_app_can_not_use_user_id() {
 }
 
 #[test]
-fn the_world_changes_while_it_runs() {
+fn apps_users_and_chats_can_be_changed() {
     let mut platform = Platform::new();
     platform.pin(&[USER]);
     platform.model.put_chat(Chat::new("oc_second", [USER, "ou_new"]));
@@ -661,20 +667,20 @@ fn the_world_changes_while_it_runs() {
     assert_eq!(
         platform.model.pinned(USER),
         [CHAT],
-        "who leaves a chat loses it from the list"
+        "a user who leaves a chat loses the pin"
     );
     assert_eq!(platform.model.pinned("ou_new"), ["oc_second"]);
 
-    let moved = User {
+    let changed = User {
         user_id: Some("new-id".to_owned()),
         ..User::new(USER)
     };
-    platform.model.put_user(moved);
+    platform.model.put_user(changed);
     let query = format!("{CHAT}?user_id_type=user_id");
-    let by = |id: &str| json!({"time_sensitive": false, "user_ids": [id]});
-    let (_, answer) = platform.call(&query, &by("9d2beb61"));
+    let unpin = |id: &str| json!({"time_sensitive": false, "user_ids": [id]});
+    let (_, answer) = platform.call(&query, &unpin("9d2beb61"));
     assert_eq!(answer["data"]["failed_user_reasons"][0]["user_id"], "9d2beb61");
     assert_eq!(platform.model.pinned(USER), [CHAT]);
-    platform.call(&query, &by("new-id"));
+    platform.call(&query, &unpin("new-id"));
     assert_eq!(platform.model.pinned(USER), [""; 0]);
 }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 const CHAT: &str = World::EXAMPLE_CHAT;
 const USER: &str = World::EXAMPLE_USER;
 
-fn told(stage: &Stage, control: &Value) -> Value {
+/// Executes a control and returns its result.
+fn execute(stage: &Stage, control: &Value) -> Value {
     match stage.control_json(&control.to_string()) {
         Ok(answer) => serde_json::from_str(&answer).unwrap_or_default(),
         Err(error) => unreachable!("{control}: {error}"),
@@ -14,33 +15,37 @@ fn told(stage: &Stage, control: &Value) -> Value {
 }
 
 #[test]
-fn every_control_answers() {
+fn every_control_returns_its_result() {
     let stage = Stage::new(World::example());
     let empty = json!([]);
-    assert_eq!(told(&stage, &json!({"do": "pinned", "open_id": USER})), empty);
+    assert_eq!(execute(&stage, &json!({"do": "pinned", "open_id": USER})), empty);
     assert_eq!(
-        told(&stage, &json!({"do": "pinned_users", "feed_card_id": CHAT})),
+        execute(&stage, &json!({"do": "pinned_users", "feed_card_id": CHAT})),
         empty
     );
-    assert_eq!(told(&stage, &json!({"do": "bot_pinned", "open_id": USER})), empty);
     assert_eq!(
-        told(
+        execute(&stage, &json!({"do": "bot_pinned", "open_id": USER})),
+        empty
+    );
+    assert_eq!(
+        execute(
             &stage,
             &json!({"do": "bot_pinned_users", "app_id": "cli_example"})
         ),
         empty
     );
-    assert_eq!(told(&stage, &json!({"do": "requests"})), empty);
-    assert_eq!(told(&stage, &json!({"do": "request_count"})), 0);
-    assert_eq!(told(&stage, &json!({"do": "token_fetches"})), 0);
+    assert_eq!(execute(&stage, &json!({"do": "requests"})), empty);
+    assert_eq!(execute(&stage, &json!({"do": "request_count"})), 0);
+    assert_eq!(execute(&stage, &json!({"do": "token_fetches"})), 0);
     assert_eq!(
-        told(
+        execute(
             &stage,
             &json!({"do": "max_in_window", "interface": "group", "ms": 1000})
         ),
         0
     );
-    for quiet in [
+    for command in [
+        // Commands return null.
         json!({"do": "clear_record"}),
         json!({"do": "advance", "ms": 7_200_000}),
         json!({"do": "revoke_tokens"}),
@@ -51,15 +56,15 @@ fn every_control_answers() {
         json!({"do": "put_user", "user": {"open_id": "ou_new", "user_id": "7"}}),
         json!({"do": "put_chat", "chat": {"feed_card_id": "oc_new", "members": ["ou_new"]}}),
     ] {
-        assert_eq!(told(&stage, &quiet), Value::Null);
+        assert_eq!(execute(&stage, &command), Value::Null);
     }
     assert!(
-        told(&stage, &json!({"do": "now"}))
+        execute(&stage, &json!({"do": "now"}))
             .as_f64()
             .is_some_and(|ms| ms >= 7_200_000.0)
     );
-    assert_eq!(told(&stage, &json!({"do": "faults_left"})), 2);
-    let script = told(&stage, &json!({"do": "script"}));
+    assert_eq!(execute(&stage, &json!({"do": "faults_left"})), 2);
+    let script = execute(&stage, &json!({"do": "script"}));
     assert_eq!(
         (
             &script[0]["times"],
@@ -68,34 +73,34 @@ fn every_control_answers() {
         ),
         (&json!(3), &json!(503), &json!(5))
     );
-    assert_eq!(told(&stage, &json!({"do": "clear_faults"})), Value::Null);
-    let switches = told(&stage, &json!({"do": "switches"}));
+    assert_eq!(execute(&stage, &json!({"do": "clear_faults"})), Value::Null);
+    let switches = execute(&stage, &json!({"do": "switches"}));
     assert_eq!(
         (&switches["success_msg"], &switches["per_second"]),
         (&json!("ok"), &Value::Null)
     );
-    let ticket = told(&stage, &json!({"do": "app_ticket", "app_id": "cli_new"}));
+    let ticket = execute(&stage, &json!({"do": "app_ticket", "app_id": "cli_new"}));
     assert_ne!(
-        told(&stage, &json!({"do": "rotate_app_ticket", "app_id": "cli_new"})),
+        execute(&stage, &json!({"do": "rotate_app_ticket", "app_id": "cli_new"})),
         ticket
     );
     assert_eq!(
-        told(&stage, &json!({"do": "app_ticket", "app_id": "cli_nobody"})),
+        execute(&stage, &json!({"do": "app_ticket", "app_id": "cli_nobody"})),
         Value::Null
     );
-    let glance = told(&stage, &json!({"do": "state"}));
+    let overview = execute(&stage, &json!({"do": "state"}));
     assert_eq!(
-        (&glance["faults_left"], &glance["over_limit"]),
+        (&overview["faults_left"], &overview["over_limit"]),
         (&json!(0), &json!(0))
     );
-    assert_eq!(glance["pinned"], json!({CHAT: [], "oc_new": []}));
+    assert_eq!(overview["pinned"], json!({CHAT: [], "oc_new": []}));
 }
 
 #[test]
-fn a_control_with_a_slip_is_refused_with_the_names_that_exist() {
+fn an_invalid_control_is_refused_with_the_valid_names() {
     let stage = Stage::new(World::example());
-    for (slip, told) in [
-        ("{", "not a control"),
+    for (invalid, expected) in [
+        ("{", "invalid control"),
         (r#"{"do": "advanse", "ms": 1}"#, "advance"),
         (r#"{"do": "advance"}"#, "ms"),
         (r#"{"do": "advance", "ms": -1}"#, "-1"),
@@ -109,8 +114,14 @@ fn a_control_with_a_slip_is_refused_with_the_names_that_exist() {
             r#"{"do": "faults", "faults": [{"on": "calls"}]}"#,
             "unknown variant `calls`",
         ),
-        (r#"{"do": "faults", "faults": [{"status": 99}]}"#, "status: 99"),
-        (r#"{"do": "faults", "faults": [{"status": 101}]}"#, "status: 101"),
+        (
+            r#"{"do": "faults", "faults": [{"status": 99}]}"#,
+            "200 to 999, got 99",
+        ),
+        (
+            r#"{"do": "faults", "faults": [{"status": 101}]}"#,
+            "200 to 999, got 101",
+        ),
         (
             r#"{"do": "faults", "faults": [{"headers": {"a b": "c"}}]}"#,
             "a b",
@@ -125,20 +136,16 @@ fn a_control_with_a_slip_is_refused_with_the_names_that_exist() {
             "unknown field `per_hour`, expected",
         ),
         (r#"{"do": "put_chat", "chat": {"members": []}}"#, "feed_card_id"),
-        (r#"{"do": "pause_listening"}"#, "needs the Sandbox"),
+        (r#"{"do": "pause_listening"}"#, "use a Sandbox"),
     ] {
-        let error = stage.control_json(slip).unwrap_err();
-        assert!(error.contains(told), "{slip}: {error}");
+        let error = stage.control_json(invalid).unwrap_err();
+        assert!(error.contains(expected), "{invalid}: {error}");
     }
-    assert_eq!(
-        stage.faults_left(),
-        0,
-        "no step of a refused script is taken over"
-    );
+    assert_eq!(stage.faults_left(), 0, "a refused script adds no steps");
 }
 
 #[test]
-fn a_sandbox_also_opens_and_closes_its_door() {
+fn a_sandbox_opens_and_closes_its_ports() {
     let sandbox = Sandbox::builder().start().unwrap();
     let connect = || std::net::TcpStream::connect(sandbox.address()).map(drop);
     connect().unwrap();
@@ -171,7 +178,7 @@ fn a_sandbox_also_opens_and_closes_its_door() {
 
 #[test]
 fn a_world_is_read_strictly() {
-    for slip in [
+    for invalid in [
         r#"{"chat": []}"#,
         r#"{"chats": [{"feed_card_id": "oc_1", "member": []}]}"#,
         r#"{"apps": [{"app_id": "cli_1"}]}"#,
@@ -179,7 +186,7 @@ fn a_world_is_read_strictly() {
         r#"{"users": [{"user_id": "1"}]}"#,
         r#"{"switches": {"per_hour": 1}}"#,
     ] {
-        assert!(serde_json::from_str::<World>(slip).is_err(), "{slip}");
+        assert!(serde_json::from_str::<World>(invalid).is_err(), "{invalid}");
     }
     let example = World::example();
     let text = serde_json::to_string(&example).unwrap();

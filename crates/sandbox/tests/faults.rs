@@ -1,4 +1,4 @@
-//! Every kind of fault without a socket, on paused time.
+//! Every kind of fault, without sockets and on the paused clock.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 const CHAT: &str = World::EXAMPLE_CHAT;
 const USER: &str = World::EXAMPLE_USER;
 
-/// A stage and a token to it.
+/// A stage and a valid token.
 struct Scene {
     stage: Stage,
     token: String,
@@ -44,15 +44,15 @@ impl Scene {
         self.stage.deliver(self.request()).await
     }
 
-    /// The call under one fault: what came back, and whether the state changed.
-    async fn under(fault: Fault) -> (Delivery, bool) {
+    /// Makes a call with one fault. Returns what the client received, and whether the chat is pinned.
+    async fn call_with(fault: Fault) -> (Delivery, bool) {
         let scene = Self::new().await;
         scene.stage.fault(fault);
         let delivery = scene.call().await;
-        (delivery, scene.pinned())
+        (delivery, scene.is_pinned())
     }
 
-    fn pinned(&self) -> bool {
+    fn is_pinned(&self) -> bool {
         self.stage.pinned(USER) == [CHAT]
     }
 }
@@ -68,10 +68,10 @@ fn json_of(response: &Response<Bytes>) -> Value {
     serde_json::from_slice(response.body()).unwrap_or_default()
 }
 
-fn answer(delivery: Delivery) -> Response<Bytes> {
+fn complete_response(delivery: Delivery) -> Response<Bytes> {
     match delivery {
         Delivery::Answer(response) => response,
-        other => unreachable!("not an answer: {other:?}"),
+        other => unreachable!("not a complete response: {other:?}"),
     }
 }
 
@@ -80,7 +80,7 @@ fn milliseconds(ms: u64) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delay_is_kept_to_the_millisecond() {
+async fn delays_are_exact() {
     let scene = Scene::new().await;
     scene.stage.fault(Fault {
         delay_before_ms: 300,
@@ -91,10 +91,10 @@ async fn a_delay_is_kept_to_the_millisecond() {
     let call = scene.call();
     tokio::pin!(call);
     assert!(timeout(milliseconds(299), &mut call).await.is_err());
-    assert!(!scene.pinned());
+    assert!(!scene.is_pinned());
     assert!(timeout(milliseconds(2), &mut call).await.is_err());
-    assert!(scene.pinned(), "the state changes after the first delay");
-    assert_eq!(answer(call.await).status(), 200);
+    assert!(scene.is_pinned(), "the state changes after the first delay");
+    assert_eq!(complete_response(call.await).status(), 200);
     assert_eq!(began.elapsed(), milliseconds(1000));
     let [record] = scene.stage.requests().try_into().unwrap();
     assert_eq!(record.received, Duration::ZERO);
@@ -103,7 +103,7 @@ async fn a_delay_is_kept_to_the_millisecond() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_hangs_up_before_it_arrives_has_recalled_it() {
+async fn a_request_whose_connection_closes_before_its_arrival_never_arrives() {
     let scene = Scene::new().await;
     scene.stage.fault(Fault {
         delay_before_ms: 300,
@@ -111,13 +111,13 @@ async fn who_hangs_up_before_it_arrives_has_recalled_it() {
     });
     assert!(timeout(milliseconds(100), scene.call()).await.is_err());
     sleep(milliseconds(1000)).await;
-    assert!(!scene.pinned());
+    assert!(!scene.is_pinned());
     let [record] = scene.stage.requests().try_into().unwrap();
     assert_eq!((record.arrived, record.status), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn unless_it_is_detached() {
+async fn a_detached_request_arrives_after_its_connection_closed() {
     let scene = Scene::new().await;
     scene.stage.fault(Fault {
         delay_before_ms: 300,
@@ -125,16 +125,20 @@ async fn unless_it_is_detached() {
         ..Fault::default()
     });
     assert!(timeout(milliseconds(100), scene.call()).await.is_err());
-    assert!(!scene.pinned());
+    assert!(!scene.is_pinned());
     sleep(milliseconds(201)).await;
-    assert!(scene.pinned());
+    assert!(scene.is_pinned());
 
     scene.stage.fault(Fault {
         delay_before_ms: 300,
         detached: true,
         ..Fault::default()
     });
-    assert_eq!(answer(scene.call().await).status(), 200, "who waits is answered");
+    assert_eq!(
+        complete_response(scene.call().await).status(),
+        200,
+        "a client that waits gets the response"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,13 +152,13 @@ async fn a_late_request_arrives_after_its_connection_was_reset() {
     assert!(matches!(scene.call().await, Delivery::Reset));
     assert_eq!(began.elapsed(), Duration::ZERO);
     sleep(milliseconds(3_999)).await;
-    assert!(!scene.pinned());
+    assert!(!scene.is_pinned());
     sleep(milliseconds(2)).await;
-    assert!(scene.pinned());
+    assert!(scene.is_pinned());
     let [record] = scene.stage.requests().try_into().unwrap();
     assert_eq!((record.arrived, record.status), (Some(milliseconds(4_000)), None));
 
-    // Also when the client leaves before the reset.
+    // The client closes its connection before the reset.
     let scene = Scene::new().await;
     scene.stage.fault(Fault {
         delay_before_ms: 500,
@@ -163,14 +167,14 @@ async fn a_late_request_arrives_after_its_connection_was_reset() {
     });
     assert!(timeout(milliseconds(100), scene.call()).await.is_err());
     sleep(milliseconds(1_399)).await;
-    assert!(!scene.pinned());
+    assert!(!scene.is_pinned());
     sleep(milliseconds(2)).await;
-    assert!(scene.pinned());
+    assert!(scene.is_pinned());
 }
 
-/// A gateway that stops waiting answers with its own page, and the platform gets the request all the same.
+/// Like a gateway that does not wait any longer and sends its own page, while the request still reaches the platform.
 #[tokio::test(start_paused = true)]
-async fn a_late_request_arrives_after_the_scripts_own_answer() {
+async fn a_late_request_arrives_after_the_scripted_response() {
     let scene = Scene::new().await;
     scene.stage.fault(Fault {
         late_ms: Some(4_000),
@@ -179,15 +183,15 @@ async fn a_late_request_arrives_after_the_scripts_own_answer() {
         ..Fault::default()
     });
     let began = Instant::now();
-    let response = answer(scene.call().await);
+    let response = complete_response(scene.call().await);
     assert_eq!(
         (response.status().as_u16(), began.elapsed()),
         (408, Duration::ZERO)
     );
     sleep(milliseconds(3_999)).await;
-    assert!(!scene.pinned());
+    assert!(!scene.is_pinned());
     sleep(milliseconds(2)).await;
-    assert!(scene.pinned());
+    assert!(scene.is_pinned());
     let [record] = scene.stage.requests().try_into().unwrap();
     assert_eq!(
         (record.arrived, record.status, record.code),
@@ -196,20 +200,20 @@ async fn a_late_request_arrives_after_the_scripts_own_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_comes_before_or_after_the_state_changed() {
-    let (delivery, pinned) = Scene::under(Fault {
+async fn a_reset_comes_before_or_after_the_change_of_state() {
+    let (delivery, pinned) = Scene::call_with(Fault {
         reset: Some(Reset::Before),
         ..Fault::default()
     })
     .await;
     assert!(matches!(delivery, Delivery::Reset) && !pinned);
-    let (delivery, pinned) = Scene::under(Fault {
+    let (delivery, pinned) = Scene::call_with(Fault {
         reset: Some(Reset::After),
         ..Fault::default()
     })
     .await;
     assert!(matches!(delivery, Delivery::Reset) && pinned);
-    let (delivery, pinned) = Scene::under(Fault {
+    let (delivery, pinned) = Scene::call_with(Fault {
         refuse: true,
         ..Fault::default()
     })
@@ -218,26 +222,26 @@ async fn a_reset_comes_before_or_after_the_state_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_the_scripts_own_changes_nothing() {
-    let (delivery, pinned) = Scene::under(Fault {
+async fn a_request_with_a_scripted_response_changes_nothing() {
+    let (delivery, pinned) = Scene::call_with(Fault {
         code: Some(99_991_400),
         ..Fault::default()
     })
     .await;
-    let response = answer(delivery);
+    let response = complete_response(delivery);
     assert_eq!((response.status().as_u16(), pinned), (429, false));
     assert!(json_of(&response)["error"]["log_id"].is_string());
 
     let msg = Some("later".to_owned());
     let status = Some(StatusCode::OK);
-    let (delivery, _) = Scene::under(Fault {
+    let (delivery, _) = Scene::call_with(Fault {
         code: Some(2200),
         msg,
         status,
         ..Fault::default()
     })
     .await;
-    let response = answer(delivery);
+    let response = complete_response(delivery);
     assert_eq!(response.status(), 200);
     assert_eq!(
         (&json_of(&response)["code"], &json_of(&response)["msg"]),
@@ -245,13 +249,13 @@ async fn an_answer_of_the_scripts_own_changes_nothing() {
     );
 
     let status = Some(StatusCode::BAD_GATEWAY);
-    let (delivery, pinned) = Scene::under(Fault {
+    let (delivery, pinned) = Scene::call_with(Fault {
         status,
         html: true,
         ..Fault::default()
     })
     .await;
-    let response = answer(delivery);
+    let response = complete_response(delivery);
     assert_eq!((response.status().as_u16(), pinned), (502, false));
     assert!(
         response.headers()["content-type"]
@@ -260,31 +264,34 @@ async fn an_answer_of_the_scripts_own_changes_nothing() {
     );
     assert!(response.body().starts_with(b"<html>"));
 
-    let (delivery, pinned) = Scene::under(Fault {
+    let (delivery, pinned) = Scene::call_with(Fault {
         html: true,
         ..Fault::default()
     })
     .await;
-    assert_eq!((answer(delivery).status().as_u16(), pinned), (200, false));
+    assert_eq!(
+        (complete_response(delivery).status().as_u16(), pinned),
+        (200, false)
+    );
 
-    let (delivery, pinned) = Scene::under(Fault {
+    let (delivery, pinned) = Scene::call_with(Fault {
         status,
         ..Fault::default()
     })
     .await;
-    let response = answer(delivery);
+    let response = complete_response(delivery);
     assert_eq!(
         (response.status().as_u16(), response.body().len(), pinned),
         (502, 0, false)
     );
 
     let body = Some("{\"code\":".to_owned());
-    let (delivery, pinned) = Scene::under(Fault {
+    let (delivery, pinned) = Scene::call_with(Fault {
         body,
         ..Fault::default()
     })
     .await;
-    let response = answer(delivery);
+    let response = complete_response(delivery);
     assert_eq!(
         (response.status().as_u16(), response.body().as_ref(), pinned),
         (200, b"{\"code\":".as_ref(), false)
@@ -292,38 +299,38 @@ async fn an_answer_of_the_scripts_own_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unless_the_platform_sees_it_first() {
+async fn with_after_the_request_reaches_the_platform_first() {
     let status = Some(StatusCode::INTERNAL_SERVER_ERROR);
-    let (delivery, pinned) = Scene::under(Fault {
+    let (delivery, pinned) = Scene::call_with(Fault {
         status,
         after: true,
         ..Fault::default()
     })
     .await;
-    let response = answer(delivery);
+    let response = complete_response(delivery);
     assert_eq!((response.status().as_u16(), pinned), (500, true));
-    assert_eq!(json_of(&response)["code"], 0, "the platform's own body stays");
+    assert_eq!(json_of(&response)["code"], 0, "the body is the platform's");
 
-    let (delivery, pinned) = Scene::under(Fault {
+    let (delivery, pinned) = Scene::call_with(Fault {
         code: Some(2200),
         after: true,
         ..Fault::default()
     })
     .await;
     assert_eq!(
-        (&json_of(&answer(delivery))["code"], pinned),
+        (&json_of(&complete_response(delivery))["code"], pinned),
         (&json!(2200), true)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_call_is_refused_in_its_own_form() {
+async fn an_error_at_a_token_endpoint_has_the_form_of_the_endpoint() {
     let scene = Scene::new().await;
     scene.stage.fault(Fault {
         code: Some(10014),
         ..Fault::on_token()
     });
-    let response = answer(scene.stage.deliver(token_request()).await);
+    let response = complete_response(scene.stage.deliver(token_request()).await);
     assert_eq!(response.status(), 200);
     assert_eq!(
         json_of(&response),
@@ -332,31 +339,31 @@ async fn a_token_call_is_refused_in_its_own_form() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_platforms_answer_is_changed_on_its_way_out() {
+async fn the_platforms_answer_can_be_changed() {
     let headers =
         HeaderMap::from_iter([("x-tt-logid".parse().unwrap(), HeaderValue::from_static("changed"))]);
-    let (delivery, pinned) = Scene::under(Fault {
+    let (delivery, pinned) = Scene::call_with(Fault {
         headers,
         ..Fault::default()
     })
     .await;
-    let response = answer(delivery);
+    let response = complete_response(delivery);
     assert_eq!(response.headers().get_all("x-tt-logid").iter().count(), 1);
     assert_eq!(response.headers()["x-tt-logid"], "changed");
     assert!(pinned && json_of(&response)["code"] == 0);
 
-    let (delivery, _) = Scene::under(Fault {
+    let (delivery, _) = Scene::call_with(Fault {
         big_body: Some(2_000_000),
         ..Fault::default()
     })
     .await;
-    let response = answer(delivery);
+    let response = complete_response(delivery);
     assert_eq!(
         (response.body().len(), &json_of(&response)["code"]),
         (2_000_000, &json!(0))
     );
 
-    let (delivery, pinned) = Scene::under(Fault {
+    let (delivery, pinned) = Scene::call_with(Fault {
         truncate: Some(7),
         ..Fault::default()
     })
@@ -365,16 +372,16 @@ async fn the_platforms_answer_is_changed_on_its_way_out() {
         unreachable!("{delivery:?}")
     };
     assert!(pinned && sent_bytes == 7 && response.body().len() > 7);
-    let (delivery, _) = Scene::under(Fault {
+    let (delivery, _) = Scene::call_with(Fault {
         truncate: Some(100_000),
         ..Fault::default()
     })
     .await;
-    assert!(matches!(delivery, Delivery::Answer(_)), "there is nothing to cut");
+    assert!(matches!(delivery, Delivery::Answer(_)), "the body is shorter");
 }
 
 #[tokio::test(start_paused = true)]
-async fn expire_is_changed_or_left_out() {
+async fn expire_can_be_changed_or_left_out() {
     let scene = Scene::new().await;
     let mut seen = Vec::new();
     for expire in [json!(0), json!(-5), json!("7200"), Value::Null] {
@@ -382,7 +389,7 @@ async fn expire_is_changed_or_left_out() {
             expire: Some(expire),
             ..Fault::on_token()
         });
-        let body = json_of(&answer(scene.stage.deliver(token_request()).await));
+        let body = json_of(&complete_response(scene.stage.deliver(token_request()).await));
         assert_eq!(body["tenant_access_token"], scene.token);
         seen.push(body.get("expire").cloned());
     }
@@ -393,26 +400,28 @@ async fn expire_is_changed_or_left_out() {
         ..Fault::on_call()
     });
     assert!(
-        json_of(&answer(scene.call().await)).get("expire").is_none(),
-        "a call's answer has none to change"
+        json_of(&complete_response(scene.call().await))
+            .get("expire")
+            .is_none(),
+        "only a token response gets an expire"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_are_revoked_before_the_platform_looks() {
-    let (delivery, pinned) = Scene::under(Fault {
+async fn tokens_are_revoked_before_the_request_reaches_the_platform() {
+    let (delivery, pinned) = Scene::call_with(Fault {
         revoke_tokens: true,
         ..Fault::default()
     })
     .await;
     assert_eq!(
-        (&json_of(&answer(delivery))["code"], pinned),
+        (&json_of(&complete_response(delivery))["code"], pinned),
         (&json!(99_991_663), false)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn steps_are_taken_in_order_by_those_they_are_for() {
+async fn each_request_takes_the_first_step_for_its_kind() {
     let scene = Scene::new().await;
     let code = |code, on, times| Fault {
         code: Some(code),
@@ -435,7 +444,7 @@ async fn steps_are_taken_in_order_by_those_they_are_for() {
         token_request(),
         scene.request(),
     ] {
-        let response = answer(scene.stage.deliver(request).await);
+        let response = complete_response(scene.stage.deliver(request).await);
         codes.push(json_of(&response)["code"].as_i64().unwrap());
     }
     assert_eq!(codes, [2, 1, 1, 0, 3, 0]);
@@ -451,19 +460,22 @@ async fn steps_are_taken_in_order_by_those_they_are_for() {
 
     scene.stage.fault(code(4, On::Any, 0));
     for _ in 0..100 {
-        assert_eq!(json_of(&answer(scene.call().await))["code"], 4);
+        assert_eq!(json_of(&complete_response(scene.call().await))["code"], 4);
     }
     scene.stage.clear_faults();
-    assert_eq!(json_of(&answer(scene.call().await))["code"], 0);
+    assert_eq!(json_of(&complete_response(scene.call().await))["code"], 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_clock_can_be_moved() {
+async fn the_clock_can_be_moved_forward() {
     let scene = Scene::new().await;
     scene.stage.advance(Duration::from_secs(7_199));
-    assert_eq!(answer(scene.call().await).status(), 200);
+    assert_eq!(complete_response(scene.call().await).status(), 200);
     scene.stage.advance(Duration::from_secs(1));
-    assert_eq!(json_of(&answer(scene.call().await))["code"], 99_991_663);
+    assert_eq!(
+        json_of(&complete_response(scene.call().await))["code"],
+        99_991_663
+    );
     sleep(Duration::from_secs(10)).await;
     assert_eq!(scene.stage.now(), Duration::from_secs(7_210));
     for _ in 0..3 {
@@ -476,7 +488,7 @@ async fn the_clock_can_be_moved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_largest_window_is_found_wherever_it_lies() {
+async fn max_in_window_finds_the_busiest_window() {
     use feishu_feed_card_sandbox::Interface;
     let scene = Scene::new().await;
     // At 0, 400, 800, …, 3600 ms.
@@ -490,7 +502,7 @@ async fn the_largest_window_is_found_wherever_it_lies() {
         (1, 2, 2, 3, 10)
     );
     assert_eq!((most(0), most(u64::MAX)), (0, 10));
-    // A request that never arrived does not count, a refused one does.
+    // A request that did not arrive does not count, a refused one does.
     scene.stage.fault(Fault {
         reset: Some(Reset::Before),
         ..Fault::default()
@@ -506,7 +518,7 @@ async fn the_largest_window_is_found_wherever_it_lies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_record_keeps_the_newest_and_no_secret() {
+async fn the_record_keeps_the_newest_requests_without_secrets() {
     let scene = Scene::new().await;
     let mut switches = scene.stage.switches();
     switches.keep_requests = 3;

@@ -1,4 +1,4 @@
-//! The call as a client makes it, over a real socket.
+//! Calls over a real socket.
 
 mod common;
 
@@ -9,9 +9,9 @@ use feishu_feed_card_sandbox::{Interface, Sandbox, World};
 use serde_json::json;
 
 #[tokio::test]
-async fn pins_the_example_group_and_names_who_is_not_in_it() {
+async fn pins_the_example_chat_and_lists_users_who_are_not_members() {
     let sandbox = Sandbox::builder().start().unwrap();
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     let answer = app
         .call(
             CHAT,
@@ -54,9 +54,9 @@ async fn pins_the_example_group_and_names_who_is_not_in_it() {
 }
 
 #[tokio::test]
-async fn the_bots_own_chat_is_pinned_by_a_call_of_its_own() {
+async fn the_bots_own_chat_has_a_separate_interface() {
     let sandbox = Sandbox::builder().start().unwrap();
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     let body = json!({"time_sensitive": true, "user_ids": [OUTSIDER, "ou_nobody"]});
     let answer = app
         .call("bot_time_sentive?user_id_type=open_id", &body)
@@ -74,9 +74,9 @@ async fn the_bots_own_chat_is_pinned_by_a_call_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_id_may_be_percent_encoded_and_a_token_request_untyped() {
+async fn an_id_may_be_percent_encoded_and_a_token_request_has_no_content_type() {
     let sandbox = Sandbox::builder().start().unwrap();
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     let encoded = CHAT.replace('_', "%5F");
     let answer = app
         .call(&encoded, &json!({"time_sensitive": true, "user_ids": [USER]}))

@@ -1,4 +1,4 @@
-//! The server's start, its limits, and the endpoints for those who are not in this process.
+//! The server's start, its limits, and its control endpoints.
 
 mod common;
 
@@ -23,14 +23,14 @@ fn a_port_that_is_taken_is_an_error() {
 /// Every address in 127.0.0.0/8 is loopback on Linux only.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn it_listens_on_the_address_given_also_after_a_pause() {
+async fn it_listens_on_the_given_address_before_and_after_a_pause() {
     let address = [127, 0, 0, 2];
     let sandbox = Sandbox::builder().bind(address.into()).start().unwrap();
     let port = sandbox.address().port();
     assert_eq!(sandbox.base_url(), format!("http://127.0.0.2:{port}"));
     sandbox.pause_listening().unwrap();
     sandbox.resume_listening().unwrap();
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     assert_eq!(app.pin(true).await.unwrap().code(), 0);
     let elsewhere = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap_err();
     assert_eq!(elsewhere.kind(), std::io::ErrorKind::ConnectionRefused);
@@ -38,14 +38,14 @@ async fn it_listens_on_the_address_given_also_after_a_pause() {
 
 #[tokio::test]
 async fn frequency_limits_hold_on_the_wire() {
-    // The minute's window, so that a slow machine's second does not matter.
+    // The limit of a minute, because 50 calls may take longer than a second on a slow machine.
     let switches = Switches {
         per_second: None,
         per_minute: Some(50),
         ..Switches::default()
     };
     let sandbox = Sandbox::builder().switches(switches).start().unwrap();
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     for _ in 0..50 {
         assert_eq!(app.pin(true).await.unwrap().status, 200);
     }
@@ -65,9 +65,9 @@ async fn frequency_limits_hold_on_the_wire() {
 }
 
 #[tokio::test]
-async fn other_processes_have_endpoints() {
+async fn other_processes_can_use_the_control_endpoints() {
     let sandbox = Sandbox::builder().start().unwrap();
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     app.pin(true).await.unwrap();
     let (http, url) = (http(), |path: &str| {
         format!("{}/_sandbox/{path}", sandbox.base_url())
@@ -83,55 +83,55 @@ async fn other_processes_have_endpoints() {
     assert_eq!(requests[1]["path"], format!("/open-apis/im/v2/feed_cards/{CHAT}"));
     assert_eq!(requests[1]["headers"]["content-type"], "application/json");
 
-    let tell = async |control: Value| {
+    let execute = async |control: Value| {
         read(http.post(url("control")).body(control.to_string()))
             .await
             .unwrap()
     };
-    let answer = tell(json!({"do": "faults", "faults": [{"on": "call", "code": 2200}]})).await;
+    let answer = execute(json!({"do": "faults", "faults": [{"on": "call", "code": 2200}]})).await;
     assert_eq!((answer.status, answer.text.as_str()), (200, "null\n"));
     assert_eq!(app.pin(true).await.unwrap().code(), 2200);
-    let answer = tell(json!({"do": "pinned", "open_id": USER})).await;
+    let answer = execute(json!({"do": "pinned", "open_id": USER})).await;
     assert_eq!(answer.json(), json!([CHAT]));
-    let answer = tell(json!({"do": "pined"})).await;
+    let answer = execute(json!({"do": "pined"})).await;
     assert_eq!(answer.status, 400);
     assert!(answer.text.contains("pinned_users"), "{}", answer.text);
     assert_eq!(read(http.get(url("control"))).await.unwrap().status, 404);
     assert_eq!(
         sandbox.request_count(),
         3,
-        "the endpoints are no requests to the platform"
+        "requests to the control endpoints do not count"
     );
 }
 
 #[tokio::test]
-async fn other_processes_open_and_close_the_door() {
+async fn other_processes_can_close_and_open_the_ports() {
     let sandbox = Sandbox::builder().start().unwrap();
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     let (http, url) = (http(), format!("{}/_sandbox/control", sandbox.base_url()));
-    let tell = async |what: &str| {
-        let control = json!({"do": what}).to_string();
+    let execute = async |name: &str| {
+        let control = json!({"do": name}).to_string();
         read(http.post(&url).body(control)).await.unwrap().text
     };
     for _ in 0..2 {
-        // The connection that asks stays, or nobody could ask for the door to be opened again.
-        assert_eq!(tell("pause_listening").await, "null\n");
-        assert_eq!(tell("close_connections").await, "null\n");
+        // The connection of the control stays open. No other connection could open the ports again.
+        assert_eq!(execute("pause_listening").await, "null\n");
+        assert_eq!(execute("close_connections").await, "null\n");
         assert!(app.pin(true).await.is_err());
-        assert_eq!(tell("resume_listening").await, "null\n");
+        assert_eq!(execute("resume_listening").await, "null\n");
         assert_eq!(app.pin(true).await.unwrap().code(), 0);
     }
     assert_eq!(sandbox.request_count(), 3);
 }
 
 #[tokio::test]
-async fn calls_over_the_limit_are_counted_and_those_of_the_script_are_not() {
+async fn over_limit_counts_refusals_by_the_platform_but_not_by_the_script() {
     let switches = Switches {
         per_minute: Some(2),
         ..Switches::default()
     };
     let sandbox = Sandbox::builder().switches(switches).start().unwrap();
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     sandbox.fault(Fault {
         code: Some(99_991_400),
         ..Fault::on_call()
@@ -144,7 +144,7 @@ async fn calls_over_the_limit_are_counted_and_those_of_the_script_are_not() {
 }
 
 #[tokio::test]
-async fn the_builder_adds_to_the_example() {
+async fn the_builder_adds_to_the_example_world() {
     use feishu_feed_card_sandbox::{App as PlatformApp, Chat, User};
     let sandbox = Sandbox::builder()
         .app(PlatformApp::new("cli_more", "more"))
@@ -162,7 +162,7 @@ async fn the_builder_adds_to_the_example() {
         token: String::new(),
     };
     assert_eq!(app.fetch_token().await.unwrap().code(), 10014);
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     let body = json!({"time_sensitive": true, "user_ids": ["ou_more"]});
     assert_eq!(app.call("oc_more", &body).await.unwrap().code(), 0);
     let own = json!({"app_id": "cli_more", "app_secret": "more"});
@@ -182,10 +182,10 @@ async fn the_builder_adds_to_the_example() {
     assert_eq!(app.fetch_token().await.unwrap().code(), 10014);
 }
 
-/// The language bindings hand these to any thread.
+/// The Python and Node.js bindings use them from any thread.
 #[test]
 fn the_public_types_can_be_shared_between_threads() {
-    fn shareable<T: Send + Sync>() {}
-    shareable::<Sandbox>();
-    shareable::<feishu_feed_card_sandbox::Stage>();
+    fn assert_shareable<T: Send + Sync>() {}
+    assert_shareable::<Sandbox>();
+    assert_shareable::<feishu_feed_card_sandbox::Stage>();
 }

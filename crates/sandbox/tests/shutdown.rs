@@ -1,5 +1,5 @@
-//! The end of a sandbox. Alone in its file: it counts the process's threads and descriptors, and a test
-//! beside it would have some of its own.
+//! Dropping a sandbox. This file has one test only, because it counts the threads and file descriptors of its process,
+//! and another test would add some.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -10,48 +10,48 @@ use std::time::{Duration, Instant};
 use common::App;
 use feishu_feed_card_sandbox::{Fault, Sandbox};
 
-/// The process's threads and descriptors.
-fn held() -> (usize, usize) {
+/// The number of threads and file descriptors of the process.
+fn resources() -> (usize, usize) {
     let count = |folder| std::fs::read_dir(folder).into_iter().flatten().count();
     (count("/proc/self/task"), count("/proc/self/fd"))
 }
 
-/// The kernel takes a thread off its list a moment after it was joined.
-fn settle(expected: (usize, usize)) {
+/// Waits until the process has these resources: a thread may remain in /proc for a moment after it was joined.
+fn wait_for_resources(expected: (usize, usize)) {
     let began = Instant::now();
-    while held() != expected {
+    while resources() != expected {
         assert!(
             began.elapsed() < Duration::from_secs(1),
-            "{:?}, not {expected:?}",
-            held()
+            "{:?} instead of {expected:?}",
+            resources()
         );
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
 #[test]
-fn nothing_is_left_when_it_is_dropped() {
-    // tokio keeps one pair of descriptors for signals in every process that made a runtime.
+fn dropping_a_sandbox_frees_its_threads_and_descriptors() {
+    // The first runtime of a process opens two descriptors for signals and keeps them.
     drop(
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap(),
     );
-    let before = held();
+    let before = resources();
     for _ in 0..20 {
         let sandbox = Sandbox::builder().https(true).start().unwrap();
         let address = sandbox.address();
-        let (threads, descriptors) = held();
+        let (threads, descriptors) = resources();
         assert!(threads == before.0 + 1 && descriptors > before.1);
-        // With one connection idle, one in the middle of a request and a late delivery under way.
+        // One connection is idle, one has a request in progress, and one late delivery is pending.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         let idle = TcpStream::connect(address).unwrap();
         runtime.block_on(async {
-            let app = App::of(&sandbox).await;
+            let app = App::new(&sandbox).await;
             sandbox.fault(Fault {
                 late_ms: Some(60_000),
                 ..Fault::on_call()
@@ -66,7 +66,7 @@ fn nothing_is_left_when_it_is_dropped() {
             while sandbox.request_count() < 3 {
                 assert!(
                     began.elapsed() < Duration::from_secs(5),
-                    "the request does not come"
+                    "the request did not arrive"
                 );
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -77,6 +77,6 @@ fn nothing_is_left_when_it_is_dropped() {
         });
         assert!(TcpStream::connect(address).is_err());
         drop((idle, runtime));
-        settle(before);
+        wait_for_resources(before);
     }
 }

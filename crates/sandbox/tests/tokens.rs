@@ -1,4 +1,4 @@
-//! The token calls' rules, against the bare model.
+//! The token endpoints, tested on the model alone.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ fn post(model: &mut Model, seconds: u64, path: &str, body: &Value) -> Value {
     serde_json::from_slice(response.body()).unwrap_or_default()
 }
 
-fn ask(model: &mut Model, seconds: u64) -> (String, i64) {
+/// Fetches a token. Returns it with its `expire`.
+fn fetch(model: &mut Model, seconds: u64) -> (String, i64) {
     let body = json!({"app_id": World::EXAMPLE_APP_ID, "app_secret": SECRET});
     let answer = post(model, seconds, "tenant_access_token/internal", &body);
     assert_eq!(answer["code"], 0);
@@ -25,7 +26,8 @@ fn ask(model: &mut Model, seconds: u64) -> (String, i64) {
     (token.to_owned(), answer["expire"].as_i64().unwrap_or_default())
 }
 
-fn works(model: &mut Model, seconds: u64, token: &str) -> bool {
+/// Whether the platform accepts a call with this token.
+fn is_valid(model: &mut Model, seconds: u64, token: &str) -> bool {
     let request = Request::patch(format!("/open-apis/im/v2/feed_cards/{}", World::EXAMPLE_CHAT))
         .header("authorization", format!("Bearer {token}"))
         .header("content-type", "application/json")
@@ -35,25 +37,25 @@ fn works(model: &mut Model, seconds: u64, token: &str) -> bool {
 }
 
 #[test]
-fn with_half_an_hour_left_it_is_the_same_token() {
+fn a_token_with_half_an_hour_left_is_returned_again() {
     let mut model = Model::new(World::example());
-    let (first, expire) = ask(&mut model, 0);
+    let (first, expire) = fetch(&mut model, 0);
     assert!(first.starts_with("t-"));
     assert_eq!(expire, 7200);
-    assert_eq!(ask(&mut model, 100), (first.clone(), 7100));
-    assert_eq!(ask(&mut model, 5400), (first.clone(), 1800));
+    assert_eq!(fetch(&mut model, 100), (first.clone(), 7100));
+    assert_eq!(fetch(&mut model, 5400), (first.clone(), 1800));
 
-    let (second, expire) = ask(&mut model, 5401);
+    let (second, expire) = fetch(&mut model, 5401);
     assert_ne!(first, second);
     assert_eq!(expire, 7200);
-    assert!(works(&mut model, 7199, &first) && works(&mut model, 7199, &second));
-    assert_eq!(ask(&mut model, 7199), (second.clone(), 5402));
-    assert!(!works(&mut model, 7200, &first) && works(&mut model, 12_600, &second));
-    assert!(!works(&mut model, 12_601, &second));
+    assert!(is_valid(&mut model, 7199, &first) && is_valid(&mut model, 7199, &second));
+    assert_eq!(fetch(&mut model, 7199), (second.clone(), 5402));
+    assert!(!is_valid(&mut model, 7200, &first) && is_valid(&mut model, 12_600, &second));
+    assert!(!is_valid(&mut model, 12_601, &second));
 }
 
 #[test]
-fn a_short_life_makes_every_token_a_new_one() {
+fn every_fetch_of_a_short_lived_token_returns_a_new_one() {
     let switches = Switches {
         token_life_s: 10,
         ..Switches::default()
@@ -62,17 +64,21 @@ fn a_short_life_makes_every_token_a_new_one() {
         switches,
         ..World::example()
     });
-    let (first, expire) = ask(&mut model, 0);
+    let (first, expire) = fetch(&mut model, 0);
     assert_eq!(expire, 10);
-    let (second, _) = ask(&mut model, 1);
+    let (second, _) = fetch(&mut model, 1);
     assert_ne!(first, second);
-    assert!(works(&mut model, 9, &first) && !works(&mut model, 10, &first) && works(&mut model, 10, &second));
+    assert!(
+        is_valid(&mut model, 9, &first)
+            && !is_valid(&mut model, 10, &first)
+            && is_valid(&mut model, 10, &second)
+    );
 }
 
 #[test]
-fn two_sandboxes_do_not_share_tokens() {
+fn sandboxes_with_different_seeds_have_different_tokens() {
     let seeded = |seed| {
-        ask(
+        fetch(
             &mut Model::new(World {
                 seed: Some(seed),
                 ..World::example()
@@ -86,7 +92,7 @@ fn two_sandboxes_do_not_share_tokens() {
 }
 
 #[test]
-fn wrong_credentials_are_told_by_code() {
+fn wrong_credentials_have_documented_codes() {
     let mut model = Model::new(World::example());
     let mut code = |path: &str, body: Value| post(&mut model, 0, path, &body)["code"].as_i64();
     let internal = "tenant_access_token/internal";
@@ -150,7 +156,7 @@ fn wrong_credentials_are_told_by_code() {
 }
 
 #[test]
-fn a_store_app_goes_from_ticket_to_token() {
+fn a_store_app_exchanges_its_ticket_for_tokens() {
     let mut model = Model::new(World::example());
     let ticket = model.app_ticket(STORE).unwrap();
     let app_token = |model: &mut Model, seconds, ticket: &str| {
@@ -158,38 +164,41 @@ fn a_store_app_goes_from_ticket_to_token() {
         post(model, seconds, "app_access_token/", &body)
     };
     assert_eq!(app_token(&mut model, 0, "g-wrong")["code"], 10012);
-    let granted = app_token(&mut model, 0, &ticket);
-    assert_eq!((&granted["code"], &granted["expire"]), (&json!(0), &json!(7200)));
+    let response = app_token(&mut model, 0, &ticket);
+    assert_eq!(
+        (&response["code"], &response["expire"]),
+        (&json!(0), &json!(7200))
+    );
     assert_eq!(
         app_token(&mut model, 60, &ticket)["app_access_token"],
-        granted["app_access_token"]
+        response["app_access_token"]
     );
 
     let tenant = |model: &mut Model, seconds, key: &str| {
-        let body = json!({"app_access_token": granted["app_access_token"], "tenant_key": key});
+        let body = json!({"app_access_token": response["app_access_token"], "tenant_key": key});
         post(model, seconds, "tenant_access_token", &body)
     };
     assert_eq!(tenant(&mut model, 0, "tenant_of_others")["code"], 10013);
     let token = tenant(&mut model, 10, TENANT);
     assert_eq!(token["expire"], 7200);
-    assert!(works(
+    assert!(is_valid(
         &mut model,
         10,
         token["tenant_access_token"].as_str().unwrap()
     ));
     assert!(
-        !works(&mut model, 10, granted["app_access_token"].as_str().unwrap()),
-        "it is no tenant token"
+        !is_valid(&mut model, 10, response["app_access_token"].as_str().unwrap()),
+        "an app token is not a tenant token"
     );
     assert_eq!(
         tenant(&mut model, 7200, TENANT)["code"],
         10005,
-        "the app's own token has ended"
+        "the app token has expired"
     );
 }
 
 #[test]
-fn a_new_ticket_ends_the_old_one() {
+fn a_new_ticket_invalidates_the_old_one() {
     let mut model = Model::new(World::example());
     let first = model.app_ticket(STORE).unwrap();
     let resent = post(

@@ -1,9 +1,6 @@
-//! The faults as a client on a real socket sees them, over both versions of HTTP.
+//! Faults over real sockets, with HTTP/1.1 and HTTP/2.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "helpers of tests, outside of any test function"
-)]
+#![allow(clippy::unwrap_used, reason = "test helpers outside of test functions")]
 
 mod common;
 
@@ -16,15 +13,15 @@ use common::{Answer, App, CHAT, USER, http_with};
 use feishu_feed_card_sandbox::{Fault, Reset, Sandbox, Switches};
 use serde_json::json;
 
-/// The three ways to the sandbox: http, https with HTTP/1.1 and with HTTP/2.
-async fn ways(sandbox: &Sandbox) -> [App; 3] {
+/// Clients for HTTP, for HTTPS with HTTP/1.1, and for HTTPS with HTTP/2.
+async fn clients(sandbox: &Sandbox) -> [App; 3] {
     let ca = reqwest::Certificate::from_pem(sandbox.ca_pem().unwrap().as_bytes()).unwrap();
     let https = sandbox.https_base_url().unwrap();
-    let trusting = |builder: reqwest::ClientBuilder| builder.tls_certs_only([ca.clone()]);
+    let trust = |builder: reqwest::ClientBuilder| builder.tls_certs_only([ca.clone()]);
     [
-        App::of(sandbox).await,
-        App::at(http_with(|builder| trusting(builder).http1_only()), https.clone()).await,
-        App::at(http_with(trusting), https).await,
+        App::new(sandbox).await,
+        App::with_http(http_with(|builder| trust(builder).http1_only()), https.clone()).await,
+        App::with_http(http_with(trust), https).await,
     ]
 }
 
@@ -36,8 +33,8 @@ fn sandbox() -> Sandbox {
         .unwrap()
 }
 
-/// The error of the operating system or the protocol at the bottom of a client's error.
-fn kind(error: &reqwest::Error) -> Option<ErrorKind> {
+/// The kind of the I/O error in the source chain.
+fn io_error_kind(error: &reqwest::Error) -> Option<ErrorKind> {
     let mut source = error.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<io::Error>() {
@@ -48,15 +45,15 @@ fn kind(error: &reqwest::Error) -> Option<ErrorKind> {
     None
 }
 
-/// Over HTTP/2 a client that is just writing finds a broken pipe.
+/// Over HTTP/2, a client that is writing at that moment gets a broken pipe.
 fn was_reset(error: &reqwest::Error) -> bool {
     matches!(
-        kind(error),
+        io_error_kind(error),
         Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
     )
 }
 
-async fn until(what: &str, done: impl Fn() -> bool) {
+async fn wait_for(what: &str, done: impl Fn() -> bool) {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < Duration::from_secs(5), "{what} did not happen");
@@ -64,21 +61,21 @@ async fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-async fn under(app: &App, sandbox: &Sandbox, fault: Fault) -> reqwest::Result<Answer> {
+async fn pin_with(app: &App, sandbox: &Sandbox, fault: Fault) -> reqwest::Result<Answer> {
     sandbox.fault(fault);
     app.pin(true).await
 }
 
 #[tokio::test]
-async fn both_versions_of_http_are_spoken_over_tls() {
+async fn https_has_both_versions_of_http() {
     let sandbox = sandbox();
-    let [plain, one, two] = ways(&sandbox).await;
+    let [plain, one, two] = clients(&sandbox).await;
     assert_eq!(plain.pin(true).await.unwrap().version, reqwest::Version::HTTP_11);
     assert_eq!(one.pin(true).await.unwrap().version, reqwest::Version::HTTP_11);
     assert_eq!(two.pin(true).await.unwrap().version, reqwest::Version::HTTP_2);
-    let stranger = http_with(|builder| builder.tls_certs_only([]));
+    let untrusting = http_with(|builder| builder.tls_certs_only([]));
     assert!(
-        stranger
+        untrusting
             .get(sandbox.https_base_url().unwrap())
             .send()
             .await
@@ -87,11 +84,11 @@ async fn both_versions_of_http_are_spoken_over_tls() {
 }
 
 #[tokio::test]
-async fn a_reset_is_a_reset() {
+async fn a_reset_fault_resets_the_connection() {
     let sandbox = sandbox();
-    for app in ways(&sandbox).await {
+    for app in clients(&sandbox).await {
         for (reset, pinned) in [(Reset::Before, false), (Reset::After, true)] {
-            let error = under(
+            let error = pin_with(
                 &app,
                 &sandbox,
                 Fault {
@@ -109,25 +106,25 @@ async fn a_reset_is_a_reset() {
 }
 
 #[tokio::test]
-async fn a_cut_answer_announces_its_whole_length() {
+async fn a_truncated_response_has_the_full_content_length() {
     let sandbox = sandbox();
-    for app in ways(&sandbox).await {
+    for app in clients(&sandbox).await {
         for big_body in [None, Some(200_000)] {
             let fault = Fault {
                 truncate: Some(10),
                 big_body,
                 ..Fault::on_call()
             };
-            let error = under(&app, &sandbox, fault).await.unwrap_err();
+            let error = pin_with(&app, &sandbox, fault).await.unwrap_err();
             assert!(
                 error.is_body() || error.is_decode(),
-                "the head came through: {error:?}"
+                "the error must come after the head: {error:?}"
             );
             assert_eq!(sandbox.pinned(USER), [CHAT]);
             assert_eq!(app.pin(false).await.unwrap().status, 200);
         }
     }
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     sandbox.fault(Fault {
         truncate: Some(10),
         ..Fault::on_call()
@@ -140,10 +137,10 @@ async fn a_cut_answer_announces_its_whole_length() {
 }
 
 #[tokio::test]
-async fn an_answer_may_come_without_its_length() {
+async fn a_response_may_have_no_content_length() {
     let sandbox = sandbox();
-    for app in ways(&sandbox).await {
-        let answer = under(
+    for app in clients(&sandbox).await {
+        let answer = pin_with(
             &app,
             &sandbox,
             Fault {
@@ -160,8 +157,8 @@ async fn an_answer_may_come_without_its_length() {
             truncate: Some(10),
             ..Fault::on_call()
         };
-        assert!(under(&app, &sandbox, fault).await.is_err());
-        let answer = under(
+        assert!(pin_with(&app, &sandbox, fault).await.is_err());
+        let answer = pin_with(
             &app,
             &sandbox,
             Fault {
@@ -176,18 +173,18 @@ async fn an_answer_may_come_without_its_length() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_has_recalled_what_had_not_arrived() {
+async fn a_request_whose_connection_closes_before_its_arrival_never_arrives() {
     let sandbox = sandbox();
-    for app in ways(&sandbox).await {
+    for app in clients(&sandbox).await {
         let before = sandbox.request_count();
         sandbox.fault(Fault {
             delay_before_ms: 500,
             ..Fault::on_call()
         });
-        let hurried = app.request(CHAT).timeout(Duration::from_millis(150));
+        let short = app.request(CHAT).timeout(Duration::from_millis(150));
         let body = json!({"time_sensitive": true, "user_ids": [USER]});
-        assert!(hurried.json(&body).send().await.unwrap_err().is_timeout());
-        until("the request", || sandbox.request_count() == before + 1).await;
+        assert!(short.json(&body).send().await.unwrap_err().is_timeout());
+        wait_for("the request", || sandbox.request_count() == before + 1).await;
         tokio::time::sleep(Duration::from_millis(600)).await;
         assert_eq!(sandbox.pinned(USER), [""; 0]);
 
@@ -196,33 +193,33 @@ async fn who_hangs_up_has_recalled_what_had_not_arrived() {
             detached: true,
             ..Fault::on_call()
         });
-        let hurried = app.request(CHAT).timeout(Duration::from_millis(150));
-        assert!(hurried.json(&body).send().await.unwrap_err().is_timeout());
+        let short = app.request(CHAT).timeout(Duration::from_millis(150));
+        assert!(short.json(&body).send().await.unwrap_err().is_timeout());
         assert_eq!(sandbox.pinned(USER), [""; 0]);
-        until("the detached pin", || sandbox.pinned(USER) == [CHAT]).await;
+        wait_for("the detached pin", || sandbox.pinned(USER) == [CHAT]).await;
         app.pin(false).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_late_pin_lands_after_its_connection_closed_and_after_the_unpin() {
+async fn a_late_pin_arrives_after_the_reset_and_after_an_unpin() {
     let sandbox = sandbox();
-    for app in ways(&sandbox).await {
+    for app in clients(&sandbox).await {
         let fault = Fault {
             late_ms: Some(500),
             ..Fault::on_call()
         };
-        let error = under(&app, &sandbox, fault).await.unwrap_err();
+        let error = pin_with(&app, &sandbox, fault).await.unwrap_err();
         assert!(was_reset(&error), "{error:?}");
         assert_eq!(app.pin(false).await.unwrap().code(), 0);
         assert_eq!(sandbox.pinned(USER), [""; 0]);
-        until("the late pin", || sandbox.pinned(USER) == [CHAT]).await;
+        wait_for("the late pin", || sandbox.pinned(USER) == [CHAT]).await;
         app.pin(false).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_closed_before_a_word_is_said() {
+async fn a_refused_connection_is_reset_before_any_data() {
     let sandbox = sandbox();
     sandbox.fault(Fault {
         refuse: true,
@@ -236,8 +233,8 @@ async fn a_refused_connection_is_closed_before_a_word_is_said() {
     );
     assert_eq!((sandbox.faults_left(), sandbox.request_count()), (0, 0));
 
-    // A request on a connection that is open takes a step that stands behind others.
-    for app in ways(&sandbox).await {
+    // A step that is not the first is taken by a request on an open connection.
+    for app in clients(&sandbox).await {
         sandbox.faults([
             Fault::on_token(),
             Fault {
@@ -252,9 +249,9 @@ async fn a_refused_connection_is_closed_before_a_word_is_said() {
 }
 
 #[tokio::test]
-async fn open_connections_can_be_closed_and_the_door_shut() {
+async fn connections_and_ports_can_be_closed() {
     let sandbox = sandbox();
-    for app in ways(&sandbox).await {
+    for app in clients(&sandbox).await {
         let connection = |sandbox: &Sandbox| sandbox.requests().last().map(|record| record.connection);
         app.pin(true).await.unwrap();
         let first = connection(&sandbox);
@@ -262,11 +259,11 @@ async fn open_connections_can_be_closed_and_the_door_shut() {
         assert_eq!(connection(&sandbox), first, "connections are kept");
         sandbox.close_connections().unwrap();
         sandbox.pause_listening().unwrap();
-        // A client may find its kept connection closed, or no door: neither request arrives.
+        // The first call fails on the closed connection or the closed port, the second on the closed port.
         let count = sandbox.request_count();
         assert!(app.pin(true).await.is_err());
         assert_eq!(
-            kind(&app.pin(true).await.unwrap_err()),
+            io_error_kind(&app.pin(true).await.unwrap_err()),
             Some(ErrorKind::ConnectionRefused)
         );
         assert_eq!(sandbox.request_count(), count);
@@ -297,9 +294,9 @@ fn header_names_are_in_title_case_on_http_1() {
 }
 
 #[test]
-fn what_is_not_http_is_turned_away_and_harms_nobody() {
+fn input_that_is_not_http_is_refused() {
     let sandbox = Sandbox::builder().start().unwrap();
-    for noise in [
+    for input in [
         b"nonsense\r\n\r\n".as_slice(),
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
         b"PATCH /open-apis/im/v2/feed_cards/\xff HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
@@ -307,12 +304,12 @@ fn what_is_not_http_is_turned_away_and_harms_nobody() {
     ] {
         let mut stream = TcpStream::connect(sandbox.address()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        stream.write_all(noise).unwrap();
+        stream.write_all(input).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = Vec::new();
-        // An answer with 400, or just the end.
+        // The server sends a response with 400, or closes or resets the connection.
         match stream.read_to_end(&mut answer) {
-            Ok(_) => assert!(!answer.starts_with(b"HTTP/1.1 200"), "{noise:?}"),
+            Ok(_) => assert!(!answer.starts_with(b"HTTP/1.1 200"), "{input:?}"),
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
     }
@@ -320,9 +317,9 @@ fn what_is_not_http_is_turned_away_and_harms_nobody() {
 }
 
 #[tokio::test]
-async fn odd_requests_are_answered_as_the_gateway_would() {
+async fn unusual_requests_get_the_gateways_answers() {
     let sandbox = Sandbox::builder().start().unwrap();
-    let app = App::of(&sandbox).await;
+    let app = App::new(&sandbox).await;
     let huge = "x".repeat(5 << 20);
     assert_eq!(app.request(CHAT).body(huge).send().await.unwrap().status(), 413);
     let head = app

@@ -1,4 +1,4 @@
-//! A client that is closed while calls are at each of their stations.
+//! Closing a client while calls wait at each of their stations.
 
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::{Client, Error, ErrorKind, Many, Outcome, RateLimit, Request, Station
 const CHAT: &str = World::EXAMPLE_CHAT;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Makes a call, which goes on by itself.
+/// Makes a call in a task.
 fn set(client: &Client, state: bool) -> JoinHandle<Result<Outcome, Error>> {
     tokio::spawn(client.set_time_sensitive(CHAT, [USER], state).into_future())
 }
 
-/// Answers to calls take this long; tokens come at once.
+/// Network conditions in which the answer to a call takes this long, and a token takes no time.
 fn slow_calls(time: Duration) -> impl FnMut(&http::Request<bytes::Bytes>) -> Trip + Send {
     move |request| Trip {
         back: if request.method() == "PATCH" {
@@ -31,8 +31,8 @@ fn slow_calls(time: Duration) -> impl FnMut(&http::Request<bytes::Bytes>) -> Tri
     }
 }
 
-/// Closes the client with a timeout of two seconds while its call waits. Returns the error of the call.
-async fn closed_during(client: Client, call: JoinHandle<Result<Outcome, Error>>) -> Error {
+/// Closes the client with a timeout of two seconds while its call waits. Returns the call's error.
+async fn close_during(client: Client, call: JoinHandle<Result<Outcome, Error>>) -> Error {
     sleep(SECOND).await;
     let began = Instant::now();
     client.close_within(2 * SECOND).await;
@@ -44,7 +44,7 @@ async fn closed_during(client: Client, call: JoinHandle<Result<Outcome, Error>>)
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_are_refused_from_the_close_on() {
+async fn a_closed_client_refuses_calls() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(SECOND)).build().unwrap();
     drop(client.clone().close());
@@ -78,7 +78,7 @@ async fn a_close_without_a_timeout_waits_for_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_with_a_timeout_ends_with_the_last_call() {
+async fn a_close_with_a_timeout_ends_when_the_last_call_ends() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, slow_calls(10 * SECOND)).build().unwrap();
     let call = set(&client, true);
@@ -90,7 +90,7 @@ async fn a_close_with_a_timeout_ends_with_the_last_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_zero_timeout_stops_at_once() {
+async fn a_timeout_of_zero_stops_calls_at_once() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, slow_calls(10 * SECOND)).build().unwrap();
     let call = set(&client, true);
@@ -105,11 +105,11 @@ async fn a_zero_timeout_stops_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_without_its_answer_leaves_its_users_unknown() {
+async fn a_stopped_call_without_an_answer_leaves_its_users_unknown() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, slow_calls(20 * SECOND)).build().unwrap();
     let call = set(&client, true);
-    let error = closed_during(client, call).await;
+    let error = close_during(client, call).await;
     assert_eq!(error.station(), Some(Station::Answer));
     assert_eq!(error.users().unknown, [USER]);
     assert_eq!(error.attempts(), 1);
@@ -122,7 +122,7 @@ async fn a_call_that_waits_for_the_token_is_stopped() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(20 * SECOND)).build().unwrap();
     let call = set(&client, true);
-    let error = closed_during(client, call).await;
+    let error = close_during(client, call).await;
     assert_eq!(error.station(), Some(Station::Token));
     assert_eq!(error.users().not_attempted, [USER]);
 }
@@ -137,7 +137,7 @@ async fn a_call_that_waits_for_the_quota_is_stopped() {
         .unwrap();
     assert!(set(&client, true).await.unwrap().is_ok());
     let call = set(&client, true);
-    let error = closed_during(client, call).await;
+    let error = close_during(client, call).await;
     assert_eq!(error.station(), Some(Station::Quota));
     assert_eq!(error.users().not_attempted, [USER]);
 }
@@ -148,7 +148,7 @@ async fn a_call_that_waits_for_an_opposite_one_is_stopped() {
     let client = client(&stage, slow_calls(20 * SECOND)).build().unwrap();
     let earlier = set(&client, true);
     let call = set(&client, false);
-    let error = closed_during(client, call).await;
+    let error = close_during(client, call).await;
     assert_eq!(error.station(), Some(Station::Order));
     assert_eq!(error.users().not_attempted, [USER]);
     assert_eq!(earlier.await.unwrap().unwrap_err().users().unknown, [USER]);
@@ -168,7 +168,7 @@ async fn a_call_that_waits_before_a_retry_is_stopped() {
     }]);
     let client = client(&stage, slow_calls(SECOND / 100)).build().unwrap();
     let call = set(&client, true);
-    let error = closed_during(client, call).await;
+    let error = close_during(client, call).await;
     assert_eq!(error.attempts(), 1);
     assert_eq!(error.users().unknown, [USER]);
 }
@@ -178,7 +178,7 @@ async fn a_split_call_accounts_for_each_part() {
     let stage = stage(0, Switches::unlimited());
     let users = fill_chat(&stage, 25);
     let mut answered = 0;
-    // The first request has its answer, and the next ones have none.
+    // The first request is answered at once, the later ones only after the close.
     let trips = move |request: &http::Request<bytes::Bytes>| {
         answered += usize::from(request.method() == "PATCH");
         Trip {
@@ -188,17 +188,17 @@ async fn a_split_call_accounts_for_each_part() {
     };
     let client = client(&stage, trips).max_users_per_request(1).build().unwrap();
     let call = client.set_time_sensitive("oc_full", &users, true).into_future();
-    let error = closed_during(client, tokio::spawn(call)).await;
-    let of = error.users();
-    assert_eq!((of.reached.len(), of.unknown.len()), (1, 10));
-    assert_eq!(of.not_attempted, users[11..]);
-    let mut all = [&of.reached[..], &of.unknown, &of.not_attempted].concat();
+    let error = close_during(client, tokio::spawn(call)).await;
+    let users_of = error.users();
+    assert_eq!((users_of.reached.len(), users_of.unknown.len()), (1, 10));
+    assert_eq!(users_of.not_attempted, users[11..]);
+    let mut all = [&users_of.reached[..], &users_of.unknown, &users_of.not_attempted].concat();
     all.sort_by_key(|user| users.iter().position(|other| other == user));
     assert_eq!(all, users);
-    assert_eq!(error.outcome().unwrap().users.reached, of.reached);
+    assert_eq!(error.outcome().unwrap().users.reached, users_of.reached);
 }
 
-/// As after a cancelled call: the request may still arrive.
+/// As with a cancelled call, the request may still arrive.
 #[tokio::test(start_paused = true)]
 async fn a_stopped_request_keeps_its_slot_of_a_shared_quota() {
     let stage = stage(0, Switches::unlimited());
@@ -212,18 +212,18 @@ async fn a_stopped_request_keeps_its_slot_of_a_shared_quota() {
         .build()
         .unwrap();
     let call = set(&closed, true);
-    closed_during(closed, call).await;
+    close_during(closed, call).await;
     let stopped_at = Instant::now();
     assert!(set(&other, true).await.unwrap().is_ok());
     assert_eq!(
         stopped_at.elapsed().as_secs(),
         6,
-        "the late arrival, and the window after it"
+        "5 s of late_arrival, and a window of 1 s"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_nobody_waits_for_is_fetched_no_longer() {
+async fn a_close_stops_the_token_fetch_of_its_calls() {
     let stage = stage(0, Switches::unlimited());
     let (sender, dropped) = tokio::sync::oneshot::channel::<()>();
     let sender = std::sync::Mutex::new(Some(sender));
@@ -240,7 +240,7 @@ async fn a_token_that_nobody_waits_for_is_fetched_no_longer() {
         .build()
         .unwrap();
     let call = set(&client, true);
-    closed_during(client, call).await;
+    close_during(client, call).await;
     assert!(timeout(SECOND, dropped).await.unwrap().is_err());
 }
 
@@ -249,7 +249,7 @@ fn pins(count: usize) -> Vec<Request> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_fail_with_the_close_and_read_no_more() {
+async fn a_close_stops_many_calls_and_they_read_no_more_requests() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, slow_calls(20 * SECOND)).build().unwrap();
     let endless = std::iter::repeat_with(|| Request::new(CHAT, [USER], true));
@@ -279,9 +279,9 @@ async fn next(many: &mut Many) -> Result<Outcome, Error> {
     many.next().await.unwrap().unwrap().result
 }
 
-/// The loop must not end as if all of the input had been read.
+/// The loop must not end as if the whole input had been read.
 #[tokio::test(start_paused = true)]
-async fn the_next_request_of_many_shows_the_close() {
+async fn many_calls_end_with_an_error_after_a_close() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, slow_calls(SECOND)).build().unwrap();
     let mut many = client.set_time_sensitive_many(pins(10)).concurrency(3);
@@ -304,7 +304,7 @@ async fn the_next_request_of_many_shows_the_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_with_an_idle_input_end() {
+async fn many_calls_that_wait_for_input_end_with_the_close() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(SECOND / 10)).build().unwrap();
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -320,9 +320,9 @@ async fn many_with_an_idle_input_end() {
     assert!(sender.is_closed());
 }
 
-/// A handle that nobody polls has calls in progress nevertheless.
+/// The calls are in progress although nothing polls the stream during the close.
 #[tokio::test(start_paused = true)]
-async fn the_report_of_many_has_what_the_close_stopped() {
+async fn the_report_of_many_calls_lists_the_calls_that_the_close_stopped() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, slow_calls(20 * SECOND)).build().unwrap();
     let mut many = client.set_time_sensitive_many(pins(10)).concurrency(4);
@@ -347,24 +347,26 @@ const OPTIONS: ManyOptions = ManyOptions {
     total: None,
 };
 
-async fn ends_of(driver: &ManyDriver) -> Vec<Option<ErrorKind>> {
-    let mut ends = Vec::new();
+/// The kind of each call's error, or `None` for a success.
+async fn error_kinds(driver: &ManyDriver) -> Vec<Option<ErrorKind>> {
+    let mut all = Vec::new();
     loop {
         let batch = driver.next_batch().await;
         if batch.is_end {
-            return ends;
+            return all;
         }
         let kinds = batch.items.into_iter().map(|item| {
             let error = item.result.err()?;
             Some(error.unwrap().kind())
         });
-        ends.extend(kinds);
+        all.extend(kinds);
     }
 }
 
-/// What a binding has read before the close counts as in progress, also if the core's task has not come to it.
+/// Requests that a binding pushed before the close count as in progress, even if the core's task has not started
+/// them yet.
 #[tokio::test(start_paused = true)]
-async fn requests_handed_over_before_the_close_go_on() {
+async fn requests_pushed_before_the_close_finish() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, slow_calls(3 * SECOND)).build().unwrap();
     let (driver, task) = ManyDriver::new(&client, OPTIONS);
@@ -373,15 +375,15 @@ async fn requests_handed_over_before_the_close_go_on() {
     }
     let close = client.close();
     assert!(!driver.takes_more() && !driver.has_room());
-    let handed_late = driver.push(Ok(pins(1).remove(0)));
+    let late_index = driver.push(Ok(pins(1).remove(0)));
     let task = tokio::spawn(task);
     let began = Instant::now();
     close.await;
     assert_eq!(began.elapsed(), 3 * SECOND);
-    let mut ends = ends_of(&driver).await;
-    ends.sort_by_key(Option::is_some);
+    let mut kinds = error_kinds(&driver).await;
+    kinds.sort_by_key(Option::is_some);
     assert_eq!(
-        ends,
+        kinds,
         [None, None, None, None, None, Some(ErrorKind::ClientClosed)]
     );
     assert_eq!(
@@ -392,13 +394,13 @@ async fn requests_handed_over_before_the_close_go_on() {
     let report = driver.take_report();
     assert_eq!(
         (report.taken, report.succeeded, report.failed),
-        (handed_late + 1, 5, 1)
+        (late_index + 1, 5, 1)
     );
     assert!(report.unfinished.is_empty() && report.unread.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_input_that_had_ended_is_not_cut_by_the_close() {
+async fn a_close_after_the_end_of_the_input_is_no_error() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, slow_calls(3 * SECOND)).build().unwrap();
     let (driver, task) = ManyDriver::new(&client, OPTIONS);
@@ -407,7 +409,7 @@ async fn an_input_that_had_ended_is_not_cut_by_the_close() {
     let task = tokio::spawn(task);
     yield_now().await;
     client.close().await;
-    assert_eq!(ends_of(&driver).await, [None]);
+    assert_eq!(error_kinds(&driver).await, [None]);
     assert!(driver.take_error().is_none());
     task.await.unwrap();
 }
@@ -420,7 +422,7 @@ async fn an_idle_driver_ends_with_the_close() {
     let task = tokio::spawn(task);
     sleep(SECOND).await;
     client.close().await;
-    assert!(timeout(SECOND, ends_of(&driver)).await.unwrap().is_empty());
+    assert!(timeout(SECOND, error_kinds(&driver)).await.unwrap().is_empty());
     assert!(driver.take_error().is_some());
     task.await.unwrap();
 }

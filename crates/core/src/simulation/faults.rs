@@ -1,4 +1,4 @@
-//! Every fault of the script, and every ordered pair of two, against one call.
+//! One call against every fault that the sandbox can script, and against every ordered pair of faults.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{ErrorKind, Station};
 const CHAT: &str = World::EXAMPLE_CHAT;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A fault as the script has it in JSON, and the kind of error where it is not replayed away.
+/// A fault as JSON, and the kind of the call's error. `None` if a retry makes the call succeed.
 type Row = (&'static str, Option<ErrorKind>);
 
 #[rustfmt::skip]
@@ -57,10 +57,10 @@ const ON_CALL: &[Row] = &[
 
 #[rustfmt::skip]
 const ON_TOKEN: &[Row] = &[
-    // One request of a fetch is given up after 10 s, and sent again.
+    // A token request is given up after 10 s and retried.
     (r#"{"delay_before_ms": 60000}"#, None),
     (r#"{"delay_after_ms": 60000}"#, None),
-    // Noise from in between, as the endpoint's own errors come with 200.
+    // Not from the token endpoint itself: it reports errors with HTTP 200 (docs/platform.md#token-errors).
     (r#"{"status": 403, "html": true}"#, None),
     (r#"{"status": 302, "headers": {"location": "http://example.invalid/"}}"#, None),
     (r#"{"code": 10014}"#, Some(ErrorKind::Authentication)),
@@ -68,7 +68,7 @@ const ON_TOKEN: &[Row] = &[
     (r#"{"expire": null}"#, None),
 ];
 
-/// A row with its fault, for the endpoint it is for.
+/// A [`Row`] whose fault is parsed and bound to one endpoint.
 struct Case {
     text: &'static str,
     fault: Fault,
@@ -76,7 +76,7 @@ struct Case {
 }
 
 fn cases(on: On) -> Vec<Case> {
-    let own = if on == On::Call { ON_CALL } else { ON_TOKEN };
+    let specific = if on == On::Call { ON_CALL } else { ON_TOKEN };
     let case = |(text, kind): &Row| {
         let fault: Fault = serde_json::from_str(text).unwrap();
         Case {
@@ -85,7 +85,7 @@ fn cases(on: On) -> Vec<Case> {
             kind: *kind,
         }
     };
-    ON_BOTH.iter().chain(own).map(case).collect()
+    ON_BOTH.iter().chain(specific).map(case).collect()
 }
 
 async fn call_with(script: &[&Case]) -> Option<ErrorKind> {
@@ -103,24 +103,27 @@ async fn call_with(script: &[&Case]) -> Option<ErrorKind> {
         "{names:?} took {:?}",
         began.elapsed()
     );
-    // Whatever is on its way arrives.
+    // Long enough for every late request to arrive.
     sleep(Duration::from_secs(120)).await;
     let is_pinned = stage.pinned(USER).contains(&CHAT.to_owned());
     match result {
         Ok(outcome) => {
-            assert!(outcome.ok() && is_pinned, "{names:?}: said to be reached");
+            assert!(
+                outcome.ok() && is_pinned,
+                "{names:?}: reported as reached, but not pinned"
+            );
             None
         }
         Err(error) => {
             let users = error.users();
-            let told = [
+            let listed = [
                 &users.reached,
                 &users.failed,
                 &users.unknown,
                 &users.not_attempted,
             ];
             assert_eq!(
-                told.iter().map(|ids| ids.len()).sum::<usize>(),
+                listed.iter().map(|ids| ids.len()).sum::<usize>(),
                 1,
                 "{names:?}: {users:?}"
             );
@@ -160,15 +163,15 @@ fn every_fault_alone() {
 #[test]
 fn every_ordered_pair() {
     let all: Vec<_> = [On::Token, On::Call].into_iter().flat_map(cases).collect();
-    let refuses = |case: &Case| case.fault.on == On::Call && case.fault.revoke_tokens;
+    let refuses_token = |case: &Case| case.fault.on == On::Call && case.fault.revoke_tokens;
     let is_slow = |case: &Case| case.kind == Some(ErrorKind::DeadlineExceeded);
     for first in &all {
         for second in &all {
             let kind = paused(call_with(&[first, second]));
-            let expected = if refuses(first) && refuses(second) {
+            let expected = if refuses_token(first) && refuses_token(second) {
                 vec![Some(ErrorKind::Authentication)]
             } else {
-                // The second one only meets a call that the first made ask again, or ask elsewhere.
+                // The second fault applies only if the call sends another request after the first one.
                 match (first.kind, second.kind) {
                     (None, second) => vec![None, second],
                     (first, None) => vec![first],
@@ -178,7 +181,10 @@ fn every_ordered_pair() {
             let fits = expected.contains(&kind)
                 || ((is_slow(first) || is_slow(second)) && kind == Some(ErrorKind::DeadlineExceeded));
             let [first, second] = [first, second].map(|case| (case.fault.on, case.text));
-            assert!(fits, "{first:?}, then {second:?}: {kind:?}, not {expected:?}");
+            assert!(
+                fits,
+                "{first:?}, then {second:?}: {kind:?} instead of {expected:?}"
+            );
         }
     }
     println!("{} ordered pairs", all.len() * all.len());

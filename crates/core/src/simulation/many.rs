@@ -1,4 +1,4 @@
-//! Many calls, and one call with more users than a request carries: nothing is lost.
+//! Many calls as a stream, and calls with more users than one request carries: every user is accounted for.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,9 +15,10 @@ use crate::{Client, ErrorKind, RateLimit, Report, Request};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
 
-/// 100,000 requests with 10 % random faults: what succeeded is pinned, what failed for good is not claimed.
+/// 100,000 requests with random faults. Each reported success is pinned, and no user of a failed call is reported
+/// as reached.
 #[tokio::test(start_paused = true)]
-async fn each_request_comes_back_once_and_says_the_truth() {
+async fn each_request_has_one_result_and_it_is_true() {
     const REQUESTS: usize = 100_000;
     let stage = stage(
         REQUESTS,
@@ -113,26 +114,26 @@ async fn each_request_comes_back_once_and_says_the_truth() {
     for index in (0..REQUESTS).filter(|index| !failed.contains(index)) {
         assert!(
             pinned.contains(&format!("oc_{index}")),
-            "{index} was said to be reached"
+            "{index} was reported as reached, but is not pinned"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_are_read_as_there_is_room() {
+async fn requests_are_read_only_as_earlier_ones_finish() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(100)))
         .build()
         .unwrap();
     let read = Arc::new(AtomicUsize::new(0));
-    let counted = {
+    let requests = {
         let read = read.clone();
         (0..).map(move |_| {
             read.fetch_add(1, Ordering::Relaxed);
             Request::new(CHAT, [USER], true)
         })
     };
-    let mut many = client.set_time_sensitive_many(counted).concurrency(10);
+    let mut many = client.set_time_sensitive_many(requests).concurrency(10);
     for done in 1..=100 {
         assert!(many.next().await.unwrap().unwrap().result.unwrap().ok());
         assert!(read.load(Ordering::Relaxed) <= done + 10);
@@ -140,7 +141,7 @@ async fn requests_are_read_as_there_is_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_one_simply_waits_its_turn() {
+async fn waiting_for_the_quota_does_not_count_against_the_timeout() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(10)));
     let client = client
@@ -155,10 +156,10 @@ async fn the_last_one_simply_waits_its_turn() {
     assert!(began.elapsed() > Duration::from_secs(120));
 }
 
-/// A token that is revoked just as a minute's calls are used up: the replay's slot is one of the next minute,
-/// beyond the request's own time.
+/// The token is revoked when the calls of a minute are used up. The retry gets a slot of the next minute, which is
+/// after the request's own timeout.
 #[tokio::test(start_paused = true)]
-async fn nor_does_waiting_for_a_replays_slot_count() {
+async fn waiting_for_the_slot_of_a_retry_does_not_count_against_the_timeout() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(10)));
     let client = client
@@ -182,12 +183,12 @@ async fn nor_does_waiting_for_a_replays_slot_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_own_timeout_still_bounds_each() {
+async fn the_timeout_bounds_the_attempts_of_each_request() {
     let stage = stage(0, Switches::unlimited());
     let mut calls = 0;
     let wire = move |request: &http::Request<bytes::Bytes>| {
         calls += u32::from(request.method() == http::Method::PATCH);
-        // The first answer breaks, and the replay's takes too long.
+        // The connection of the first attempt breaks, and the answer to the retry takes too long.
         let back = Duration::from_secs(if calls == 2 { 60 } else { 0 });
         Trip {
             back,
@@ -205,13 +206,13 @@ async fn its_own_timeout_still_bounds_each() {
     let error = many.next().await.unwrap().unwrap().result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
     assert_eq!(error.users().unknown, [USER]);
-    // The slot of a request without an answer is held for late_arrival and a minute.
+    // The slot of a request without an answer stays taken for late_arrival and a minute.
     let waited = Duration::from_secs(65);
     assert!(began.elapsed() > waited && began.elapsed() < waited + Duration::from_secs(3));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_total_timeout_ends_those_without_a_slot() {
+async fn a_total_timeout_ends_the_calls_without_a_slot() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(10)));
     let client = client.rate_limit(RateLimit::new(1, 100)).build().unwrap();
@@ -232,25 +233,25 @@ async fn a_total_timeout_ends_those_without_a_slot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_stop_nothing_more_leaves() {
+async fn a_report_before_the_first_result_sends_nothing() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_secs(1)));
     let client = client.build().unwrap();
-    let warm = client.set_time_sensitive(CHAT, [USER], true).await.unwrap();
-    assert!(warm.ok());
+    let first = client.set_time_sensitive(CHAT, [USER], true).await.unwrap();
+    assert!(first.ok());
     let before = stage.request_count();
     let requests = (0..40).map(|_| Request::new(CHAT, [USER], true));
     let mut many = client.set_time_sensitive_many(requests).concurrency(20);
     assert!(many.next().now_or_never().is_none());
     let report = many.report().await;
-    let left = report.unfinished.iter().map(|left| &left.users.not_attempted);
-    assert_eq!(left.collect::<Vec<_>>(), vec![&[USER]; 20]);
+    let unsent = report.unfinished.iter().map(|call| &call.users.not_attempted);
+    assert_eq!(unsent.collect::<Vec<_>>(), vec![&[USER]; 20]);
     sleep(Duration::from_secs(5)).await;
     assert_eq!(stage.request_count(), before);
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_early_tells_what_was_left() {
+async fn a_report_after_an_early_stop_lists_unfinished_calls() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_secs(1)));
     let client = client.rate_limit(RateLimit::new(5, 100)).build().unwrap();
@@ -271,12 +272,12 @@ async fn stopping_early_tells_what_was_left() {
     let sent: Vec<_> = report
         .unfinished
         .iter()
-        .filter(|left| !left.users.unknown.is_empty())
+        .filter(|call| !call.users.unknown.is_empty())
         .collect();
     let unsent = report
         .unfinished
         .iter()
-        .filter(|left| left.users.not_attempted == [USER])
+        .filter(|call| call.users.not_attempted == [USER])
         .count();
     assert_eq!(sent.len() + unsent, report.unfinished.len());
     assert!(
@@ -287,7 +288,7 @@ async fn stopping_early_tells_what_was_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_has_what_was_there_but_not_read() {
+async fn a_report_lists_results_that_the_caller_did_not_read() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(100)))
         .max_retries(0)
@@ -309,19 +310,19 @@ async fn a_report_has_what_was_there_but_not_read() {
     assert_eq!(
         many.next().await.unwrap().unwrap().index,
         4,
-        "a wrong request needs no answer"
+        "an invalid request fails without an answer"
     );
     sleep(Duration::from_secs(1)).await;
     let report = many.report().await;
     assert_eq!((report.taken, report.succeeded, report.failed), (5, 2, 2));
     assert_eq!(report.unread.iter().filter(|item| item.result.is_ok()).count(), 2);
-    let [left] = &report.unfinished[..] else {
+    let [unfinished] = &report.unfinished[..] else {
         panic!("{:?}", report.unfinished)
     };
-    assert_eq!(left.users.unknown, [USER]);
+    assert_eq!(unfinished.users.unknown, [USER]);
     let mut indices: Vec<_> = report.unread.iter().map(|item| item.index).collect();
     assert!(indices.is_sorted());
-    indices.push(left.index);
+    indices.push(unfinished.index);
     indices.sort_unstable();
     assert_eq!(indices, [0, 1, 2, 3]);
     assert!(many.next().await.is_none());
@@ -333,7 +334,7 @@ async fn a_report_has_what_was_there_but_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_on_the_way_reaches_the_caller_and_loses_no_request() {
+async fn a_panic_in_a_call_reaches_the_caller_and_loses_no_request() {
     let stage = stage(0, Switches::unlimited());
     let mut trips = 0;
     let wire = move |request: &http::Request<bytes::Bytes>| {
@@ -348,7 +349,7 @@ async fn a_panic_on_the_way_reaches_the_caller_and_loses_no_request() {
     assert!(AssertUnwindSafe(many.next()).catch_unwind().await.is_err());
     assert!(
         many.next().await.unwrap().unwrap().result.is_ok(),
-        "the others go on"
+        "the other calls go on"
     );
     let report = many.report().await;
     assert_eq!((report.taken, report.succeeded, report.failed), (3, 2, 0));
@@ -356,7 +357,7 @@ async fn a_panic_on_the_way_reaches_the_caller_and_loses_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_without_an_early_end_has_all() {
+async fn a_report_after_the_last_result_counts_all_requests() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(1)))
         .build()
@@ -370,7 +371,7 @@ async fn a_report_without_an_early_end_has_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_total_timeout_ends_a_source_that_gives_nothing_and_one_that_never_ends() {
+async fn a_total_timeout_ends_an_idle_and_an_endless_input() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(10)))
         .build()
@@ -382,7 +383,10 @@ async fn a_total_timeout_ends_a_source_that_gives_nothing_and_one_that_never_end
     let silent = one.chain(futures_util::stream::pending());
     let mut many = client.set_time_sensitive_stream(silent).total_timeout(timeout);
     assert!(many.next().await.unwrap().unwrap().result.is_ok());
-    assert!(many.next().await.is_none(), "the stream knows that no more come");
+    assert!(
+        many.next().await.is_none(),
+        "the size hint of the input says that it has ended"
+    );
     assert_eq!(began.elapsed().as_secs(), 10);
 
     let endless = std::iter::repeat_with(|| Request::new(CHAT, [USER], true));
@@ -410,64 +414,65 @@ async fn a_total_timeout_ends_a_source_that_gives_nothing_and_one_that_never_end
         (report.succeeded + late, report.unfinished.len()),
         (report.taken, 0)
     );
-    // 50 a second and what waits for its turn.
+    // 50 a second succeed, and 10,000 at most are in progress.
     assert!(report.taken < 11_000, "{} were read", report.taken);
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_is_told_after_each_result() {
+async fn progress_is_reported_after_each_result() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(50)));
     let client = client.rate_limit(RateLimit::new(10, 1000)).build().unwrap();
-    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let reports = Arc::new(std::sync::Mutex::new(Vec::new()));
     let requests: Vec<_> = (0..40)
         .map(|index| Request::new(if index == 5 { "not-a-chat" } else { CHAT }, [USER], true))
         .collect();
     let mut many = {
-        let told = told.clone();
+        let reports = reports.clone();
         client
             .set_time_sensitive_many(requests)
-            .on_progress(move |progress| told.lock().unwrap().push(progress))
+            .on_progress(move |progress| reports.lock().unwrap().push(progress))
     };
     while many.next().await.transpose().unwrap().is_some() {}
-    let told = told.lock().unwrap();
-    assert_eq!(told.len(), 40);
+    let reports = reports.lock().unwrap();
+    assert_eq!(reports.len(), 40);
     assert!(
-        told.iter()
+        reports
+            .iter()
             .enumerate()
             .all(|(index, progress)| progress.done == index + 1)
     );
-    assert!(told.iter().all(|progress| progress.total == Some(40)));
-    assert_eq!(told.last().unwrap().failed, 1);
-    assert!(told[1].waiting_for_quota > 0);
-    let eta = told[11].eta.unwrap();
+    assert!(reports.iter().all(|progress| progress.total == Some(40)));
+    assert_eq!(reports.last().unwrap().failed, 1);
+    assert!(reports[1].waiting_for_quota > 0);
+    let eta = reports[11].eta.unwrap();
     assert!(
         eta > Duration::from_secs(1) && eta < Duration::from_secs(4),
         "{eta:?}"
     );
-    assert_eq!(told[39].eta, Some(Duration::ZERO));
+    assert_eq!(reports[39].eta, Some(Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_is_told_while_the_quotas_minute_passes() {
+async fn progress_is_reported_while_calls_wait_for_the_next_minute() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(50)));
     let client = client.rate_limit(RateLimit::new(1000, 1000)).build().unwrap();
-    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let reports = Arc::new(std::sync::Mutex::new(Vec::new()));
     let requests: Vec<_> = (0..1001).map(|_| Request::new(CHAT, [USER], true)).collect();
     let mut many = {
-        let told = told.clone();
+        let reports = reports.clone();
         client
             .set_time_sensitive_many(requests)
-            .on_progress(move |progress| told.lock().unwrap().push((Instant::now(), progress)))
+            .on_progress(move |progress| reports.lock().unwrap().push((Instant::now(), progress)))
     };
     while many.next().await.transpose().unwrap().is_some() {}
-    let told = told.lock().unwrap();
-    let waiting: Vec<_> = told
+    let reports = reports.lock().unwrap();
+    let waiting: Vec<_> = reports
         .iter()
         .filter(|(_, progress)| progress.done == 1000)
         .collect();
-    // After the thousandth result, and every two seconds until the minute is over.
+    // One report after the thousandth result, and one every two seconds until the minute is over.
     assert!((28..=31).contains(&waiting.len()), "{}", waiting.len());
     assert!(
         waiting
@@ -481,11 +486,11 @@ async fn progress_is_told_while_the_quotas_minute_passes() {
             .windows(2)
             .all(|pair| pair[1].0 - pair[0].0 == Duration::from_secs(2))
     );
-    assert_eq!(told.last().unwrap().1.done, 1001);
+    assert_eq!(reports.last().unwrap().1.done, 1001);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_runs_out_of_its_own_time_does_not_end_the_others() {
+async fn a_request_whose_timeout_passes_does_not_end_the_others() {
     let stage = stage(10, Switches::unlimited());
     let wire = |request: &http::Request<bytes::Bytes>| Trip {
         back: Duration::from_secs(if request.uri().path().ends_with("/oc_1") {
@@ -516,9 +521,9 @@ async fn a_request_that_runs_out_of_its_own_time_does_not_end_the_others() {
     assert_eq!((items.len(), &failed[..]), (10, &[1][..]));
 }
 
-/// Where nothing but the platform's resets would end a request, it is not asked for as long as they last.
+/// Waits for slots have no deadline here, so only `max_retries` ends the attempts.
 #[tokio::test(start_paused = true)]
-async fn a_limit_that_never_ends_is_not_waited_for_for_ever() {
+async fn a_request_that_is_refused_each_time_fails_after_its_retries() {
     let stage = stage(0, Switches::unlimited());
     stage.fault(Fault {
         code: Some(99_991_400),
@@ -539,7 +544,7 @@ async fn a_limit_that_never_ends_is_not_waited_for_for_ever() {
     assert!(began.elapsed() < Duration::from_secs(200));
 }
 
-/// A call that is itself too long for the `total_timeout` says nothing of the others.
+/// A split call fails if its own parts need longer than `total_timeout`. The other calls still have the time.
 #[tokio::test(start_paused = true)]
 async fn a_split_call_too_long_for_the_total_timeout_does_not_end_the_others() {
     let stage = stage(10, Switches::unlimited());
@@ -563,9 +568,9 @@ async fn a_split_call_too_long_for_the_total_timeout_does_not_end_the_others() {
     assert_eq!((items.len(), &failed[..]), (10, &[1][..]));
 }
 
-/// Only waiting for the quota is free: all parts together have the request's own timeout.
+/// Only the time spent waiting for the quota does not count.
 #[tokio::test(start_paused = true)]
-async fn the_timeout_of_a_split_call_among_many_is_one_for_all_parts() {
+async fn all_parts_of_a_split_call_among_many_share_one_timeout() {
     let stage = stage(0, Switches::unlimited());
     let users = fill_chat(&stage, 100);
     let client = client(&stage, round_trip(Duration::from_millis(900)))
@@ -581,9 +586,9 @@ async fn the_timeout_of_a_split_call_among_many_is_one_for_all_parts() {
     assert_eq!(began.elapsed(), Duration::from_secs(1));
 }
 
-/// Its parts wait their turn as the requests before and after it do.
+/// The time in which the parts wait for the quota does not count against the timeout.
 #[tokio::test(start_paused = true)]
-async fn a_split_call_among_many_waits_its_turn() {
+async fn a_split_call_among_many_waits_for_the_quota() {
     let stage = stage(0, Switches::unlimited());
     let users = fill_chat(&stage, 30);
     let client = client(&stage, round_trip(Duration::from_millis(50)))
@@ -616,7 +621,7 @@ async fn a_token_revoked_when_the_minute_is_used_up_does_not_end_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_for_many_users_is_split_and_put_together_in_order() {
+async fn the_results_of_a_split_call_are_in_the_order_of_the_user_ids() {
     let stage = stage(0, Switches::unlimited());
     let mut users = fill_chat(&stage, 230);
     users.insert(60, World::EXAMPLE_OUTSIDER.to_owned());
@@ -638,7 +643,7 @@ async fn a_call_for_many_users_is_split_and_put_together_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_that_fails_leaves_no_user_untold() {
+async fn a_failed_part_accounts_for_every_user() {
     let stage = stage(0, Switches::unlimited());
     let users = fill_chat(&stage, 1000);
     let client = client(&stage, round_trip(Duration::from_millis(100)))
@@ -663,26 +668,26 @@ async fn a_part_that_fails_leaves_no_user_untold() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Server);
-    let told = error.users();
-    assert_eq!((told.unknown.len(), told.failed.len()), (50, 50));
+    let users_of = error.users();
+    assert_eq!((users_of.unknown.len(), users_of.failed.len()), (50, 50));
     assert!(
-        [8 * 50, 9 * 50].contains(&told.reached.len()),
-        "the others that were on their way"
+        [8 * 50, 9 * 50].contains(&users_of.reached.len()),
+        "the other requests in progress"
     );
     assert_eq!(
-        told.not_attempted,
-        users[users.len() - told.not_attempted.len()..]
+        users_of.not_attempted,
+        users[users.len() - users_of.not_attempted.len()..]
     );
     let mut all = [
-        &told.reached[..],
-        &told.failed,
-        &told.unknown,
-        &told.not_attempted,
+        &users_of.reached[..],
+        &users_of.failed,
+        &users_of.unknown,
+        &users_of.not_attempted,
     ]
     .concat();
     all.sort_by_key(|user| users.iter().position(|other| other == user));
     assert_eq!(all, users);
-    assert_eq!(error.outcome().unwrap().users.reached, told.reached);
+    assert_eq!(error.outcome().unwrap().users.reached, users_of.reached);
 }
 
 #[tokio::test(start_paused = true)]
@@ -706,7 +711,7 @@ async fn a_split_call_that_cannot_finish_in_time_sends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn splitting_takes_no_longer_than_it_must() {
+async fn splitting_takes_linear_time() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(1)))
         .rate_limit(None)
@@ -722,12 +727,12 @@ async fn splitting_takes_no_longer_than_it_must() {
         error.users().failed.len() + error.users().not_attempted.len(),
         100_000
     );
-    // Copying the rest for each part took ten times as long.
+    // Copying the remaining ids for each part took ten times as long.
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_bot_call_carries_50_users_at_most() {
+async fn the_call_for_the_bots_chat_carries_50_users_at_most() {
     let stage = stage(0, Switches::unlimited());
     let users = fill_chat(&stage, 120);
     let client = client(&stage, round_trip(Duration::from_millis(1))).max_users_per_request(200);
@@ -740,24 +745,24 @@ async fn the_bot_call_carries_50_users_at_most() {
     assert_eq!((outcome.requests, outcome.ok()), (3, true));
 }
 
-/// A source that gives one request and then nothing, results, progress and the end: all of them wake a caller
-/// whose last future of `next` was dropped, as `Stream::poll_next` does each time.
+/// Input, results, progress and the end wake a caller that dropped its last future of `next`. `Stream::poll_next`
+/// drops one each time.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_lost_with_a_dropped_future_of_next() {
+async fn a_dropped_future_of_next_loses_nothing() {
     for as_stream in [true, false] {
         let stage = stage(0, Switches::unlimited());
         let client = client(&stage, round_trip(Duration::from_millis(300)))
             .build()
             .unwrap();
-        let told = Arc::new(AtomicUsize::new(0));
+        let reports = Arc::new(AtomicUsize::new(0));
         let requests = [CHAT, "nowhere", CHAT].map(|chat| Request::new(chat, [USER], true));
         let silent = futures_util::stream::iter(requests).chain(futures_util::stream::pending());
         let mut many = client
             .set_time_sensitive_stream(silent)
             .total_timeout(Duration::from_secs(10))
             .on_progress({
-                let told = told.clone();
-                move |_| _ = told.fetch_add(1, Ordering::Relaxed)
+                let reports = reports.clone();
+                move |_| _ = reports.fetch_add(1, Ordering::Relaxed)
             });
         let began = Instant::now();
         let mut indices = Vec::new();
@@ -777,13 +782,13 @@ async fn nothing_is_lost_with_a_dropped_future_of_next() {
         indices.sort_unstable();
         assert_eq!(indices, [0, 1, 2]);
         assert!((10_000..10_100).contains(&began.elapsed().as_millis()));
-        // After each result, and after 2, 4, 6 and 8 s without one.
-        assert_eq!(told.load(Ordering::Relaxed), 3 + 4);
+        // One report after each result, and one after 2, 4, 6 and 8 s without a result.
+        assert_eq!(reports.load(Ordering::Relaxed), 3 + 4);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_has_what_is_ready_up_to_its_size() {
+async fn a_batch_has_the_results_that_are_ready_up_to_its_size() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(300)))
         .build()
@@ -803,7 +808,7 @@ async fn a_batch_has_what_is_ready_up_to_its_size() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_that_is_dropped_half_way_loses_nothing() {
+async fn a_dropped_future_of_report_loses_nothing() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(300)))
         .rate_limit(RateLimit::new(2, 100))
@@ -813,22 +818,22 @@ async fn a_report_that_is_dropped_half_way_loses_nothing() {
     let mut many = client.set_time_sensitive_many(chats.map(|chat| Request::new(chat, [USER], true)));
     assert_eq!(many.next().await.unwrap().unwrap().index, 4);
     assert!(many.next().now_or_never().is_none());
-    // For a token and two answers.
+    // Time for the token and two answers.
     sleep(Duration::from_millis(700)).await;
     assert!(
         many.report().now_or_never().is_none(),
-        "the calls have yet to stop"
+        "the calls have not stopped yet"
     );
     let report = many.report().await;
     assert_eq!((report.taken, report.succeeded, report.failed), (6, 2, 1));
     let unread = report.unread.iter().map(|item| item.index);
-    let unfinished = report.unfinished.iter().map(|left| left.index);
+    let unfinished = report.unfinished.iter().map(|call| call.index);
     let mut indices: Vec<_> = unread.chain(unfinished).collect();
     indices.sort_unstable();
     assert_eq!(indices, [0, 1, 2, 3, 5]);
 }
 
-/// A client that makes one call in a second, and every answer takes a tenth.
+/// A client with a limit of one call a second, on a stage with round trips of 100 ms.
 fn slow_client() -> Client {
     let stage = stage(0, Switches::unlimited());
     client(&stage, round_trip(Duration::from_millis(100)))
@@ -838,7 +843,7 @@ fn slow_client() -> Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loop_that_did_not_read_all_ends_with_an_error() {
+async fn a_loop_that_did_not_read_all_requests_ends_with_an_error() {
     let requests = vec![Request::new(CHAT, [USER], true); 3000];
     let limited = |requests: Vec<Request>| {
         let many = slow_client().set_time_sensitive_many(requests).concurrency(2);
@@ -856,43 +861,46 @@ async fn a_loop_that_did_not_read_all_ends_with_an_error() {
         (error.kind(), error.retryable()),
         (ErrorKind::DeadlineExceeded, true)
     );
-    let left = 3000 - items;
+    let not_read = 3000 - items;
     let number = |number: usize| format!("{},{:03}", number / 1000, number % 1000);
     let expected = format!(
         "the total_timeout leaves no time for more: {} of 3,000 requests were not read",
-        number(left)
+        number(not_read)
     );
     assert_eq!(error.message(), expected);
     assert!(
         error.hint().unwrap().contains(&format!("from index {items} on")),
         "{error}"
     );
-    assert!(many.next().await.is_none(), "it comes once");
+    assert!(many.next().await.is_none(), "the error comes once");
     let report = many.report().await;
-    assert_eq!((report.taken, report.not_read), (items, Some(left)));
+    assert_eq!((report.taken, report.not_read), (items, Some(not_read)));
 
     let mut many = limited(requests.clone());
     assert!(many.next().await.unwrap().is_ok());
     let report = many.report().await;
     assert_eq!(report.not_read, Some(3000 - report.taken));
-    assert!(many.next().await.is_none(), "whoever stops it knows");
+    assert!(
+        many.next().await.is_none(),
+        "no error: the caller stopped the loop"
+    );
 
     let (all, report) = limited(requests).collect().await;
-    assert_eq!((all.len(), report.not_read), (items, Some(left)));
+    assert_eq!((all.len(), report.not_read), (items, Some(not_read)));
     let Report {
         succeeded, failed, ..
     } = report;
     assert_eq!(succeeded + failed, items);
     let summary = format!(
         "{items} taken: {succeeded} succeeded, {failed} failed, 0 unfinished; {} not read",
-        number(left)
+        number(not_read)
     );
     assert_eq!(report.to_string(), summary);
 }
 
-/// The source was not asked for its end, as there was no room for another request.
+/// The input was not polled for its end, because there was no room for another request.
 #[tokio::test(start_paused = true)]
-async fn a_loop_that_read_all_ends_without_an_error() {
+async fn a_loop_that_read_all_requests_ends_without_an_error() {
     let client = slow_client();
     for requests in [1, 20] {
         let requests = vec![Request::new(CHAT, [USER], true); requests];
@@ -910,12 +918,12 @@ async fn a_loop_that_read_all_ends_without_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tags_come_back_with_every_kind_of_result() {
+async fn every_kind_of_result_has_the_tag_of_its_request() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(100)))
         .build()
         .unwrap();
-    // A value that cannot be shared between threads.
+    // A tag may be a value that cannot be shared between threads, such as a `Cell`.
     let requests = ["oc_nowhere", CHAT, "nowhere", CHAT, CHAT]
         .into_iter()
         .enumerate();
@@ -976,7 +984,7 @@ fn the_number_of_requests_in_progress_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_has_a_total_only_if_the_input_knows_it() {
+async fn progress_has_a_total_only_if_the_size_of_the_input_is_known() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(50)))
         .rate_limit(RateLimit::new(2, 1000))
@@ -990,7 +998,7 @@ async fn progress_has_a_total_only_if_the_input_knows_it() {
 
     let mut five = client.set_time_sensitive_many((0..5).map(move |_| request()));
     let window = Duration::from_millis(1_002);
-    // The fifth of five waits for two others and two more: two windows at least.
+    // Two calls a second: the fifth call has its slot after two windows.
     assert_eq!(
         (five.progress().total, five.progress().eta),
         (Some(5), Some(2 * window))
@@ -1001,9 +1009,9 @@ async fn progress_has_a_total_only_if_the_input_knows_it() {
     assert!(format!("{five:?}").contains("waiting_for_quota: 3"), "{five:?}");
 }
 
-/// The answers are there, but the calls have not read them yet.
+/// The answers have arrived, but the calls have not been polled since.
 #[tokio::test(start_paused = true)]
-async fn answers_that_come_with_the_stop_count() {
+async fn answers_that_arrived_before_the_stop_count() {
     for refusal in [230_027, 99_991_400] {
         let stage = stage(0, Switches::unlimited());
         let rtt = Duration::from_millis(300);

@@ -1,4 +1,4 @@
-//! Many calls as a binding makes them: requests are pushed, results come in batches, nothing is lost.
+//! Many calls made by a binding, which pushes requests and takes results in batches: every request is accounted for.
 
 use std::time::Duration;
 
@@ -28,16 +28,14 @@ fn start(client: &Client, options: ManyOptions) -> (ManyDriver, JoinHandle<()>) 
     (driver, tokio::spawn(task))
 }
 
-/// A client without pacing, with answers after this time.
-fn unpaced(latency: Duration) -> Client {
+/// A client without a rate limit, on a stage with this round trip time.
+fn unpaced(rtt: Duration) -> Client {
     let stage = stage(0, Switches::unlimited());
-    client(&stage, round_trip(latency))
-        .rate_limit(None)
-        .build()
-        .unwrap()
+    client(&stage, round_trip(rtt)).rate_limit(None).build().unwrap()
 }
 
-async fn rest(driver: &ManyDriver) -> Vec<ManyItem> {
+/// All results up to the end.
+async fn remaining_items(driver: &ManyDriver) -> Vec<ManyItem> {
     let mut items = Vec::new();
     loop {
         let batch = driver.next_batch().await;
@@ -52,9 +50,9 @@ fn indices(items: &[ManyItem]) -> Vec<usize> {
     items.iter().map(|item| item.index).collect()
 }
 
-/// Each request read is accounted for once.
-fn assert_adds_up(report: &ManyReport, handed_out: &[ManyItem]) {
-    let mut all = indices(handed_out);
+/// Asserts that each pushed request is accounted for once: in a batch (`items`) or in the report.
+fn assert_accounts_for_all(report: &ManyReport, items: &[ManyItem]) {
+    let mut all = indices(items);
     all.extend(indices(&report.unread));
     all.extend(report.unfinished.iter().map(|unfinished| unfinished.index));
     all.sort_unstable();
@@ -66,7 +64,7 @@ fn assert_adds_up(report: &ManyReport, handed_out: &[ManyItem]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_request_comes_back_once_whatever_is_pushed() {
+async fn each_pushed_request_has_one_result() {
     const REQUESTS: usize = 10_000;
     let stage = stage(0, Switches::unlimited());
     let mut random = super::random(3);
@@ -95,7 +93,10 @@ async fn each_request_comes_back_once_whatever_is_pushed() {
             };
             assert_eq!(driver.push(request), pushed);
             pushed += 1;
-            assert!(pushed - items.len() <= 100, "not read far ahead");
+            assert!(
+                pushed - items.len() <= 100,
+                "has_room() allows more requests than `concurrency`"
+            );
         }
         if pushed == REQUESTS {
             driver.end_input();
@@ -127,14 +128,15 @@ async fn each_request_comes_back_once_whatever_is_pushed() {
     );
     let report = driver.take_report();
     assert_eq!((report.taken, report.failed), (REQUESTS, REQUESTS * 3 / 10));
-    assert_adds_up(&report, &items);
-    assert!(driver.next_batch().await.is_end, "and again");
+    assert_accounts_for_all(&report, &items);
+    assert!(driver.next_batch().await.is_end, "the end is repeated");
     task.await.unwrap();
 }
 
-/// A result waits at most 2 ms for others to be handed out with it. It does not wait if no other request is in progress.
+/// A result waits up to 2 ms for others, so that one batch has several. It does not wait if no other request is in
+/// progress.
 #[tokio::test(start_paused = true)]
-async fn results_come_together() {
+async fn results_are_collected_into_batches() {
     let stage = stage(0, Switches::unlimited());
     let mut trips = 0;
     let wire = move |request: &http::Request<bytes::Bytes>| {
@@ -160,14 +162,14 @@ async fn results_come_together() {
     for _ in 0..4 {
         driver.push(Ok(pin()));
     }
-    let (together, after) = next().await;
+    let (first, after) = next().await;
     assert!(
-        together >= 2 && (12..=14).contains(&after),
-        "{together} after {after} ms"
+        first >= 2 && (12..=14).contains(&after),
+        "{first} after {after} ms"
     );
     sleep(Duration::from_millis(100)).await;
     let rest = driver.take_batch().items.len();
-    assert_eq!(together + rest, 4, "taken before they are announced");
+    assert_eq!(first + rest, 4, "take_batch() returns results without waiting");
 
     for _ in 0..100 {
         driver.push(Ok(pin()));
@@ -182,10 +184,10 @@ async fn results_come_together() {
         .iter()
         .map(|batch| batch.items.len())
         .sum();
-    assert_eq!(first + rest, 99, "one takes a second");
+    assert_eq!(first + rest, 99, "the last one takes a second");
     assert!(!driver.is_ready());
     let (last, after) = next().await;
-    assert!(last == 1 && after < 1000, "alone, without waiting: {after} ms");
+    assert!(last == 1 && after < 1000, "{last} after {after} ms");
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,9 +214,12 @@ async fn progress_is_announced_while_no_result_arrives() {
     while done < 3 {
         done += driver.next_batch().await.items.len();
     }
-    let told: Progress = driver.new_progress().unwrap();
-    assert_eq!((told.done, told.failed, told.waiting_for_quota), (3, 1, 1));
-    assert!(told.eta.unwrap() > Duration::from_secs(50));
+    let progress: Progress = driver.new_progress().unwrap();
+    assert_eq!(
+        (progress.done, progress.failed, progress.waiting_for_quota),
+        (3, 1, 1)
+    );
+    assert!(progress.eta.unwrap() > Duration::from_secs(50));
     for _ in 0..5 {
         let began = Instant::now();
         let Batch { items, is_end } = driver.next_batch().await;
@@ -222,13 +227,13 @@ async fn progress_is_announced_while_no_result_arrives() {
         assert_eq!(began.elapsed().as_secs(), 2);
         let later = driver.new_progress().unwrap();
         assert_eq!(later.done, 3);
-        assert!(later.eta < told.eta);
+        assert!(later.eta < progress.eta);
     }
-    assert_eq!(rest(&driver).await.len(), 1);
+    assert_eq!(remaining_items(&driver).await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pushed_too_late_for_the_total_timeout_fails() {
+async fn requests_pushed_after_the_total_timeout_fail() {
     let client = unpaced(Duration::from_millis(10));
     let options = ManyOptions {
         total_timeout: Some(Duration::from_secs(1)),
@@ -241,11 +246,11 @@ async fn what_is_pushed_too_late_for_the_total_timeout_fails() {
     assert!(!driver.takes_more() && !driver.has_room());
     driver.push(Ok(Request::new(CHAT, [USER, USER], true)));
     driver.push(Err(None));
-    let late = rest(&driver).await;
+    let late = remaining_items(&driver).await;
     assert_eq!(indices(&late), [1, 2]);
     let error = driver.take_error().unwrap();
     assert!(error.hint().unwrap().contains("from index 3 on"), "{error}");
-    assert!(driver.take_error().is_none(), "once");
+    assert!(driver.take_error().is_none(), "the error comes once");
     let error = late[0].result.as_ref().unwrap_err().as_ref().unwrap();
     assert_eq!(
         (error.kind(), error.station()),
@@ -260,9 +265,9 @@ async fn what_is_pushed_too_late_for_the_total_timeout_fails() {
     assert_eq!((report.taken, report.succeeded, report.failed), (3, 1, 2));
 }
 
-/// With one request in progress the others stay in the queue, where `total_timeout` finds them.
+/// With a concurrency of 1, two of three requests are still in the queue when `total_timeout` passes.
 #[tokio::test(start_paused = true)]
-async fn what_waits_in_the_queue_as_the_total_timeout_passes_fails() {
+async fn queued_requests_fail_when_the_total_timeout_passes() {
     let stage = stage(0, Switches::unlimited());
     let wire = |request: &http::Request<bytes::Bytes>| Trip {
         back: Duration::from_secs(if request.method() == http::Method::PATCH {
@@ -282,7 +287,7 @@ async fn what_waits_in_the_queue_as_the_total_timeout_passes_fails() {
     for _ in 0..3 {
         driver.push(Ok(pin()));
     }
-    let mut items = rest(&driver).await;
+    let mut items = remaining_items(&driver).await;
     items.sort_by_key(|item| item.index);
     assert_eq!(indices(&items), [0, 1, 2]);
     for (item, unknown) in items.iter().zip([1, 0, 0]) {
@@ -294,13 +299,14 @@ async fn what_waits_in_the_queue_as_the_total_timeout_passes_fails() {
             (unknown, 1 - unknown)
         );
     }
-    assert_adds_up(&driver.take_report(), &items);
+    assert_accounts_for_all(&driver.take_report(), &items);
 }
 
-/// Without a slot for more than one request in the time.
+/// `total_timeout` leaves time for one slot only.
 #[tokio::test(start_paused = true)]
-async fn the_end_says_how_many_were_not_read() {
-    /// The total, what happens after the time has passed, what the error says, and how many were not read.
+async fn the_error_at_the_end_says_how_many_requests_were_not_read() {
+    /// The total, an action after `total_timeout`, a part of the error's message, and the number of requests that
+    /// were not read.
     type Case = (
         Option<usize>,
         fn(&ManyDriver),
@@ -315,13 +321,13 @@ async fn the_end_says_how_many_were_not_read() {
         (Some(5), |_| {}, Some("3 of 5 requests were not read"), Some(3)),
         (Some(3), |_| {}, Some("1 of 3 requests was not read"), Some(1)),
         (None, |_| {}, Some("how many were not read is unknown"), None),
-        // All were read, whether the input said so before or after the time had passed.
+        // All requests were read. The input may end before or after `total_timeout`.
         (Some(2), |_| {}, None, Some(0)),
         (None, ManyDriver::end_input, None, Some(0)),
-        // Whoever stops the loop knows.
+        // No error, because the caller stopped the loop.
         (Some(5), ManyDriver::stop, None, Some(3)),
     ];
-    for (total, before_the_end, expected, not_read) in cases {
+    for (total, after_timeout, expected, not_read) in cases {
         let options = ManyOptions {
             total_timeout: Some(Duration::from_millis(500)),
             total,
@@ -331,8 +337,8 @@ async fn the_end_says_how_many_were_not_read() {
         driver.push(Ok(pin()));
         driver.push(Ok(pin()));
         sleep(Duration::from_secs(2)).await;
-        before_the_end(&driver);
-        assert_eq!(rest(&driver).await.len(), 2);
+        after_timeout(&driver);
+        assert_eq!(remaining_items(&driver).await.len(), 2);
         let error = driver.take_error();
         match (&error, expected) {
             (None, None) => {}
@@ -348,14 +354,14 @@ async fn the_end_says_how_many_were_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_to_be_listed_are_marked() {
+async fn failures_for_the_report_are_marked() {
     let client = unpaced(Duration::from_millis(10));
     let (driver, _task) = start(&client, OPTIONS);
     for request in [Ok(pin()), Err(None), Ok(Request::new("nowhere", [USER], true))] {
         driver.push(request);
     }
     driver.end_input();
-    let items = rest(&driver).await;
+    let items = remaining_items(&driver).await;
     assert_eq!(items.len(), 3);
     for item in items {
         assert_eq!(item.is_listed, item.index > 0);
@@ -391,21 +397,25 @@ async fn a_stop_accounts_for_everything() {
     driver.ended().await;
     driver.push(Ok(pin()));
     let batch = driver.next_batch().await;
-    let mut handed_out = indices(&batch.items);
-    handed_out.sort_unstable();
-    assert_eq!(handed_out, [0, 1, 6], "what had finished comes first");
+    let mut finished = indices(&batch.items);
+    finished.sort_unstable();
+    assert_eq!(
+        finished,
+        [0, 1, 6],
+        "results from before the stop are still returned"
+    );
     assert!(driver.next_batch().await.is_end);
     let report = driver.take_report();
     assert_eq!((report.taken, report.succeeded, report.failed), (10, 2, 1));
-    assert_adds_up(&report, &batch.items);
+    assert_accounts_for_all(&report, &batch.items);
     let unfinished: Vec<_> = report
         .unfinished
         .iter()
-        .map(|left| {
+        .map(|call| {
             (
-                left.index,
-                left.users.unknown.len(),
-                left.users.not_attempted.len(),
+                call.index,
+                call.users.unknown.len(),
+                call.users.not_attempted.len(),
             )
         })
         .collect();
@@ -425,7 +435,7 @@ async fn a_stop_accounts_for_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_has_the_results_that_were_in_no_batch() {
+async fn a_report_has_the_results_that_were_not_taken() {
     let client = unpaced(Duration::from_millis(10));
     let (driver, _task) = start(&client, OPTIONS);
     for _ in 0..200 {
@@ -437,7 +447,7 @@ async fn a_report_has_the_results_that_were_in_no_batch() {
     let report = driver.take_report();
     assert_eq!((report.taken, report.succeeded), (200, 200));
     assert_eq!(first.len() + report.unread.len(), 200);
-    assert_adds_up(&report, &first);
+    assert_accounts_for_all(&report, &first);
 }
 
 #[tokio::test(start_paused = true)]
@@ -472,19 +482,19 @@ async fn a_panic_ends_the_calls_and_loses_no_request() {
     for _ in 0..3 {
         driver.push(Ok(pin()));
     }
-    let items = rest(&driver).await;
+    let items = remaining_items(&driver).await;
     assert_eq!(indices(&items), [0]);
     assert_eq!(driver.panic().as_deref(), Some("a bug"));
     let report = driver.take_report();
     assert_eq!((report.taken, report.succeeded, report.failed), (3, 1, 0));
-    assert_adds_up(&report, &items);
+    assert_accounts_for_all(&report, &items);
     assert_eq!(report.unfinished[0].users.unknown, [USER]);
     assert_eq!(report.unfinished[1].users.not_attempted, [USER]);
     task.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_a_task_that_was_dropped() {
+async fn a_dropped_task_ends_all_waits_for_it() {
     let client = unpaced(Duration::from_secs(20));
     let (driver, task) = start(&client, OPTIONS);
     driver.push(Ok(pin()));

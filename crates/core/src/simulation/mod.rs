@@ -1,5 +1,5 @@
-//! The whole core against the stand-in platform's model, without a socket, on tokio's paused time: what
-//! takes minutes for the platform takes milliseconds here.
+//! Tests that run the whole core against the sandbox's model of the platform, without sockets and on tokio's
+//! paused clock. Minutes of the platform's time pass in milliseconds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::transport::{Answering, JSON, MOST_BYTES, Outgoing, Sent, Transport, TransportError};
-use crate::{Client, ClientBuilder};
+use crate::{Client, ClientBuilder, Error};
 
 mod closing;
 mod faults;
@@ -25,21 +25,24 @@ mod store_app;
 mod token;
 mod token_time;
 
-/// One request's way: how long it takes to the platform and back, and whether it is broken on the way.
+/// The network conditions for one request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trip {
+    /// Time from the client to the platform.
     pub(crate) there: Duration,
+    /// Time from the platform to the client.
     pub(crate) back: Duration,
-    /// The connection breaks instead of an answer.
+    /// Whether the connection breaks before the response reaches the client.
     pub(crate) breaks: bool,
-    /// A request whose connection is closed before it arrived arrives this much later.
+    /// Time to the request's arrival, counted from the moment at which the client closes the connection. Used
+    /// only if the request has not arrived by then.
     pub(crate) late: Duration,
 }
 
 type Trips = Box<dyn FnMut(&HttpRequest<Bytes>) -> Trip + Send>;
 
-/// The model as a transport. A request that was sent is not recalled by closing its connection: it still
-/// arrives, as on a real network with a proxy's queue in between.
+/// A transport that delivers requests to the sandbox's model. A request that was sent still arrives after its
+/// connection is closed, as on a real network, where data may wait in the queue of a proxy.
 pub(crate) struct OnStage {
     stage: Stage,
     trips: Mutex<Trips>,
@@ -64,19 +67,19 @@ impl Transport for OnStage {
         let stage = self.stage.clone();
         Box::pin(async move {
             assert!(sent.raise());
-            let (gone, mut is_gone) = oneshot::channel::<()>();
-            let (tell, told) = oneshot::channel();
+            let (connection, mut closed) = oneshot::channel::<()>();
+            let (sender, receiver) = oneshot::channel();
             tokio::spawn(async move {
                 tokio::select! {
                     () = sleep(trip.there) => {}
-                    _ = &mut is_gone => sleep(trip.late).await,
+                    _ = &mut closed => sleep(trip.late).await,
                 }
                 let delivery = stage.deliver(request).await;
                 sleep(trip.back).await;
-                let _ = tell.send(delivery);
+                let _ = sender.send(delivery);
             });
-            let delivery = told.await;
-            drop(gone);
+            let delivery = receiver.await;
+            drop(connection);
             match delivery {
                 Ok(Delivery::Answer(response)) if response.body().len() > MOST_BYTES => {
                     Err(TransportError::TooLarge(response.status()))
@@ -98,7 +101,7 @@ fn on_the_wire(request: Outgoing) -> HttpRequest<Bytes> {
     on_the_wire
 }
 
-/// A round trip of this long, evenly split.
+/// Network conditions with this round trip time, half of it in each direction.
 pub(crate) fn round_trip(time: Duration) -> impl FnMut(&HttpRequest<Bytes>) -> Trip + Send {
     move |_| Trip {
         there: time / 2,
@@ -109,7 +112,7 @@ pub(crate) fn round_trip(time: Duration) -> impl FnMut(&HttpRequest<Bytes>) -> T
 
 pub(crate) const USER: &str = World::EXAMPLE_USER;
 
-/// A stage with `chats` chats, `oc_0` and so on, that the example user is in.
+/// A stage with `chats` additional chats (`oc_0`, `oc_1`, …), each with the example user as a member.
 pub(crate) fn stage(chats: usize, switches: Switches) -> Stage {
     let mut world = World::example();
     world.switches = switches;
@@ -119,7 +122,7 @@ pub(crate) fn stage(chats: usize, switches: Switches) -> Stage {
     Stage::new(world)
 }
 
-/// Many users of the chat `oc_full`.
+/// Adds the chat `oc_full` with this number of new users, and returns their ids.
 pub(crate) fn fill_chat(stage: &Stage, users: usize) -> Vec<String> {
     let users: Vec<String> = (0..users).map(|user| format!("ou_{user}")).collect();
     for user in &users {
@@ -129,6 +132,19 @@ pub(crate) fn fill_chat(stage: &Stage, users: usize) -> Vec<String> {
     users
 }
 
+/// The round trip time of tests that measure waits for a token.
+pub(crate) const RTT: Duration = Duration::from_millis(40);
+
+/// Pins the example chat for the example user. Returns an error also if the user was not reached.
+pub(crate) async fn pin(client: &Client) -> Result<(), Error> {
+    client
+        .set_time_sensitive(World::EXAMPLE_CHAT, [USER], true)
+        .await?
+        .into_result()
+        .map(drop)
+}
+
+/// A builder for a client of the example app on the stage.
 pub(crate) fn client(
     stage: &Stage,
     trips: impl FnMut(&HttpRequest<Bytes>) -> Trip + Send + 'static,
@@ -138,16 +154,16 @@ pub(crate) fn client(
         .transport(OnStage::new(stage, trips))
 }
 
-/// A stream of numbers from a seed.
 pub(crate) fn random(seed: u64) -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
+/// A random duration below `most`.
 pub(crate) fn up_to(random: &mut fastrand::Rng, most: Duration) -> Duration {
     most.mul_f64(random.f64())
 }
 
-/// A token of the example app, fetched as another program would.
+/// Fetches a token of the example app from the stage directly, not through a client.
 pub(crate) async fn token_of(stage: &Stage) -> String {
     let request = HttpRequest::post("/open-apis/auth/v3/tenant_access_token/internal")
         .body(r#"{"app_id":"cli_example","app_secret":"example-secret"}"#.into())
@@ -159,8 +175,9 @@ pub(crate) async fn token_of(stage: &Stage) -> String {
     body["tenant_access_token"].as_str().unwrap().to_owned()
 }
 
-pub(crate) fn given_token(stage: &Stage, token: &str) -> Client {
-    let transport = OnStage::new(stage, round_trip(Duration::from_millis(40)));
+/// A client with a fixed `tenant_access_token`.
+pub(crate) fn client_with_token(stage: &Stage, token: &str) -> Client {
+    let transport = OnStage::new(stage, round_trip(RTT));
     Client::builder()
         .tenant_access_token(token)
         .transport(transport)
@@ -168,6 +185,7 @@ pub(crate) fn given_token(stage: &Stage, token: &str) -> Client {
         .unwrap()
 }
 
+/// The `app_secret` of the example store app.
 pub(crate) fn store_secret() -> String {
     let apps = World::example().apps;
     apps.into_iter()

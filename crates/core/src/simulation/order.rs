@@ -1,4 +1,4 @@
-//! Opposite calls on one chat keep their order, also when an answer is lost.
+//! Calls of opposite state on one chat keep their order, even if an answer is lost.
 
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Trip, USER, client, random, round_trip, stage, up_to};
-use crate::stations::order::tests::chats_kept;
 use crate::{Client, Error, ErrorKind, RateLimit, Station};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
@@ -25,8 +24,8 @@ fn is_pinned(stage: &Stage) -> bool {
     stage.pinned(USER).contains(&CHAT.to_owned())
 }
 
-/// The states of all calls that arrived, in the order of arrival.
-fn arrived(stage: &Stage) -> Vec<bool> {
+/// The `time_sensitive` values of all calls that arrived, in the order of arrival.
+fn arrived_states(stage: &Stage) -> Vec<bool> {
     let mut calls: Vec<_> = stage
         .requests()
         .into_iter()
@@ -52,14 +51,14 @@ async fn opposite_calls_run_in_the_order_they_were_made() {
         let states: Vec<bool> = (0..60).map(|_| random.bool()).collect();
         let mut running = JoinSet::new();
         for state in &states {
-            // Made here, run later and in any order.
+            // The call is made here. Its task may run later, in any order.
             let call = client.set_time_sensitive(CHAT, [USER], *state).into_future();
             running.spawn(async move { call.await.map(|outcome| assert!(outcome.ok())) });
         }
         for result in running.join_all().await {
             result.unwrap();
         }
-        assert_eq!(arrived(&stage), states, "seed {seed}");
+        assert_eq!(arrived_states(&stage), states, "seed {seed}");
         assert_eq!(is_pinned(&stage), states[59]);
     }
 }
@@ -84,7 +83,7 @@ async fn calls_of_the_same_state_overlap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_chats_do_not_wait() {
+async fn calls_on_other_chats_do_not_wait() {
     let stage = stage(1, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_secs(1)))
         .build()
@@ -99,7 +98,7 @@ async fn other_chats_do_not_wait() {
     assert!(began.elapsed() < Duration::from_secs(2));
 }
 
-/// The stand-in delivers the pin four seconds after its connection was reset.
+/// The sandbox delivers the pin four seconds after it resets the connection.
 #[tokio::test(start_paused = true)]
 async fn a_pin_whose_answer_was_lost_cannot_land_after_the_unpin() {
     let stage = stage(0, Switches::unlimited());
@@ -119,12 +118,12 @@ async fn a_pin_whose_answer_was_lost_cannot_land_after_the_unpin() {
     set(&client, false).await.unwrap();
     assert!(began.elapsed() > Duration::from_secs(4));
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(arrived(&stage), [true, false]);
+    assert_eq!(arrived_states(&stage), [true, false]);
     assert!(!is_pinned(&stage));
 }
 
-/// What a gateway may answer while the platform still processes the request.
-const PAGES: [&str; 9] = [
+/// Responses that a gateway may send while the platform still processes the request.
+const GATEWAY_RESPONSES: [&str; 9] = [
     r#"{"status": 200, "html": true}"#,
     r#"{"status": 302, "html": true}"#,
     r#"{"status": 403, "html": true}"#,
@@ -137,8 +136,8 @@ const PAGES: [&str; 9] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn a_gateways_page_keeps_the_order_and_the_slot_as_no_answer_does() {
-    for page in PAGES {
+async fn a_response_of_a_gateway_keeps_the_order_and_the_slot_like_a_missing_answer() {
+    for page in GATEWAY_RESPONSES {
         let stage = stage(1, Switches::unlimited());
         let fault: Fault = serde_json::from_str(page).unwrap();
         stage.fault(Fault {
@@ -154,7 +153,7 @@ async fn a_gateways_page_keeps_the_order_and_the_slot_as_no_answer_does() {
         let error = set(&client, true).await.unwrap_err();
         assert_eq!(error.users().unknown, [USER], "{page}: {error}");
 
-        // The slot is taken for one window and `late_arrival`; an answer would free it after one window.
+        // The slot stays taken for `late_arrival` and one window. After an answer it would be one window.
         let began = Instant::now();
         let call = client.set_time_sensitive("oc_0", [USER], true);
         assert!(call.await.unwrap().ok());
@@ -183,7 +182,7 @@ async fn a_gateways_page_keeps_the_order_and_the_slot_as_no_answer_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_the_platform_frees_the_slot_and_the_chat_whatever_its_status() {
+async fn an_answer_of_the_platform_with_any_status_frees_the_slot_and_the_chat() {
     for status in [200, 400, 403, 404, 500] {
         let stage = stage(0, Switches::unlimited());
         stage.fault(Fault {
@@ -219,11 +218,11 @@ async fn a_cancelled_pin_cannot_land_after_the_unpin() {
     let _ = timeout(Duration::from_millis(700), set(&client, true)).await;
     set(&client, false).await.unwrap();
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(arrived(&stage), [true, false]);
+    assert_eq!(arrived_states(&stage), [true, false]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_ends_before_the_opposite_call_begins() {
+async fn a_retry_ends_before_the_opposite_call_begins() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(20)))
         .build()
@@ -236,12 +235,12 @@ async fn a_replay_ends_before_the_opposite_call_begins() {
     let (pin, unpin) = tokio::join!(set(&client, true), set(&client, false));
     pin.unwrap();
     unpin.unwrap();
-    assert_eq!(arrived(&stage), [true, true, true, false]);
+    assert_eq!(arrived_states(&stage), [true, true, true, false]);
     assert!(!is_pinned(&stage));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_past_the_deadline_fails_at_once() {
+async fn a_call_whose_turn_comes_after_its_deadline_fails_at_once() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(20)))
         .max_retries(0)
@@ -267,7 +266,7 @@ async fn a_wait_past_the_deadline_fails_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_that_gives_up_lets_the_next_one_pass() {
+async fn a_dropped_call_does_not_hold_up_the_next_one() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_secs(2)))
         .build()
@@ -282,16 +281,16 @@ async fn a_waiter_that_gives_up_lets_the_next_one_pass() {
     assert!(first.unwrap().ok() && second.unwrap().ok());
     assert!(
         began.elapsed() < Duration::from_secs(3),
-        "the second pin waited for nobody"
+        "the second pin must run alongside the first"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chat_is_forgotten_when_nothing_of_it_can_arrive() {
+async fn a_chat_is_removed_when_none_of_its_requests_can_still_arrive() {
     let stage = stage(1000, Switches::unlimited());
-    let mut lost = random(3);
+    let mut random = random(3);
     let trips = move |_: &http::Request<bytes::Bytes>| Trip {
-        breaks: lost.bool(),
+        breaks: random.bool(),
         ..Trip::default()
     };
     let client = client(&stage, trips).rate_limit(None).build().unwrap();
@@ -300,8 +299,8 @@ async fn a_chat_is_forgotten_when_nothing_of_it_can_arrive() {
             .set_time_sensitive(format!("oc_{chat}"), [USER], true)
             .await;
     }
-    assert!(chats_kept(&client.core.order) > 0);
+    assert!(client.core.order.chats_kept() > 0);
     sleep(Duration::from_secs(6)).await;
     set(&client, true).await.unwrap();
-    assert_eq!(chats_kept(&client.core.order), 0);
+    assert_eq!(client.core.order.chats_kept(), 0);
 }

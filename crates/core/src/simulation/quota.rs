@@ -1,4 +1,4 @@
-//! The platform never sees more than its limit, and the limit is made use of.
+//! The platform never receives more calls than its limit, and the client uses the limit fully.
 
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::{Client, ErrorKind, QuotaHandle, RateLimit, Request};
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A transport that reports too early that a request has arrived: when it is sent. The client's slots then
-/// become free one window after the sending.
-struct AnswersOnSending(Arc<OnStage>);
+/// A broken transport that answers a request as soon as it is sent, before it has arrived. The client then frees
+/// each slot one window after the sending.
+struct AnswersWhenSent(Arc<OnStage>);
 
-impl Transport for AnswersOnSending {
+impl Transport for AnswersWhenSent {
     fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
         if request.url.path().contains("auth") {
             return self.0.send(request, sent);
@@ -36,26 +36,26 @@ impl Transport for AnswersOnSending {
     }
 }
 
-/// A transport that does not report that a request was sent. The client's slots then become free as soon as
-/// a call is cancelled.
-struct HidesSending(Arc<OnStage>);
+/// A broken transport that does not report that a request was sent. The client then frees a slot as soon as the
+/// call is cancelled.
+struct NeverReportsSent(Arc<OnStage>);
 
-impl Transport for HidesSending {
+impl Transport for NeverReportsSent {
     fn send(&self, request: Outgoing, _sent: Sent) -> Answering<'_> {
         self.0.send(request, Sent::default())
     }
 }
 
-/// Makes calls with random latencies, losses, timeouts and cancellations, through the transport that
-/// `transport` makes of the honest one. Returns the most arrivals in any second and in any minute.
+/// Makes calls with random latencies, losses, timeouts and cancellations. `wrap` may replace the correct transport
+/// by a broken one. Returns the most arrivals in any second and in any minute.
 async fn storm<T: Transport>(
     seed: u64,
     calls: usize,
-    transport: impl Fn(Arc<OnStage>) -> Arc<T>,
+    wrap: impl Fn(Arc<OnStage>) -> Arc<T>,
 ) -> (usize, usize) {
     let stage = stage(calls, Switches::unlimited());
     let mut random = random(seed);
-    // From a fast network to one that takes as long as nothing is assumed to take longer.
+    // Up to the default `late_arrival` of 5 s, beyond which the promise does not hold.
     let slowest = [0, 20, 300, 1500, 5000][random.usize(..5)];
     let slowest = Duration::from_millis(slowest);
     let losses = if random.bool() { 0.05 } else { 0.0 };
@@ -73,7 +73,7 @@ async fn storm<T: Transport>(
     });
     let client = Client::builder()
         .app("cli_example", "example-secret")
-        .transport(transport(wire))
+        .transport(wrap(wire))
         .timeout(Duration::from_secs(600))
         .build()
         .unwrap();
@@ -99,10 +99,11 @@ async fn storm<T: Transport>(
         tokio::time::sleep(pause).await;
     }
     running.join_all().await;
-    most(&stage)
+    most_arrivals(&stage)
 }
 
-fn most(stage: &Stage) -> (usize, usize) {
+/// The most arrivals in any second and in any minute.
+fn most_arrivals(stage: &Stage) -> (usize, usize) {
     (
         stage.max_in_window(Interface::Group, SECOND),
         stage.max_in_window(Interface::Group, MINUTE),
@@ -121,35 +122,39 @@ fn paused<T>(future: impl Future<Output = T>) -> T {
 fn no_window_ever_sees_more_than_the_limit() {
     let mut busiest = (0, 0);
     for seed in 0..100 {
-        let (second, minute) = paused(storm(seed, 1500, |honest| honest));
+        let (second, minute) = paused(storm(seed, 1500, |transport| transport));
         assert!(
             second <= 50 && minute <= 1000,
             "seed {seed}: {second} in a second, {minute} in a minute"
         );
         busiest = (busiest.0.max(second), busiest.1.max(minute));
     }
-    // The check would not notice a client that is merely slow.
+    // The limits must be reached: a client that is merely slow would pass the checks above.
     assert_eq!(busiest, (50, 1000));
 }
 
-fn breaks_the_promise<T: Transport>(transport: fn(Arc<OnStage>) -> Arc<T>) -> bool {
+fn exceeds_the_limit<T: Transport>(wrap: fn(Arc<OnStage>) -> Arc<T>) -> bool {
     (0..100).any(|seed| {
-        let (second, minute) = paused(storm(seed, 1500, transport));
+        let (second, minute) = paused(storm(seed, 1500, wrap));
         second > 50 || minute > 1000
     })
 }
 
 #[test]
-fn slots_that_come_free_at_the_sending_break_the_promise() {
-    assert!(breaks_the_promise(|honest| Arc::new(AnswersOnSending(honest))));
+fn freeing_slots_from_the_sending_exceeds_the_limit() {
+    assert!(exceeds_the_limit(|transport| Arc::new(AnswersWhenSent(
+        transport
+    ))));
 }
 
 #[test]
-fn slots_of_cancelled_calls_that_come_free_at_once_break_the_promise() {
-    assert!(breaks_the_promise(|honest| Arc::new(HidesSending(honest))));
+fn freeing_slots_of_cancelled_calls_at_once_exceeds_the_limit() {
+    assert!(exceeds_the_limit(|transport| Arc::new(NeverReportsSent(
+        transport
+    ))));
 }
 
-/// How long `calls` take, and the least that the limit allows.
+/// Seconds that `calls` calls take, and the least that the limit allows.
 fn pace(calls: usize, trips: impl FnMut(&http::Request<Bytes>) -> Trip + Send + 'static) -> (f64, f64) {
     let took = paused(async {
         let stage = stage(0, Switches::unlimited());
@@ -163,7 +168,7 @@ fn pace(calls: usize, trips: impl FnMut(&http::Request<Bytes>) -> Trip + Send + 
             done += 1;
         }
         assert_eq!(done, calls);
-        let (second, minute) = most(&stage);
+        let (second, minute) = most_arrivals(&stage);
         assert!(second <= 50 && minute <= 1000);
         began.elapsed()
     });
@@ -172,7 +177,7 @@ fn pace(calls: usize, trips: impl FnMut(&http::Request<Bytes>) -> Trip + Send + 
 }
 
 #[test]
-fn the_limit_is_made_use_of() {
+fn the_limit_is_used_fully() {
     for calls in [3_000, 100_000] {
         let (took, least) = pace(calls, round_trip(Duration::from_millis(50)));
         println!(
@@ -183,11 +188,12 @@ fn the_limit_is_made_use_of() {
     }
 }
 
-/// With an answer outstanding nobody knows when its request arrived, so no more than 50 can be
-/// outstanding or younger than a second: with round trips of `mean` that bounds the calls a second, for
-/// whoever keeps the promise. Over many calls the minute's limit is nearly as tight, over few it is not.
+/// The arrival time of a request is unknown until its answer is there. So at most 50 requests may be unanswered or
+/// answered less than a second ago, and no client that keeps the limit makes more than `50 / (mean + 1)` calls a
+/// second, where `mean` is the mean round trip in seconds. For many calls the limit of a minute is nearly as tight,
+/// for few calls it is not.
 #[test]
-fn slow_answers_cost_no_more_than_they_must() {
+fn slow_answers_cost_no_more_than_necessary() {
     let mean = 2.5;
     for (calls, most) in [(3_000, 1.6), (100_000, 1.2)] {
         let mut random = random(1);
@@ -204,11 +210,12 @@ fn slow_answers_cost_no_more_than_they_must() {
             took / bound
         );
         assert!(took <= most * least, "{took} s for at least {least} s");
-        assert!(took <= 1.03 * bound, "{took} s where {bound} s are possible");
+        assert!(took <= 1.03 * bound, "{took} s, where {bound} s are possible");
     }
 }
 
-fn tight() -> (Stage, Client) {
+/// A client with a limit of 2 calls a second and 4 a minute.
+fn client_with_small_limit() -> (Stage, Client) {
     let stage = stage(0, Switches::unlimited());
     let limit = RateLimit::new(2, 4);
     let client = client(&stage, round_trip(Duration::from_millis(100))).rate_limit(limit);
@@ -219,7 +226,7 @@ const CHAT: &str = "oc_679eaeb583654bff73fefcc6e6371370";
 
 #[tokio::test(start_paused = true)]
 async fn a_call_without_a_slot_before_its_deadline_fails_at_once() {
-    let (stage, client) = tight();
+    let (stage, client) = client_with_small_limit();
     for _ in 0..4 {
         assert!(client.set_time_sensitive(CHAT, [USER], true).await.unwrap().ok());
     }
@@ -244,12 +251,12 @@ async fn a_call_without_a_slot_before_its_deadline_fails_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_behind_in_line_are_counted_in() {
-    let (_stage, client) = tight();
+async fn the_estimated_wait_includes_the_calls_ahead_in_line() {
+    let (_stage, client) = client_with_small_limit();
     let waiting = client.set_time_sensitive_many((0..8).map(|_| Request::new(CHAT, [USER], true)));
     let mut waiting = waiting.concurrency(8);
     let _first = waiting.next().await.unwrap();
-    // Two are answered, six wait: the next one needs the 9th slot, two minutes from the start.
+    // Two calls are answered and six wait. The next call needs the 9th slot, two minutes from the start.
     let error = client
         .set_time_sensitive(CHAT, [USER], true)
         .timeout(MINUTE)
@@ -261,8 +268,8 @@ async fn those_behind_in_line_are_counted_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_waiter_gives_its_place_up() {
-    let (_stage, client) = tight();
+async fn a_cancelled_waiter_leaves_the_line() {
+    let (_stage, client) = client_with_small_limit();
     for _ in 0..2 {
         assert!(client.set_time_sensitive(CHAT, [USER], true).await.unwrap().ok());
     }
@@ -292,8 +299,8 @@ async fn a_cancelled_waiter_gives_its_place_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_two_calls_have_windows_of_their_own() {
-    let (_stage, client) = tight();
+async fn the_two_interfaces_have_separate_windows() {
+    let (_stage, client) = client_with_small_limit();
     let before = Instant::now();
     for _ in 0..2 {
         assert!(client.set_time_sensitive(CHAT, [USER], true).await.unwrap().ok());
@@ -316,15 +323,16 @@ async fn clients_that_share_a_quota_share_its_windows() {
     assert_eq!(stage.max_in_window(Interface::Group, SECOND), 2);
 }
 
-/// Processes without a shared quota: the platform refuses what is too much, and everyone still gets there.
-fn processes(count: usize) {
+/// Several clients without a shared quota, like several processes of one app. The platform refuses calls above its
+/// limit, but every call succeeds in the end.
+fn assert_clients_share_the_limit(count: usize) {
     const CALLS: usize = 1500;
     let (refused, took) = paused(async {
         let stage = stage(0, Switches::default());
         let began = Instant::now();
         let mut running = JoinSet::new();
-        for process in 0..count {
-            let rtt = Duration::from_millis(30 + 20 * process as u64);
+        for index in 0..count {
+            let rtt = Duration::from_millis(30 + 20 * index as u64);
             let client = client(&stage, round_trip(rtt))
                 .timeout(Duration::from_secs(600))
                 .build()
@@ -348,21 +356,22 @@ fn processes(count: usize) {
         (refused, began.elapsed())
     });
     let most = 50 * (count - 1) + CALLS * count / 20;
-    println!("{count} processes, {CALLS} calls each: {took:?}, {refused} refused of at most {most}");
+    println!("{count} clients, {CALLS} calls each: {took:?}, {refused} refused of at most {most}");
     assert!(refused <= most, "{refused} refused, at most {most}");
 }
 
 #[test]
-fn two_processes_share_the_limit() {
-    processes(2);
+fn two_clients_share_the_limit() {
+    assert_clients_share_the_limit(2);
 }
 
 #[test]
-fn four_processes_share_the_limit() {
-    processes(4);
+fn four_clients_share_the_limit() {
+    assert_clients_share_the_limit(4);
 }
 
-fn told(headers: &[(&'static str, &'static str)], times: u64) -> feishu_feed_card_sandbox::Fault {
+/// A refusal by the frequency limit with these headers.
+fn refusal(headers: &[(&'static str, &'static str)], times: u64) -> feishu_feed_card_sandbox::Fault {
     let headers = headers.iter().map(|(name, value)| {
         (
             http::HeaderName::from_static(name),
@@ -378,13 +387,13 @@ fn told(headers: &[(&'static str, &'static str)], times: u64) -> feishu_feed_car
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_of_nothing_or_of_ages_neither_hammers_nor_overflows() {
+async fn a_reset_of_zero_or_of_centuries_ends_the_call_after_its_retries() {
     for reset in ["0", "0.0", "0.001", "1e19", "1e400"] {
         for rate_limit in [None, Some(RateLimit::default())] {
             let stage = stage(0, Switches::unlimited());
             let client = client(&stage, round_trip(Duration::from_millis(1))).rate_limit(rate_limit);
             let client = client.build().unwrap();
-            stage.fault(told(&[("x-ogw-ratelimit-reset", reset)], 0));
+            stage.fault(refusal(&[("x-ogw-ratelimit-reset", reset)], 0));
             let error = client.set_time_sensitive(CHAT, [USER], true).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::RateLimited);
             assert!(error.attempts() <= 4, "{reset}: {} attempts", error.attempts());
@@ -400,20 +409,20 @@ async fn an_accepted_call_raises_the_pace_and_a_refused_one_does_not() {
         .build()
         .unwrap();
     let lane = client.core.lane(Lane::Chat).unwrap();
-    stage.fault(told(&[("x-ogw-ratelimit-reset", "1")], 1));
+    stage.fault(refusal(&[("x-ogw-ratelimit-reset", "1")], 1));
     let mut waits = Vec::new();
     for _ in 0..2 {
         let outcome = client.set_time_sensitive(CHAT, [USER], true).await.unwrap();
         assert!(outcome.ok());
         waits.push(lane.estimate(0));
     }
-    // 4 a second after the refusal, 4.25 after the retry that was accepted.
+    // The refusal halves the rate to 4 a second. The accepted retry raises it to 4.25.
     let expected = SECOND.div_f64(4.0).saturating_sub(SECOND.div_f64(4.25));
     assert_eq!(waits[0].saturating_sub(waits[1]), expected, "{waits:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_told_limit_is_heeded_and_lapses() {
+async fn a_limit_reported_by_the_platform_applies_and_lapses() {
     for (limit, calls, least) in [("50", 100, 0), ("5", 100, 19), ("200", 390, 60)] {
         let stage = stage(0, Switches::unlimited());
         let client = client(&stage, round_trip(Duration::from_millis(1)));
@@ -422,7 +431,7 @@ async fn a_told_limit_is_heeded_and_lapses() {
             .timeout(Duration::from_secs(600))
             .build()
             .unwrap();
-        stage.fault(told(
+        stage.fault(refusal(
             &[("x-ogw-ratelimit-reset", "1"), ("x-ogw-ratelimit-limit", limit)],
             1,
         ));
@@ -447,7 +456,7 @@ async fn a_told_limit_is_heeded_and_lapses() {
 }
 
 #[test]
-fn a_late_arrival_of_ages_is_refused() {
+fn a_late_arrival_above_an_hour_is_refused() {
     let builder = || Client::builder().app("cli_example", "secret");
     for late in [Duration::MAX, Duration::from_secs(3601)] {
         let error = builder().late_arrival(late).build().unwrap_err();
@@ -456,9 +465,10 @@ fn a_late_arrival_of_ages_is_refused() {
     assert!(builder().late_arrival(Duration::from_secs(3600)).build().is_ok());
 }
 
-/// Neither a place that is given up nor a pause may cost more than its share of the line.
+/// A waiter that leaves the line must not cost time in proportion to the length of the line, and neither must a
+/// pause for each waiter.
 #[tokio::test(start_paused = true)]
-async fn a_long_line_gives_up_and_is_paused_without_delay() {
+async fn leaving_and_pausing_a_long_line_is_fast() {
     const WAITERS: usize = 64_000;
     let lane = QuotaHandle::new(RateLimit::new(1, 1)).lane(Lane::Chat);
     let slot = lane.take(None).await.unwrap();
@@ -479,6 +489,6 @@ async fn a_long_line_gives_up_and_is_paused_without_delay() {
         assert!(ended.unwrap().is_err(), "the only slot is in use");
     }
     assert_eq!(lane.waiting(), 0);
-    // 1 s in a debug build. Scanning the line for each waiter that gives up would take minutes.
+    // Takes 1 s in a debug build. A scan of the line for each waiter that leaves would take minutes.
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }

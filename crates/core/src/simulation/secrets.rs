@@ -1,4 +1,4 @@
-//! Every error there is, and whatever is logged on the way, searched for secrets.
+//! Searches errors of every kind, outcomes, `Debug` output and log records for secrets.
 
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
@@ -20,10 +20,10 @@ const SECRET: &str = r#"S3CRET-of/the\app"0123456789abcdef"#;
 const TOKEN: &str = "t-T0KEN-of-the-tenant-0123456789";
 const TICKET: &str = "T1CKET-of-the-store-0123456789";
 const APP_TOKEN: &str = "a-APPT0KEN-0123456789";
-/// Of a proxy that says back its own header.
+/// Credentials in the `Proxy-Authorization` header, which a proxy may quote in its error page.
 const PROXY: &str = "cHJveHk6UFIwWFktcGFzc3dvcmQ=";
 
-/// A collector of everything that is logged, fields and all.
+/// A subscriber that collects all spans and events as text, with their fields.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<String>>);
 
@@ -58,12 +58,13 @@ impl tracing::Subscriber for Collector {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// A server that gives tokens, and says back all that it was ever sent wherever it can.
+/// A server that issues tokens, and repeats everything it has received in its responses to calls. With status 555 it
+/// also does so at the token endpoints.
 struct Echo {
     status: u16,
     body: fn(&str) -> String,
     header: bool,
-    heard: Mutex<String>,
+    received: Mutex<String>,
 }
 
 impl Transport for Echo {
@@ -72,11 +73,15 @@ impl Transport for Echo {
         let path = request.url.path().to_owned();
         let authorization = request.authorization.as_ref();
         let sent_header = authorization.map_or("", |value| value.to_str().unwrap_or(""));
-        let mut heard = self.heard.lock().unwrap();
-        let _ = write!(heard, "{sent_header} {} ", String::from_utf8_lossy(&request.body));
-        let all = format!("Basic {PROXY} {heard}");
+        let mut received = self.received.lock().unwrap();
+        let _ = write!(
+            received,
+            "{sent_header} {} ",
+            String::from_utf8_lossy(&request.body)
+        );
+        let all = format!("Basic {PROXY} {received}");
         Box::pin(async move {
-            let given = match path.as_str() {
+            let token = match path.as_str() {
                 path if path.ends_with("app_access_token") => {
                     Some(json!({"code": 0, "app_access_token": APP_TOKEN, "expire": 7200}))
                 }
@@ -85,8 +90,8 @@ impl Transport for Echo {
                 }
                 _ => None,
             };
-            if let Some(given) = given.filter(|_| self.status != 555) {
-                return Ok(Response::new(given.to_string().into()));
+            if let Some(token) = token.filter(|_| self.status != 555) {
+                return Ok(Response::new(token.to_string().into()));
             }
             let mut response = Response::new(Bytes::from((self.body)(&all)));
             *response.status_mut() = StatusCode::from_u16(self.status).unwrap();
@@ -103,10 +108,10 @@ impl Transport for Echo {
 
 type Server = Box<dyn Fn() -> Arc<dyn Transport>>;
 
-/// Token endpoints of which one answers something else, with a token in it that nobody has seen before.
+/// Token endpoints. One of them sends an unexpected response that contains a new token.
 struct Leak {
-    /// How the path of the one ends.
-    at: &'static str,
+    /// The end of that endpoint's path.
+    path_end: &'static str,
     status: u16,
     body: fn() -> String,
 }
@@ -114,7 +119,7 @@ struct Leak {
 impl Transport for Leak {
     fn send(&self, request: Outgoing, sent: Sent) -> Answering<'_> {
         assert!(sent.raise());
-        let response = if request.url.path().ends_with(self.at) {
+        let response = if request.url.path().ends_with(self.path_end) {
             let mut response = Response::new((self.body)().into());
             *response.status_mut() = StatusCode::from_u16(self.status).unwrap();
             response
@@ -126,7 +131,7 @@ impl Transport for Leak {
     }
 }
 
-const LEAKS: [fn() -> String; 9] = [
+const LEAKING_BODIES: [fn() -> String; 9] = [
     || format!("<html>{TOKEN}</html>"),
     || json!({"tenant_access_token": TOKEN, "app_access_token": TOKEN}).to_string(),
     || format!(r#"{{"code":0,"tenant_access_token":"{TOKEN}","app_access_token":"{TOKEN}""#),
@@ -144,16 +149,20 @@ const LEAKS: [fn() -> String; 9] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn no_answer_of_a_token_endpoint_shows_a_token_that_nobody_knows_yet() {
-    for (at, is_store_app) in [
+async fn no_error_about_a_token_endpoint_shows_a_token_in_its_response() {
+    for (path_end, is_store_app) in [
         ("/tenant_access_token/internal", false),
         ("/app_access_token", true),
         ("/tenant_access_token", true),
     ] {
-        for body in LEAKS {
+        for body in LEAKING_BODIES {
             for status in [200, 201, 302, 400, 403, 429, 500, 502] {
                 let builder = Client::builder()
-                    .transport(Arc::new(Leak { at, status, body }))
+                    .transport(Arc::new(Leak {
+                        path_end,
+                        status,
+                        body,
+                    }))
                     .max_retries(0);
                 let builder = if is_store_app {
                     builder
@@ -200,7 +209,7 @@ fn shown(error: &Error) -> String {
     text
 }
 
-/// A client of each kind, each with a server of its own.
+/// A client for each source of tokens, each with its own server.
 fn clients(server: &Server) -> Vec<Client> {
     let builder = || {
         Client::builder()
@@ -228,7 +237,7 @@ fn clients(server: &Server) -> Vec<Client> {
 
 fn assert_clean(what: &str, text: &str) {
     for secret in [SECRET, TOKEN, TICKET, APP_TOKEN, PROXY] {
-        // A part alone would be a leak too, however the rest is escaped.
+        // Search for parts without special characters, because escapes may change those.
         for part in secret.split(['/', '\\', '"']).filter(|part| part.len() > 8) {
             let part = &part[2..part.len() - 2];
             assert!(!text.contains(part), "{what} shows {part}: {text}");
@@ -270,8 +279,9 @@ fn no_error_and_no_log_line_shows_a_secret() {
         .build()
         .unwrap();
     let mut kinds = Vec::new();
-    // With one subscriber alone tracing asks whatever thread passes a point first, which may be another test's.
-    let _other = tracing::Dispatch::new(Collector::default());
+    // With a single subscriber, tracing caches whether a callsite is enabled from the first thread that reaches it,
+    // which may be another test's thread, without a subscriber. A second subscriber prevents that.
+    let _second = tracing::Dispatch::new(Collector::default());
     tracing::subscriber::with_default(log.clone(), || {
         runtime.block_on(async {
             let mut servers: Vec<Server> = Vec::new();
@@ -283,7 +293,7 @@ fn no_error_and_no_log_line_shows_a_secret() {
                                 status,
                                 body,
                                 header,
-                                heard: Mutex::default(),
+                                received: Mutex::default(),
                             })
                         }));
                     }
@@ -313,7 +323,7 @@ fn no_error_and_no_log_line_shows_a_secret() {
                     assert_clean("an error", &shown(&error));
                 }
             }
-            for error in invalid(&stage(0, Switches::default())).await {
+            for error in other_errors(&stage(0, Switches::default())).await {
                 kinds.push(error.kind());
                 assert_clean("an error", &shown(&error));
             }
@@ -334,7 +344,7 @@ fn no_error_and_no_log_line_shows_a_secret() {
 }
 
 #[test]
-fn a_provided_token_shows_how_long_it_lives_and_nothing_of_itself() {
+fn the_debug_output_of_a_provided_token_shows_its_life_only() {
     let shown = format!(
         "{:?}",
         ProvidedToken::new(TOKEN).expires_in(Duration::from_secs(3600))
@@ -344,7 +354,7 @@ fn a_provided_token_shows_how_long_it_lives_and_nothing_of_itself() {
 }
 
 #[test]
-fn a_client_shows_where_it_calls_and_what_kind_of_token_it_has() {
+fn the_debug_output_of_a_client_shows_its_base_url_and_source_of_tokens() {
     let server: Server = Box::new(|| Arc::new(Broken(BREAKS[0])));
     let shown: Vec<String> = clients(&server)
         .iter()
@@ -358,8 +368,8 @@ fn a_client_shows_where_it_calls_and_what_kind_of_token_it_has() {
     }
 }
 
-/// Errors that no echo makes.
-async fn invalid(stage: &Stage) -> Vec<Error> {
+/// Errors that need no response, and one of an outcome with failed users.
+async fn other_errors(stage: &Stage) -> Vec<Error> {
     let transport = super::OnStage::new(stage, round_trip(Duration::from_secs(60)));
     let slow = Client::builder()
         .app("cli_example", SECRET)

@@ -1,4 +1,4 @@
-//! What a call's span belongs to: whatever was put around the call before it was first polled.
+//! A call reports to the subscriber that is active when the call is first polled.
 
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex};
@@ -12,12 +12,12 @@ use super::{USER, client, round_trip, stage};
 use crate::binding::reports::{Listener, Spans, Subscriber, TraceReport};
 
 #[derive(Clone, Default)]
-struct Heard {
+struct RecordingListener {
     spans: Arc<Spans>,
-    fields: Arc<Mutex<Vec<String>>>,
+    reports: Arc<Mutex<Vec<String>>>,
 }
 
-impl Listener for Heard {
+impl Listener for RecordingListener {
     fn level(&self) -> LevelFilter {
         LevelFilter::DEBUG
     }
@@ -27,27 +27,30 @@ impl Listener for Heard {
     }
 
     fn hear(&self, report: TraceReport<'_>) {
-        self.fields.lock().unwrap().push(format!("{report:?}"));
+        self.reports.lock().unwrap().push(format!("{report:?}"));
     }
 }
 
-/// As the Node.js binding does for each client.
+/// The Node.js binding wraps every call like this.
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_around_a_call_hears_of_all_of_it() {
+async fn a_subscriber_around_a_call_receives_all_its_reports() {
     let stage = stage(0, Switches::unlimited());
     let client = client(&stage, round_trip(Duration::from_millis(50)))
         .build()
         .unwrap();
-    let heard = Heard::default();
+    let listener = RecordingListener::default();
     let call = client
         .set_time_sensitive(World::EXAMPLE_CHAT, [USER], true)
         .into_future();
-    let outcome = call.with_subscriber(Subscriber(heard.clone())).await.unwrap();
+    let outcome = call.with_subscriber(Subscriber(listener.clone())).await.unwrap();
     assert!(outcome.ok());
-    let fields = heard.fields.lock().unwrap();
-    assert!(fields.iter().any(|report| report.contains("done")), "{fields:?}");
+    let reports = listener.reports.lock().unwrap();
     assert!(
-        fields.iter().all(|report| report.contains(World::EXAMPLE_CHAT)),
-        "{fields:?}"
+        reports.iter().any(|report| report.contains("done")),
+        "{reports:?}"
+    );
+    assert!(
+        reports.iter().all(|report| report.contains(World::EXAMPLE_CHAT)),
+        "{reports:?}"
     );
 }

@@ -1,4 +1,4 @@
-//! A store app's way to a token: from its ticket to an app token, and from that to a tenant's.
+//! How a store app gets a tenant token: it exchanges its ticket for an app token, and that for a tenant token.
 
 use std::time::Duration;
 
@@ -6,8 +6,7 @@ use feishu_feed_card_sandbox::{Fault, Stage, Switches, World};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::token::{RTT, pin};
-use super::{client, round_trip, stage};
+use super::{RTT, client, pin, round_trip, stage};
 use crate::{ErrorKind, Station};
 
 fn store_app(stage: &Stage) -> crate::ClientBuilder {
@@ -17,7 +16,7 @@ fn store_app(stage: &Stage) -> crate::ClientBuilder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_app_goes_by_ticket_app_token_and_tenant_token() {
+async fn a_store_app_exchanges_its_ticket_for_an_app_token_and_a_tenant_token() {
     let stage = stage(0, Switches::unlimited());
     let ticket = stage.app_ticket(World::EXAMPLE_STORE_APP_ID).unwrap();
     let client = store_app(&stage).app_ticket(ticket).build().unwrap();
@@ -30,7 +29,7 @@ async fn a_store_app_goes_by_ticket_app_token_and_tenant_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_app_without_a_good_ticket_asks_for_one() {
+async fn a_store_app_without_a_valid_ticket_requests_one() {
     for given in [None, Some("an old ticket")] {
         let stage = stage(0, Switches::unlimited());
         let mut builder = store_app(&stage);
@@ -39,7 +38,7 @@ async fn a_store_app_without_a_good_ticket_asks_for_one() {
         }
         let client = builder.build().unwrap();
         let before = stage.app_ticket(World::EXAMPLE_STORE_APP_ID);
-        // What the app's event endpoint would do.
+        // Passes each new ticket to the client, as the app's event endpoint does.
         let events = tokio::spawn({
             let (stage, client) = (stage.clone(), client.clone());
             async move {
@@ -57,7 +56,7 @@ async fn a_store_app_without_a_good_ticket_asks_for_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_app_whose_ticket_never_comes_is_told() {
+async fn a_call_fails_if_the_requested_ticket_does_not_arrive() {
     let stage = stage(0, Switches::unlimited());
     let client = store_app(&stage).build().unwrap();
     let began = Instant::now();
@@ -75,8 +74,8 @@ fn with_ticket(stage: &Stage) -> crate::ClientBuilder {
     store_app(stage).rate_limit(None).app_ticket(ticket)
 }
 
-/// How often the platform was asked for an app token.
-fn app_tokens(stage: &Stage) -> usize {
+/// The number of requests for an app token.
+fn app_token_requests(stage: &Stage) -> usize {
     let requests = stage.requests();
     requests
         .iter()
@@ -84,8 +83,8 @@ fn app_tokens(stage: &Stage) -> usize {
         .count()
 }
 
-/// The next app token's `expire`, and that of all tenant tokens after it.
-fn expire(stage: &Stage, app_token: Value, tenant_tokens: Value) {
+/// Sets the `expire` of the next app token, and of every tenant token after it.
+fn set_expire(stage: &Stage, app_token: Value, tenant_tokens: Value) {
     stage.faults([
         Fault {
             expire: Some(app_token),
@@ -100,21 +99,21 @@ fn expire(stage: &Stage, app_token: Value, tenant_tokens: Value) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_app_token_makes_tenant_tokens_until_25_minutes_or_half_its_life_before_its_end() {
+async fn an_app_token_is_used_until_25_minutes_or_half_of_its_life_before_its_end() {
     for (life, serves_s) in [(json!(7200), 5700), (json!(600), 300), (json!(null), 30)] {
-        for (earlier, asked) in [(Duration::from_secs(1), 1), (Duration::ZERO, 2)] {
+        for (earlier, app_tokens) in [(Duration::from_secs(1), 1), (Duration::ZERO, 2)] {
             let stage = stage(0, Switches::unlimited());
             let client = with_ticket(&stage).build().unwrap();
-            expire(&stage, life.clone(), json!(1));
-            // Onto the clock's tick, so that the last moment is the last moment.
+            set_expire(&stage, life.clone(), json!(1));
+            // tokio rounds timers up to whole milliseconds. Start on one, so that the times below are exact.
             sleep(RTT).await;
             let answered = Instant::now() + RTT;
             pin(&client).await.unwrap();
             sleep_until(answered + Duration::from_secs(serves_s) - earlier).await;
             pin(&client).await.unwrap();
             assert_eq!(
-                (app_tokens(&stage), stage.token_fetches()),
-                (asked, 2),
+                (app_token_requests(&stage), stage.token_fetches()),
+                (app_tokens, 2),
                 "{earlier:?} before {serves_s} s of an expire of {life}"
             );
         }
@@ -125,22 +124,22 @@ async fn an_app_token_makes_tenant_tokens_until_25_minutes_or_half_its_life_befo
 async fn an_app_token_revoked_on_the_platform_is_replaced_within_the_call() {
     let stage = stage(0, Switches::unlimited());
     let client = with_ticket(&stage).build().unwrap();
-    expire(&stage, json!(7200), json!(1));
+    set_expire(&stage, json!(7200), json!(1));
     pin(&client).await.unwrap();
     stage.revoke_tokens();
     sleep(Duration::from_secs(1)).await;
     pin(&client).await.unwrap();
-    assert_eq!(app_tokens(&stage), 2);
+    assert_eq!(app_token_requests(&stage), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_platform_costs_neither_the_app_token_nor_the_ticket() {
-    // Both tokens have ended, or the tenant's alone.
-    for (idle_s, asked) in [(6000, 3), (1, 1)] {
+async fn a_busy_platform_discards_neither_the_app_token_nor_the_ticket() {
+    // After 6,000 s both tokens have expired, after 1 s only the tenant token.
+    for (idle_s, app_tokens) in [(6000, 3), (1, 1)] {
         let stage = stage(0, Switches::unlimited());
         let ticket = stage.app_ticket(World::EXAMPLE_STORE_APP_ID);
         let client = with_ticket(&stage).max_retries(0).build().unwrap();
-        expire(&stage, json!(7200), json!(1));
+        set_expire(&stage, json!(7200), json!(1));
         pin(&client).await.unwrap();
         stage.clear_faults();
         sleep(Duration::from_secs(idle_s)).await;
@@ -156,13 +155,13 @@ async fn a_busy_platform_costs_neither_the_app_token_nor_the_ticket() {
         );
         assert!(began.elapsed() <= RTT + Duration::from_millis(2));
         pin(&client).await.unwrap();
-        assert_eq!(app_tokens(&stage), asked);
+        assert_eq!(app_token_requests(&stage), app_tokens);
         assert_eq!(stage.app_ticket(World::EXAMPLE_STORE_APP_ID), ticket);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_ticket_ends_the_memory_of_a_refused_one() {
+async fn a_refusal_is_remembered_until_a_new_ticket_is_set() {
     for is_new in [false, true] {
         let stage = stage(0, Switches::unlimited());
         let client = store_app(&stage)
@@ -170,16 +169,16 @@ async fn a_new_ticket_ends_the_memory_of_a_refused_one() {
             .app_ticket("an old ticket")
             .build()
             .unwrap();
-        let refused = |error: crate::Error| assert_eq!(error.platform_code(), Some(10012));
-        refused(pin(&client).await.unwrap_err());
-        let asked = app_tokens(&stage);
+        let assert_refused = |error: crate::Error| assert_eq!(error.platform_code(), Some(10012));
+        assert_refused(pin(&client).await.unwrap_err());
+        let requests = app_token_requests(&stage);
         if is_new {
             let ticket = stage.app_ticket(World::EXAMPLE_STORE_APP_ID).unwrap();
             client.set_app_ticket(ticket).unwrap();
             pin(&client).await.unwrap();
         } else {
-            refused(pin(&client).await.unwrap_err());
-            assert_eq!(app_tokens(&stage), asked);
+            assert_refused(pin(&client).await.unwrap_err());
+            assert_eq!(app_token_requests(&stage), requests);
         }
     }
 }

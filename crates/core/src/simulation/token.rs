@@ -1,4 +1,4 @@
-//! One fetch for all, renewal without waiting, and healing of revoked tokens.
+//! Token fetches: one for all callers, renewal in the background, and replacement of refused tokens.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,26 +9,17 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{USER, client, random, round_trip, stage, up_to};
+use super::{RTT, USER, client, pin, random, round_trip, stage, up_to};
 use crate::{Client, Error, ErrorKind, ProvidedToken, Station};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
-pub(super) const RTT: Duration = Duration::from_millis(40);
 
 fn unpaced(stage: &Stage) -> Client {
     client(stage, round_trip(RTT)).rate_limit(None).build().unwrap()
 }
 
-pub(super) async fn pin(client: &Client) -> Result<(), Error> {
-    client
-        .set_time_sensitive(CHAT, [USER], true)
-        .await?
-        .into_result()
-        .map(drop)
-}
-
 #[tokio::test(start_paused = true)]
-async fn cold_calls_share_one_fetch() {
+async fn concurrent_first_calls_share_one_fetch() {
     for calls in [50, 1000] {
         let stage = stage(0, Switches::unlimited());
         let client = unpaced(&stage);
@@ -46,9 +37,9 @@ async fn cold_calls_share_one_fetch() {
     }
 }
 
-/// Ten lives of a token, with revocations at random moments at least two round trips apart.
+/// Ten token lives, with revocations at random moments at least two round trips apart. No call may fail.
 #[tokio::test(start_paused = true)]
-async fn ten_lives_with_revocations_reach_no_caller() {
+async fn revocations_during_ten_token_lives_fail_no_call() {
     const CALLS: u32 = 10_000;
     for seed in 0..5 {
         let stage = stage(0, Switches::unlimited());
@@ -70,7 +61,7 @@ async fn ten_lives_with_revocations_reach_no_caller() {
         for _ in 0..CALLS {
             let client = client.clone();
             running.spawn(async move { pin(&client).await });
-            // Now one after another, now many at once.
+            // A quarter of the calls start together with the next one.
             if random.u32(..4) > 0 {
                 sleep(up_to(&mut random, span / CALLS * 8 / 3)).await;
             }
@@ -91,7 +82,7 @@ async fn ten_lives_with_revocations_reach_no_caller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_keeps_nobody_waiting() {
+async fn no_call_waits_for_a_renewal() {
     let stage = stage(0, Switches::unlimited());
     let client = unpaced(&stage);
     pin(&client).await.unwrap();
@@ -104,12 +95,12 @@ async fn a_renewal_keeps_nobody_waiting() {
             "a call waited for a token"
         );
     }
-    // 20 hours; a token serves 7,200 s less the margin of 25 minutes.
+    // The calls take 20 hours. A token is used for 7,200 s less the margin of 25 minutes.
     assert_eq!(stage.token_fetches(), 1 + 72_000 / 5_700);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_client_runs_no_timer() {
+async fn an_idle_client_does_not_renew_its_token() {
     let stage = stage(0, Switches::unlimited());
     let client = unpaced(&stage);
     pin(&client).await.unwrap();
@@ -120,8 +111,8 @@ async fn an_idle_client_runs_no_timer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_or_missing_expire_neither_loops_nor_hammers() {
-    // What the answer says, and the most fetches a minute, of 25 calls a second.
+async fn a_short_or_missing_expire_limits_the_number_of_fetches() {
+    // `expire` in the response, and the most fetches in a minute of 25 calls a second.
     let cases = [
         (json!(0), 121),
         (json!(1), 121),
@@ -145,6 +136,7 @@ async fn a_short_or_missing_expire_neither_loops_nor_hammers() {
             pin(&client).await.unwrap();
         }
         let fetches = stage.token_fetches();
+        // 6,000 calls take four minutes.
         assert!(
             (1..=most * 4).contains(&fetches),
             "{fetches} fetches with an expire of {expire}"
@@ -171,7 +163,7 @@ async fn a_refused_token_is_replaced_once_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_token_code_heals_whatever_the_status() {
+async fn every_token_code_with_any_status_gets_another_token() {
     for code in [99_991_663, 99_991_664, 99_991_665, 99_991_671] {
         for status in [200, 400, 401, 500] {
             let stage = stage(0, Switches::unlimited());
@@ -189,7 +181,7 @@ async fn every_token_code_heals_whatever_the_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_fresh_token_is_an_error_and_no_loop() {
+async fn a_refusal_of_a_new_token_ends_the_call() {
     let stage = stage(0, Switches::unlimited());
     let client = unpaced(&stage);
     stage.fault(Fault {
@@ -207,8 +199,8 @@ async fn a_refused_fresh_token_is_an_error_and_no_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_token_is_not_sent_again() {
-    // The platform hands the refused token out again: replaying it would fail the same way.
+async fn a_refused_token_that_is_fetched_again_ends_the_call() {
+    // The platform returns the refused token again, so a retry with it would fail in the same way.
     let stage = stage(0, Switches::unlimited());
     let client = unpaced(&stage);
     stage.fault(Fault {
@@ -226,7 +218,7 @@ async fn a_late_refusal_does_not_evict_a_newer_token() {
     let stage = stage(0, Switches::unlimited());
     let client = unpaced(&stage);
     pin(&client).await.unwrap();
-    // Refused at once on the platform, but the answer takes ten seconds.
+    // The platform refuses the token immediately, but its answer takes ten seconds.
     stage.revoke_tokens();
     stage.fault(Fault {
         delay_after_ms: 10_000,
@@ -245,7 +237,7 @@ async fn a_late_refusal_does_not_evict_a_newer_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_gives_up_does_not_take_the_fetch_away() {
+async fn a_fetch_outlives_the_caller_that_started_it() {
     let stage = stage(0, Switches::unlimited());
     stage.fault(Fault {
         delay_after_ms: 1000,
@@ -268,7 +260,7 @@ async fn a_caller_that_gives_up_does_not_take_the_fetch_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_fetch_is_told_to_all_who_waited_and_tried_again_by_the_next() {
+async fn a_failed_fetch_fails_all_its_callers_and_the_next_call_fetches_again() {
     let stage = stage(0, Switches::unlimited());
     stage.fault(Fault {
         times: 4,
@@ -319,7 +311,7 @@ async fn a_wrong_secret_is_remembered_for_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_renewal_lets_the_old_token_serve() {
+async fn the_old_token_is_used_after_a_failed_renewal() {
     let stage = stage(0, Switches::unlimited());
     let client = unpaced(&stage);
     pin(&client).await.unwrap();
@@ -336,29 +328,29 @@ async fn a_failed_renewal_lets_the_old_token_serve() {
     let fetches = stage.token_fetches();
     assert!(
         (20..=60).contains(&fetches),
-        "{fetches}: one renewal of 4 attempts every ten seconds or so"
+        "{fetches} requests: expected about one renewal of 4 attempts in ten seconds"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_given_token_cannot_be_renewed_and_says_so() {
+async fn the_refusal_of_a_fixed_token_ends_the_call() {
     let stage = stage(0, Switches::unlimited());
-    let client = super::given_token(&stage, "t-unknown");
+    let client = super::client_with_token(&stage, "t-unknown");
     let error = pin(&client).await.unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (ErrorKind::Authentication, 1));
     assert!(error.hint().unwrap().contains("cannot be renewed"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_is_asked_once_and_again_after_a_refusal() {
+async fn a_provider_is_called_once_and_again_after_a_refusal() {
     let stage = stage(0, Switches::unlimited());
-    let asked = Arc::new(AtomicUsize::new(0));
+    let provider_calls = Arc::new(AtomicUsize::new(0));
     let provider = {
-        let (stage, asked) = (stage.clone(), asked.clone());
+        let (stage, provider_calls) = (stage.clone(), provider_calls.clone());
         move || {
-            let (stage, asked) = (stage.clone(), asked.clone());
+            let (stage, provider_calls) = (stage.clone(), provider_calls.clone());
             async move {
-                asked.fetch_add(1, Ordering::Relaxed);
+                provider_calls.fetch_add(1, Ordering::Relaxed);
                 sleep(Duration::from_millis(100)).await;
                 Ok(ProvidedToken::new(super::token_of(&stage).await).expires_in(Duration::from_secs(3600)))
             }
@@ -378,14 +370,14 @@ async fn a_provider_is_asked_once_and_again_after_a_refusal() {
     for result in running.join_all().await {
         result.unwrap();
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(provider_calls.load(Ordering::Relaxed), 1);
     stage.revoke_tokens();
     pin(&client).await.unwrap();
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(provider_calls.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_fails_or_panics_is_told() {
+async fn the_error_shows_that_a_provider_failed_or_panicked() {
     let stage = stage(0, Switches::unlimited());
     let client = |provider: fn() -> Result<ProvidedToken, crate::BoxError>| {
         Client::builder()
@@ -421,7 +413,7 @@ fn source_of(error: &Error) -> String {
     std::error::Error::source(error).unwrap().to_string()
 }
 
-/// A provider chosen at run time, and user ids as slices have them.
+/// Compiles with a provider that is chosen at run time, and with user ids in a slice.
 #[tokio::test(start_paused = true)]
 async fn a_provider_may_be_shared_and_user_ids_borrowed() {
     let stage = stage(0, Switches::unlimited());
@@ -441,7 +433,7 @@ async fn a_provider_may_be_shared_and_user_ids_borrowed() {
     assert_eq!(outcome.users.reached, [USER]);
 }
 
-/// Panics before there is a future, as a closure's own first lines may.
+/// Panics before it returns a future, as the code of a closure before its `async` block may.
 struct PanicsAtOnce;
 
 impl crate::TokenProvider for PanicsAtOnce {
@@ -451,7 +443,7 @@ impl crate::TokenProvider for PanicsAtOnce {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_panics_at_once_is_told_to_all_and_asked_again() {
+async fn a_provider_that_panics_before_its_future_fails_all_callers_and_is_called_again() {
     let stage = stage(0, Switches::unlimited());
     let client = Client::builder()
         .transport(super::OnStage::new(&stage, round_trip(RTT)))
@@ -464,35 +456,36 @@ async fn a_provider_that_panics_at_once_is_told_to_all_and_asked_again() {
     assert!(pin(&client).await.is_err());
 }
 
-/// Returns the tokens in turn, the last one for ever, and records what it was called with.
-struct Recording {
+/// A provider that returns the tokens in turn, then the last one forever. It records the refused token that it
+/// gets with each call.
+struct RecordingProvider {
     tokens: Mutex<Vec<String>>,
-    reasons: Arc<Mutex<Vec<Option<String>>>>,
+    refused_tokens: Arc<Mutex<Vec<Option<String>>>>,
 }
 
-impl Recording {
+impl RecordingProvider {
     fn client(stage: &Stage, tokens: Vec<String>) -> (Client, Arc<Mutex<Vec<Option<String>>>>) {
-        let reasons = Arc::<Mutex<_>>::default();
+        let refused_tokens = Arc::<Mutex<_>>::default();
         let provider = Self {
             tokens: Mutex::new(tokens),
-            reasons: reasons.clone(),
+            refused_tokens: refused_tokens.clone(),
         };
         let client = Client::builder()
             .transport(super::OnStage::new(stage, round_trip(RTT)))
             .token_provider(provider)
             .build()
             .unwrap();
-        (client, reasons)
+        (client, refused_tokens)
     }
 }
 
-impl crate::TokenProvider for Recording {
+impl crate::TokenProvider for RecordingProvider {
     fn tenant_access_token(&self, reason: crate::TokenReason<'_>) -> crate::Providing {
         let refused = reason.refused_token().map(str::to_owned);
         if let Some(token) = &refused {
             assert!(!format!("{reason:?}").contains(token), "{reason:?}");
         }
-        self.reasons.lock().unwrap().push(refused);
+        self.refused_tokens.lock().unwrap().push(refused);
         let mut tokens = self.tokens.lock().unwrap();
         let token = if tokens.len() > 1 {
             tokens.remove(0)
@@ -509,27 +502,27 @@ async fn a_provider_learns_which_token_was_refused() {
     let revoked = super::token_of(&stage).await;
     stage.revoke_tokens();
     let token = super::token_of(&stage).await;
-    let (client, reasons) = Recording::client(&stage, vec![revoked.clone(), token]);
+    let (client, refused_tokens) = RecordingProvider::client(&stage, vec![revoked.clone(), token]);
     pin(&client).await.unwrap();
-    assert_eq!(*reasons.lock().unwrap(), [None, Some(revoked.clone())]);
-    // Neither a renewal nor the end of a token that was accepted is a refusal.
+    assert_eq!(*refused_tokens.lock().unwrap(), [None, Some(revoked.clone())]);
+    // The provider gets no refused token for a renewal, or after the accepted token has expired.
     sleep(Duration::from_secs(90)).await;
     pin(&client).await.unwrap();
     sleep(Duration::from_secs(1000)).await;
     pin(&client).await.unwrap();
-    assert_eq!(*reasons.lock().unwrap(), [None, Some(revoked), None, None]);
+    assert_eq!(*refused_tokens.lock().unwrap(), [None, Some(revoked), None, None]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_token_again_is_not_sent_again() {
+async fn a_refused_token_that_a_provider_returns_again_ends_the_call() {
     let stage = stage(0, Switches::unlimited());
     let revoked = super::token_of(&stage).await;
     stage.revoke_tokens();
     let before = stage.requests().len();
-    let (client, reasons) = Recording::client(&stage, vec![revoked.clone()]);
+    let (client, refused_tokens) = RecordingProvider::client(&stage, vec![revoked.clone()]);
     let error = pin(&client).await.unwrap_err();
     assert_eq!(stage.requests().len(), before + 1);
-    assert_eq!(*reasons.lock().unwrap(), [None, Some(revoked.clone())]);
+    assert_eq!(*refused_tokens.lock().unwrap(), [None, Some(revoked.clone())]);
     assert_eq!(
         (error.kind(), error.station(), error.attempts()),
         (ErrorKind::Authentication, Some(Station::Token), 1)
@@ -549,26 +542,29 @@ async fn the_same_token_again_is_not_sent_again() {
     );
 }
 
-/// A client whose provider does at its first, second, … asking what `ask` says.
-fn asking<T>(stage: &Stage, ask: impl Fn(usize) -> T + Send + Sync + 'static) -> (Client, Arc<AtomicUsize>)
+/// A client whose token provider is `provide`, which gets the number of the call: 1, 2, ….
+fn client_with_provider<T>(
+    stage: &Stage,
+    provide: impl Fn(usize) -> T + Send + Sync + 'static,
+) -> (Client, Arc<AtomicUsize>)
 where
     T: Future<Output = Result<ProvidedToken, crate::BoxError>> + Send + 'static,
 {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
+    let provider_calls = Arc::new(AtomicUsize::new(0));
+    let counted = provider_calls.clone();
     let client = Client::builder()
         .transport(super::OnStage::new(stage, round_trip(RTT)))
-        .token_provider(move || ask(counted.fetch_add(1, Ordering::Relaxed) + 1))
+        .token_provider(move || provide(counted.fetch_add(1, Ordering::Relaxed) + 1))
         .build()
         .unwrap();
-    (client, asked)
+    (client, provider_calls)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_brings_a_token_refused_meanwhile_is_made_again() {
+async fn a_renewal_that_returns_a_token_refused_meanwhile_is_repeated() {
     let stage = stage(0, Switches::unlimited());
     let (revoked, platform) = (super::token_of(&stage).await, stage.clone());
-    let (client, asked) = asking(&stage, move |number| {
+    let (client, provider_calls) = client_with_provider(&stage, move |number| {
         let (revoked, platform) = (revoked.clone(), platform.clone());
         async move {
             if number == 2 {
@@ -587,14 +583,14 @@ async fn a_renewal_that_brings_a_token_refused_meanwhile_is_made_again() {
     pin(&client).await.unwrap();
     stage.revoke_tokens();
     pin(&client).await.unwrap();
-    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    assert_eq!(provider_calls.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_pass_is_asked_again_by_the_next_call() {
+async fn a_passing_failure_is_not_remembered() {
     let stage = stage(0, Switches::unlimited());
     let platform = stage.clone();
-    let (client, asked) = asking(&stage, move |number| {
+    let (client, provider_calls) = client_with_provider(&stage, move |number| {
         let platform = platform.clone();
         async move {
             if number == 1 {
@@ -605,7 +601,7 @@ async fn what_may_pass_is_asked_again_by_the_next_call() {
     });
     assert_eq!(pin(&client).await.unwrap_err().kind(), ErrorKind::Authentication);
     pin(&client).await.unwrap();
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(provider_calls.load(Ordering::Relaxed), 2);
 
     stage.fault(Fault {
         code: Some(2200),
@@ -620,10 +616,10 @@ async fn what_may_pass_is_asked_again_by_the_next_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_was_stopped_is_asked_again_for_those_who_wait() {
+async fn a_provider_that_was_stopped_is_called_again_for_waiting_callers() {
     let stage = stage(0, Switches::unlimited());
     let platform = stage.clone();
-    let (client, asked) = asking(&stage, move |number| {
+    let (client, provider_calls) = client_with_provider(&stage, move |number| {
         let platform = platform.clone();
         async move {
             sleep(Duration::from_millis(100)).await;
@@ -636,27 +632,28 @@ async fn a_provider_that_was_stopped_is_asked_again_for_those_who_wait() {
     for result in futures_util::future::join_all((0..10).map(|_| pin(&client))).await {
         result.unwrap();
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(provider_calls.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_is_always_stopped_keeps_nobody_waiting() {
+async fn a_provider_that_is_always_stopped_fails_the_call() {
     let stage = stage(0, Switches::unlimited());
-    let (client, asked) = asking(&stage, |_| async { Err(crate::binding::Abandoned.into()) });
+    let (client, provider_calls) =
+        client_with_provider(&stage, |_| async { Err(crate::binding::Abandoned.into()) });
     let error = pin(&client).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.station()),
         (ErrorKind::Authentication, Some(Station::Token))
     );
     assert!(error.hint().unwrap().contains("call again"), "{error}");
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(provider_calls.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_stopped_while_a_refused_token_is_replaced_is_asked_again() {
+async fn a_provider_stopped_while_a_refused_token_is_replaced_is_called_again() {
     let stage = stage(0, Switches::unlimited());
     let (revoked, platform) = (super::token_of(&stage).await, stage.clone());
-    let (client, asked) = asking(&stage, move |number| {
+    let (client, provider_calls) = client_with_provider(&stage, move |number| {
         let (revoked, platform) = (revoked.clone(), platform.clone());
         async move {
             let token = match number {
@@ -676,24 +673,24 @@ async fn a_provider_stopped_while_a_refused_token_is_replaced_is_asked_again() {
     pin(&client).await.unwrap();
     stage.revoke_tokens();
     pin(&client).await.unwrap();
-    assert_eq!(asked.load(Ordering::Relaxed), 4);
+    assert_eq!(provider_calls.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_serves_until_its_end_and_not_then() {
+async fn a_token_is_used_until_just_before_its_end() {
     const LIFE: Duration = Duration::from_secs(10);
     const FETCH: Duration = Duration::from_secs(1);
     for (earlier, waits) in [(Duration::from_millis(1), false), (Duration::ZERO, true)] {
         let stage = stage(0, Switches::unlimited());
         let platform = stage.clone();
-        let (client, _) = asking(&stage, move |_| {
+        let (client, _) = client_with_provider(&stage, move |_| {
             let platform = platform.clone();
             async move {
                 sleep(FETCH).await;
                 Ok(ProvidedToken::new(super::token_of(&platform).await).expires_in(LIFE))
             }
         });
-        // Onto the clock's tick, so that the last moment is the last moment.
+        // tokio rounds timers up to whole milliseconds. Start on one, so that the times below are exact.
         sleep(RTT).await;
         let fetched = Instant::now() + FETCH;
         pin(&client).await.unwrap();
@@ -705,7 +702,7 @@ async fn a_token_serves_until_its_end_and_not_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_token_that_was_taken_and_then_revoked_is_replaced_as_well() {
+async fn a_new_token_that_was_accepted_and_then_revoked_is_replaced_too() {
     let stage = stage(0, Switches::unlimited());
     let client = unpaced(&stage);
     let revoked = Fault {
@@ -713,7 +710,7 @@ async fn a_new_token_that_was_taken_and_then_revoked_is_replaced_as_well() {
         revoke_tokens: true,
         ..Fault::on_call()
     };
-    // In between the platform takes the token, as it says something else of the call.
+    // Another error than a token code shows that the platform accepted the token.
     let busy = Fault {
         code: Some(2200),
         ..Fault::on_call()
@@ -724,7 +721,7 @@ async fn a_new_token_that_was_taken_and_then_revoked_is_replaced_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_of_a_fetch_that_would_begin_when_its_time_is_over_is_not_waited_for() {
+async fn a_fetch_fails_at_once_if_its_retry_could_not_end_in_time() {
     for (wait, waits) in [("19.96", false), ("19.87", true)] {
         let stage = stage(0, Switches::unlimited());
         stage.fault(Fault {
@@ -738,21 +735,21 @@ async fn a_replay_of_a_fetch_that_would_begin_when_its_time_is_over_is_not_waite
             .timeout(Duration::from_secs(20))
             .build()
             .unwrap();
-        // Onto the clock's tick, so that the last moment is the last moment.
+        // tokio rounds timers up to whole milliseconds. Start on one, so that the times below are exact.
         sleep(RTT).await;
         let began = Instant::now();
         assert_eq!(
             pin(&client).await.is_ok(),
             waits,
-            "told {wait} s after {RTT:?}, of 20 s"
+            "a Retry-After of {wait} s after {RTT:?}, with a timeout of 20 s"
         );
         assert_eq!(began.elapsed() > Duration::from_secs(1), waits);
     }
 }
 
-/// A told wait is worth waiting for only while somebody may still need the token.
+/// A fetch waits for the platform's `Retry-After` only if a caller can still use the token after that.
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_cannot_end_in_time_fails_at_once_with_what_it_saw() {
+async fn a_fetch_that_cannot_end_in_time_fails_at_once_with_its_last_failure() {
     for (timeout, waits) in [(10, false), (60, true)] {
         let stage = stage(0, Switches::unlimited());
         stage.fault(Fault {

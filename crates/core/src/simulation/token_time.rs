@@ -1,4 +1,4 @@
-//! A fetch that hangs or takes long, and callers that join it: each has all of its own time, and no more.
+//! Token fetches that hang or take long, with callers that join them: each caller waits until its own deadline.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use feishu_feed_card_sandbox::{Fault, Stage, Switches, World};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::token::RTT;
-use super::{USER, client, round_trip, stage, store_secret, token_of};
+use super::{RTT, USER, client, round_trip, stage, store_secret, token_of};
 use crate::{Client, ClientBuilder, Error, ErrorKind, ProvidedToken, Station};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
@@ -21,8 +20,8 @@ fn builder(stage: &Stage) -> ClientBuilder {
     client(stage, round_trip(RTT)).rate_limit(None).timeout(TIMEOUT)
 }
 
-/// The next token requests are answered this much later.
-fn delay(stage: &Stage, times: u64, time: Duration) {
+/// Delays the responses to the next `times` token requests.
+fn delay_tokens(stage: &Stage, times: u64, time: Duration) {
     stage.fault(Fault {
         times,
         delay_after_ms: u64::try_from(time.as_millis()).unwrap(),
@@ -30,7 +29,7 @@ fn delay(stage: &Stage, times: u64, time: Duration) {
     });
 }
 
-/// A call made after a while, with a timeout; how it ended, and how long it took.
+/// Makes a call after `wait`. Returns its result and how long it took.
 async fn call_after(client: &Client, wait: Duration, timeout: Duration) -> (Result<(), Error>, Duration) {
     sleep(wait).await;
     let began = Instant::now();
@@ -39,7 +38,7 @@ async fn call_after(client: &Client, wait: Duration, timeout: Duration) -> (Resu
     (result, began.elapsed())
 }
 
-fn assert_own_deadline((result, took): &(Result<(), Error>, Duration), timeout: Duration) {
+fn assert_failed_at_deadline((result, took): &(Result<(), Error>, Duration), timeout: Duration) {
     let error = result.as_ref().unwrap_err();
     assert_eq!(
         (error.kind(), error.station()),
@@ -48,7 +47,7 @@ fn assert_own_deadline((result, took): &(Result<(), Error>, Duration), timeout: 
     );
     assert!(
         *took >= timeout && *took <= timeout + SLACK,
-        "{took:?}, not {timeout:?}"
+        "{took:?} instead of {timeout:?}"
     );
     assert_eq!(error.users().not_attempted, [USER]);
 }
@@ -60,14 +59,14 @@ fn seconds(seconds: f64) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_joins_a_hanging_fetch_fails_by_its_own_deadline() {
     let stage = stage(0, Switches::unlimited());
-    delay(&stage, 0, seconds(3600.0));
+    delay_tokens(&stage, 0, seconds(3600.0));
     let client = builder(&stage).build().unwrap();
     let (first, second) = tokio::join!(
         call_after(&client, Duration::ZERO, TIMEOUT),
         call_after(&client, seconds(2.8), TIMEOUT)
     );
-    assert_own_deadline(&first, TIMEOUT);
-    assert_own_deadline(&second, TIMEOUT);
+    assert_failed_at_deadline(&first, TIMEOUT);
+    assert_failed_at_deadline(&second, TIMEOUT);
     assert_eq!(stage.token_fetches(), 1);
 }
 
@@ -75,7 +74,7 @@ async fn a_caller_that_joins_a_hanging_fetch_fails_by_its_own_deadline() {
 async fn a_fetch_that_answers_after_its_first_callers_deadline_serves_the_second() {
     for is_first_gone in [false, true] {
         let stage = stage(0, Switches::unlimited());
-        delay(&stage, 1, seconds(4.0));
+        delay_tokens(&stage, 1, seconds(4.0));
         let client = builder(&stage).build().unwrap();
         let first = tokio::spawn({
             let client = client.clone();
@@ -111,7 +110,7 @@ async fn a_retry_of_a_fetch_may_use_the_time_of_a_caller_that_joined() {
         call_after(&client, Duration::ZERO, TIMEOUT),
         call_after(&client, seconds(2.8), TIMEOUT)
     );
-    assert_own_deadline(&first, TIMEOUT);
+    assert_failed_at_deadline(&first, TIMEOUT);
     second.unwrap();
     assert_eq!(stage.token_fetches(), 2);
 }
@@ -119,7 +118,7 @@ async fn a_retry_of_a_fetch_may_use_the_time_of_a_caller_that_joined() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_timeout_bounds_each_request_of_a_fetch() {
     let stage = stage(0, Switches::unlimited());
-    delay(&stage, 2, seconds(3600.0));
+    delay_tokens(&stage, 2, seconds(3600.0));
     let attempts = builder(&stage).attempt_timeout(seconds(0.5));
     let client = attempts.build().unwrap();
     let (result, took) = call_after(&client, Duration::ZERO, TIMEOUT).await;
@@ -131,7 +130,7 @@ async fn an_attempt_timeout_bounds_each_request_of_a_fetch() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_timeout_with_the_retries_of_the_fetch_used_up() {
     let stage = stage(0, Switches::unlimited());
-    delay(&stage, 0, seconds(3600.0));
+    delay_tokens(&stage, 0, seconds(3600.0));
     let attempts = builder(&stage).attempt_timeout(seconds(0.5)).max_retries(1);
     let client = attempts.build().unwrap();
     let (result, took) = call_after(&client, Duration::ZERO, TIMEOUT).await;
@@ -148,7 +147,7 @@ async fn an_attempt_timeout_with_the_retries_of_the_fetch_used_up() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_joined_the_last_attempt_has_attempts_of_its_own() {
     let stage = stage(0, Switches::unlimited());
-    delay(&stage, 1, seconds(3600.0));
+    delay_tokens(&stage, 1, seconds(3600.0));
     let attempts = builder(&stage).attempt_timeout(seconds(1.0)).max_retries(0);
     let client = attempts.build().unwrap();
     let ((first, _), (second, took)) = tokio::join!(
@@ -161,13 +160,14 @@ async fn a_caller_that_joined_the_last_attempt_has_attempts_of_its_own() {
     assert_eq!(stage.token_fetches(), 2);
 }
 
-/// Each of the callers has a second, and there is always one that waits.
+/// Makes 40 calls, one every 0.5 s, each with a timeout of 1 s, so that at any time a caller waits. Returns which
+/// of them succeeded.
 async fn keep_calling(client: &Client) -> Vec<bool> {
     let calls = (0..40).map(|call| call_after(client, seconds(0.5) * call, seconds(1.0)));
     let ends = join_all(calls).await;
     for end in &ends {
         if end.0.is_err() {
-            assert_own_deadline(end, seconds(1.0));
+            assert_failed_at_deadline(end, seconds(1.0));
         }
     }
     ends.into_iter().map(|(result, _)| result.is_ok()).collect()
@@ -176,23 +176,23 @@ async fn keep_calling(client: &Client) -> Vec<bool> {
 #[tokio::test(start_paused = true)]
 async fn callers_that_keep_joining_do_not_keep_a_hanging_request_alive() {
     let stage = stage(0, Switches::unlimited());
-    delay(&stage, 1, seconds(3600.0));
+    delay_tokens(&stage, 1, seconds(3600.0));
     let client = builder(&stage).build().unwrap();
     let ends = keep_calling(&client).await;
-    // The request is given up after twice the client's timeout: the call made at 5.5 s is served.
+    // The request is given up after twice the client's timeout, at 6 s. The call made at 5.5 s still waits then.
     assert_eq!(ends.iter().position(|is_ok| *is_ok), Some(11), "{ends:?}");
     assert!(ends[11..].iter().all(|is_ok| *is_ok), "{ends:?}");
     assert_eq!(stage.token_fetches(), 2);
 }
 
-/// Counts the calls of a provider, and those that run at the same time.
+/// Counters of a token provider's calls.
 #[derive(Default)]
 struct ProviderCalls {
     all: AtomicUsize,
     running: AtomicUsize,
 }
 
-/// Counts a call of a provider as running until it is dropped.
+/// Counts a provider's call as running until the guard is dropped.
 struct RunningProvider(Arc<ProviderCalls>);
 
 impl Drop for RunningProvider {
@@ -201,15 +201,20 @@ impl Drop for RunningProvider {
     }
 }
 
-/// A client whose provider takes this long the first time, and then answers immediately.
-fn with_provider(stage: &Stage, first: Option<Duration>) -> (Client, Arc<ProviderCalls>) {
+/// A client whose token provider takes `first` for its first call (`None`: it never returns), and returns
+/// immediately after that.
+fn client_with_slow_provider(stage: &Stage, first: Option<Duration>) -> (Client, Arc<ProviderCalls>) {
     let calls = Arc::new(ProviderCalls::default());
     let provider = {
         let (stage, calls) = (stage.clone(), calls.clone());
         move || {
             let (stage, number) = (stage.clone(), calls.all.fetch_add(1, Ordering::Relaxed));
             let running = RunningProvider(calls.clone());
-            assert_eq!(calls.running.fetch_add(1, Ordering::Relaxed), 0, "two at once");
+            assert_eq!(
+                calls.running.fetch_add(1, Ordering::Relaxed),
+                0,
+                "two calls of the provider overlap"
+            );
             async move {
                 let _running = running;
                 match (number, first) {
@@ -234,25 +239,25 @@ fn with_provider(stage: &Stage, first: Option<Duration>) -> (Client, Arc<Provide
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_joins_a_hanging_provider_fails_by_its_own_deadline() {
     let stage = stage(0, Switches::unlimited());
-    let (client, calls) = with_provider(&stage, None);
+    let (client, calls) = client_with_slow_provider(&stage, None);
     let (first, second) = tokio::join!(
         call_after(&client, Duration::ZERO, TIMEOUT),
         call_after(&client, seconds(2.8), TIMEOUT)
     );
-    assert_own_deadline(&first, TIMEOUT);
-    assert_own_deadline(&second, TIMEOUT);
+    assert_failed_at_deadline(&first, TIMEOUT);
+    assert_failed_at_deadline(&second, TIMEOUT);
     assert_eq!(calls.all.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_provider_serves_a_caller_that_joined() {
     let stage = stage(0, Switches::unlimited());
-    let (client, calls) = with_provider(&stage, Some(seconds(4.0)));
+    let (client, calls) = client_with_slow_provider(&stage, Some(seconds(4.0)));
     let (first, (second, took)) = tokio::join!(
         call_after(&client, Duration::ZERO, TIMEOUT),
         call_after(&client, seconds(2.8), TIMEOUT)
     );
-    assert_own_deadline(&first, TIMEOUT);
+    assert_failed_at_deadline(&first, TIMEOUT);
     second.unwrap();
     assert!(took < seconds(1.3), "{took:?}");
     assert_eq!(calls.all.load(Ordering::Relaxed), 1);
@@ -261,7 +266,7 @@ async fn a_slow_provider_serves_a_caller_that_joined() {
 #[tokio::test(start_paused = true)]
 async fn callers_that_keep_joining_do_not_keep_a_hanging_provider_alive() {
     let stage = stage(0, Switches::unlimited());
-    let (client, calls) = with_provider(&stage, None);
+    let (client, calls) = client_with_slow_provider(&stage, None);
     let ends = keep_calling(&client).await;
     assert_eq!(ends.iter().position(|is_ok| *is_ok), Some(11), "{ends:?}");
     assert!(ends[11..].iter().all(|is_ok| *is_ok), "{ends:?}");
@@ -269,7 +274,7 @@ async fn callers_that_keep_joining_do_not_keep_a_hanging_provider_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ticket_that_comes_after_the_first_callers_deadline_serves_the_second() {
+async fn a_ticket_set_after_the_first_callers_deadline_serves_the_second() {
     let stage = stage(0, Switches::unlimited());
     let client = builder(&stage)
         .app(World::EXAMPLE_STORE_APP_ID, store_secret())
@@ -286,12 +291,12 @@ async fn a_ticket_that_comes_after_the_first_callers_deadline_serves_the_second(
         call_after(&client, seconds(2.8), TIMEOUT),
         events
     );
-    assert_own_deadline(&first, TIMEOUT);
+    assert_failed_at_deadline(&first, TIMEOUT);
     second.unwrap();
     assert!(took < seconds(1.5), "{took:?}");
 }
 
-/// Nobody waits for a renewal, so the deadline of the call that starts it says nothing about it.
+/// No call waits for a renewal, so the deadline of the call that starts it does not apply to it.
 #[tokio::test(start_paused = true)]
 async fn a_renewal_has_the_clients_timeout() {
     let stage = stage(0, Switches::unlimited());
@@ -299,12 +304,12 @@ async fn a_renewal_has_the_clients_timeout() {
     let began = Instant::now();
     call_after(&client, Duration::ZERO, TIMEOUT).await.0.unwrap();
     sleep_until(began + seconds(6000.0)).await;
-    delay(&stage, 0, seconds(3600.0));
+    delay_tokens(&stage, 0, seconds(3600.0));
     let (result, took) = call_after(&client, Duration::ZERO, seconds(100.0)).await;
     result.unwrap();
     assert!(took <= RTT + SLACK, "{took:?}");
     assert_eq!(stage.token_fetches(), 2);
-    // It ends after 3 s, and the next one may start 10 s later.
+    // The renewal ends after 3 s, and the next one may start 10 s after that.
     for (wait, fetches) in [(12.9, 2), (0.2, 3)] {
         call_after(&client, seconds(wait), TIMEOUT).await.0.unwrap();
         assert_eq!(stage.token_fetches(), fetches);

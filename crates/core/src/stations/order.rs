@@ -131,6 +131,12 @@ impl Order {
             state,
         }
     }
+
+    /// The number of chats in memory.
+    #[cfg(test)]
+    pub(crate) fn chats_kept(&self) -> usize {
+        self.chats().by_target.len()
+    }
 }
 
 /// A call's place on its chat.
@@ -255,7 +261,7 @@ impl Drop for Pass {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::time::Duration;
 
     use futures_util::FutureExt;
@@ -265,11 +271,6 @@ pub(crate) mod tests {
 
     const PIN: bool = true;
     const UNPIN: bool = false;
-
-    /// The number of chats that the order keeps in memory.
-    pub(crate) fn chats_kept(order: &Order) -> usize {
-        order.chats().by_target.len()
-    }
 
     fn chat() -> Target {
         Target::Chat("oc_chat".into())
@@ -307,7 +308,7 @@ pub(crate) mod tests {
         }
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         drop(pin);
-        assert_eq!(chats_kept(&order), 0);
+        assert_eq!(order.chats_kept(), 0);
     }
 
     #[tokio::test(start_paused = true)]

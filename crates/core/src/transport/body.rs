@@ -1,4 +1,4 @@
-//! The body of a request, which records whether it left.
+//! A request body that records whether it was sent.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,11 +9,11 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::Sent;
 
-/// A body that records when it is polled. hyper polls it only when it has a connection and writes the request, and
-/// nobody can act on a request without its body: until then the request is provably unsent.
+/// A body that raises [`Sent`] when it is polled. hyper polls a body only when it has a connection and writes the
+/// request. No server can act on a request without its body, so before the first poll the request is provably unsent.
 ///
-/// hyper may also poll the body of a request that was given up while it waited for an HTTP/2 stream. That body is
-/// an error. The request's head may still leave, without harm.
+/// hyper may also poll the body of a request that was given up while it waited for an HTTP/2 stream. The poll then
+/// returns an error. The head of that request may still be sent, which does no harm.
 pub(super) struct WatchedBody {
     bytes: Option<Bytes>,
     sent: Sent,
@@ -49,7 +49,7 @@ impl Body for WatchedBody {
     }
 }
 
-/// The caller no longer waits for the request.
+/// The error for polling the body of a request that was given up.
 #[derive(Debug)]
 pub(super) struct GivenUp;
 

@@ -1,5 +1,5 @@
-//! One `reqwest::Client` for each tokio runtime: a connection is driven by the runtime that made it, and a call must
-//! not wait for a runtime that nobody drives.
+//! One `reqwest::Client` for each tokio runtime. A connection makes progress only while the runtime that opened it is
+//! running, and a call must not wait for another runtime, which may be idle.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,25 +11,26 @@ type Build = Box<dyn Fn() -> reqwest::Result<reqwest::Client> + Send + Sync>;
 
 /// The HTTP clients of one [`Client`](crate::Client).
 pub(super) enum Clients {
-    /// The caller's own, on every runtime.
+    /// The client that the caller passed with `http_client`, for all runtimes.
     Given(reqwest::Client),
-    /// Built when a runtime makes its first call.
+    /// A client for each runtime, built for its first call.
     PerRuntime { build: Build, built: Mutex<Vec<Built>> },
 }
 
 pub(super) struct Built {
     runtime: runtime::Id,
     client: reqwest::Client,
-    /// Counts the clients that this runtime has had.
+    /// Counts the clients that were built for this runtime.
     generation: u64,
-    /// One of its connections may have gone silent. The next call has another client, and with it new connections.
+    /// Whether one of the client's connections may have gone silent. If so, the next call gets a new client, and with it
+    /// new connections.
     is_suspect: bool,
-    /// Closed when the runtime is shut down, which drops the task that holds the other end.
+    /// Closed when the runtime shuts down, because that drops the task with the receiver.
     alive: oneshot::Sender<Infallible>,
 }
 
 impl Clients {
-    /// Builds one client at once, to report options that no client can be built from.
+    /// Builds one client immediately, so that unusable options are reported.
     pub(super) fn per_runtime(
         build: impl Fn() -> reqwest::Result<reqwest::Client> + Send + Sync + 'static,
     ) -> reqwest::Result<Self> {
@@ -40,7 +41,7 @@ impl Clients {
         })
     }
 
-    /// The client of the runtime that this is called on.
+    /// Returns the client of the current runtime, and a lease that identifies it.
     pub(super) fn current(&self) -> reqwest::Result<(reqwest::Client, Lease)> {
         let (build, mut clients) = match self {
             Self::Given(client) => return Ok((client.clone(), Lease(None))),
@@ -57,8 +58,8 @@ impl Clients {
         }
         clients.retain(|built| !built.alive.is_closed());
         let client = build()?;
-        let (alive, ended) = oneshot::channel();
-        tokio::spawn(ended);
+        let (alive, receiver) = oneshot::channel();
+        tokio::spawn(receiver);
         clients.push(Built {
             runtime,
             client: client.clone(),
@@ -69,8 +70,8 @@ impl Clients {
         Ok((client, Lease(Some((runtime, 0)))))
     }
 
-    /// A request on a connection of this client had no response: the connection may be silent, and so may all others that
-    /// are kept. Requests under way end on the connections that they have.
+    /// Marks the leased client as suspect, after a request on one of its connections got no response. All its pooled
+    /// connections may have gone silent. Requests in progress keep their connections.
     pub(super) fn suspect(&self, lease: Lease) {
         let (Self::PerRuntime { built, .. }, Lease(Some((runtime, generation)))) = (self, lease) else {
             return;
@@ -85,7 +86,7 @@ impl Clients {
     }
 }
 
-/// Which client a request was given: the runtime and the generation. `None` for the caller's own.
+/// Identifies the client of a request by its runtime and generation. `None` for the caller's client.
 #[derive(Clone, Copy)]
 pub(super) struct Lease(Option<(runtime::Id, u64)>);
 
@@ -96,10 +97,10 @@ fn lock(built: &Mutex<Vec<Built>>) -> MutexGuard<'_, Vec<Built>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::tls::{self, OwnCertificates};
+    use crate::transport::tls::{self, ExtraCertificates};
 
     fn clients() -> Clients {
-        let (tls, _) = tls::config(OwnCertificates::default()).unwrap();
+        let (tls, _) = tls::config(ExtraCertificates::default()).unwrap();
         let builder = move || reqwest::Client::builder().tls_backend_preconfigured(tls.clone());
         Clients::per_runtime(move || builder().no_proxy().build()).unwrap()
     }
@@ -126,13 +127,13 @@ mod tests {
         }
         on_a_new_runtime(|| clients.current().unwrap());
         assert_eq!(count(&clients), 2);
-        // The second one is gone by now, and so is its client.
+        // The second runtime was shut down, so its client is removed.
         on_a_new_runtime(|| clients.current().unwrap());
         assert_eq!(count(&clients), 2);
     }
 
     #[test]
-    fn a_client_is_renewed_once_for_all_who_ask() {
+    fn a_suspect_client_is_replaced_once() {
         let clients = clients();
         on_a_new_runtime(|| {
             let generation = || clients.current().unwrap().1.0.unwrap().1;
@@ -140,7 +141,7 @@ mod tests {
             clients.suspect(first);
             clients.suspect(first);
             assert_eq!(generation(), 1);
-            // A late report about the first says nothing of the second.
+            // A late report about the first client does not concern the second one.
             clients.suspect(first);
             assert_eq!(generation(), 1);
         });

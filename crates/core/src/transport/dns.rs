@@ -1,4 +1,4 @@
-//! Name lookups, on threads of their own: tokio's blocking pool panics when the system refuses a thread.
+//! Name lookups. Each runs on its own thread, because tokio's blocking pool panics if the system refuses a thread.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,37 +17,37 @@ use tokio::time::timeout;
 
 use crate::data::text::{Text, text};
 
-/// Connections that start together share one lookup. A lookup that takes longer than this may hang on a DNS server
-/// that is away (the system gives up after 10 s and more), so the next connection starts another.
-const SHARED_FOR: Duration = Duration::from_secs(1);
+/// For how long after its start other connections join a lookup. A longer lookup may hang on an unreachable DNS server
+/// (the system gives up after 10 s or more), so the next connection starts another one.
+const JOINABLE_FOR: Duration = Duration::from_secs(1);
 
-/// How many lookups of one host may hang. Each has a thread, which the system may keep for minutes.
-const MOST_PER_HOST: usize = 4;
+/// The most unfinished lookups of one host. Each occupies a thread, possibly for minutes.
+const MAX_PER_HOST: usize = 4;
 
 type Lookup = Shared<Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>>;
 
-/// What is done with the addresses of a name.
+/// Rules for the addresses of a name.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Rules {
-    /// Clear text is allowed only because the host name stands for this machine, so only loopback addresses are
-    /// accepted.
+    /// Accept loopback addresses only. Applies to http without `allow_http`, which is permitted to this machine only.
     pub(super) loopback_only: bool,
-    /// Only the first address is used: by a `socks5` or `socks4` proxy. It may have no IPv6, and SOCKS4 has none.
+    /// Put IPv4 addresses first. Applies to `socks5` and `socks4` proxies, which get the first address only: a SOCKS5
+    /// proxy may not support IPv6, and SOCKS4 never does.
     pub(super) ipv4_first: bool,
 }
 
 /// Resolves names with the system's resolver.
 pub(super) struct SystemResolver {
     rules: Rules,
-    /// How long a connection waits for its host's addresses.
+    /// How long a connection waits for a lookup.
     timeout: Duration,
-    /// Unfinished lookups by host, the oldest first.
+    /// Unfinished lookups by host, oldest first.
     running: Mutex<HashMap<String, Vec<(Instant, Lookup)>>>,
 }
 
 impl SystemResolver {
-    /// A lookup times out after 90 % of the `connect_timeout`, so that the error can name DNS. At 100 %, the timeout of the
-    /// whole connection would fire first and hide the cause.
+    /// Lookups time out after 90 % of the `connect_timeout`, so that the error can name DNS. After 100 %, the timeout of
+    /// the whole connection would come first and hide the cause.
     pub(super) fn new(rules: Rules, connect_timeout: Duration) -> Self {
         Self {
             rules,
@@ -64,7 +64,7 @@ impl SystemResolver {
         });
         let lookups = running.entry(host.to_owned()).or_default();
         if let Some((started, newest)) = lookups.last()
-            && (started.elapsed() < SHARED_FOR || lookups.len() >= MOST_PER_HOST)
+            && (started.elapsed() < JOINABLE_FOR || lookups.len() >= MAX_PER_HOST)
         {
             return newest.clone();
         }
@@ -78,8 +78,8 @@ impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let lookup = timeout(self.timeout, self.join_or_start(name.as_str()));
         Box::pin(async move {
-            let late = || Err(LookupError::new(name.as_str().to_owned(), Cause::TimedOut));
-            let addresses = lookup.await.unwrap_or_else(|_| late())?;
+            let timed_out = || Err(LookupError::new(name.as_str().to_owned(), Cause::TimedOut));
+            let addresses = lookup.await.unwrap_or_else(|_| timed_out())?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
@@ -108,7 +108,7 @@ fn look_up(host: String, rules: Rules) -> Lookup {
 fn resolve(host: String, rules: Rules) -> Result<Vec<SocketAddr>, LookupError> {
     let mut addresses: Vec<SocketAddr> = match (host.as_str(), 0).to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
-        Err(error) => return Err(LookupError::new(host, why_unresolved(error))),
+        Err(error) => return Err(LookupError::new(host, lookup_cause(error))),
     };
     if addresses.is_empty() {
         return Err(LookupError::new(host, Cause::NoAddress));
@@ -125,9 +125,10 @@ fn resolve(host: String, rules: Rules) -> Result<Vec<SocketAddr>, LookupError> {
     Ok(addresses)
 }
 
-/// Without a descriptor, glibc reads no file and asks no server, and says that the name does not exist.
-fn why_unresolved(error: io::Error) -> Cause {
-    // ENFILE and EMFILE, WSAEMFILE.
+/// The cause of a failed lookup. Without a free file descriptor, glibc can neither read files nor ask a server, and
+/// reports that the name does not exist. So test whether a descriptor can be opened.
+fn lookup_cause(error: io::Error) -> Cause {
+    // ENFILE and EMFILE; on Windows WSAEMFILE.
     const NO_DESCRIPTOR: [i32; 3] = [23, 24, 10_024];
 
     match UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
@@ -142,7 +143,7 @@ fn why_unresolved(error: io::Error) -> Cause {
     }
 }
 
-/// A name that was not resolved.
+/// The error of a failed lookup.
 #[derive(Clone, Debug)]
 pub(super) struct LookupError {
     host: String,
@@ -172,7 +173,7 @@ impl LookupError {
         &self.host
     }
 
-    /// Whether the process lacked a thread or a descriptor: the name may be right.
+    /// Whether the lookup failed because the process has no free thread or file descriptor. The name may be valid.
     pub(super) fn is_out_of_resources(&self) -> bool {
         matches!(*self.cause, Cause::NoThread(_) | Cause::NoDescriptor(_))
     }
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn lookups_that_start_together_share_one_thread() {
+    async fn lookups_that_start_together_are_shared() {
         let resolver = SystemResolver::new(Rules::default(), Duration::from_secs(5));
         let (first, second) = (
             resolver.join_or_start("localhost"),
@@ -215,16 +216,16 @@ mod tests {
         );
         assert!(first.ptr_eq(&second));
         assert!(!first.await.unwrap().is_empty());
-        // One that has ended is not joined: the addresses may change.
+        // A finished lookup is not joined, because the addresses may have changed.
         assert!(!resolver.join_or_start("localhost").ptr_eq(&second));
     }
 
     #[tokio::test]
-    async fn lookups_that_hang_are_few_and_end_with_their_time() {
+    async fn hanging_lookups_are_limited_and_time_out() {
         let resolver = SystemResolver::new(Rules::default(), Duration::from_millis(10));
         let never = || -> Lookup { std::future::pending().boxed().shared() };
-        let long_ago = Instant::now().checked_sub(SHARED_FOR).unwrap();
-        let hung: Vec<_> = (0..MOST_PER_HOST).map(|_| (long_ago, never())).collect();
+        let long_ago = Instant::now().checked_sub(JOINABLE_FOR).unwrap();
+        let hung: Vec<_> = (0..MAX_PER_HOST).map(|_| (long_ago, never())).collect();
         let newest = hung.last().unwrap().1.clone();
         resolver
             .running
@@ -242,7 +243,7 @@ mod tests {
             error.to_string(),
             "hung.invalid cannot be resolved: no answer from the DNS server"
         );
-        // One that ends makes room for another.
+        // When a lookup ends, another one can start.
         resolver
             .running
             .lock()
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_does_not_exist_is_named() {
+    async fn the_error_names_the_host() {
         let error = look_up("nowhere.invalid".to_owned(), Rules::default())
             .await
             .unwrap_err();
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_another_machine_is_refused_where_only_this_one_is_trusted() {
+    fn an_address_of_another_machine_is_refused_with_loopback_only() {
         let rules = Rules {
             loopback_only: true,
             ..Rules::default()

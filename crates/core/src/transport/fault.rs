@@ -1,4 +1,5 @@
-//! Whose fault a connection error is, read from the errors of reqwest and the libraries below it.
+//! The reason for a connection error and the server that it concerns, found in the errors of reqwest and the libraries
+//! below it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,23 +9,23 @@ use std::sync::Arc;
 use rustls::{CertificateError, Error as TlsError};
 
 use super::dns::LookupError;
-use super::tls::Distrust;
+use super::tls::UntrustedCertificate;
 use super::{Fault, Peer, TransportError};
 use crate::data::error::ConnectionReason;
 use crate::data::text::{Template, Text, text};
 
-/// What hyper-util says of a proxy that refuses. Its error types are private, so these texts are all there is; the tests
-/// in `tests/network/proxies.rs` hold each of them against a proxy.
+/// Texts of hyper-util's errors about proxies. Its error types are private, so only the texts distinguish the errors. The
+/// tests in `tests/network/proxies.rs` check each text against a proxy.
 mod texts {
     pub(super) const TUNNEL: &str = "tunnel error: ";
     /// The proxy answered CONNECT with 407.
     pub(super) const TUNNEL_AUTH: &str = "tunnel error: proxy authorization required";
-    /// There is no TCP or TLS connection to the proxy. The next error in the chain says why.
+    /// The TCP or TLS connection to the proxy failed. The next error in the chain is the cause.
     pub(super) const TUNNEL_CONNECT: &str = "tunnel error: failed to create underlying connection";
     pub(super) const SOCKS: &str = "SOCKS error: ";
-    /// There is no TCP connection to the proxy. The chain ends here: only the `Debug` text says why.
+    /// The TCP connection to the proxy failed. The chain ends with this error: only its `Debug` text has the cause.
     pub(super) const SOCKS_CONNECT: &str = "SOCKS error: failed to create underlying connection";
-    /// The proxy refuses the user name and password, wants some, or wants none.
+    /// The proxy refuses the credentials, requires credentials, or does not support them.
     pub(super) const SOCKS_AUTH: [&str; 3] = [
         "SOCKS error: credentials not accepted",
         "SOCKS error: server does not support user/pass authentication",
@@ -32,19 +33,19 @@ mod texts {
     ];
 }
 
-/// Where requests go, as errors name it.
+/// The servers on the way of requests, as named in errors.
 #[derive(Clone, Debug)]
 pub(super) struct Destination {
     /// The platform's host, with its port if the URL has one.
     pub(super) host: String,
     /// The proxy's URL without credentials.
     pub(super) proxy: Option<String>,
-    /// The proxy is sent the requests themselves, over http, and makes no tunnel.
+    /// Whether the proxy forwards http requests, instead of opening a tunnel.
     pub(super) is_forwarded: bool,
 }
 
 impl Destination {
-    /// The server that the connection ends at.
+    /// The server at the end of the connection.
     fn last_hop(&self) -> Peer {
         if self.is_forwarded {
             self.first_hop()
@@ -53,6 +54,7 @@ impl Destination {
         }
     }
 
+    /// The server that the client connects to: the proxy, or without one the host.
     pub(super) fn first_hop(&self) -> Peer {
         match &self.proxy {
             Some(proxy) => Peer::Proxy(proxy.clone()),
@@ -60,7 +62,8 @@ impl Destination {
         }
     }
 
-    fn named(&self, server: &str) -> Peer {
+    /// The proxy if `server` is its name, and otherwise the server at the end of the connection.
+    fn find(&self, server: &str) -> Peer {
         match &self.proxy {
             Some(proxy) if host_of(proxy) == server && host_of(&self.host) != server => {
                 Peer::Proxy(proxy.clone())
@@ -71,31 +74,32 @@ impl Destination {
 }
 
 /// The host in `scheme://host:port` or `host:port`.
-fn host_of(place: &str) -> &str {
-    let place = place.split_once("://").map_or(place, |(_, place)| place);
-    let place = place.trim_end_matches('/');
-    match place.rsplit_once(':') {
+fn host_of(url: &str) -> &str {
+    let authority = url.split_once("://").map_or(url, |(_, authority)| authority);
+    let authority = authority.trim_end_matches('/');
+    match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => place,
+        _ => authority,
     }
 }
 
-/// Turns reqwest's error into one that says whether the request left and whose fault it is.
-pub(super) fn read(error: reqwest::Error, destination: &Destination) -> TransportError {
-    // The URL is in no message: it is the same for all calls, and names a chat.
+/// Converts reqwest's error. The result says whether a connection was made, why the request failed, and which server it
+/// concerns.
+pub(super) fn classify(error: reqwest::Error, destination: &Destination) -> TransportError {
+    // Without the URL, which has the chat's id.
     let error = error.without_url();
     if error.is_connect() {
-        let (reason, peer) = why_not_connected(&error, destination);
+        let (reason, peer) = connect_reason(&error, destination);
         let mut fault = fault(reason, peer, error);
-        let of_the_system = causes(&*fault.source)
+        let is_from_system = causes(&*fault.source)
             .filter_map(<dyn StdError>::downcast_ref::<io::Error>)
             .any(|error| error.raw_os_error().is_some());
-        if reason == Some(ConnectionReason::Timeout) && !of_the_system {
+        if reason == Some(ConnectionReason::Timeout) && !is_from_system {
             fault.source = Box::new(ConnectTimeout);
         }
         return TransportError::Connect(fault);
     }
-    let reason = why_broken(&error);
+    let reason = broken_reason(&error);
     let peer = destination.last_hop();
     if is_unprocessed(&error) {
         TransportError::Unprocessed(fault(reason, peer, error))
@@ -112,7 +116,7 @@ fn fault(reason: Option<ConnectionReason>, peer: Peer, error: reqwest::Error) ->
     }
 }
 
-/// The libraries' own words do not name the option: "operation timed out".
+/// Replaces the libraries' "operation timed out", which does not name the option.
 #[derive(Debug)]
 struct ConnectTimeout;
 
@@ -126,7 +130,7 @@ impl StdError for ConnectTimeout {}
 
 const CONNECT_TIMEOUT_PASSED: Template = text!("the {connect_timeout} passed");
 
-/// What an error says. An error of this crate may name options.
+/// The text of an error. Errors of this crate may contain names of options.
 pub(crate) fn text_of(error: &(dyn StdError + 'static)) -> Text {
     if error.is::<ConnectTimeout>() {
         return CONNECT_TIMEOUT_PASSED.into();
@@ -137,7 +141,7 @@ pub(crate) fn text_of(error: &(dyn StdError + 'static)) -> Text {
     }
 }
 
-/// The error and its causes, the innermost last.
+/// The error and its causes, outermost first.
 pub(crate) fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
@@ -146,29 +150,30 @@ pub(crate) fn causes<'a>(
         Some(error) => error.get_ref().map(|inner| inner as _),
         // A rustls error has no `source()`.
         None => match error.downcast_ref::<TlsError>() {
-            Some(tls) => distrust(tls).map(|distrust| distrust as _),
+            Some(tls) => untrusted(tls).map(|untrusted| untrusted as _),
             None => error.source(),
         },
     })
 }
 
-fn why_not_connected(error: &reqwest::Error, destination: &Destination) -> (Option<ConnectionReason>, Peer) {
+/// The reason for a failed connection, and the server that it concerns.
+fn connect_reason(error: &reqwest::Error, destination: &Destination) -> (Option<ConnectionReason>, Peer) {
     use ConnectionReason as Reason;
 
-    // Once there is a tunnel, errors are of the server at its end. One without a tunnel announces itself.
+    // Errors concern the server at the end of the tunnel, unless the chain has the text of a failed tunnel.
     let mut server = destination.last_hop();
     let mut io = None;
     for cause in causes(error) {
         if let Some(lookup) = cause.downcast_ref::<LookupError>() {
             let reason = (!lookup.is_out_of_resources()).then_some(Reason::Dns);
-            return (reason, destination.named(lookup.host()));
+            return (reason, destination.find(lookup.host()));
         }
         if let Some(tls) = cause.downcast_ref::<TlsError>() {
-            let peer = match distrust(tls) {
-                Some(distrust) => destination.named(&distrust.server),
+            let peer = match untrusted(tls) {
+                Some(untrusted) => destination.find(&untrusted.server),
                 None => server,
             };
-            return (Some(why_tls(tls)), peer);
+            return (Some(tls_reason(tls)), peer);
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
             io = Some(error);
@@ -179,14 +184,17 @@ fn why_not_connected(error: &reqwest::Error, destination: &Destination) -> (Opti
         } else if text == texts::TUNNEL_CONNECT {
             server = destination.first_hop();
         } else if text == texts::SOCKS_CONNECT {
-            return (why_debug(&format!("{cause:?}")), destination.first_hop());
+            return (
+                reason_in_debug_text(&format!("{cause:?}")),
+                destination.first_hop(),
+            );
         } else if text.starts_with(texts::TUNNEL) || text.starts_with(texts::SOCKS) {
             return (Some(Reason::Proxy), destination.first_hop());
         }
     }
     match io {
-        Some(error) => (why_io(error), server),
-        // How far the connection came when the `connect_timeout` passed is not known.
+        Some(error) => (io_reason(error), server),
+        // After the `connect_timeout`, how far the connection came is unknown.
         None => (
             error.is_timeout().then_some(Reason::Timeout),
             destination.first_hop(),
@@ -194,16 +202,16 @@ fn why_not_connected(error: &reqwest::Error, destination: &Destination) -> (Opti
     }
 }
 
-fn distrust(error: &TlsError) -> Option<&Distrust> {
+fn untrusted(error: &TlsError) -> Option<&UntrustedCertificate> {
     match error {
         TlsError::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
         _ => None,
     }
 }
 
-fn why_tls(error: &TlsError) -> ConnectionReason {
-    let certificate = match (distrust(error), error) {
-        (Some(distrust), _) => &distrust.cause,
+fn tls_reason(error: &TlsError) -> ConnectionReason {
+    let certificate = match (untrusted(error), error) {
+        (Some(untrusted), _) => &untrusted.cause,
         (None, TlsError::InvalidCertificate(certificate)) => certificate,
         (None, _) => return ConnectionReason::Tls,
     };
@@ -219,7 +227,7 @@ fn why_tls(error: &TlsError) -> ConnectionReason {
     }
 }
 
-fn why_io(error: &io::Error) -> Option<ConnectionReason> {
+fn io_reason(error: &io::Error) -> Option<ConnectionReason> {
     use io::ErrorKind as Kind;
 
     Some(match error.kind() {
@@ -228,7 +236,7 @@ fn why_io(error: &io::Error) -> Option<ConnectionReason> {
         | Kind::NetworkUnreachable
         | Kind::NetworkDown
         | Kind::AddrNotAvailable
-        // A firewall of this machine that refuses (EPERM, EACCES).
+        // EPERM or EACCES: a firewall on this machine refuses the connection.
         | Kind::PermissionDenied => ConnectionReason::Unreachable,
         Kind::TimedOut => ConnectionReason::Timeout,
         Kind::ConnectionReset
@@ -236,13 +244,13 @@ fn why_io(error: &io::Error) -> Option<ConnectionReason> {
         | Kind::NotConnected
         | Kind::BrokenPipe
         | Kind::UnexpectedEof => ConnectionReason::Closed,
-        // No descriptor, no memory: nothing is wrong with the connection.
+        // Not about the connection, such as a lack of file descriptors or memory.
         _ => return None,
     })
 }
 
-/// The reason in an `io::Error` of which only the `Debug` text is available.
-fn why_debug(text: &str) -> Option<ConnectionReason> {
+/// The reason in the `Debug` text of an `io::Error`.
+fn reason_in_debug_text(text: &str) -> Option<ConnectionReason> {
     let known = [
         ("dns error", ConnectionReason::Dns),
         ("ConnectionRefused", ConnectionReason::Refused),
@@ -253,16 +261,17 @@ fn why_debug(text: &str) -> Option<ConnectionReason> {
     found.map(|(_, reason)| reason)
 }
 
-fn why_broken(error: &reqwest::Error) -> Option<ConnectionReason> {
+/// The reason for a connection that broke after it was made.
+fn broken_reason(error: &reqwest::Error) -> Option<ConnectionReason> {
     let io = causes(error).find_map(<dyn StdError>::downcast_ref::<io::Error>);
     if error.is_timeout() {
         return Some(ConnectionReason::Timeout);
     }
     if let Some(tls) = causes(error).find_map(<dyn StdError>::downcast_ref::<TlsError>) {
-        return Some(why_tls(tls));
+        return Some(tls_reason(tls));
     }
     match io {
-        Some(error) => why_io(error),
+        Some(error) => io_reason(error),
         None => Some(ConnectionReason::Closed),
     }
 }
@@ -274,7 +283,7 @@ pub(crate) fn is_out_of_resources(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| {
         let io = cause.downcast_ref::<io::Error>();
         io.is_some_and(|error| error.raw_os_error().is_some_and(|code| CODES.contains(&code)))
-            // Of the thread that loads the system's roots, which several calls wait for.
+            // The error if the thread that loads the system's roots could not be started.
             || cause.is::<Arc<io::Error>>()
             || cause
                 .downcast_ref::<LookupError>()
@@ -282,8 +291,8 @@ pub(crate) fn is_out_of_resources(error: &(dyn StdError + 'static)) -> bool {
     })
 }
 
-/// Whether the server proved that it did not act on the request: it refused the stream, or said that it is going away
-/// and the stream is above the last one that it processes. h2 fails only those streams for a GOAWAY (RFC 9113, 6.8).
+/// Whether the server has proved that it did not act on the request: it refused the HTTP/2 stream, or it sent a GOAWAY
+/// and the stream is above the last one that it processes. For a GOAWAY, h2 fails only those streams (RFC 9113, 6.8).
 fn is_unprocessed(error: &reqwest::Error) -> bool {
     let error = causes(error).find_map(<dyn StdError>::downcast_ref::<h2::Error>);
     error.is_some_and(|error| {
@@ -305,15 +314,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_the_proxy_only_if_its_name_is_the_proxys_alone() {
+    fn a_server_is_the_proxy_only_if_the_host_has_another_name() {
         let destination = Destination {
             host: "open.feishu.cn".to_owned(),
             proxy: Some("https://proxy.example:3128".to_owned()),
             is_forwarded: false,
         };
-        assert_eq!(destination.named("proxy.example"), destination.first_hop());
+        assert_eq!(destination.find("proxy.example"), destination.first_hop());
         assert_eq!(
-            destination.named("open.feishu.cn"),
+            destination.find("open.feishu.cn"),
             Peer::Host("open.feishu.cn".to_owned())
         );
         let same = Destination {
@@ -321,7 +330,7 @@ mod tests {
             proxy: Some("https://127.0.0.1:3128".to_owned()),
             is_forwarded: false,
         };
-        assert_eq!(same.named("127.0.0.1"), Peer::Host("127.0.0.1:8443".to_owned()));
+        assert_eq!(same.find("127.0.0.1"), Peer::Host("127.0.0.1:8443".to_owned()));
     }
 
     #[test]
@@ -333,8 +342,8 @@ mod tests {
             (CertificateError::UnknownIssuer, ConnectionReason::TlsUntrusted),
             (CertificateError::BadSignature, ConnectionReason::TlsUntrusted),
         ] {
-            assert_eq!(why_tls(&TlsError::InvalidCertificate(certificate)), reason);
+            assert_eq!(tls_reason(&TlsError::InvalidCertificate(certificate)), reason);
         }
-        assert_eq!(why_tls(&TlsError::HandshakeNotComplete), ConnectionReason::Tls);
+        assert_eq!(tls_reason(&TlsError::HandshakeNotComplete), ConnectionReason::Tls);
     }
 }

@@ -14,21 +14,21 @@ pub(crate) fn host(url: &Url) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Host and port, as an error names them; without the scheme's own port.
+/// Host and port for errors. The default port of the scheme is left out.
 pub(crate) fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port()
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Whether a host that `Url` has read is an address or a name, and not a template such as `{{host}}`.
+/// Whether a host that `Url` accepted is an address or a name, and not for example a template such as `{{host}}`.
 pub(crate) fn is_plain(host: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     !host.is_empty() && (host.starts_with('[') || host.bytes().all(is_letter))
 }
 
-/// Whether a host is this machine: a loopback address, or a name that stands for one. Where a name resolves to is checked
-/// when it is resolved.
+/// Whether a host is this machine: a loopback address, or a name that is reserved for one. The addresses of such a name
+/// are checked when it is resolved.
 pub(crate) fn is_loopback(host: &str) -> bool {
     if let Some(address) = address(host) {
         return address.is_loopback();
@@ -37,7 +37,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost")
 }
 
-/// The address that a host is, with or without brackets.
+/// Parses a host as an IP address, with or without brackets.
 pub(crate) fn address(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }

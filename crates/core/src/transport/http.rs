@@ -1,5 +1,6 @@
-//! The transport everyone uses: `reqwest`, with everything off that it would do by itself. A request is sent again
-//! only if a pooled connection closed before it began to write the request, so that the body was never polled.
+//! The transport for production: `reqwest` without its redirects and retries. One retry remains, in hyper-util: if a
+//! pooled connection closes before the request is written, so that its body was not polled, the request is sent on
+//! another connection.
 
 use std::any::Any;
 use std::ffi::OsString;
@@ -22,52 +23,54 @@ use super::clients::Clients;
 use super::dns::{Rules, SystemResolver};
 use super::fault::{self, Destination};
 use super::proxy::{self, ProxyOption, Route};
-use super::tls::{self, OwnCertificates, Roots};
+use super::tls::{self, ExtraCertificates, Roots};
 use super::{Answering, Fault, JSON, MOST_BYTES, Outgoing, Peer, Sent, Transport, TransportError, host};
 use crate::data::error::{ConnectionReason, Error};
 use crate::data::text::text;
 
-/// Load balancers drop an idle connection after a minute or more. The client drops it first, so that no request meets a
-/// connection that is closing.
+/// How long an idle connection is kept. Load balancers close idle connections after a minute or more. The client closes
+/// them earlier, so that it sends no request on a connection that is being closed.
 const POOL_IDLE: Duration = Duration::from_secs(30);
 
-/// How long a connection may be idle before the system checks the other end, and how often it checks.
+/// How long a connection may be idle before TCP keep-alive probes start, and the interval between probes.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_PROBES: u32 = 3;
 
-/// An HTTP/2 connection outlives the calls that time out on it, so one that has gone silent would fail them all. While a
-/// call waits, the connection is pinged this often, and dropped when no answer comes for as long.
-const PING_AFTER: Duration = Duration::from_secs(3);
+/// The interval of HTTP/2 pings while a request is in progress, and how long to wait for the response to a ping before
+/// the connection is closed. Without pings, a silent connection would fail call after call: an HTTP/2 connection is
+/// kept after a request on it has timed out.
+const PING_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The default of `late_arrival` suits this; a longer one must not keep a silent connection alive.
+/// The longest `TCP_USER_TIMEOUT`, so that a long `late_arrival` does not keep a silent connection open.
 const LONGEST_UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// Between `TCP_USER_TIMEOUT` and the end of `late_arrival`. The kernel counts that timeout from the first retransmission:
-/// with 4.5 s, a connection ended 4.95 s after the send where a round trip takes 2 ms, 5.69 s where it takes 300 ms, and 6.34 s
-/// where it takes 500 ms (Linux 6.18). The last copy needs time on the network, too.
+/// How much shorter than `late_arrival` the `TCP_USER_TIMEOUT` is. The kernel counts the timeout from the first
+/// retransmission: with a timeout of 4.5 s, a connection ended 4.95 s after the send with a round trip of 2 ms, 5.69 s
+/// with 300 ms, and 6.34 s with 500 ms (Linux 6.18). The last retransmitted packet also needs time to arrive.
 const ARRIVAL_MARGIN: Duration = Duration::from_secs(2);
 
-/// How long sent data may stay unacknowledged before the kernel gives up and stops sending it again. A request that was
-/// given up must not arrive after `late_arrival`, when its slot is free and the opposite call has been sent.
-pub(crate) fn unacknowledged(late_arrival: Duration) -> Duration {
-    // With a `late_arrival` of 0 the caller has opted out of the promise, so the longest timeout applies. The
-    // kernel takes 0 for its own default, about 15 minutes.
+/// The `TCP_USER_TIMEOUT`: how long sent data may stay unacknowledged before the kernel closes the connection and stops
+/// retransmitting. A request must not arrive after `late_arrival`, because its slot is then free and the opposite call
+/// may have been sent (docs/architecture.md#late-arrival).
+pub(crate) fn tcp_user_timeout(late_arrival: Duration) -> Duration {
+    // A `late_arrival` of 0 turns the promise off, so the longest timeout applies. The kernel would interpret a timeout
+    // of 0 as its own default, about 15 minutes.
     if late_arrival.is_zero() {
         return LONGEST_UNACKNOWLEDGED;
     }
-    let before_the_end = late_arrival.saturating_sub(ARRIVAL_MARGIN);
-    before_the_end
+    let timeout = late_arrival.saturating_sub(ARRIVAL_MARGIN);
+    timeout
         .max(late_arrival / 2)
         .clamp(Duration::from_millis(1), LONGEST_UNACKNOWLEDGED)
 }
 
-/// The options that say how the platform is reached.
+/// The options for connections to the platform.
 pub(crate) struct Network {
     pub(crate) platform: Url,
     pub(crate) allow_http: bool,
     pub(crate) proxy: ProxyOption,
     pub(crate) ca_certs: Option<PathBuf>,
-    /// Those of an environment variable, with its name.
+    /// The file that an environment variable names, with the name of the variable.
     pub(crate) extra_ca_certs: Option<(&'static str, OsString)>,
     pub(crate) http_client: Option<reqwest::Client>,
     pub(crate) user_agent: HeaderValue,
@@ -79,7 +82,7 @@ pub(crate) struct Network {
 pub(crate) struct Http {
     clients: Clients,
     destination: Destination,
-    /// `None` with the caller's own client.
+    /// `None` if the caller passed an HTTP client.
     roots: Option<Arc<Roots>>,
     user_agent: HeaderValue,
     connect_timeout: Duration,
@@ -111,7 +114,7 @@ impl Http {
                     .host_str()
                     .is_some_and(|host| host.starts_with('['));
                 if is_ipv6 && !host::is_http(&network.platform) {
-                    // reqwest hands the brackets of the address to TLS, which knows no such name.
+                    // reqwest passes the address to TLS with its brackets, which is not a valid server name.
                     return Err(Error::invalid_input(
                         text!("{base_url}"),
                         text!("https with an IPv6 address, and a {proxy} is configured"),
@@ -133,23 +136,24 @@ impl Http {
         })
     }
 
-    /// Sends the request. If the certificate's issuer is unknown, loads the system's roots and tries again. No byte
-    /// of the request has been sent by then.
+    /// Sends the request. If the issuer of the server's certificate is unknown, loads the system's root certificates and
+    /// sends the request again. No byte of the request was sent before that.
     async fn exchange(&self, request: &Outgoing, sent: &Sent) -> Result<Response<Bytes>, TransportError> {
-        let mut unloaded = self.roots.as_ref();
+        let mut roots_to_load = self.roots.as_ref();
         loop {
-            match (self.exchange_once(request, sent).await, unloaded.take()) {
-                // Boxed, because most exchanges need no room for it.
+            match (self.exchange_once(request, sent).await, roots_to_load.take()) {
+                // Boxed, because most exchanges do not need this future.
                 (Err(Failed::UnknownIssuer(error)), Some(roots)) => {
-                    Box::pin(self.load_system(roots, error)).await?;
+                    Box::pin(self.load_system_roots(roots, error)).await?;
                 }
-                (exchanged, _) => return Ok(exchanged?),
+                (result, _) => return Ok(result?),
             }
         }
     }
 
-    /// Counts as a part of connecting: where reading the roots blocks, the error is the certificate's.
-    async fn load_system(&self, roots: &Roots, error: TransportError) -> Result<(), TransportError> {
+    /// Loads the system's root certificates within the `connect_timeout`. After the timeout, returns `error`, the error of
+    /// the certificate.
+    async fn load_system_roots(&self, roots: &Roots, error: TransportError) -> Result<(), TransportError> {
         match timeout(self.connect_timeout, roots.load_system()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(no_thread)) => Err(TransportError::Connect(Fault {
@@ -162,32 +166,34 @@ impl Http {
     }
 
     async fn exchange_once(&self, request: &Outgoing, sent: &Sent) -> Result<Response<Bytes>, Failed> {
-        let (client, lease) = self.clients.current().map_err(TransportError::unbuilt)?;
-        // Also where a deadline drops this future: a connection that is silent for one call is so for the next.
-        let unanswered = Unanswered {
+        let (client, lease) = self.clients.current().map_err(TransportError::client_not_built)?;
+        // Also applies if a deadline drops this future: the connection may be silent for the next call, too.
+        let guard = SuspectOnDrop {
             sent,
             suspect: || self.clients.suspect(lease),
             is_armed: true,
         };
         let response = client.execute(self.to_reqwest(request, sent)).await;
-        let mut response = response.map_err(|error| self.failed(error, sent))?;
-        unanswered.disarm();
+        let mut response = response.map_err(|error| self.classify(error, sent))?;
+        guard.disarm();
         let status = response.status();
         // Without a forwarding proxy, a 407 comes from the platform or a gateway in front of it.
         if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && self.destination.is_forwarded {
-            return Err(Failed::Otherwise(TransportError::Broken(
-                self.wants_credentials(),
-            )));
+            return Err(Failed::Other(TransportError::Broken(self.proxy_auth_fault())));
         }
         let mut body = Bytes::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error, sent))? {
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.classify(error, sent))?
+        {
             if body.len() + chunk.len() > MOST_BYTES {
-                return Err(Failed::Otherwise(TransportError::TooLarge(status)));
+                return Err(Failed::Other(TransportError::TooLarge(status)));
             }
-            body = joined(body, chunk);
+            body = append(body, chunk);
         }
         let headers = mem::take(response.headers_mut());
-        let body = decoded(&headers, body).ok_or(TransportError::TooLarge(status))?;
+        let body = decompress(&headers, body).ok_or(TransportError::TooLarge(status))?;
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -197,7 +203,7 @@ impl Http {
     fn to_reqwest(&self, request: &Outgoing, sent: &Sent) -> reqwest::Request {
         let mut outgoing = reqwest::Request::new(request.method.clone(), request.url.clone());
         let headers = outgoing.headers_mut();
-        // reqwest and hyper add three more.
+        // Room for three headers from here and three from reqwest and hyper.
         headers.reserve(6);
         headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(header::USER_AGENT, self.user_agent.clone());
@@ -209,20 +215,20 @@ impl Http {
         outgoing
     }
 
-    fn failed(&self, error: reqwest::Error, sent: &Sent) -> Failed {
-        let wants_system_roots = Roots::want_system(&error);
-        let error = fault::read(error, &self.destination);
-        if wants_system_roots {
+    fn classify(&self, error: reqwest::Error, sent: &Sent) -> Failed {
+        let may_need_system_roots = Roots::may_need_system(&error);
+        let error = fault::classify(error, &self.destination);
+        if may_need_system_roots {
             return Failed::UnknownIssuer(error);
         }
         if matches!(error, TransportError::Unprocessed(_)) {
             sent.retract();
         }
-        Failed::Otherwise(error)
+        Failed::Other(error)
     }
 
-    /// A proxy that is sent the request itself, over http, refuses it with a response.
-    fn wants_credentials(&self) -> Fault {
+    /// The fault for a 407 response. A proxy that forwards http requests refuses one with such a response.
+    fn proxy_auth_fault(&self) -> Fault {
         Fault {
             reason: Some(ConnectionReason::ProxyAuth),
             peer: Some(self.destination.first_hop()),
@@ -231,20 +237,20 @@ impl Http {
     }
 }
 
-/// Calls `suspect` when it is dropped after the request has left, unless a response came.
-struct Unanswered<'a, F: Fn()> {
+/// Calls `suspect` when it is dropped, if the request was sent and no response arrived.
+struct SuspectOnDrop<'a, F: Fn()> {
     sent: &'a Sent,
     suspect: F,
     is_armed: bool,
 }
 
-impl<F: Fn()> Unanswered<'_, F> {
+impl<F: Fn()> SuspectOnDrop<'_, F> {
     fn disarm(mut self) {
         self.is_armed = false;
     }
 }
 
-impl<F: Fn()> Drop for Unanswered<'_, F> {
+impl<F: Fn()> Drop for SuspectOnDrop<'_, F> {
     fn drop(&mut self) {
         if self.is_armed && self.sent.is_raised() {
             (self.suspect)();
@@ -252,30 +258,30 @@ impl<F: Fn()> Drop for Unanswered<'_, F> {
     }
 }
 
-/// Why an exchange failed.
+/// The error of an exchange.
 enum Failed {
-    /// Before anything was sent, and the system's roots may know the issuer.
+    /// The issuer of the certificate is unknown, but may be among the system's roots. Nothing was sent.
     UnknownIssuer(TransportError),
-    Otherwise(TransportError),
+    Other(TransportError),
 }
 
 impl From<TransportError> for Failed {
     fn from(error: TransportError) -> Self {
-        Self::Otherwise(error)
+        Self::Other(error)
     }
 }
 
 impl From<Failed> for TransportError {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::UnknownIssuer(error) | Failed::Otherwise(error) => error,
+            Failed::UnknownIssuer(error) | Failed::Other(error) => error,
         }
     }
 }
 
 impl TransportError {
-    /// No client could be built on this runtime, though one could when the options were checked.
-    fn unbuilt(error: reqwest::Error) -> Self {
+    /// The error if no HTTP client can be built, although one could be built when the options were checked.
+    fn client_not_built(error: reqwest::Error) -> Self {
         Self::Connect(error.into())
     }
 }
@@ -289,14 +295,15 @@ impl Transport for Http {
     }
 }
 
-/// The panic's message went to the panic hook. It is not in the error, because it may contain a secret.
+/// The error for a panic. It does not contain the panic's message, which may contain a secret. The panic hook has
+/// received the message.
 fn panicked(panic: Box<dyn Any + Send>) -> TransportError {
     drop(panic);
     TransportError::Broken("the HTTP client panicked".into())
 }
 
-/// One after the other. Most responses are a single chunk, which is not copied.
-fn joined(body: Bytes, chunk: Bytes) -> Bytes {
+/// Appends a chunk to a body. Most responses are a single chunk, which is not copied.
+fn append(body: Bytes, chunk: Bytes) -> Bytes {
     if body.is_empty() {
         return chunk;
     }
@@ -305,9 +312,10 @@ fn joined(body: Bytes, chunk: Bytes) -> Bytes {
     body.freeze()
 }
 
-/// The body without its compression; `None` if it is too large. Nothing asks for compression, but some gateways
-/// compress all the same. A body that is not what its header says is left as it is, and found unreadable.
-fn decoded(headers: &HeaderMap, body: Bytes) -> Option<Bytes> {
+/// Decompresses a gzip body. Returns `None` if the result is too large. The client does not request compression, but
+/// some gateways compress anyway. A body that is not valid gzip is returned unchanged, and is later reported as
+/// unreadable.
+fn decompress(headers: &HeaderMap, body: Bytes) -> Option<Bytes> {
     let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     if !encoding
         .is_some_and(|encoding| matches!(encoding.to_ascii_lowercase().as_slice(), b"gzip" | b"x-gzip"))
@@ -324,15 +332,15 @@ fn decoded(headers: &HeaderMap, body: Bytes) -> Option<Bytes> {
 }
 
 fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Error> {
-    let mut own = OwnCertificates::default();
+    let mut extra = ExtraCertificates::default();
     if let Some(path) = &network.ca_certs {
-        own.read(path)?;
+        extra.read(path)?;
     }
     if let Some((variable, path)) = &network.extra_ca_certs {
-        own.read_of_environment(variable, path);
+        extra.read_from_environment(variable, path);
     }
-    let (tls, roots) = tls::config(own)?;
-    let ipv4_first = matches!(&route, Route::Through(proxy) if proxy.takes_addresses());
+    let (tls, roots) = tls::config(extra)?;
+    let ipv4_first = matches!(&route, Route::Through(proxy) if proxy.needs_address());
     let proxy = match route {
         Route::Direct => Some(None),
         Route::Through(proxy) => Some(Some(proxy.to_reqwest().map_err(|error| {
@@ -340,7 +348,8 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
         })?)),
         Route::System => None,
     };
-    // http is allowed without `allow_http` because a name, `localhost`, stands for this machine.
+    // Without `allow_http`, http is permitted only if the host is this machine, such as `localhost`. Where that name
+    // resolves to is checked when it is resolved.
     let loopback_only = host::is_http(&network.platform) && !network.allow_http;
     let connect_timeout = network.connect_timeout;
     let rules = Rules {
@@ -349,28 +358,28 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
     };
     let resolver = Arc::new(SystemResolver::new(rules, connect_timeout));
     let user_agent = network.user_agent.clone();
-    let unacknowledged = unacknowledged(network.late_arrival);
+    let tcp_user_timeout = tcp_user_timeout(network.late_arrival);
     let build = move || {
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
-            // A redirect would carry the token elsewhere, and a hidden retry would exceed the quota.
+            // A redirect would send the token to another host, and a retry by reqwest would exceed the quota.
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
             .dns_resolver(resolver.clone())
             .connect_timeout(connect_timeout)
             .pool_idle_timeout(POOL_IDLE)
-            .http2_keep_alive_interval(PING_AFTER)
-            .http2_keep_alive_timeout(PING_AFTER)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_INTERVAL)
             .tcp_nodelay(true)
             .tcp_keepalive(KEEP_ALIVE)
             .tcp_keepalive_interval(KEEP_ALIVE)
             .tcp_keepalive_retries(KEEP_ALIVE_PROBES);
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        let builder = builder.tcp_user_timeout(unacknowledged);
+        let builder = builder.tcp_user_timeout(tcp_user_timeout);
         #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
-        let _ = unacknowledged;
-        // The user agent is for the proxy: requests set their own.
+        let _ = tcp_user_timeout;
+        // This user agent is for the proxy. The requests to the platform set the header themselves.
         match &proxy {
             None => builder.user_agent(user_agent.clone()),
             Some(None) => builder.no_proxy(),
@@ -394,8 +403,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_gives_up_before_late_arrival_ends() {
-        for (late_arrival, gives_up) in [
+    fn the_tcp_user_timeout_is_shorter_than_late_arrival() {
+        for (late_arrival, timeout) in [
             (5_000, 3_000),
             (4_000, 2_000),
             (1_000, 500),
@@ -403,9 +412,12 @@ mod tests {
             (3_600_000, 30_000),
         ] {
             let late_arrival = Duration::from_millis(late_arrival);
-            assert_eq!(unacknowledged(late_arrival), Duration::from_millis(gives_up));
+            assert_eq!(tcp_user_timeout(late_arrival), Duration::from_millis(timeout));
         }
-        assert_eq!(unacknowledged(Duration::ZERO), LONGEST_UNACKNOWLEDGED);
-        assert_eq!(unacknowledged(Duration::from_nanos(1)), Duration::from_millis(1));
+        assert_eq!(tcp_user_timeout(Duration::ZERO), LONGEST_UNACKNOWLEDGED);
+        assert_eq!(
+            tcp_user_timeout(Duration::from_nanos(1)),
+            Duration::from_millis(1)
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Which proxy a client uses: its option, the environment, or the system's settings. The proxy is chosen once, when
-//! the client is built, because the libraries below connect directly if they cannot parse a proxy's URL.
+//! The choice of a proxy: by the option `proxy`, the environment, or the system's settings. The choice is made and the
+//! URL is parsed when the client is built, because the libraries below would connect directly if they could not parse
+//! the URL.
 
 use std::fmt::Write as _;
 
@@ -15,7 +16,7 @@ use crate::data::text::{Template, text};
 /// The option `proxy`.
 #[derive(Clone, Default)]
 pub(crate) enum ProxyOption {
-    /// The environment decides, and on macOS and Windows the system's settings if no variable is set.
+    /// The proxy of the environment variables, or on macOS and Windows the system's if no variable is set.
     #[default]
     Environment,
     Off,
@@ -26,16 +27,16 @@ pub(crate) enum ProxyOption {
 pub(super) enum Route {
     Direct,
     Through(Proxy),
-    /// The system's settings, which reqwest reads.
+    /// As the system's settings say. reqwest reads them.
     System,
 }
 
-/// A proxy that can be used.
+/// A proxy with a valid URL.
 #[derive(Debug)]
 pub(super) struct Proxy {
-    /// For reqwest, with percent-encoded credentials.
+    /// The URL for reqwest, with percent-encoded credentials.
     url: SecretString,
-    /// Without credentials, for errors.
+    /// The URL for errors, without credentials.
     pub(super) name: String,
     host: String,
 }
@@ -49,8 +50,8 @@ impl Proxy {
         self.name.starts_with("socks")
     }
 
-    /// Whether the proxy is sent the platform's address and not its name.
-    pub(super) fn takes_addresses(&self) -> bool {
+    /// Whether the client resolves the platform's name and sends the proxy an address.
+    pub(super) fn needs_address(&self) -> bool {
         self.name.starts_with("socks4:") || self.name.starts_with("socks5:")
     }
 }
@@ -59,7 +60,7 @@ const FIELD: Template = text!("{proxy}");
 const EXPECTED: &str = "a URL like http://host:port, socks5h://host:port or http://user:password@host:port, with all but \
                         letters and digits of the password percent-encoded, as %40 for @";
 
-/// Decides the route to the platform, or says what is wrong with the option or the variable that would decide.
+/// Returns the route to the platform. Returns an error if the option or the variable that applies is invalid.
 pub(super) fn route(option: &ProxyOption, platform: &Url, allow_http: bool) -> Result<Route, Error> {
     let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let proxy = match option {
@@ -68,9 +69,9 @@ pub(super) fn route(option: &ProxyOption, platform: &Url, allow_http: bool) -> R
             let invalid = |why| Error::invalid_input(FIELD, text!("not a proxy's URL: {}", why), EXPECTED);
             Some(parse(url.expose_secret()).map_err(invalid)?)
         }
-        // No proxy is needed to reach this machine, and none elsewhere could reach it.
+        // A platform on this machine needs no proxy, and a proxy on another host could not reach it.
         ProxyOption::Environment if host::is_loopback(host::host(platform)) => None,
-        ProxyOption::Environment => match of_environment(platform, &variable)? {
+        ProxyOption::Environment => match from_environment(platform, &variable)? {
             Configured::Nothing if cfg!(any(target_os = "macos", windows)) => return Ok(Route::System),
             Configured::Nothing | Configured::Exempt => None,
             Configured::Proxy(proxy) => Some(proxy),
@@ -92,17 +93,17 @@ pub(super) fn route(option: &ProxyOption, platform: &Url, allow_http: bool) -> R
     Ok(Route::Through(proxy))
 }
 
-/// What the environment says of a proxy.
+/// The proxy configuration in the environment variables.
 enum Configured {
     /// No variable is set.
     Nothing,
-    /// `NO_PROXY` names the host.
+    /// `NO_PROXY` exempts the host.
     Exempt,
     Proxy(Proxy),
 }
 
-fn of_environment(platform: &Url, variable: &dyn Fn(&str) -> Option<String>) -> Result<Configured, Error> {
-    // A web server that runs a CGI script sets HTTP_PROXY to a request's own `Proxy` header (CVE-2016-5385).
+fn from_environment(platform: &Url, variable: &dyn Fn(&str) -> Option<String>) -> Result<Configured, Error> {
+    // For a CGI script, a web server sets HTTP_PROXY to the `Proxy` header of the incoming request (CVE-2016-5385).
     let is_cgi = variable("REQUEST_METHOD").is_some();
     let names: &[&str] = if !host::is_http(platform) {
         &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
@@ -115,7 +116,7 @@ fn of_environment(platform: &Url, variable: &dyn Fn(&str) -> Option<String>) -> 
         let mut set = names.iter().filter_map(|name| Some((*name, variable(name)?)));
         set.find(|(_, value)| !value.is_empty())
     };
-    // It also exempts from the system's settings.
+    // NO_PROXY also applies to the system's settings, so check it first.
     if let Some((_, exempt)) = first_set(&["NO_PROXY", "no_proxy"])
         && is_exempt(&exempt, platform)
     {
@@ -143,17 +144,20 @@ fn of_environment(platform: &Url, variable: &dyn Fn(&str) -> Option<String>) -> 
     }
 }
 
-/// The value without what may be a password: all before the last `@`, or, if the host is missing, what should be a port.
+/// The value, with the parts masked that may be a password: everything before the last `@`, or if there is none, an
+/// invalid port, because the host may be missing.
 fn masked(value: &str) -> String {
     let is_scheme = |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let (scheme, rest) = match value.split_once("://") {
         Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
         _ => (String::new(), value),
     };
-    if let Some((_, place)) = rest.rsplit_once('@') {
-        let is_of_a_place = |letter: char| letter.is_ascii_alphanumeric() || ".-_:[]".contains(letter);
-        let end = place.find(|letter| !is_of_a_place(letter)).unwrap_or(place.len());
-        return shown(&format!("{scheme}[secret]@{}", &place[..end]));
+    if let Some((_, authority)) = rest.rsplit_once('@') {
+        let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || ".-_:[]".contains(letter);
+        let end = authority
+            .find(|letter| !is_allowed(letter))
+            .unwrap_or(authority.len());
+        return shown(&format!("{scheme}[secret]@{}", &authority[..end]));
     }
     match rest.split_once(':') {
         Some((host, port)) if port.trim_end_matches('/').parse::<u16>().is_err() => {
@@ -163,10 +167,10 @@ fn masked(value: &str) -> String {
     }
 }
 
-/// The longest user name and the longest password of SOCKS5 (RFC 1929).
+/// The longest user name and the longest password in SOCKS5, in bytes (RFC 1929).
 const MAX_SOCKS5_CREDENTIAL: usize = 255;
 
-/// Reads a proxy's URL. The error says what is wrong, and never shows the value: it may hold a password.
+/// Parses a proxy's URL. The error says what is wrong without quoting the URL, which may contain a password.
 fn parse(text: &str) -> Result<Proxy, &'static str> {
     if text.starts_with(['"', '\'']) {
         return Err("it has quotes around it");
@@ -184,16 +188,16 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
         _ => return Err("it has a scheme that is not http, https, socks4, socks4a, socks5 or socks5h"),
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (credentials, place) = match rest.rsplit_once('@') {
-        Some((credentials, place)) => (Some(credentials), place),
+    let (credentials, authority) = match rest.rsplit_once('@') {
+        Some((credentials, authority)) => (Some(credentials), authority),
         None => (None, rest),
     };
-    let (host, port) = host_and_port(place)?;
+    let (host, port) = host_and_port(authority)?;
     if port.is_none() && !text.contains("://") {
         return Err("it has neither a scheme nor a port");
     }
-    let place = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
-    let credentials = credentials.map(encoded).transpose()?;
+    let authority = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
+    let credentials = credentials.map(encode_credentials).transpose()?;
     if let Some(ProxyCredentials { user, password, .. }) = &credentials {
         match scheme {
             "socks4" | "socks4a" => return Err("it has a user name, which SOCKS4 proxies are not sent"),
@@ -206,46 +210,47 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
         }
     }
     let credentials = credentials.map_or_else(String::new, |credentials| credentials.encoded + "@");
-    let url = format!("{scheme}://{credentials}{place}");
-    // hyper-util reads it again, this way, and would go direct where it cannot.
+    let url = format!("{scheme}://{credentials}{authority}");
+    // hyper-util parses the URL again with `http::Uri`, and would connect directly if that failed.
     if url.parse::<http::Uri>().is_err() {
         return Err("it cannot be read");
     }
     Ok(Proxy {
         url: url.into(),
-        name: format!("{scheme}://{place}"),
+        name: format!("{scheme}://{authority}"),
         host,
     })
 }
 
-/// The host, with the brackets of an IPv6 address, and the port, if there is one.
-fn host_and_port(place: &str) -> Result<(String, Option<u16>), &'static str> {
+/// Splits `host` or `host:port`. An IPv6 address keeps its brackets.
+fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
     const UNREADABLE: &str = "it cannot be read";
 
-    if !place.is_ascii() || place.starts_with('/') || place.ends_with(['/', ':']) {
+    if !authority.is_ascii() || authority.starts_with('/') || authority.ends_with(['/', ':']) {
         return Err(UNREADABLE);
     }
-    // Any scheme that has hosts and ports will do: `Url` may not know the real one.
-    let url = Url::parse(&format!("http://{place}")).map_err(|_| UNREADABLE)?;
+    // With `http` instead of the real scheme: `Url` does not parse hosts of schemes that it does not know.
+    let url = Url::parse(&format!("http://{authority}")).map_err(|_| UNREADABLE)?;
     let host = url.host_str().unwrap_or_default();
     if !host::is_plain(host) || url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         return Err(UNREADABLE);
     }
-    let port = place.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     Ok((host.to_owned(), port))
 }
 
 struct ProxyCredentials {
-    /// `user:password`, all but letters and digits percent-encoded.
+    /// `user:password`, with everything except letters and digits percent-encoded.
     encoded: String,
-    /// Lengths in bytes, decoded.
+    /// Length of the decoded user name in bytes.
     user: usize,
+    /// Length of the decoded password in bytes.
     password: usize,
 }
 
-/// Encodes credentials again. Only what a URL may hold is accepted: whether an `@`, `/` or `#` belongs to the password or ends
-/// it would be a guess, and the rest of the password could become the host.
-fn encoded(credentials: &str) -> Result<ProxyCredentials, &'static str> {
+/// Decodes credentials and encodes them strictly. Characters that a URL must encode are refused if they are not encoded:
+/// an `@`, `/` or `#` might belong to the password or end it, and the rest of the password could become the host.
+fn encode_credentials(credentials: &str) -> Result<ProxyCredentials, &'static str> {
     const UNRESERVED_AND_SUB_DELIMS: &[u8] = b"-._~!$&'()*+,;=";
 
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
@@ -272,7 +277,7 @@ fn encoded(credentials: &str) -> Result<ProxyCredentials, &'static str> {
                 write!(encoded, "%{byte:02X}").ok()?;
             }
         }
-        // The libraries below would replace what is not UTF-8.
+        // The libraries below would replace bytes that are not UTF-8.
         std::str::from_utf8(&decoded).ok()?;
         Some((encoded, decoded))
     };
@@ -290,8 +295,9 @@ fn encoded(credentials: &str) -> Result<ProxyCredentials, &'static str> {
     })
 }
 
-/// Whether `NO_PROXY` names the host: entries separated by commas or blanks, each `*`, a name (with its subdomains, also as
-/// `.name` or `*.name`), an address or a network, with or without a port.
+/// Whether a value of `NO_PROXY` exempts the platform's host. Entries are separated by commas or whitespace. Each is `*`,
+/// a name (which includes its subdomains, and may be written `.name` or `*.name`), an IP address or a network. All but
+/// `*` may have a port.
 fn is_exempt(no_proxy: &str, platform: &Url) -> bool {
     let host = host::host(platform).to_ascii_lowercase();
     let host = host.trim_end_matches('.');
@@ -320,7 +326,7 @@ fn is_exempt(no_proxy: &str, platform: &Url) -> bool {
         .any(matches)
 }
 
-/// `host:port`. An IPv6 address has a port only after its bracket.
+/// Splits an entry of `NO_PROXY` into host and port. An IPv6 address can have a port only after brackets.
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     match entry.rsplit_once(':') {
         Some((name, port)) if !name.contains(':') || name.ends_with(']') => match port.parse() {
@@ -340,8 +346,8 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_proxy_is_read() {
-        for (text, read) in [
+    fn every_kind_of_proxy_url_is_parsed() {
+        for (text, parsed) in [
             ("http://proxy:3128", "http://proxy:3128"),
             ("HTTP://Proxy:3128/", "http://proxy:3128"),
             ("https://proxy", "https://proxy"),
@@ -358,12 +364,12 @@ mod tests {
                 "http://me:it%27s%2D%28ok%29%21@proxy",
             ),
         ] {
-            assert_eq!(url(text).as_deref(), Ok(read), "{text}");
+            assert_eq!(url(text).as_deref(), Ok(parsed), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_proxy_is_refused_and_never_shown() {
+    fn invalid_urls_are_refused_and_not_quoted() {
         let long = format!("socks5h://u:{}@proxy", "a".repeat(256));
         for text in [
             "",
@@ -414,8 +420,8 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_is_read_as_curl_and_the_others_do() {
-        for (no_proxy, host, is_named) in [
+    fn no_proxy_has_the_usual_forms() {
+        for (no_proxy, host, exempt) in [
             ("*", "https://open.feishu.cn", true),
             ("feishu.cn", "https://open.feishu.cn", true),
             (".feishu.cn", "https://open.feishu.cn", true),
@@ -438,11 +444,7 @@ mod tests {
             ("", "https://open.feishu.cn", false),
             (" , ,.,*.", "https://open.feishu.cn", false),
         ] {
-            assert_eq!(
-                is_exempt(no_proxy, &platform(host)),
-                is_named,
-                "{no_proxy} {host}"
-            );
+            assert_eq!(is_exempt(no_proxy, &platform(host)), exempt, "{no_proxy} {host}");
         }
     }
 
@@ -454,14 +456,14 @@ mod tests {
     }
 
     fn name(base_url: &str, variables: &[(&str, &str)]) -> Option<String> {
-        match of_environment(&platform(base_url), &environment(variables)).unwrap() {
+        match from_environment(&platform(base_url), &environment(variables)).unwrap() {
             Configured::Proxy(proxy) => Some(proxy.name),
             Configured::Nothing | Configured::Exempt => None,
         }
     }
 
     #[test]
-    fn the_first_variable_that_is_not_empty_counts() {
+    fn the_first_variable_that_is_not_empty_applies() {
         let (http, https) = ("http://open.feishu.cn", "https://open.feishu.cn");
         let a = Some("http://a:1".to_owned());
         assert_eq!(name(https, &[("HTTPS_PROXY", "a:1"), ("https_proxy", "b:1")]), a);
@@ -480,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_to_a_cgi_script_sets_no_proxy() {
+    fn http_proxy_is_ignored_in_a_cgi_script() {
         let variables = [("REQUEST_METHOD", "GET"), ("HTTP_PROXY", "attacker:1")];
         assert_eq!(name("http://open.feishu.cn", &variables), None);
         let variables = [("REQUEST_METHOD", "GET"), ("http_proxy", "a:1")];
@@ -491,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_variable_is_named_without_its_secret() {
+    fn an_error_names_an_invalid_variable_without_its_password() {
         for (value, masked) in [
             ("http://me:hunter2/@proxy:1", "http://[secret]@proxy:1"),
             ("http://me:hunter2", "http://me:[secret]"),
@@ -503,7 +505,7 @@ mod tests {
             ("http://proxy/path", "http://proxy/path"),
         ] {
             let variables = [("https_proxy", value)];
-            let refused = of_environment(&platform("https://open.feishu.cn"), &environment(&variables));
+            let refused = from_environment(&platform("https://open.feishu.cn"), &environment(&variables));
             let error = refused.err().unwrap().to_string();
             assert!(error.contains("https_proxy is"), "{error}");
             assert!(error.contains(&format!("\"{masked}\"")), "{error}");

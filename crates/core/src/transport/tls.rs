@@ -1,4 +1,4 @@
-//! TLS: rustls with ring, the bundled Mozilla roots, the caller's own, and the system's when needed.
+//! TLS with rustls and ring. Trusted root certificates are Mozilla's (bundled), the caller's, and if needed the system's.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -27,14 +27,14 @@ use crate::data::error::Error;
 use crate::data::input::shown;
 use crate::data::text::text;
 
-/// A configuration of our own, never the process's default (another library may have installed one), with the roots that
-/// it trusts.
-pub(super) fn config(own: OwnCertificates) -> Result<(ClientConfig, Arc<Roots>), Error> {
+/// Returns a TLS configuration and its roots. It does not use the process's default crypto provider, which another
+/// library may have installed.
+pub(super) fn config(extra: ExtraCertificates) -> Result<(ClientConfig, Arc<Roots>), Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
-    for certificate in &own.0 {
+    for certificate in &extra.0 {
         roots
             .add(certificate.clone())
             .map_err(|error| unexpected(&error))?;
@@ -44,7 +44,7 @@ pub(super) fn config(own: OwnCertificates) -> Result<(ClientConfig, Arc<Roots>),
         .map_err(|error| unexpected(&error))?;
     let roots = Arc::new(Roots {
         bundled,
-        own,
+        extra,
         provider: provider.clone(),
         loading: Mutex::default(),
     });
@@ -66,12 +66,12 @@ fn unexpected(error: &impl fmt::Display) -> Error {
     )
 }
 
-/// The caller's own certificates, each of which can be a root.
+/// The caller's certificates, which are trusted in addition. Each can be that of an authority or of a server.
 #[derive(Debug, Default)]
-pub(super) struct OwnCertificates(Vec<CertificateDer<'static>>);
+pub(super) struct ExtraCertificates(Vec<CertificateDer<'static>>);
 
-impl OwnCertificates {
-    /// Reads the PEM file that the option `ca_certs` names.
+impl ExtraCertificates {
+    /// Adds the PEM file of the option `ca_certs`.
     pub(super) fn read(&mut self, path: &Path) -> Result<(), Error> {
         let unusable = || {
             Error::invalid_input(
@@ -87,9 +87,9 @@ impl OwnCertificates {
         })
     }
 
-    /// Reads the PEM file that an environment variable names. A file that cannot be used is left out with a warning, as
-    /// the program that the variable belongs to does.
-    pub(super) fn read_of_environment(&mut self, variable: &str, path: &OsStr) {
+    /// Adds the PEM file of an environment variable. If the file cannot be used, logs a warning and ignores it, as
+    /// Node.js does with `NODE_EXTRA_CA_CERTS`.
+    pub(super) fn read_from_environment(&mut self, variable: &str, path: &OsStr) {
         let added = std::fs::read(path)
             .map_err(|error| error.to_string())
             .and_then(|pem| {
@@ -102,11 +102,11 @@ impl OwnCertificates {
         }
     }
 
-    /// Adds all certificates or none. `Err(None)` if there is none.
+    /// Adds all certificates of a PEM file, or none if one is invalid. Returns `Err(None)` if the file has none.
     fn add(&mut self, pem: &[u8]) -> Result<(), Option<TlsError>> {
         const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-        // Files that were joined have one in the middle, too. A certificate itself is ASCII.
+        // Joined files may also have byte order marks in the middle. The rest of a PEM file is ASCII.
         let pem: Vec<u8> = pem
             .split(|byte| BYTE_ORDER_MARK.contains(byte))
             .flatten()
@@ -126,14 +126,14 @@ impl OwnCertificates {
     }
 }
 
-/// The error is a thread that the system refused.
+/// The system's roots while they are loaded. It fails if the system refuses a thread.
 type Loading = Shared<Pin<Box<dyn Future<Output = Result<(), Arc<io::Error>>> + Send>>>;
 
-/// Decides whom to trust. Loading the bundled roots takes 0.07 ms and the system's 4 ms and more, so those are loaded only
-/// when an issuer is unknown, as behind a proxy that inspects TLS.
+/// The trusted root certificates. Loading the bundled roots takes 0.07 ms, loading the system's 4 ms or more. So the
+/// system's are loaded only when the issuer of a certificate is unknown, as behind a proxy that inspects TLS.
 pub(crate) struct Roots {
     bundled: Arc<WebPkiServerVerifier>,
-    own: OwnCertificates,
+    extra: ExtraCertificates,
     provider: Arc<CryptoProvider>,
     loading: Mutex<Option<Loading>>,
 }
@@ -144,19 +144,19 @@ struct SystemRoots {
     certificates: Vec<CertificateDer<'static>>,
 }
 
-/// The system's roots, once they are loaded; `None` if it has none.
+/// The system's roots, if they were loaded. The inner `None` means that the system has none.
 static SYSTEM: OnceLock<Option<SystemRoots>> = OnceLock::new();
 
 impl Roots {
-    /// Loads the system's roots. Reading them may block (`SSL_CERT_FILE` may name a pipe, or a file on a network that is
-    /// away), so a thread of its own does it.
+    /// Loads the system's roots on a separate thread, because reading them may block: `SSL_CERT_FILE` may be a pipe or a
+    /// file on an unreachable network.
     pub(super) async fn load_system(&self) -> Result<(), Arc<io::Error>> {
         if SYSTEM.get().is_some() {
             return Ok(());
         }
         let loading = {
             let loading = &mut *self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-            // One that has ended without roots is not joined: the next has a thread or a descriptor, perhaps.
+            // Do not join an attempt that ended without roots. The next one may get a thread and file descriptors.
             loading.take_if(|loading| loading.peek().is_some());
             loading
                 .get_or_insert_with(|| load_system(self.provider.clone()))
@@ -165,19 +165,19 @@ impl Roots {
         loading.await
     }
 
-    /// Whether the system's roots may make a difference: they were not loaded when the certificate was verified. They may
-    /// be now: another connection has loaded them.
-    pub(super) fn want_system(error: &reqwest::Error) -> bool {
+    /// Whether loading the system's roots may help: the issuer is unknown, and the system's roots were not loaded when
+    /// the certificate was verified. Another connection may have loaded them since.
+    pub(super) fn may_need_system(error: &reqwest::Error) -> bool {
         super::fault::causes(error)
-            .filter_map(<dyn std::error::Error>::downcast_ref::<Distrust>)
-            .any(|distrust| !distrust.knew_system && is_about_the_issuer(&distrust.cause))
+            .filter_map(<dyn std::error::Error>::downcast_ref::<UntrustedCertificate>)
+            .any(|untrusted| !untrusted.had_system_roots && is_unknown_issuer(&untrusted.cause))
     }
 }
 
-/// Whether another root, or the certificate itself as a root, may change the verdict.
-fn is_about_the_issuer(cause: &CertificateError) -> bool {
+/// Whether the certificate may be trusted with other roots, or with itself as a root.
+fn is_unknown_issuer(cause: &CertificateError) -> bool {
     match cause {
-        // `BadSignature`: a root has the issuer's name and another key. The certificate itself may be that root.
+        // `BadSignature` means that a root has the issuer's name but another key.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => true,
         CertificateError::Other(OtherError(error)) => {
             error.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
@@ -186,9 +186,10 @@ fn is_about_the_issuer(cause: &CertificateError) -> bool {
     }
 }
 
-/// Verifies a server's certificate against roots. A certificate that is itself among them is trusted, as OpenSSL does:
-/// webpki knows no issuer for it, or refuses it because it is marked as a CA, as self-signed ones often are. It has
-/// checked the dates before that. The extended key usage of a CA is not checked: the roots have this very certificate.
+/// Verifies a server's certificate against roots. A certificate that is itself one of the roots is trusted, as in
+/// OpenSSL. webpki refuses such a certificate because it finds no issuer, or because it is marked as a CA, as many
+/// self-signed certificates are. webpki has then already checked the dates, so only the name remains to be checked.
+/// The extended key usage is not checked, because the roots contain this exact certificate.
 fn verify(
     roots: &WebPkiServerVerifier,
     certificates: &[CertificateDer<'_>],
@@ -199,7 +200,7 @@ fn verify(
 ) -> Result<(), TlsError> {
     match roots.verify_server_cert(end_entity, intermediates, server_name, &[], now) {
         Err(TlsError::InvalidCertificate(cause))
-            if is_about_the_issuer(&cause) && certificates.contains(end_entity) =>
+            if is_unknown_issuer(&cause) && certificates.contains(end_entity) =>
         {
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)
         }
@@ -208,7 +209,7 @@ fn verify(
 }
 
 fn load_system(provider: Arc<CryptoProvider>) -> Loading {
-    let (loaded, wait) = oneshot::channel::<()>();
+    let (done, receiver) = oneshot::channel::<()>();
     let thread = thread::Builder::new().name("feishu-feed-card-roots".to_owned());
     let spawned = thread.spawn(move || {
         if SYSTEM.get().is_none() {
@@ -219,37 +220,37 @@ fn load_system(provider: Arc<CryptoProvider>) -> Loading {
             let certificates = loaded.certs;
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(certificates.iter().cloned());
-            // Files that cannot be read now may be read later: the process may lack a descriptor.
+            // After errors without any root, try again later: the process may lack file descriptors now.
             if !roots.is_empty() || loaded.errors.is_empty() {
                 let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
                 let system = verifier.ok().map(|verifier| SystemRoots {
                     verifier,
                     certificates,
                 });
-                // Not `get_or_init`: a process that is forked meanwhile would wait for this thread for ever.
+                // Not `get_or_init`: in a process that is forked meanwhile, it would wait forever for this thread.
                 drop(SYSTEM.set(system));
             }
         }
-        drop(loaded);
+        drop(done);
     });
     let failed = spawned.err().map(|error| {
         let what = format!("no thread to load the system's certificates: {error}");
         Arc::new(io::Error::new(error.kind(), what))
     });
-    let loading = wait.map(|_| failed.map_or(Ok(()), Err));
+    let loading = receiver.map(|_| failed.map_or(Ok(()), Err));
     loading.boxed().shared()
 }
 
-/// A server's certificate is not trusted. rustls's own error does not name the server.
+/// The error for a server's certificate that is not trusted. Unlike rustls's error, it names the server.
 #[derive(Debug)]
-pub(super) struct Distrust {
+pub(super) struct UntrustedCertificate {
     pub(super) server: String,
     pub(super) cause: CertificateError,
-    /// Whether the system's roots were loaded by then.
-    knew_system: bool,
+    /// Whether the system's roots were loaded when the certificate was verified.
+    had_system_roots: bool,
 }
 
-impl fmt::Display for Distrust {
+impl fmt::Display for UntrustedCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -259,7 +260,7 @@ impl fmt::Display for Distrust {
     }
 }
 
-impl std::error::Error for Distrust {}
+impl std::error::Error for UntrustedCertificate {}
 
 impl fmt::Debug for Roots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -276,28 +277,28 @@ impl ServerCertVerifier for Roots {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        let by = |roots: &WebPkiServerVerifier, certificates: &[CertificateDer<'_>]| {
+        let verify_with = |roots: &WebPkiServerVerifier, certificates: &[CertificateDer<'_>]| {
             verify(roots, certificates, end_entity, intermediates, server_name, now)
         };
         let loaded = SYSTEM.get();
-        let mut verdict = by(&self.bundled, &self.own.0);
+        let mut verdict = verify_with(&self.bundled, &self.extra.0);
         if let Err(TlsError::InvalidCertificate(cause)) = &verdict
-            && is_about_the_issuer(cause)
+            && is_unknown_issuer(cause)
             && let Some(Some(system)) = loaded
         {
-            verdict = by(&system.verifier, &system.certificates);
+            verdict = verify_with(&system.verifier, &system.certificates);
         }
         let verdict = verdict.map(|()| ServerCertVerified::assertion());
         verdict.map_err(|error| match error {
             TlsError::InvalidCertificate(cause) => {
                 let server = server_name.to_str().into_owned();
-                let knew_system = loaded.is_some();
-                let distrust = OtherError(Arc::new(Distrust {
+                let had_system_roots = loaded.is_some();
+                let untrusted = OtherError(Arc::new(UntrustedCertificate {
                     server,
                     cause,
-                    knew_system,
+                    had_system_roots,
                 }));
-                TlsError::InvalidCertificate(CertificateError::Other(distrust))
+                TlsError::InvalidCertificate(CertificateError::Other(untrusted))
             }
             error => error,
         })

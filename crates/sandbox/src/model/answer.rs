@@ -1,11 +1,11 @@
-//! How the platform says no: the gateway's error body, and the plainer one of the token endpoints.
+//! Error responses: the form of the gateway, and the simpler one of the token endpoints.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-/// The code of a call refused for its frequency.
+/// The code of a call that exceeds the frequency limit.
 pub(crate) const OVER_LIMIT: i64 = 99_991_400;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -14,16 +14,16 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LIMIT: HeaderName = HeaderName::from_static("x-ogw-ratelimit-limit");
 const RESET: HeaderName = HeaderName::from_static("x-ogw-ratelimit-reset");
 
-/// An answer and what the record wants to know of it.
+/// A response, with the values that the record needs.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) response: Response<Bytes>,
     pub(crate) code: i64,
-    /// Which tenant token the request carried, counted from 1 in the order they were made.
+    /// The number of the tenant token that the request carried, counted from 1 in the order of issue.
     pub(crate) token: Option<u64>,
 }
 
-/// A field the gateway found wrong.
+/// An invalid field of a request.
 #[derive(Debug, Serialize)]
 pub(crate) struct FieldViolation {
     pub(crate) field: String,
@@ -43,7 +43,7 @@ struct Help {
     description: &'static str,
 }
 
-/// A no, before it is put into words.
+/// The reason for an error response.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) code: i64,
@@ -51,6 +51,7 @@ pub(crate) struct Refusal {
     pub(crate) msg: String,
     fields: Vec<FieldViolation>,
     scopes: Vec<String>,
+    /// The limit that was reached, and the seconds until the next call is accepted.
     pause: Option<(u32, u64)>,
 }
 
@@ -73,7 +74,7 @@ impl Refusal {
         self
     }
 
-    /// Adds what the platform puts after its fixed sentence.
+    /// Appends details to `msg`.
     pub(super) fn detail(mut self, detail: impl std::fmt::Display) -> Self {
         use std::fmt::Write as _;
         let _ = write!(self.msg, " {detail}");
@@ -97,7 +98,7 @@ impl Refusal {
         self
     }
 
-    /// In the gateway's form.
+    /// Returns a response in the gateway's form (docs/platform.md#error-body).
     pub(crate) fn into_gateway_answer(self, log_id: &str) -> Response<Bytes> {
         let helps: Vec<_> = self
             .scopes
@@ -136,7 +137,7 @@ impl Refusal {
         response
     }
 
-    /// In the form of the token endpoints, which say even this with HTTP 200.
+    /// Returns a response in the form of the token endpoints, with HTTP 200 (docs/platform.md#token-errors).
     pub(crate) fn into_token_answer(self, log_id: &str) -> Response<Bytes> {
         let body = ErrorBody {
             code: self.code,
@@ -169,14 +170,14 @@ struct Detail<'a> {
 }
 
 pub(crate) fn json(status: StatusCode, body: &impl Serialize, log_id: &str) -> Response<Bytes> {
-    // Every body here is strings and numbers, which always serialize.
+    // Cannot fail: all bodies consist of strings and numbers.
     let body = serde_json::to_vec(body).unwrap_or_default();
     let mut response = raw(status, body.into(), log_id);
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response
 }
 
-/// Any answer: the two ids go on every one.
+/// A response with the log id in both headers that the platform uses.
 pub(crate) fn raw(status: StatusCode, body: Bytes, log_id: &str) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -197,7 +198,7 @@ fn usual_status(code: i64) -> StatusCode {
     }
 }
 
-/// The prose that goes with a code. Nobody should read it by program: it has changed over the years.
+/// The usual `msg` of a code. Clients must not depend on its words (docs/platform.md#msg-is-prose).
 fn usual_msg(code: i64) -> &'static str {
     match code {
         0 => "success",

@@ -1,8 +1,8 @@
-//! The two calls: who may, how often, and what becomes of whom.
+//! Calls of the two interfaces: permissions, frequency limits, and the results for the users.
 
 #![allow(
     clippy::option_option,
-    reason = "absent and null are two of the forms a success may have"
+    reason = "a success may have a field that is absent or null"
 )]
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ use super::{
 
 const NOT_IN_CHAT: &str = "The user is not in the chat";
 
-/// The bot call's documented limit on `user_ids`.
+/// The documented limit of `user_ids` in a call for the bot's own chat (docs/platform.md#bot-call).
 const BOT_MAX_USERS: usize = 50;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -40,7 +40,7 @@ struct Body {
 }
 
 #[derive(Serialize)]
-struct Done<'a> {
+struct Success<'a> {
     code: i64,
     msg: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,8 @@ struct Failed<'a> {
 }
 
 impl Model {
-    /// One of the two calls, or a path nobody serves. `token` tells which tenant token it came with.
+    /// Answers a call of either interface, or a request with an unknown path. Sets `token` to the number of the
+    /// tenant token that it carried.
     pub(super) fn call(
         &mut self,
         endpoint: &Endpoint,
@@ -92,7 +93,7 @@ impl Model {
 
         let id_type = id_type(request.uri().query());
         let body = read_body(request);
-        // The gateway tells of all wrong fields at once.
+        // The gateway lists all invalid fields in one response.
         let (id_type, body) = match (id_type, body) {
             (Ok(id_type), Ok(body)) => (id_type, body),
             (id_type, body) => {
@@ -129,7 +130,7 @@ impl Model {
                 }
                 (Some(&chat.members), &mut chat.pinned)
             }
-            // A bot has a chat with everyone it knows.
+            // A bot has a chat with every known user.
             _ => (None, &mut app.pinned),
         };
         reject_unknown(&body.user_ids, known, id_type, self.switches.unknown_ids)?;
@@ -153,18 +154,18 @@ impl Model {
                 }),
             }
         }
-        let done = Done {
+        let success = Success {
             code: 0,
             msg: &self.switches.success_msg,
             data: data(&failed, self.switches.success_shape),
         };
-        Ok(json(StatusCode::OK, &done, log_id))
+        Ok(json(StatusCode::OK, &success, log_id))
     }
 }
 
 impl AppState {
-    /// What the gateway checks before it looks at the request. The frequency limit comes first: whatever
-    /// carries the app's token counts as a call.
+    /// The gateway's checks of the app. The frequency limit comes first: every request with a token of the app counts,
+    /// even if it is invalid.
     fn admit(&mut self, interface: Interface, now: Duration, switches: &Switches) -> Result<(), Refusal> {
         let windows = match interface {
             Interface::Group => &mut self.group_windows,
@@ -215,7 +216,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     }
 }
 
-/// `open_id` unless the query says otherwise: docs/platform.md#user-id-type.
+/// The `user_id_type` of the query. Default: `open_id` (docs/platform.md#user-id-type).
 fn id_type(query: Option<&str>) -> Result<IdType, FieldViolation> {
     let mut pairs = query
         .unwrap_or_default()
@@ -251,11 +252,11 @@ fn read_body(request: &Request<Bytes>) -> Result<Body, Vec<FieldViolation>> {
         let value = content_type.unwrap_or_default();
         return Err(vec![violation("Content-Type", value, "must be application/json")]);
     }
-    serde_json::from_slice(request.body()).map_err(|_| wrong_fields(request.body()))
+    serde_json::from_slice(request.body()).map_err(|_| invalid_fields(request.body()))
 }
 
-/// Looks again, slowly, for every field that is wrong.
-fn wrong_fields(body: &[u8]) -> Vec<FieldViolation> {
+/// Lists all invalid fields of a body that could not be read.
+fn invalid_fields(body: &[u8]) -> Vec<FieldViolation> {
     let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
         return vec![violation(
             "body",
@@ -263,34 +264,35 @@ fn wrong_fields(body: &[u8]) -> Vec<FieldViolation> {
             "is not a JSON object",
         )];
     };
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     match body.get("time_sensitive") {
-        None => wrong.push(violation("time_sensitive", "", "time_sensitive is required")),
+        None => violations.push(violation("time_sensitive", "", "time_sensitive is required")),
         Some(Value::Bool(_)) => {}
-        Some(other) => wrong.push(violation(
+        Some(other) => violations.push(violation(
             "time_sensitive",
             &other.to_string(),
             "must be a boolean",
         )),
     }
     match body.get("user_ids") {
-        None => wrong.push(violation("user_ids", "", "user_ids is required")),
+        None => violations.push(violation("user_ids", "", "user_ids is required")),
         Some(Value::Array(ids)) => {
-            let odd = ids.iter().enumerate().filter(|(_, id)| !id.is_string());
-            wrong.extend(
-                odd.map(|(n, id)| violation(&format!("user_ids.{n}"), &id.to_string(), "must be a string")),
+            let invalid = ids.iter().enumerate().filter(|(_, id)| !id.is_string());
+            violations.extend(
+                invalid
+                    .map(|(n, id)| violation(&format!("user_ids.{n}"), &id.to_string(), "must be a string")),
             );
         }
-        Some(other) => wrong.push(violation(
+        Some(other) => violations.push(violation(
             "user_ids",
             &other.to_string(),
             "must be an array of strings",
         )),
     }
-    if wrong.is_empty() {
-        wrong.push(violation("body", "", "a field is given twice"));
+    if violations.is_empty() {
+        violations.push(violation("body", "", "a field occurs twice"));
     }
-    wrong
+    violations
 }
 
 fn check_length(length: usize, max: Option<usize>, code: i64) -> Result<(), Refusal> {
@@ -314,9 +316,9 @@ fn reject_unknown(
     ids: &[String],
     known: &HashMap<String, usize>,
     id_type: IdType,
-    how: UnknownIds,
+    unknown_ids: UnknownIds,
 ) -> Result<(), Refusal> {
-    let code = match (how, id_type) {
+    let code = match (unknown_ids, id_type) {
         (UnknownIds::Listed, _) => return Ok(()),
         (UnknownIds::Invalid, _) => 99_992_351,
         (UnknownIds::CrossApp, IdType::Open) => 99_992_361,
@@ -337,7 +339,7 @@ fn reject_unknown(
 
 #[allow(
     clippy::option_option,
-    reason = "absent and null are two of the documented and guessed forms"
+    reason = "a success may have a field that is absent or null"
 )]
 fn data<'a>(failed: &'a [Failed<'a>], shape: SuccessShape) -> Option<Option<Data<'a>>> {
     let list = |failed_user_reasons| Some(Some(Data { failed_user_reasons }));

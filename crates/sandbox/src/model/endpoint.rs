@@ -1,4 +1,4 @@
-//! Which call a request is for.
+//! The endpoint of a request.
 
 use std::borrow::Cow;
 
@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 const CARDS: &str = "/open-apis/im/v2/feed_cards/";
 const AUTH: &str = "/open-apis/auth/v3/";
-// The platform spells it so.
+// The platform's spelling.
 const BOT: &str = "bot_time_sentive";
 
-/// One of the two calls; each has a frequency limit of its own.
+/// One of the two interfaces for feed cards. Each has its own frequency limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Interface {
-    /// `PATCH …/feed_cards/{feed_card_id}`
+    /// Group chats: `PATCH …/feed_cards/{feed_card_id}`.
     Group,
-    /// `PATCH …/feed_cards/bot_time_sentive`
+    /// The bot's own chat: `PATCH …/feed_cards/bot_time_sentive`.
     Bot,
 }
 
@@ -45,7 +45,7 @@ impl Endpoint {
             match path.strip_prefix(CARDS) {
                 None | Some("") => Self::Unknown,
                 Some(id) if id.contains('/') => Self::Unknown,
-                // One official client percent-encodes the id, the other does not.
+                // The official Python client percent-encodes the id, the one for Node.js does not.
                 Some(id) => match percent_decode_str(id).decode_utf8_lossy() {
                     Cow::Borrowed(BOT) => Self::Bot,
                     id if id == BOT => Self::Bot,
@@ -53,7 +53,7 @@ impl Endpoint {
                 },
             }
         } else if method == Method::POST {
-            // A slash at the end is in official examples.
+            // Some official examples have a slash at the end.
             match path
                 .strip_prefix(AUTH)
                 .map(|rest| rest.strip_suffix('/').unwrap_or(rest))
@@ -81,7 +81,7 @@ impl Endpoint {
         self.interface().is_none() && *self != Self::Unknown
     }
 
-    pub(crate) fn gives_tenant_token(&self) -> bool {
+    pub(crate) fn is_tenant_token(&self) -> bool {
         matches!(self, Self::TenantToken | Self::StoreTenantToken)
     }
 }

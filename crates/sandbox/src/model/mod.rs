@@ -1,4 +1,4 @@
-//! The platform as a pure state machine: a request and a time go in, an answer comes out.
+//! The platform as a pure state machine, which maps a request and a time to an answer.
 
 mod answer;
 mod call;
@@ -23,8 +23,8 @@ use self::token::Tokens;
 use self::window::Windows;
 pub use self::world::{App, AppKind, CALL_SCOPE, Chat, USER_ID_SCOPE, User, World};
 
-/// The platform: no socket, no clock, no chance. Two models of one [`World`] give the same answers to the
-/// same requests at the same times.
+/// The simulated platform without sockets, a clock or randomness. Two models of the same [`World`] return the same
+/// answers to the same requests at the same times.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,18 +59,18 @@ pub struct Model {
 struct AppState {
     app: App,
     ticket: String,
-    tickets_made: u64,
+    ticket_count: u64,
     group_windows: Windows,
     bot_windows: Windows,
     calls: u64,
-    /// Who has this app's own chat pinned.
+    /// The users for whom the chat of this app's bot is pinned.
     pinned: HashSet<usize>,
 }
 
 #[derive(Debug)]
 #[allow(
     clippy::struct_field_names,
-    reason = "the platform's names for the three kinds"
+    reason = "the platform's names for the three kinds of id"
 )]
 struct Person {
     open_id: String,
@@ -87,7 +87,7 @@ struct ChatState {
 }
 
 impl Model {
-    /// The platform as this world describes it.
+    /// Creates a platform with this world.
     pub fn new(world: World) -> Self {
         let mut model = Self {
             seed: world.seed.unwrap_or_default(),
@@ -114,11 +114,11 @@ impl Model {
         model
     }
 
-    /// Answers one request that arrives `now`, counted from the start of this platform. Times must not go
-    /// backwards from one request to the next.
+    /// Answers a request that arrives at the time `now`, counted from the start of this platform. `now` must not be
+    /// earlier than in the call before.
     #[allow(
         clippy::needless_pass_by_value,
-        reason = "a handled request is used up, as with any service"
+        reason = "a service takes ownership of its requests"
     )]
     pub fn handle(&mut self, request: Request<Bytes>, now: Duration) -> Response<Bytes> {
         let endpoint = self.endpoint(&request);
@@ -132,8 +132,8 @@ impl Model {
     pub(crate) fn answer(&mut self, endpoint: &Endpoint, request: &Request<Bytes>, now: Duration) -> Answer {
         let log_id = self.next_log_id();
         if endpoint.is_token() {
-            let granted = self.token_call(endpoint, request.body(), now, &log_id);
-            return match granted {
+            let result = self.token_call(endpoint, request.body(), now, &log_id);
+            return match result {
                 Ok(response) => Answer {
                     response,
                     code: 0,
@@ -166,7 +166,7 @@ impl Model {
         opaque(&(self.seed, self.log_ids))
     }
 
-    /// The chats this person has pinned now, in the order of their ids. Chats only: for the bots' own see
+    /// The ids of the chats that are pinned for this user, sorted. For bots' own chats see
     /// [`bot_pinned`](Model::bot_pinned).
     pub fn pinned(&self, open_id: &str) -> Vec<String> {
         let Some(user) = self.by_open_id.get(open_id) else {
@@ -176,14 +176,14 @@ impl Model {
         pinned.map(|(id, _)| id.clone()).collect()
     }
 
-    /// The open ids of those who have this chat pinned now, sorted.
+    /// The open ids of the users for whom this chat is pinned, sorted.
     pub fn pinned_users(&self, feed_card_id: &str) -> Vec<String> {
         self.chats
             .get(feed_card_id)
             .map_or_else(Vec::new, |chat| self.open_ids(&chat.pinned))
     }
 
-    /// The ids of the apps whose bot this person has pinned now, sorted.
+    /// The ids of the apps whose bot's chat is pinned for this user, sorted.
     pub fn bot_pinned(&self, open_id: &str) -> Vec<String> {
         let Some(user) = self.by_open_id.get(open_id) else {
             return Vec::new();
@@ -192,42 +192,43 @@ impl Model {
         pinned.map(|(id, _)| id.clone()).collect()
     }
 
-    /// The open ids of those who have this app's bot pinned now, sorted.
+    /// The open ids of the users for whom the chat of this app's bot is pinned, sorted.
     pub fn bot_pinned_users(&self, app_id: &str) -> Vec<String> {
         self.apps
             .get(app_id)
             .map_or_else(Vec::new, |state| self.open_ids(&state.pinned))
     }
 
-    /// Makes every token that was handed out worthless: the next call of each answers 99991663.
+    /// Revokes all tokens. Calls with them fail with 99991663.
     pub fn revoke_tokens(&mut self) {
         self.tenant_tokens.revoke();
         self.app_tokens.revoke();
     }
 
-    /// The ticket that was pushed last to this app.
+    /// The current ticket of this app, or `None` for an unknown app.
     pub fn app_ticket(&self, app_id: &str) -> Option<String> {
         self.apps.get(app_id).map(|state| state.ticket.clone())
     }
 
-    /// Pushes a new ticket to this app and makes the one before worthless; returns the new one.
+    /// Replaces this app's ticket and returns the new one. The old ticket becomes invalid. Returns `None` for an
+    /// unknown app.
     pub fn rotate_app_ticket(&mut self, app_id: &str) -> Option<String> {
         let state = self.apps.get_mut(app_id)?;
         state.rotate_ticket(self.seed);
         Some(state.ticket.clone())
     }
 
-    /// How the platform behaves where its documentation leaves it open.
+    /// The current switches: the behaviour where the platform's documentation is silent or contradicts itself.
     pub fn switches(&self) -> &Switches {
         &self.switches
     }
 
-    /// Changes [`switches`](Model::switches), from the next request on.
+    /// Replaces all [`switches`](Model::switches), from the next request on.
     pub fn set_switches(&mut self, switches: Switches) {
         self.switches = switches;
     }
 
-    /// Adds an app, or changes the one with this id; its tokens, windows and pins stay.
+    /// Adds an app, or changes the app with this id, which keeps its tokens, frequency windows and pins.
     pub fn put_app(&mut self, app: App) {
         if let Some(state) = self.apps.get_mut(&app.app_id) {
             state.app = app;
@@ -235,7 +236,7 @@ impl Model {
         }
         let mut state = AppState {
             ticket: String::new(),
-            tickets_made: 0,
+            ticket_count: 0,
             group_windows: Windows::default(),
             bot_windows: Windows::default(),
             calls: 0,
@@ -246,12 +247,12 @@ impl Model {
         self.apps.insert(state.app.app_id.clone(), state);
     }
 
-    /// Adds a person, or changes the other ids of the one with this open id.
+    /// Adds a user, or changes the other ids of the user with this open id.
     pub fn put_user(&mut self, user: User) {
-        let bare = user.open_id.strip_prefix("ou_").unwrap_or(&user.open_id);
+        let suffix = user.open_id.strip_prefix("ou_").unwrap_or(&user.open_id);
         let person = Person {
-            union_id: user.union_id.unwrap_or_else(|| format!("on_{bare}")),
-            user_id: user.user_id.unwrap_or_else(|| bare.to_owned()),
+            union_id: user.union_id.unwrap_or_else(|| format!("on_{suffix}")),
+            user_id: user.user_id.unwrap_or_else(|| suffix.to_owned()),
             open_id: user.open_id,
         };
         let index = match self.by_open_id.get(&person.open_id) {
@@ -272,8 +273,8 @@ impl Model {
         }
     }
 
-    /// Adds a chat, or changes the one with this id. Members nobody knows become users; the pin of one who
-    /// is no longer a member is gone with the chat from that person's list.
+    /// Adds a chat, or changes the chat with this id. Unknown members become users. Users who are no longer members
+    /// lose the pin.
     pub fn put_chat(&mut self, chat: Chat) {
         let mut members = HashSet::with_capacity(chat.members.len());
         for open_id in chat.members {
@@ -314,7 +315,7 @@ impl Model {
     }
 }
 
-/// 32 hex digits that say nothing and differ for every source.
+/// 32 hexadecimal digits, a hash of `source`.
 fn opaque(source: &impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
     source.hash(&mut hasher);

@@ -1,59 +1,62 @@
-//! How the platform behaves where no public document settles it. Each default is the likeliest reading.
+//! Switches for behaviour that the platform's documentation does not settle.
 
 use serde::{Deserialize, Serialize};
 
-/// The platform's open questions, one field each; what is left out in JSON keeps its default.
+/// Behaviour of the platform where its documentation is silent or contradicts itself, and limits of the sandbox.
+///
+/// Each default is the most likely behaviour. Fields that are missing in JSON have their defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(
     clippy::struct_excessive_bools,
-    reason = "each is one open question about the platform, told apart by name in JSON"
+    reason = "each is an independent question about the platform, with its own name in JSON"
 )]
 pub struct Switches {
-    /// The HTTP status of 99991663 (bad, expired or revoked token): 400 in live logs, 200 claimed.
+    /// The HTTP status of 99991663 (invalid, expired or revoked token). Seen in live logs: 400; claimed: 200
+    /// (docs/platform.md#token-codes).
     pub token_error_status: u16,
-    /// The code for a wrong app secret: 10014 or 10015, both are documented.
+    /// The code for a wrong app secret. Documented: 10014 and 10015 (docs/platform.md#token-errors).
     pub wrong_secret_code: i64,
     /// The `msg` of a successful call: `success`, or `ok` as in older answers
     /// (docs/platform.md#msg-is-prose).
     pub success_msg: String,
-    /// What a success looks like in which nobody failed.
+    /// The form of a success without failed users.
     pub success_shape: SuccessShape,
-    /// Calls an app may make in a second, for each of the two calls; `null` for no limit.
+    /// The most calls of an app in a second, for each interface. `None`: no limit.
     pub per_second: Option<u32>,
-    /// Calls an app may make in a minute, for each of the two calls; `null` for no limit.
+    /// The most calls of an app in a minute, for each interface. `None`: no limit.
     pub per_minute: Option<u32>,
-    /// Whether refused calls take room in the windows too. Unknown; the default lets a client that is
-    /// refused come back after the reset it was told.
+    /// Whether refused calls count in the frequency windows. Unknown. With the default, `false`, the next call after
+    /// the time in `x-ogw-ratelimit-reset` is accepted.
     pub refused_fill_windows: bool,
-    /// The HTTP status of 99991400: 429, or 400 on old calls.
+    /// The HTTP status of 99991400: 429, or 400 as on older calls (docs/platform.md#frequency-limit).
     pub rate_limit_status: u16,
-    /// What happens to an id no user of this world has.
+    /// What happens to an unknown user id.
     pub unknown_ids: UnknownIds,
-    /// Whether an app without the field permission is also not told a failed user's `open_id` or
-    /// `union_id`; `false` hides only a `user_id`. Which is unknown: docs/platform.md#field-permission.
+    /// Whether an app without the field permission gets failed users without their ids of every kind. With `false`,
+    /// only ids of the kind `user_id` are left out. Unknown (docs/platform.md#field-permission).
     pub field_permission_for_every_id_type: bool,
-    /// The most `user_ids` the group call takes; no limit is known (docs/platform.md#users-per-request).
+    /// The most `user_ids` in a call on a group chat. No limit is known (docs/platform.md#users-per-request).
     pub group_max_users: Option<usize>,
-    /// The code for too many `user_ids`, or none: 230001, or the gateway's 99992402.
+    /// The code for too many `user_ids` or an empty list: 230001, or the gateway's 99992402.
     pub list_length_code: i64,
-    /// The code for a chat nobody knows: 232006 on calls next to this one, or 230001
-    /// (docs/platform.md#codes).
+    /// The code for an unknown chat: 232006 as on related calls, or 230001 (docs/platform.md#codes).
     pub unknown_chat_code: i64,
     /// The code for a dissolved chat.
     pub dissolved_chat_code: i64,
-    /// The code for a chat the bot is not in: 230027 of this call, or 230002 of calls next to it
+    /// The code for a chat that the bot is not in: 230027, or 230002 as on related calls
     /// (docs/platform.md#bot-not-in-chat).
     pub bot_not_in_chat_code: i64,
-    /// How long a token lives, in seconds: 7200 on the platform.
+    /// The life of a token in seconds. On the platform at most 7,200 (docs/platform.md#token-life).
     pub token_life_s: u64,
-    /// A token with at least this many seconds left is handed out again: 1800 on the platform.
+    /// A token that is valid for at least this many seconds is returned again. On the platform 1,800
+    /// (docs/platform.md#token-life).
     pub token_reuse_s: u64,
-    /// A path in front of `/open-apis`, as a private deployment behind a proxy may have: `/lark`.
+    /// A path in front of `/open-apis`, for example `/lark`, as behind the proxy of a private deployment.
     pub path_prefix: String,
-    /// How many requests the record keeps, the newest; 0 keeps none.
+    /// How many of the newest requests the record keeps. 0 keeps none.
     pub keep_requests: usize,
-    /// How many arrival times of each call are kept for `max_in_window`, the newest.
+    /// The number of arrival times that are kept for [`max_in_window`](crate::Stage::max_in_window), for each interface.
     pub keep_arrivals: usize,
 }
 
@@ -85,7 +88,7 @@ impl Default for Switches {
 }
 
 impl Switches {
-    /// The defaults without any frequency limit, for benchmarks and for tests about something else.
+    /// The defaults, but without frequency limits.
     pub fn unlimited() -> Self {
         Self {
             per_second: None,
@@ -95,7 +98,7 @@ impl Switches {
     }
 }
 
-/// The forms in which "nobody failed" may be said. See docs/platform.md#success-bodies.
+/// The form of a success without failed users (docs/platform.md#success-bodies).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -109,21 +112,21 @@ pub enum SuccessShape {
     EmptyData,
     /// `"data": null`
     NullData,
-    /// No `data` at all.
+    /// No `data`.
     NoData,
 }
 
-/// What happens to an id no user of this world has.
+/// What happens to an unknown user id (docs/platform.md#foreign-ids).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum UnknownIds {
-    /// It is listed among the failed, as one who is not in the chat.
+    /// It is listed as a failed user, like a user who is not in the chat.
     #[default]
     Listed,
-    /// The whole request fails as for an id of another app or tenant: 99992361 under `open_id`, 99992363
-    /// under `union_id`, 99992364 under `user_id`.
+    /// The whole request fails, like one with an id of another app or tenant: 99992361 for an `open_id`, 99992363 for
+    /// a `union_id`, 99992364 for a `user_id`.
     CrossApp,
-    /// The whole request fails as for an id nobody has: 99992351.
+    /// The whole request fails, like one with an id that does not exist: 99992351.
     Invalid,
 }

@@ -1,4 +1,4 @@
-//! The token calls: who gets which token, and for how long.
+//! The token endpoints.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::{AppKind, AppState, Endpoint, Model, Switches, opaque};
 #[derive(Debug)]
 pub(super) struct Token {
     pub(super) app_id: String,
-    /// Counted from 1 in the order they were made.
+    /// Counted from 1 in the order of issue.
     pub(super) number: u64,
     expires: Duration,
 }
@@ -24,9 +24,9 @@ pub(super) struct Token {
 #[derive(Debug)]
 pub(super) struct Tokens {
     prefix: &'static str,
-    made: u64,
+    issued: u64,
     valid: HashMap<String, Token>,
-    /// What an app gets that asks again.
+    /// The newest token of each app, which may be returned again.
     newest: HashMap<String, String>,
 }
 
@@ -34,7 +34,7 @@ impl Tokens {
     pub(super) fn new(prefix: &'static str) -> Self {
         Self {
             prefix,
-            made: 0,
+            issued: 0,
             valid: HashMap::new(),
             newest: HashMap::new(),
         }
@@ -49,9 +49,9 @@ impl Tokens {
         self.newest.clear();
     }
 
-    /// The token and the seconds it has left. The 30-minute rule: with half an hour left it is the same
-    /// token, with less a new one, and both are valid.
-    fn ask(&mut self, app_id: &str, now: Duration, switches: &Switches, seed: u64) -> (String, u64) {
+    /// Returns a token and the seconds until it expires: the newest token if it is valid for `token_reuse_s` or more,
+    /// else a new one. The old token stays valid (docs/platform.md#token-life).
+    fn get_or_issue(&mut self, app_id: &str, now: Duration, switches: &Switches, seed: u64) -> (String, u64) {
         if let Some(text) = self.newest.get(app_id)
             && let Some(token) = self.find(text, now)
             && let left = token.expires.saturating_sub(now)
@@ -60,11 +60,11 @@ impl Tokens {
             return (text.clone(), left.as_secs());
         }
         self.valid.retain(|_, token| token.expires > now);
-        self.made += 1;
-        let text = format!("{}{}", self.prefix, opaque(&(seed, self.prefix, self.made)));
+        self.issued += 1;
+        let text = format!("{}{}", self.prefix, opaque(&(seed, self.prefix, self.issued)));
         let token = Token {
             app_id: app_id.to_owned(),
-            number: self.made,
+            number: self.issued,
             expires: now.saturating_add(Duration::from_secs(switches.token_life_s)),
         };
         self.valid.insert(text.clone(), token);
@@ -74,7 +74,7 @@ impl Tokens {
 }
 
 #[derive(Default, Serialize)]
-struct Granted {
+struct TokenBody {
     code: i64,
     msg: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +86,7 @@ struct Granted {
 }
 
 impl Model {
-    /// One of the four token calls. They answer with HTTP 200 whatever the code.
+    /// Answers a request to one of the four token endpoints.
     pub(super) fn token_call(
         &mut self,
         endpoint: &Endpoint,
@@ -99,9 +99,9 @@ impl Model {
             None | Some("") => Err(Refusal::new(10003)),
             Some(value) => Ok(value),
         };
-        let mut granted = Granted {
+        let mut response = TokenBody {
             msg: "ok",
-            ..Granted::default()
+            ..TokenBody::default()
         };
         let seed = self.seed;
         if *endpoint == Endpoint::StoreTenantToken {
@@ -117,9 +117,11 @@ impl Model {
             {
                 return Err(Refusal::new(10013));
             }
-            let (token, expire) = self.tenant_tokens.ask(&token.app_id, now, &self.switches, seed);
-            granted.tenant_access_token = Some(token);
-            granted.expire = Some(expire);
+            let (token, expire) = self
+                .tenant_tokens
+                .get_or_issue(&token.app_id, now, &self.switches, seed);
+            response.tenant_access_token = Some(token);
+            response.expire = Some(expire);
         } else {
             let (app_id, app_secret) = (field("app_id")?, field("app_secret")?);
             let state = self.apps.get_mut(app_id).ok_or_else(|| Refusal::new(10014))?;
@@ -129,28 +131,28 @@ impl Model {
             match endpoint {
                 Endpoint::TenantToken if state.app.kind == AppKind::Store => return Err(Refusal::new(10016)),
                 Endpoint::TenantToken => {
-                    let (token, expire) = self.tenant_tokens.ask(app_id, now, &self.switches, seed);
-                    granted.tenant_access_token = Some(token);
-                    granted.expire = Some(expire);
+                    let (token, expire) = self.tenant_tokens.get_or_issue(app_id, now, &self.switches, seed);
+                    response.tenant_access_token = Some(token);
+                    response.expire = Some(expire);
                 }
                 Endpoint::AppToken => {
                     if state.ticket != field("app_ticket")? {
                         return Err(Refusal::new(10012));
                     }
-                    let (token, expire) = self.app_tokens.ask(app_id, now, &self.switches, seed);
-                    granted.app_access_token = Some(token);
-                    granted.expire = Some(expire);
+                    let (token, expire) = self.app_tokens.get_or_issue(app_id, now, &self.switches, seed);
+                    response.app_access_token = Some(token);
+                    response.expire = Some(expire);
                 }
                 _ => state.rotate_ticket(seed),
             }
         }
-        Ok(json(StatusCode::OK, &granted, log_id))
+        Ok(json(StatusCode::OK, &response, log_id))
     }
 }
 
 impl AppState {
     pub(super) fn rotate_ticket(&mut self, seed: u64) {
-        self.tickets_made += 1;
-        self.ticket = format!("g-{}", opaque(&(seed, &self.app.app_id, self.tickets_made)));
+        self.ticket_count += 1;
+        self.ticket = format!("g-{}", opaque(&(seed, &self.app.app_id, self.ticket_count)));
     }
 }

@@ -1,4 +1,4 @@
-//! A frequency limit as strict as can be: two sliding windows over the calls let through.
+//! The frequency limit, as strict as possible: two sliding windows over the accepted calls.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The arrivals that count, of the last minute. A window of length `w` ending now is `(now - w, now]`: what
-/// arrived exactly `w` ago has left it.
+/// The arrivals of the last minute that count. A window of length `w` is `(now - w, now]`: an arrival exactly `w` ago
+/// is not in it.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
     arrivals: VecDeque<Duration>,
 }
 
-/// Refused: what the two headers say.
+/// A refusal, with the values of the `x-ogw-ratelimit-limit` and `x-ogw-ratelimit-reset` headers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full {
+pub(super) struct LimitReached {
     pub(super) limit: u32,
     pub(super) reset_s: u64,
 }
@@ -26,15 +26,15 @@ impl Windows {
         now: Duration,
         per_second: Option<u32>,
         per_minute: Option<u32>,
-        refused_count: bool,
-    ) -> Result<(), Full> {
+        count_refused: bool,
+    ) -> Result<(), LimitReached> {
         if per_second.is_none() && per_minute.is_none() {
             return Ok(());
         }
         while self.arrivals.front().is_some_and(|&at| at + MINUTE <= now) {
             self.arrivals.pop_front();
         }
-        // The longer wait decides, so that a caller who heeds it is let through.
+        // Report the longer wait, so that a call after that time is accepted.
         let full = [(per_second, SECOND), (per_minute, MINUTE)]
             .into_iter()
             .filter_map(|(limit, window)| {
@@ -43,25 +43,25 @@ impl Windows {
                 (!wait.is_zero()).then_some((wait, limit))
             })
             .max();
-        if full.is_none() || refused_count {
+        if full.is_none() || count_refused {
             self.arrivals.push_back(now);
         }
         match full {
             None => Ok(()),
-            Some((wait, limit)) => Err(Full {
+            Some((wait, limit)) => Err(LimitReached {
                 limit,
                 reset_s: wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
             }),
         }
     }
 
-    /// When the window has room again: one window after the arrival that fills it.
+    /// When the window has room for a call: one window after the arrival that makes it full.
     fn free_at(&self, limit: u32, window: Duration, now: Duration) -> Option<Duration> {
         if limit == 0 {
             return Some(now + window);
         }
-        let filler = self.arrivals.len().checked_sub(limit as usize)?;
-        self.arrivals.get(filler).map(|&at| at + window)
+        let index = self.arrivals.len().checked_sub(limit as usize)?;
+        self.arrivals.get(index).map(|&at| at + window)
     }
 }
 
@@ -69,12 +69,12 @@ impl Windows {
 mod tests {
     use super::*;
 
-    fn admit(windows: &mut Windows, ms: u64) -> Result<(), Full> {
+    fn admit(windows: &mut Windows, ms: u64) -> Result<(), LimitReached> {
         windows.admit(Duration::from_millis(ms), Some(50), Some(1000), false)
     }
 
     #[test]
-    fn the_fifty_first_waits_for_the_first_to_be_a_second_old() {
+    fn the_51st_call_is_accepted_one_second_after_the_first() {
         let mut windows = Windows::default();
         for n in 0..50 {
             assert_eq!(admit(&mut windows, n * 10), Ok(()));
@@ -82,7 +82,7 @@ mod tests {
         for ms in [500, 990, 999] {
             assert_eq!(
                 admit(&mut windows, ms),
-                Err(Full {
+                Err(LimitReached {
                     limit: 50,
                     reset_s: 1
                 })
@@ -94,28 +94,28 @@ mod tests {
     }
 
     #[test]
-    fn the_thousand_and_first_waits_for_the_minute() {
+    fn the_1001st_call_is_accepted_one_minute_after_the_first() {
         let mut windows = Windows::default();
         for n in 0..1000 {
             assert_eq!(admit(&mut windows, n * 25), Ok(()), "{n}");
         }
         assert_eq!(
             admit(&mut windows, 25_000),
-            Err(Full {
+            Err(LimitReached {
                 limit: 1000,
                 reset_s: 35
             })
         );
         assert_eq!(
             admit(&mut windows, 25_001),
-            Err(Full {
+            Err(LimitReached {
                 limit: 1000,
                 reset_s: 35
             })
         );
         assert_eq!(
             admit(&mut windows, 59_999),
-            Err(Full {
+            Err(LimitReached {
                 limit: 1000,
                 reset_s: 1
             })
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn where_both_are_full_the_longer_wait_is_told() {
+    fn if_both_windows_are_full_the_longer_wait_is_reported() {
         let mut windows = Windows::default();
         let mut at = |ms| windows.admit(Duration::from_millis(ms), Some(2), Some(3), false);
         for ms in [0, 20_000, 20_100] {
@@ -133,7 +133,7 @@ mod tests {
         }
         assert_eq!(
             at(20_200),
-            Err(Full {
+            Err(LimitReached {
                 limit: 3,
                 reset_s: 40
             })
@@ -141,19 +141,19 @@ mod tests {
     }
 
     #[test]
-    fn refused_calls_fill_the_window_only_when_told_to() {
+    fn refused_calls_fill_the_window_if_they_count() {
         let mut windows = Windows::default();
         let mut at = |ms| windows.admit(Duration::from_millis(ms), Some(2), None, true);
         assert!(at(0).is_ok());
         assert!(at(0).is_ok());
         assert!(at(900).is_err());
         assert!(at(950).is_err());
-        assert!(at(1_100).is_err(), "the two refused calls hold the window");
+        assert!(at(1_100).is_err(), "the two refused calls fill the window");
         assert!(at(2_200).is_ok());
     }
 
     #[test]
-    fn no_limit_refuses_nobody_and_nought_refuses_all() {
+    fn no_limit_accepts_all_calls_and_a_limit_of_zero_none() {
         let mut windows = Windows::default();
         for _ in 0..5000 {
             assert_eq!(windows.admit(Duration::ZERO, None, None, false), Ok(()));

@@ -1,16 +1,16 @@
-//! What a stand-in platform holds when it starts: apps, users, chats and switches.
+//! The initial state of the platform: apps, users, chats and switches.
 
 use serde::{Deserialize, Serialize};
 
 use super::Switches;
 
-/// The scope the calls ask for.
+/// The scope that both interfaces require.
 pub const CALL_SCOPE: &str = "im:datasync.feed_card.time_sensitive:write";
 
-/// The field permission that lets an app see a failed user's id.
+/// The field permission with which an app gets the ids of failed users.
 pub const USER_ID_SCOPE: &str = "contact:user.employee_id:readonly";
 
-/// Everything a stand-in platform knows at its start.
+/// The initial state of the platform.
 ///
 /// ```
 /// use feishu_feed_card_sandbox::World;
@@ -26,16 +26,16 @@ pub const USER_ID_SCOPE: &str = "contact:user.employee_id:readonly";
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct World {
-    /// The apps that may ask for tokens.
+    /// The apps.
     pub apps: Vec<App>,
-    /// The people the platform knows. Members of [`chats`](World::chats) need not be repeated here.
+    /// The users. Members of [`chats`](World::chats) become users without being listed here.
     pub users: Vec<User>,
     /// The group chats.
     pub chats: Vec<Chat>,
-    /// How the platform behaves where its documentation leaves it open.
+    /// Behaviour where the platform's documentation is silent or contradicts itself.
     pub switches: Switches,
-    /// What tokens, tickets and log ids are derived from. Left out, a server draws one, so that a token of
-    /// one sandbox is worthless in another; a bare [`Model`](crate::Model) takes 0.
+    /// The seed of tokens, tickets and log ids. Default: random for a [`Sandbox`](crate::Sandbox) or
+    /// [`Stage`](crate::Stage), so that a token is valid for one sandbox only, and 0 for a [`Model`](crate::Model).
     pub seed: Option<u64>,
 }
 
@@ -48,14 +48,14 @@ impl World {
     pub const EXAMPLE_STORE_APP_ID: &str = "cli_example_store";
     /// The tenant key under which the example's store app is installed.
     pub const EXAMPLE_TENANT_KEY: &str = "tenant_example";
-    /// The platform page's own example group.
+    /// The id of the example chat, from the platform's documentation.
     pub const EXAMPLE_CHAT: &str = "oc_679eaeb583654bff73fefcc6e6371370";
-    /// The platform page's own example user, a member of the example group.
+    /// The open id of a member of the example chat, from the platform's documentation.
     pub const EXAMPLE_USER: &str = "ou_9d2beb613c85a2412862a49a924558c5";
-    /// The platform page's example of a failed user: known, but not in the example group.
+    /// The open id of a user who is not in the example chat, from the platform's documentation.
     pub const EXAMPLE_OUTSIDER: &str = "ou_679eaeb583654bff73fefcc6e6371301";
 
-    /// The example group, user and outsider of the platform's own page, a self-built app and a store app.
+    /// A world with a self-built app, a store app, and the chat and users of the platform's documentation.
     pub fn example() -> Self {
         Self {
             apps: vec![
@@ -82,15 +82,15 @@ impl World {
     }
 }
 
-/// Which kind of app: a company's own, or one sold to many companies.
+/// The kind of an app: made by a company for itself, or distributed to many companies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AppKind {
-    /// Takes its tenant token with id and secret alone.
+    /// Gets its tenant token with its id and secret.
     #[default]
     SelfBuilt,
-    /// Needs the ticket the platform pushes, and a tenant key; can not use `user_id`.
+    /// Also needs a ticket from the platform and a tenant key. Cannot use `user_id`.
     Store,
 }
 
@@ -99,45 +99,45 @@ pub enum AppKind {
 #[serde(deny_unknown_fields)]
 #[allow(
     clippy::struct_excessive_bools,
-    reason = "each is one independent setting of the app, told apart by name in JSON"
+    reason = "each is an independent setting with its own name in JSON"
 )]
 pub struct App {
     /// The app's id, usually `cli_…`.
     pub app_id: String,
     /// The app's secret.
     pub app_secret: String,
-    /// Default: self-built.
+    /// The kind of the app. Default: self-built.
     #[serde(default)]
     pub kind: AppKind,
-    /// The tenant that has a store app installed.
+    /// The key of the tenant in which a store app is installed.
     #[serde(default = "example_tenant_key")]
     pub tenant_key: String,
-    /// What the app may do. Default: [`CALL_SCOPE`], without which a call answers 99991672.
+    /// The app's scopes. Default: [`CALL_SCOPE`]. Without it, calls fail with 99991672.
     #[serde(default = "call_scope")]
     pub scopes: Vec<String>,
-    /// Whether failed users are named ([`USER_ID_SCOPE`]); see also
+    /// Whether the app gets the ids of failed users ([`USER_ID_SCOPE`]). See also
     /// [`Switches::field_permission_for_every_id_type`].
     #[serde(default = "yes")]
     pub user_id_permission: bool,
-    /// `false`: the call answers 99991662.
+    /// Whether the app is enabled. If not, calls fail with 99991662.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// `false`: the call answers 99991673.
+    /// Whether the app is installed in the tenant. If not, calls fail with 99991673.
     #[serde(default = "yes")]
     pub installed: bool,
-    /// `false`: the call answers 230006.
+    /// Whether the app's bot is enabled. If not, calls fail with 230006.
     #[serde(default = "yes")]
     pub bot_enabled: bool,
-    /// `false`: the call answers 99991401, as for a caller whose address is not on the app's list.
+    /// Whether the caller's IP address is in the app's allow list. If not, calls fail with 99991401.
     #[serde(default = "yes")]
     pub ip_allowed: bool,
-    /// How many calls the month still allows; the one after answers 99991403.
+    /// The remaining calls of the month. Later calls fail with 99991403. Default: no limit.
     #[serde(default)]
     pub monthly_quota: Option<u64>,
 }
 
 impl App {
-    /// A self-built app with the scope it needs.
+    /// A self-built app with the required scope.
     pub fn new(app_id: impl Into<String>, app_secret: impl Into<String>) -> Self {
         Self {
             app_id: app_id.into(),
@@ -155,22 +155,22 @@ impl App {
     }
 }
 
-/// A person, under all three kinds of id.
+/// A user, with all three kinds of ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// Who this is for one app: `ou_…`.
+    /// The id for one app: `ou_…`.
     pub open_id: String,
-    /// Who this is for one developer: `on_…`. Left out, the open id with the other prefix.
+    /// The id for all apps of one developer: `on_…`. Default: the open id with this prefix instead.
     #[serde(default)]
     pub union_id: Option<String>,
-    /// Who this is in the tenant. Left out, the open id without its prefix.
+    /// The id in the tenant. Default: the open id without its prefix.
     #[serde(default)]
     pub user_id: Option<String>,
 }
 
 impl User {
-    /// A person whose other two ids follow from the open id.
+    /// A user with the default union id and user id.
     pub fn new(open_id: impl Into<String>) -> Self {
         Self {
             open_id: open_id.into(),
@@ -189,16 +189,16 @@ pub struct Chat {
     /// The open ids of its members.
     #[serde(default)]
     pub members: Vec<String>,
-    /// `false`: the call answers 230027.
+    /// Whether the bot is in the chat. If not, calls fail with [`Switches::bot_not_in_chat_code`].
     #[serde(default = "yes")]
     pub bot_in_chat: bool,
-    /// `true`: the call answers [`Switches::dissolved_chat_code`].
+    /// Whether the chat is dissolved. If so, calls fail with [`Switches::dissolved_chat_code`].
     #[serde(default)]
     pub dissolved: bool,
 }
 
 impl Chat {
-    /// A chat with these members (open ids) and the bot.
+    /// A chat with the bot and these members (open ids).
     pub fn new<I>(feed_card_id: impl Into<String>, members: I) -> Self
     where
         I: IntoIterator,

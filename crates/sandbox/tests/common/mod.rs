@@ -1,9 +1,9 @@
-//! What every test over a socket needs: a client, a token, the call.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! Helpers for tests over sockets: an HTTP client with a token, and calls.
+#![allow(dead_code, reason = "each test file uses some of the helpers")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "helpers of tests, outside of any test function"
+    reason = "test helpers outside of test functions"
 )]
 
 use std::time::Duration;
@@ -15,14 +15,14 @@ pub(crate) const CHAT: &str = World::EXAMPLE_CHAT;
 pub(crate) const USER: &str = World::EXAMPLE_USER;
 pub(crate) const OUTSIDER: &str = World::EXAMPLE_OUTSIDER;
 
-/// One app's way to the sandbox.
+/// An HTTP client with a token of the example app.
 pub(crate) struct App {
     pub(crate) http: reqwest::Client,
     pub(crate) base: String,
     pub(crate) token: String,
 }
 
-/// An answer, read to its end.
+/// A response with its whole body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -50,14 +50,14 @@ pub(crate) fn http() -> reqwest::Client {
 }
 
 pub(crate) fn http_with(
-    more: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    configure: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
 ) -> reqwest::Client {
-    // The second test of a process finds it installed.
+    // Fails for the second test of a process, because the provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(10));
-    more(builder.retry(reqwest::retry::never())).build().unwrap()
+    configure(builder.retry(reqwest::retry::never())).build().unwrap()
 }
 
 pub(crate) async fn read(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
@@ -71,11 +71,11 @@ pub(crate) async fn read(request: reqwest::RequestBuilder) -> reqwest::Result<An
 }
 
 impl App {
-    pub(crate) async fn of(sandbox: &Sandbox) -> Self {
-        Self::at(http(), sandbox.base_url()).await
+    pub(crate) async fn new(sandbox: &Sandbox) -> Self {
+        Self::with_http(http(), sandbox.base_url()).await
     }
 
-    pub(crate) async fn at(http: reqwest::Client, base: String) -> Self {
+    pub(crate) async fn with_http(http: reqwest::Client, base: String) -> Self {
         let token = String::new();
         let mut app = Self { http, base, token };
         let answer = app.fetch_token().await.unwrap().json();
