@@ -288,7 +288,7 @@ impl Listening {
         }
         if let Some(on_event) = &self.on_event {
             let events = PyList::new(py, events)?.into_any();
-            self.in_context(py, "tell", vec![on_event.bind(py).clone(), events])?;
+            self.in_context(py, "call_on_event", vec![on_event.bind(py).clone(), events])?;
         }
         if records.is_empty() && dropped == 0 {
             return Ok(());

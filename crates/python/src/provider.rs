@@ -219,7 +219,7 @@ impl Attendant {
     ///
     /// Python has it answered, not this: before 3.14 a thread that comes back to the interpreter as that ends is
     /// unwound, and no frame of Rust may lie below.
-    fn asked<'py>(&self, py: Python<'py>) -> PyResult<Option<Asked<'py>>> {
+    fn next_question<'py>(&self, py: Python<'py>) -> PyResult<Option<Asked<'py>>> {
         while let Some(question) = py.detach(|| self.next()) {
             if let Some(asked) = question.unpacked(py)? {
                 return Ok(Some(asked));

@@ -1,4 +1,4 @@
-"""Runs token providers: imported when the first one is given to a client."""
+"""Runs token providers. Imported when the first client with a provider is created."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from feishu_feed_card._native import Answer, Attendant
 
     _Args: TypeAlias = list[str | None]
-    """What a provider is called with: nothing, or the refused token."""
+    """A provider's arguments: none, or the refused token."""
 
 _NAME = "refused_token"
 _TASKS = "_feishu_feed_card_tasks"
-"""Attribute of the loop with its tasks, to which it has only weak references itself."""
+"""Attribute of an event loop that holds our tasks. The loop itself holds only weak references to tasks."""
 
 
 def takes_refused(provider: Callable[..., Any]) -> bool | None:
-    """Whether a provider has a parameter `refused_token`; None if it cannot be called at all."""
+    """Returns whether a provider has a parameter `refused_token`, or None if we cannot call it."""
     try:
         own = inspect.signature(provider, follow_wrapped=False)
-        # A decorator's `**kwargs`: the function within decides.
+        # A decorator may take `**kwargs` only: then look at the function that it wraps.
         named = own if _NAME in own.parameters else inspect.signature(provider)
-    except Exception:  # a function of C, or a signature that cannot be read
+    except Exception:  # a C function, or an unreadable signature
         return False
     takes = _NAME in named.parameters and _fits(own, refused_token=None)
     return takes if takes or _fits(own) else None
@@ -43,31 +43,31 @@ def _fits(signature: inspect.Signature, **kwargs: object) -> bool:
 
 
 def _taken(args: _Args) -> dict[str, str | None]:
-    """Empties the arguments: a traceback may show the variables of our frames, and one is a token."""
+    """Moves the arguments out of the list. Tracebacks may show a frame's variables; a token is secret."""
     taken: dict[str, str | None] = {_NAME: args[0]} if args else {}
     args.clear()
     return taken
 
 
 def ask_in_thread(provider: Callable[..., Any], args: _Args, answer: Answer) -> None:
-    """Calls a provider in a thread of its own, where it may block without keeping a call past its end."""
+    """Calls a provider in a new thread. If it blocks, no call is delayed beyond its deadline."""
     _in_thread_or_refuse(_ask, answer, provider, args, answer)
 
 
 def attend(attendant: Attendant) -> None:
-    """Has questions for a token answered while many calls run, also when nobody waits for a result."""
+    """Starts a thread that runs the provider for many calls, also while no thread waits for a result."""
     _in_thread(_attend, attendant)
 
 
 def _attend(attendant: Attendant) -> None:
-    while (asked := attendant.asked()) is not None:
-        ask_in_thread(*asked)
+    while (question := attendant.next_question()) is not None:
+        ask_in_thread(*question)
 
 
 def ask_on_loop(
     provider: Callable[..., Any], args: _Args, answer: Answer, context: contextvars.Context | None
 ) -> None:
-    """Has the running event loop answer, in the context of the call that asks."""
+    """Calls a provider on the running event loop, in the context of the call that needs the token."""
     import asyncio
 
     context = contextvars.Context() if context is None else context
@@ -92,7 +92,7 @@ def _in_thread(target: Callable[..., None], *args: object) -> None:
 def _in_thread_or_refuse(target: Callable[..., None], answer: Answer, *args: object) -> None:
     try:
         _in_thread(target, *args)
-    except RuntimeError as error:  # the system has no thread left
+    except RuntimeError as error:  # the system cannot start another thread
         answer.refuse(str(error))
 
 
@@ -148,7 +148,7 @@ async def _ask_async(provider: Callable[..., Awaitable[Any]], args: _Args, answe
     try:
         token = await provider(**_taken(args))
     except (CancelledError, GeneratorExit):
-        # The loop is being closed, or was closed and is collected: another loop's call may ask again.
+        # The event loop is closing, or was closed. A call on another loop may call the provider again.
         answer.abandon()
         raise
     except BaseException as error:
