@@ -266,7 +266,7 @@ class AsyncMany(_Handle):
             self._source = None
         if self._feeder is not None and self._feeder.loop is not loop:
             raise RuntimeError(
-                "the async iterable of requests is read on the event loop on which the first result was "
+                "the async iterable of requests is read on another event loop, on which the first result was "
                 "requested; request all results on that loop"
             )
         has_more = self._iterator is not None and bound.read(self._iterator)

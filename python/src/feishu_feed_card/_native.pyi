@@ -14,8 +14,6 @@ __all__ = [
     "CLIENT_OPTIONS",
     "ERROR_KINDS",
     "PLATFORM_RATE_LIMIT",
-    "Answer",
-    "Attendant",
     "CallHandle",
     "Calls",
     "Client",
@@ -26,6 +24,8 @@ __all__ = [
     "Outcome",
     "PermissionViolation",
     "Progress",
+    "ProviderResult",
+    "QueueReader",
     "Quota",
     "Report",
     "Sandbox",
@@ -288,15 +288,15 @@ class Many:
     def new_progress(self) -> tuple[int, int | None, int, int, float | None] | None: ...
 
 @final
-class Answer:
-    def give(self, token: object) -> None: ...
-    def fail(self, exception: BaseException) -> None: ...
-    def refuse(self, why: str) -> None: ...
+class ProviderResult:
+    def set_token(self, token: object) -> None: ...
+    def set_exception(self, exception: BaseException) -> None: ...
+    def set_no_thread(self, why: str) -> None: ...
     def abandon(self) -> None: ...
 
 @final
-class Attendant:
-    def next_question(self) -> tuple[Callable[..., object], list[str | None], Answer] | None: ...
+class QueueReader:
+    def next_call(self) -> tuple[Callable[..., object], list[str | None], ProviderResult] | None: ...
 
 @final
 class Sandbox:
