@@ -1,13 +1,13 @@
-"""What many calls cost: memory for a million, and the CPU time of the loop's own thread for a result.
+"""Measures many calls: peak memory for a million requests, and CPU time per result in the calling thread.
 
     maturin develop --release
-    python bench/many.py              # a million requests; --count 20000 for a first look
+    python bench/many.py              # a million requests; --count 20000 for a quick run
 
-The stand-in platform runs in a process of its own, without limits, and answers at once; the client does
-not pace. Each measurement is a process of its own, too, as a peak of memory is. Nothing else should run
-meanwhile. Beside it stands what single calls cost the loop's thread, made by 100 tasks at a time: to start
-one, and to await it when its result is there. Exits with 1 where a bar is missed: 10 MB of growth from 1,000
-requests on, 5 µs a result, 10 µs an await.
+The sandbox runs in a separate process, without limits, and answers immediately. The client has no rate limit.
+Each measurement runs in a new process, because peak memory is counted per process. Run nothing else
+meanwhile. The last line is about single calls, made by 100 tasks at a time: the CPU time of starting a call,
+and of awaiting it when its result is available. Exits with 1 if a limit is exceeded: 10 MB of growth beyond
+1,000 requests, 5 µs per result, 10 µs per await.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from feishu_feed_card.sandbox import Sandbox, Switches
 FEW = 1000
 MOST_GROWTH_MB = 10
 MOST_US = 5.0
-MOST_US_AN_AWAIT = 10.0
+MOST_US_PER_AWAIT = 10.0
 TASKS = 100
 ROUNDS = 100
 
 
 def requests(count: int) -> Iterator[Request]:
-    """All alike: the stand-in has one chat."""
+    """Yields equal requests, because the sandbox has one chat."""
     for _ in range(count):
         yield {"feed_card_id": Sandbox.CHAT, "user_ids": [Sandbox.USER], "time_sensitive": True}
 
 
 async def async_requests(count: int) -> AsyncIterator[Request]:
-    """The same, from an async generator."""
+    """Yields the same requests from an async generator."""
     for request in requests(count):
         yield request
 
 
 def blocking(client: Client, count: int) -> int:
-    """Returns how many succeeded."""
+    """Returns the number of successful requests."""
     done = 0
     with client.set_time_sensitive_many(requests(count)) as many:
         for item in many:
@@ -56,7 +56,7 @@ def blocking(client: Client, count: int) -> int:
 
 
 async def on_a_loop(client: AsyncClient, source: Any) -> int:
-    """Returns how many succeeded."""
+    """Returns the number of successful requests."""
     done = 0
     async with client.set_time_sensitive_many(source) as many:
         async for item in many:
@@ -65,7 +65,7 @@ async def on_a_loop(client: AsyncClient, source: Any) -> int:
 
 
 async def single_calls(client: AsyncClient) -> tuple[float, float]:
-    """Returns the CPU time of a call's start and of its await, in µs: each the median of the rounds."""
+    """Returns the CPU time of starting and of awaiting a call in µs, each as the median of all rounds."""
     starts, awaits = [], []
     async with client:
         for _ in range(ROUNDS):
@@ -78,7 +78,7 @@ async def single_calls(client: AsyncClient) -> tuple[float, float]:
             ]
             await asyncio.sleep(0)
             started = time.thread_time()
-            # The loop stands still until all results are there.
+            # Blocks the loop until all results are available.
             time.sleep(0.1)  # noqa: ASYNC251
             ready = time.thread_time()
             for task in tasks:
@@ -90,27 +90,27 @@ async def single_calls(client: AsyncClient) -> tuple[float, float]:
 
 
 def peak_mb() -> float:
-    """The most memory that this process ever held. `ru_maxrss` would begin with the parent's."""
+    """Returns this process's peak memory in MB. `ru_maxrss` would include the parent's peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError("this needs Linux")
+    raise RuntimeError("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")
 
 
 def measure(way: str, count: int, base_url: str) -> None:
-    """Prints one measurement."""
+    """Runs one measurement and prints it as JSON."""
     options: dict[str, Any] = {"base_url": base_url, "rate_limit": None}
-    who = (Sandbox.APP_ID, Sandbox.APP_SECRET)
+    app = (Sandbox.APP_ID, Sandbox.APP_SECRET)
     if way == "single":
-        start, us = asyncio.run(single_calls(AsyncClient(*who, **options)))
+        start, us = asyncio.run(single_calls(AsyncClient(*app, **options)))
         print(json.dumps({"start": start, "us": us}))
         return
     wall, cpu = time.perf_counter(), time.thread_time()
     if way == "sync":
-        done = blocking(Client(*who, **options), count)
+        done = blocking(Client(*app, **options), count)
     else:
         source = requests(count) if way == "async" else async_requests(count)
-        done = asyncio.run(on_a_loop(AsyncClient(*who, **options), source))
+        done = asyncio.run(on_a_loop(AsyncClient(*app, **options), source))
     cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
     if done != count:
         raise RuntimeError(f"{done} of {count} succeeded")
@@ -118,7 +118,7 @@ def measure(way: str, count: int, base_url: str) -> None:
 
 
 def serve() -> None:
-    """Runs the stand-in until stdin is closed."""
+    """Runs the sandbox until stdin is closed."""
     limits: Switches = {"per_second": None, "per_minute": None, "keep_requests": 0, "keep_arrivals": 0}
     with Sandbox({"switches": limits}) as sandbox:
         print(sandbox.base_url, flush=True)
@@ -126,7 +126,7 @@ def serve() -> None:
 
 
 def main() -> int:
-    """Measures all."""
+    """Runs all measurements and prints their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -157,16 +157,16 @@ def main() -> int:
             growth = many["peak"] - few["peak"]
             missed += growth >= MOST_GROWTH_MB or many["us"] > MOST_US
             print(
-                f"{way:>16}: {many['us']:5.2f} µs a result, "
+                f"{way:>16}: {many['us']:5.2f} µs per result, "
                 f"{growth:+6.2f} MB from {FEW:,} to {given.count:,} "
-                f"({few['peak']:.1f} to {many['peak']:.1f} MB), {many['rate']:,.0f} results a second",
+                f"({few['peak']:.1f} to {many['peak']:.1f} MB), {many['rate']:,.0f} results per second",
                 flush=True,
             )
         single = result("single", TASKS * ROUNDS)
-        missed += single["us"] > MOST_US_AN_AWAIT
+        missed += single["us"] > MOST_US_PER_AWAIT
         print(
-            f"{'single calls':>16}: {single['us']:5.2f} µs an await on a ready result at {TASKS} tasks, "
-            f"{single['start']:.2f} µs a start"
+            f"{'single calls':>16}: {single['us']:5.2f} µs per await of an available result, {TASKS} tasks, "
+            f"{single['start']:.2f} µs per start"
         )
     finally:
         server.stdin.close()

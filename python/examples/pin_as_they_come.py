@@ -1,4 +1,4 @@
-"""Pins chats as their ids come in on stdin, one a line, with a progress bar (pip install tqdm).
+"""Pins chats as their ids arrive on stdin, one per line, with a progress bar (pip install tqdm).
 
 FEISHU_APP_ID=cli_… FEISHU_APP_SECRET=… watch-incidents | python pin_as_they_come.py ou_… ou_…
 """
@@ -15,14 +15,14 @@ from feishu_feed_card import AsyncClient, Progress, Request
 
 
 async def requests(on_call: tuple[str, ...]) -> AsyncIterator[Request]:
-    """One for each line that is not blank."""
+    """Yields a request for each line that is not blank."""
     while line := await asyncio.to_thread(sys.stdin.readline):
         if chat := line.strip():
             yield {"feed_card_id": chat, "user_ids": on_call, "time_sensitive": True}
 
 
 async def main(*on_call: str) -> int:
-    """Returns 0 where everyone was reached."""
+    """Returns the exit status: 0 if all users were reached."""
     with tqdm(unit="chat") as bar:
 
         def show(progress: Progress) -> None:

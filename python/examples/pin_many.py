@@ -1,4 +1,4 @@
-"""Pins the chats listed in a file for the people on call, with a progress bar (pip install tqdm).
+"""Pins the chats listed in a file for the given users, with a progress bar (pip install tqdm).
 
 FEISHU_APP_ID=cli_… FEISHU_APP_SECRET=… python pin_many.py chats.txt ou_… ou_…
 """
@@ -14,7 +14,7 @@ from feishu_feed_card import Client, Progress, Request
 
 
 def main(file: str, *on_call: str) -> int:
-    """Returns 0 where everyone was reached."""
+    """Returns the exit status: 0 if all users were reached."""
     requests: list[Request] = [
         {"feed_card_id": chat, "user_ids": on_call, "time_sensitive": True}
         for chat in Path(file).read_text().split()

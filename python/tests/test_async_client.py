@@ -138,7 +138,7 @@ def test_without_a_loop(feishu_sandbox: Sandbox):
     with pytest.raises(RuntimeError, match="no running event loop"):
         coroutine.send(None)
     coroutine = feishu_sandbox.async_client().set_bot_time_sensitive([feishu_sandbox.USER], True)
-    with pytest.raises(RuntimeError, match="under trio"):
+    with pytest.raises(RuntimeError, match="With trio"):
         coroutine.send(None)
 
 

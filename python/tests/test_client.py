@@ -345,7 +345,7 @@ def test_a_quota_and_a_limit_exclude_each_other(feishu_sandbox: Sandbox):
 
 
 def test_a_client_is_not_pickled(feishu_sandbox: Sandbox):
-    with pytest.raises(TypeError, match="make one in each process"):
+    with pytest.raises(TypeError, match="create one in each process"):
         pickle.dumps(feishu_sandbox.client())
 
 
@@ -394,7 +394,7 @@ def test_an_error_tells_what_was_being_handled(feishu_sandbox: Sandbox):
 
 
 def test_a_client_that_was_not_made_can_be_shown():
-    assert repr(Client.__new__(Client)) == "<feishu_feed_card.Client that was not made>"
+    assert repr(Client.__new__(Client)) == "<feishu_feed_card.Client without options>"
 
 
 def test_a_wrong_id_does_not_lose_those_before_it(feishu_sandbox: Sandbox):

@@ -169,7 +169,7 @@ if {first == "before"}:
     asyncio.run(main())
 """)
     assert (ended.code, ended.err) == (0, ""), ended
-    assert ended.out.count("the interpreter is ending") == 2, ended
+    assert ended.out.count("while the interpreter exits") == 2, ended
     assert ended.seconds < 5
 
 
@@ -530,7 +530,7 @@ print(in_child(work))
 print(sandbox.request_count())
 """
         ),
-        "this sandbox runs in the process that started it, from which this one was forked\n0\n0",
+        "this sandbox belongs to the process that created it; this process was forked from it\n0\n0",
     )
 
 

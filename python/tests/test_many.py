@@ -1021,7 +1021,7 @@ def test_what_cancels_an_async_iterable_from_inside_comes_through(runner: Any, a
 @pytest.mark.parametrize("is_async", [False, True], ids=["iterable", "async iterable"])
 def test_without_a_loop(async_client: AsyncClient, is_async: bool):
     many = async_client.set_time_sensitive_many(asynchronously([PIN]) if is_async else [PIN])
-    with pytest.raises(RuntimeError, match="under trio"):
+    with pytest.raises(RuntimeError, match="With trio"):
         many.__anext__().send(None)
 
 
@@ -1448,7 +1448,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 print(len(list(many)), many.report().succeeded)
 """
     )
-    refused = "began them, from which this one was forked"[-40:]
+    refused = "the process that started them; this process was forked from it"[-40:]
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.out.splitlines() == [refused] * 3 + ["3 True", "0", "299 300"], ended
 
@@ -1481,7 +1481,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 print(next(many).error)
 """
     )
-    refused = "began them, from which this one was forked"[-40:]
+    refused = "the process that started them; this process was forked from it"[-40:]
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.out.splitlines() == [refused] * 2 + ["0", "None"], ended
 
@@ -1543,7 +1543,7 @@ def test_a_second_thread_does_not_end_the_loop_of_the_first(sandbox: Sandbox):
         first = threading.Thread(target=lambda: handed_out.extend(many))
         first.start()
         eventually(lambda: many._is_waiting)
-        with pytest.raises(RuntimeError, match="another thread waits"):
+        with pytest.raises(RuntimeError, match="another thread is already waiting"):
             next(many)
         first.join(10)
         assert [item.index for item in handed_out] == list(range(20))

@@ -158,4 +158,4 @@ def test_the_fixture(pytester: pytest.Pytester):
     """)
     pytester.runpytest_subprocess("-q", timeout=30).assert_outcomes(passed=2)
     shown = pytester.runpytest_subprocess("--fixtures", timeout=30).stdout.str()
-    assert "A stand-in for the Feishu platform, new for each test." in shown
+    assert "A local stand-in for the Feishu platform, new for each test." in shown

@@ -1,5 +1,4 @@
-//! From what Python hands in to what the core takes. A wrong type is the core's own error, like a wrong
-//! value.
+//! Conversion of Python arguments to the core's types. A wrong type is an invalid-input error, like a wrong value.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -16,12 +15,12 @@ use pyo3::types::{
 
 use crate::errors::Refusal;
 
-/// The error for a value of a wrong type.
+/// Returns the error for a value of a wrong type.
 pub(crate) fn wrong(field: &str, value: &Bound<'_, PyAny>, expected: impl Display) -> Error {
     binding::invalid_input(field, described(value), expected)
 }
 
-/// The same, without showing the value.
+/// Like [`wrong`], but the error does not show the value.
 fn wrong_secret(field: &str, value: &Bound<'_, PyAny>, expected: &str) -> Error {
     binding::invalid_input(field, format_args!("of type {}", type_name(value)), expected)
 }
@@ -53,7 +52,7 @@ pub(crate) fn flag(field: &str, value: &Bound<'_, PyAny>) -> Result<bool, Error>
     }
 }
 
-/// A function that is called and not awaited, if one is given.
+/// Converts an optional callback, which must not be an async function.
 pub(crate) fn callback(field: &str, value: &Bound<'_, PyAny>) -> Result<Option<Py<PyAny>>, Refusal> {
     if value.is_none() {
         return Ok(None);
@@ -61,15 +60,15 @@ pub(crate) fn callback(field: &str, value: &Bound<'_, PyAny>) -> Result<Option<P
     if !value.is_callable() {
         return Err(wrong(field, value, "a function").into());
     }
-    // An object that cannot be looked into is called as it is.
-    if found(value.py(), is_async(value))?.unwrap_or(false) {
-        let expected = "a function that is not async: nobody would await it";
+    // If it cannot be inspected, assume that it is not async.
+    if none_if_raised(value.py(), is_async(value))?.unwrap_or(false) {
+        let expected = "a function that is not async, because its result is not awaited";
         return Err(wrong(field, value, expected).into());
     }
     Ok(Some(value.clone().unbind()))
 }
 
-/// A number of seconds, which the core checks further.
+/// Converts a number of seconds. `check` is the core's check of its range.
 pub(crate) fn seconds(
     field: &'static str,
     value: &Bound<'_, PyAny>,
@@ -79,7 +78,7 @@ pub(crate) fn seconds(
     if !is_number || value.is_instance_of::<PyBool>() {
         return Err(wrong(field, value, "a number of seconds"));
     }
-    // Only an int beyond the largest float fails here.
+    // Fails only for an int beyond the largest float.
     let number = value.extract().unwrap_or(f64::INFINITY);
     check(field, number)
 }
@@ -95,17 +94,17 @@ where
     number.ok_or_else(|| wrong(field, value, "a whole number, not negative"))
 }
 
-/// A path to a file: `str` or `os.PathLike`.
+/// Converts the path of a file, a `str` or `os.PathLike`.
 pub(crate) fn path(field: &str, value: &Bound<'_, PyAny>) -> Result<PathBuf, Refusal> {
-    let path = found(value.py(), value.extract())?;
+    let path = none_if_raised(value.py(), value.extract())?;
     path.ok_or_else(|| wrong(field, value, "the path of a file, as a str or os.PathLike").into())
 }
 
-/// Stands for the bot's own chat where a call takes a group chat's id.
+/// Passed in place of a group chat's id, for the bot's own chat.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Bot;
 
-/// A group chat's id, or [`Bot`].
+/// Converts a group chat's id, or [`Bot`].
 pub(crate) fn target(value: &Bound<'_, PyAny>) -> Result<Target, Error> {
     if value.is_instance_of::<Bot>() {
         return Ok(Target::Bot);
@@ -113,8 +112,7 @@ pub(crate) fn target(value: &Bound<'_, PyAny>) -> Result<Target, Error> {
     text("feed_card_id", value).map(|id| Target::Chat(id.into()))
 }
 
-/// The elements of any iterable but those that are one value: a `str` is not a list of letters, nor a
-/// mapping a list of its keys.
+/// Converts any iterable of user ids, except strings and mappings.
 pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> Result<Vec<String>, Refusal> {
     let mut user_ids = Vec::new();
     match read_user_ids(value, &mut user_ids) {
@@ -123,8 +121,8 @@ pub(crate) fn user_ids(value: &Bound<'_, PyAny>) -> Result<Vec<String>, Refusal>
     }
 }
 
-/// The user ids for the error of a refused call: all strings of a container, or a single string. An iterator is left
-/// alone, because reading it uses it up.
+/// Returns the user ids for the error of a refused call: all strings in a container, or a single string. Does not read an
+/// iterator, because it can be read only once.
 pub(crate) fn ids_in(value: &Bound<'_, PyAny>) -> Vec<String> {
     let id = |item: &Bound<'_, PyAny>| Some(item.cast::<PyString>().ok()?.to_str().ok()?.to_owned());
     if let Some(id) = id(value) {
@@ -139,13 +137,13 @@ pub(crate) fn ids_in(value: &Bound<'_, PyAny>) -> Vec<String> {
     items.filter_map(|item| id(&item)).collect()
 }
 
-/// The user ids for the error of a wrong list: all that it contains, or those `read` from an iterator.
+/// Returns the user ids for the error of an invalid list: all strings in it, or those `read` from an iterator.
 fn ids_beside(value: &Bound<'_, PyAny>, read: Vec<String>) -> Vec<String> {
     let found = ids_in(value);
     if found.is_empty() { read } else { found }
 }
 
-/// A list is read from a tuple, as another thread may change it meanwhile.
+/// Reads user ids. Copies a list to a tuple first, because another thread may change the list.
 fn read_user_ids(value: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> Result<(), Refusal> {
     const FIELD: &str = "user_ids";
     const EXPECTED: &str = "a list of user ids";
@@ -184,7 +182,8 @@ fn read_user_id(item: &Bound<'_, PyAny>, user_ids: &mut Vec<String>) -> Result<(
     Ok(())
 }
 
-/// The requests of many calls: any iterable but one value, or one request.
+/// Returns an iterator of the requests of many calls. Accepts any iterable except strings and mappings: a mapping would
+/// be a single request.
 pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyIterator>, Refusal> {
     const EXPECTED: &str = "an iterable of mappings with the call's parameters";
     let iterator = if is_one_value(value)? {
@@ -195,25 +194,24 @@ pub(crate) fn requests<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyIt
     iterator.ok_or_else(|| wrong("requests", value, EXPECTED).into())
 }
 
-/// `None` for what is no iterable. What the value's own `__iter__` raises is the caller's.
+/// Returns `None` if the value is not iterable. An exception of its `__iter__` is passed on to the caller.
 fn iterator<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyIterator>>> {
     let py = value.py();
     match value.try_iter() {
         Ok(iterator) => Ok(Some(iterator)),
-        // Raised by the interpreter, and by no code of Python's.
+        // No traceback: the interpreter itself raised it, not an `__iter__` written in Python.
         Err(error) if error.is_instance_of::<PyTypeError>(py) && error.traceback(py).is_none() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The length of a value that has one.
+/// Returns the length of a value, or `None` if it has none.
 pub(crate) fn length(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
-    found(value.py(), value.len())
+    none_if_raised(value.py(), value.len())
 }
 
-/// What could be found out about a value. An exception says that it cannot; one that ends programs, such as
-/// `KeyboardInterrupt`, is raised.
-fn found<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
+/// Converts an `Exception` to `None`. Passes on others, such as `KeyboardInterrupt`.
+fn none_if_raised<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_instance_of::<PyException>(py) => Ok(None),
@@ -221,8 +219,8 @@ fn found<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
     }
 }
 
-/// One of many requests: a mapping with the call's parameters, and a tag. If reading it fails, `ids` and `tag` have what
-/// was read before.
+/// Converts one of many requests: a mapping with the call's parameters, and a tag. After an error, `ids` and `tag` hold
+/// the values that were read before it.
 pub(crate) fn request(
     value: &Bound<'_, PyAny>,
     ids: &mut Vec<String>,
@@ -303,8 +301,8 @@ pub(crate) fn request(
     }
 }
 
-/// Whether calling it gives a coroutine or an async generator, as far as can be seen before. As `inspect` does,
-/// which takes long to import.
+/// Whether a callable is an async function or async generator function. `inspect` has functions for this, but its import
+/// is slow.
 fn is_async(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
     const CO_COROUTINE: u32 = 0x80;
     const CO_ASYNC_GENERATOR: u32 = 0x200;
@@ -325,11 +323,12 @@ fn missing(name: &'static str) -> Error {
     binding::invalid_input(name, "missing", "a value")
 }
 
-/// What has a mapping's methods; asking `collections.abc` would import it.
+/// Whether a value has the methods of a mapping. Avoids the import of `collections.abc`.
 fn is_mapping(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    Ok(found(value.py(), value.hasattr("keys"))?.unwrap_or(false))
+    Ok(none_if_raised(value.py(), value.hasattr("keys"))?.unwrap_or(false))
 }
 
+/// Whether a value is iterable, but is not a list of items: a string or a mapping.
 fn is_one_value(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     let is_text = value.is_instance_of::<PyString>()
         || value.is_instance_of::<PyBytes>()
@@ -338,7 +337,7 @@ fn is_one_value(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(is_text || is_mapping(value)?)
 }
 
-/// A value as an error shows it: small plain ones themselves, others by their type.
+/// Describes a value in an error: plain values by their `repr`, others by their type only.
 fn described(value: &Bound<'_, PyAny>) -> String {
     let name = type_name(value);
     if value.is_none() {
@@ -349,7 +348,7 @@ fn described(value: &Bound<'_, PyAny>) -> String {
         || value.is_exact_instance_of::<PyFloat>()
         || value.is_exact_instance_of::<PyBytes>()
         || value.is_exact_instance_of::<PyString>();
-    // An int of more than 4300 digits has no repr.
+    // `repr` fails for an int of more than 4300 digits.
     let shown = is_plain.then(|| value.repr().ok()).flatten();
     match shown {
         Some(repr) => format!("{} of type {name}", shortened(&repr.to_string_lossy())),

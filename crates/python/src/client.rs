@@ -1,4 +1,4 @@
-//! The client behind Python's `Client` and `AsyncClient`.
+//! The native part of Python's `Client` and `AsyncClient`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use crate::many::Many;
 use crate::options::{Options, Pacing};
 use crate::outcome;
 use crate::process::PerProcess;
-use crate::provider::{Board, Desk, Provider};
+use crate::provider::{Provider, ProviderQueue, Route};
 use crate::quota::Quota;
 use crate::waits::{wait, wait_listening};
 
@@ -36,11 +36,11 @@ pub(crate) struct Client {
     live: PerProcess<Live>,
 }
 
-/// What one process has of a client.
+/// The parts of a client that belong to one process.
 struct Live {
     core: Mutex<Option<Core>>,
     closing: Closing,
-    board: Arc<Board>,
+    queue: Arc<ProviderQueue>,
 }
 
 #[pymethods]
@@ -53,7 +53,7 @@ impl Client {
         from_env: bool,
         is_async: bool,
     ) -> PyResult<Self> {
-        logs::look(py)?;
+        logs::refresh(py)?;
         let Options {
             mut builder,
             pacing,
@@ -74,8 +74,8 @@ impl Client {
         }
         let provider = provider.map(|provider| Bound::new(py, provider)).transpose()?;
         if provider.is_some() {
-            // Now, and not when a thread asks it: a child that is forked during an import waits for ever if it needs
-            // that module.
+            // Import it now and not with the first token: a child process that is forked during the import would wait
+            // forever for the module.
             crate::provider::helpers(py)?;
         }
         let live = Live::build(first, provider.as_ref(), is_async, &errors)?;
@@ -101,13 +101,13 @@ impl Client {
             live: PerProcess::new(),
         };
         client.live.get_or_try_init(|| Ok::<_, PyErr>(live))?;
-        // Files that were read while it was made may be worth a warning.
+        // Building the client reads files, and may log warnings about them.
         logs::flush_logs(py)?;
         Ok(client)
     }
 
-    /// Makes a call and waits for its end.
-    #[allow(clippy::too_many_arguments, reason = "the call's own, which Python names")]
+    /// Makes a call and waits for its result.
+    #[allow(clippy::too_many_arguments, reason = "the arguments of the Python method")]
     fn call<'py>(
         &self,
         py: Python<'py>,
@@ -120,7 +120,7 @@ impl Client {
     ) -> PyResult<Bound<'py, PyAny>> {
         let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout, on_event)
             .map_err(|refusal| refusal.raised(py, &self.errors))?;
-        logs::look(py)?;
+        logs::refresh(py)?;
         let live = self.live(py)?;
         let Some(core) = self.core(live) else {
             return Err(self.closed_error(py, arguments.user_ids));
@@ -131,17 +131,16 @@ impl Client {
         };
         let listening = Listening::of_thread(py, arguments.on_event(py))?;
         let making = arguments.make(&core);
-        let board = self.provider.is_some().then(|| live.board.clone());
+        let queue = self.provider.is_some().then(|| live.queue.clone());
         let end = match listening {
-            Some(listening) => wait_listening(py, engine, making, board, &listening)?,
-            None => wait(py, engine, making, board)?,
+            Some(listening) => wait_listening(py, engine, making, queue, &listening)?,
+            None => wait(py, engine, making, queue)?,
         };
         outcome::returned(py, &self.errors, end)
     }
 
-    /// Starts a call: returns a future of the running event loop that the call's end settles, and what
-    /// stops the call.
-    #[allow(clippy::too_many_arguments, reason = "the call's own, which Python names")]
+    /// Starts a call. Returns a future of the running event loop for the result, and a handle that stops the call.
+    #[allow(clippy::too_many_arguments, reason = "the arguments of the Python method")]
     fn start<'py>(
         &self,
         py: Python<'py>,
@@ -154,7 +153,7 @@ impl Client {
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
         let arguments = Arguments::read(target, user_ids, time_sensitive, user_id_type, timeout, on_event)
             .map_err(|refusal| refusal.raised(py, &self.errors))?;
-        logs::look(py)?;
+        logs::refresh(py)?;
         let Some(core) = self.core(self.live(py)?) else {
             return Err(self.closed_error(py, arguments.user_ids));
         };
@@ -171,7 +170,7 @@ impl Client {
         here.start(making, context, self.errors.clone_ref(py), on_event)
     }
 
-    /// Many calls, and an iterator of the requests; `None` for an async iterable.
+    /// Returns the state of many calls, and an iterator of the requests, which is `None` for an async iterable.
     fn many<'py>(
         slf: &Bound<'py, Self>,
         requests: &Bound<'py, PyAny>,
@@ -206,25 +205,25 @@ impl Client {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Refuses new calls and lets the connections go. With a timeout, waits for calls in progress, and stops those that
-    /// are left then.
+    /// Refuses new calls and drops the connections. With a timeout, waits for calls in progress, and then stops the
+    /// remaining ones.
     fn close(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<()> {
-        let timeout = self.time_to_close(timeout)?;
-        let Some((closing, engine)) = self.begin_to_close(timeout) else {
+        let timeout = self.close_timeout(timeout)?;
+        let Some((closing, engine)) = self.begin_close(timeout) else {
             return Ok(());
         };
         wait(py, engine, closing, None)
     }
 
-    /// Like `close`, for the running event loop. Returns a future and what ends the wait, or `None` if there is nothing to
-    /// wait for.
+    /// Like `close`, for the running event loop. Returns a future and a handle that ends the wait, or `None` if there is
+    /// nothing to wait for.
     fn start_close<'py>(
         &self,
         py: Python<'py>,
         timeout: &Bound<'py, PyAny>,
     ) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
-        let timeout = self.time_to_close(timeout)?;
-        let Some((closing, _)) = self.begin_to_close(timeout) else {
+        let timeout = self.close_timeout(timeout)?;
+        let Some((closing, _)) = self.begin_close(timeout) else {
             return Ok(None);
         };
         match loops::here(py)? {
@@ -289,12 +288,12 @@ impl Client {
         })
     }
 
-    /// The core's client, as long as this one is open.
+    /// Returns the core's client, or `None` if this client is closed.
     fn core(&self, live: &Live) -> Option<Core> {
         if self.closed() { None } else { live.client() }
     }
 
-    fn time_to_close(&self, timeout: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    fn close_timeout(&self, timeout: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
         if timeout.is_none() {
             return Ok(None);
         }
@@ -304,8 +303,9 @@ impl Client {
         }
     }
 
-    /// Closes the client. With a timeout, returns the wait for its calls, and the engine that drives it.
-    fn begin_to_close(
+    /// Closes the client. With a timeout, returns a future that waits for the calls in progress, and the engine to run
+    /// it.
+    fn begin_close(
         &self,
         timeout: Option<Duration>,
     ) -> Option<(impl Future<Output = ()> + Send + use<>, &'static Engine)> {
@@ -315,11 +315,11 @@ impl Client {
         let core = live.core.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(core);
         timeout?;
-        // Without an engine there were no calls.
+        // If the engine cannot be created now, there were no calls.
         Some((closing, engine().ok()?))
     }
 
-    /// The exception classes that its calls raise.
+    /// Returns the exception classes that the client raises.
     pub(crate) fn errors(&self) -> &Errors {
         &self.errors
     }
@@ -332,16 +332,16 @@ impl Client {
         self.is_async
     }
 
-    /// The core's client.
+    /// Returns the core's client, or an error if this client is closed.
     pub(crate) fn open(&self, py: Python<'_>) -> PyResult<Core> {
         self.core(self.live(py)?)
             .ok_or_else(|| self.closed_error(py, Vec::new()))
     }
 
-    /// Where the questions for a token lie, if there is a provider that no event loop runs.
-    pub(crate) fn board(&self, py: Python<'_>) -> PyResult<Option<Arc<Board>>> {
+    /// Returns the queue of provider calls, if this is a blocking client with a provider.
+    pub(crate) fn provider_queue(&self, py: Python<'_>) -> PyResult<Option<Arc<ProviderQueue>>> {
         match self.provider {
-            Some(_) if !self.is_async => Ok(Some(self.live(py)?.board.clone())),
+            Some(_) if !self.is_async => Ok(Some(self.live(py)?.queue.clone())),
             _ => Ok(None),
         }
     }
@@ -354,20 +354,20 @@ impl Live {
         is_async: bool,
         errors: &Errors,
     ) -> PyResult<Self> {
-        let board = Arc::<Board>::default();
+        let queue = Arc::<ProviderQueue>::default();
         if let Some(provider) = provider {
-            let desk = if is_async {
-                Desk::Loop
+            let route = if is_async {
+                Route::Loop
             } else {
-                Desk::Board(board.clone())
+                Route::Queue(queue.clone())
             };
-            builder = builder.token_provider(Provider::asked_through(provider, desk)?);
+            builder = builder.token_provider(Provider::bridge(provider, route)?);
         }
         let core = Python::attach(|py| builder.build().map_err(|error| errors.raised(py, &error)))?;
         Ok(Self {
             closing: binding::closing(&core),
             core: Mutex::new(Some(core)),
-            board,
+            queue,
         })
     }
 
@@ -376,7 +376,7 @@ impl Live {
     }
 }
 
-/// A call's arguments, of the right types.
+/// A call's arguments, converted to the core's types.
 struct Arguments {
     target: Target,
     user_ids: Vec<String>,
@@ -431,7 +431,8 @@ impl Arguments {
         self.on_event.as_ref().map(|on_event| on_event.clone_ref(py))
     }
 
-    /// The call takes its place in the order of calls here, not when it is first polled.
+    /// Creates the call. The call takes its place in the order of calls here, not when it is first polled
+    /// (docs/architecture.md#order).
     fn make(self, core: &Core) -> CallFuture {
         let Self {
             target,

@@ -1,6 +1,6 @@
-//! The one tokio runtime of a process, and the thread that drives it.
+//! The process's tokio runtime, and the thread that drives it.
 //!
-//! The thread never touches Python, so the runtime never waits for the GIL.
+//! The thread never calls Python, so the runtime never waits for the GIL.
 
 use std::io;
 use std::thread;
@@ -13,24 +13,25 @@ use crate::process::PerProcess;
 
 pub(crate) struct Engine {
     runtime: Handle,
-    /// The thread ends when this is dropped: where two callers made an engine at once, one of the two is.
-    _lives: oneshot::Sender<()>,
+    /// The thread ends when this is dropped. This happens if two callers create an engine at the same time: one of the
+    /// two is dropped.
+    _keep_alive: oneshot::Sender<()>,
 }
 
 static ENGINE: PerProcess<Engine> = PerProcess::new();
 
-/// This process's engine. Its thread starts with the first call.
+/// Returns this process's engine. Its thread starts with the first call.
 pub(crate) fn engine() -> io::Result<&'static Engine> {
     ENGINE.get_or_try_init(|| {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        let (lives, ended) = oneshot::channel();
+        let (keep_alive, dropped) = oneshot::channel();
         thread::Builder::new()
             .name("feishu-feed-card".to_owned())
-            .spawn(move || runtime.block_on(ended))?;
+            .spawn(move || runtime.block_on(dropped))?;
         Ok(Engine {
             runtime: handle,
-            _lives: lives,
+            _keep_alive: keep_alive,
         })
     })
 }
@@ -38,8 +39,8 @@ pub(crate) fn engine() -> io::Result<&'static Engine> {
 impl Engine {
     /// Runs a task until it ends or is aborted.
     ///
-    /// Yields twice before the task starts, because a request sent on a connection that the server has already closed
-    /// would be lost. The first turn polls the sockets; the second lets the connections see the close.
+    /// Yields twice before the task starts, so that a request is not sent on a connection that the server has already
+    /// closed: the first time, the runtime polls the sockets; the second time, the connections handle the close.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let task = async move {
             yield_now().await;

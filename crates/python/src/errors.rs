@@ -1,4 +1,4 @@
-//! The core's errors as Python's exceptions, which are written in Python.
+//! Conversion of the core's errors to Python's exceptions. The exception classes are written in Python.
 
 use std::error::Error as StdError;
 use std::{io, iter};
@@ -18,10 +18,10 @@ use crate::provider::Raised;
 use crate::records::record;
 
 record! {
-    /// A permission the platform says is missing.
+    /// A missing permission, as reported by the platform.
     ///
     /// Attributes:
-    ///     type: What kind of permission, in the platform's words.
+    ///     type: The platform's name for the type of permission.
     ///     subject: The scope's name, such as "im:datasync.feed_card.time_sensitive:write".
     ///
     /// Example:
@@ -35,12 +35,12 @@ record! {
 }
 
 record! {
-    /// A field the platform refused.
+    /// A field of the request that the platform refused.
     ///
     /// Attributes:
     ///     field: The field's name.
-    ///     value: The value that was refused, as text.
-    ///     description: What is wrong with it, in the platform's words.
+    ///     value: The refused value as text.
+    ///     description: The platform's description of the problem.
     ///
     /// Example:
     ///     >>> FieldViolation("user_ids", "", "user_ids is required").field
@@ -53,13 +53,15 @@ record! {
     {}
 }
 
-/// The exception classes by their kinds. Each import of the package has its own. A client raises those of the
-/// import that made it: after a reload, `except` would not catch another's.
+/// The exception classes by their kinds.
+///
+/// Each import of the package creates new classes. A client raises those of the import that created it, because `except`
+/// would not catch the classes of another import, such as after a reload.
 #[derive(FromPyObject)]
 pub(crate) struct Errors(Py<PyAny>);
 
 impl Errors {
-    /// Those of the package as it is imported now.
+    /// Returns the classes of the package that is imported now.
     pub(crate) fn imported(py: Python<'_>) -> PyResult<Self> {
         let errors = py.import("feishu_feed_card._errors")?;
         Ok(Self(errors.getattr("CLASSES")?.unbind()))
@@ -73,7 +75,7 @@ impl Errors {
         visit.call(&self.0)
     }
 
-    /// The exception to raise for an error.
+    /// Returns the exception to raise for an error.
     pub(crate) fn raised(&self, py: Python<'_>, error: &Error) -> PyErr {
         match self.to_python(py, error) {
             Ok(exception) => PyErr::from_value(exception),
@@ -81,15 +83,15 @@ impl Errors {
         }
     }
 
-    /// The exception of a call for which the system refused a thread or a file descriptor.
+    /// Returns the exception for a call for which the system had no thread or file descriptor.
     pub(crate) fn out_of_resources(&self, py: Python<'_>, error: io::Error, user_ids: Vec<String>) -> PyErr {
         self.raised(py, &binding::out_of_resources(error, user_ids))
     }
 
-    /// An error as an exception.
+    /// Converts an error to an exception.
     pub(crate) fn to_python<'py>(&self, py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
         let class = self.0.bind(py).get_item(error.kind().as_str())?;
-        // Not its `Display`, which leaves the cause to Rust's `source`.
+        // Not the error's `Display`, which omits the cause because Rust has `source` for it.
         let printed = binding::spelled(error, str::to_owned).printed;
         let exception = class.call((printed,), Some(&self.facts(py, error)?))?;
         if let Some(cause) = causes(error).find_map(|cause| cause.downcast_ref::<Raised>()) {
@@ -98,7 +100,7 @@ impl Errors {
         Ok(exception)
     }
 
-    /// What an error knows, by the exception's keyword.
+    /// Returns the error's fields by the exception's keywords.
     fn facts<'py>(&self, py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         let facts = PyDict::new(py);
         macro_rules! put {
@@ -133,7 +135,7 @@ impl Errors {
     }
 }
 
-/// None of an empty list.
+/// Returns `None` if there are no items.
 fn tuple<'py, T: IntoPyObject<'py>>(
     py: Python<'py>,
     items: impl IntoIterator<Item = T>,
@@ -166,15 +168,15 @@ fn causes<'a>(error: &'a Error) -> impl Iterator<Item = &'a (dyn StdError + 'sta
     iter::successors(error.source(), |cause: &&'a _| StdError::source(*cause))
 }
 
-/// Why an argument is not taken.
+/// Why an argument was refused.
 pub(crate) enum Refusal {
     Wrong(Error),
-    /// The caller's own code raised.
+    /// The caller's code raised an exception, for example in `__iter__`.
     Raised(PyErr),
 }
 
 impl Refusal {
-    /// The same with the user ids that were handed in beside it.
+    /// Adds the call's user ids to the error.
     pub(crate) fn with_users(self, user_ids: Vec<String>) -> Self {
         match self {
             Self::Wrong(error) => Self::Wrong(binding::refused(error, user_ids)),
@@ -202,7 +204,7 @@ impl From<PyErr> for Refusal {
     }
 }
 
-/// Makes the exception for a wrong argument that only Python can see. `user_ids` is that argument of the call.
+/// Returns the exception for a wrong argument that Python code found. `user_ids` is the call's argument of that name.
 #[pyfunction]
 #[pyo3(signature = (errors, field, value, expected, user_ids=None))]
 pub(crate) fn invalid_input<'py>(

@@ -1,4 +1,4 @@
-//! Blocking calls under gevent: they wait in a thread of the hub's pool, so that other greenlets run meanwhile.
+//! Blocking calls under gevent wait in a thread of the hub's pool, so that other greenlets can run.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,14 +8,14 @@ use pyo3::types::PyCFunction;
 use crate::process::modules;
 use crate::waits::Running;
 
-/// The thread pool of this thread's gevent hub. `None` without gevent, and in threads without a hub: there are no
-/// other greenlets to hold up. Nothing is imported for this.
+/// Returns the thread pool of this thread's gevent hub. Returns `None` without gevent, and in threads without a hub,
+/// which have no other greenlets to block. Does not import gevent.
 pub(crate) fn pool(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     let Some(local) = modules(py)?.get_item("gevent._hub_local")? else {
         return Ok(None);
     };
     let Some(get_hub) = local.getattr_opt("get_hub_if_exists")? else {
-        return Ok(None); // another thread is importing it
+        return Ok(None); // another thread is importing gevent
     };
     let hub = get_hub.call0()?;
     if hub.is_none() {
@@ -24,11 +24,11 @@ pub(crate) fn pool(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     hub.getattr("threadpool").map(Some)
 }
 
-/// Waits for a future in the pool. An exception that is thrown into the waiting greenlet (`gevent.Timeout`,
-/// `GreenletExit`) stops it.
+/// Waits for a future in a thread of the pool. An exception that is thrown into the waiting greenlet (`gevent.Timeout`,
+/// `GreenletExit`) stops the future.
 ///
-/// The greenlet's stack, this frame included, is copied away while others run: the pool's thread gets nothing that
-/// points into it.
+/// gevent moves the greenlet's stack, including this frame, while other greenlets run. So the pool's thread must not get
+/// a pointer into this stack.
 pub(crate) fn wait_in<T: Send + 'static>(
     pool: &Bound<'_, PyAny>,
     running: Running<T>,

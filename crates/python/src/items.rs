@@ -1,4 +1,4 @@
-//! What many calls give: each one's result, the progress, the report.
+//! The result classes of many calls: `Item`, `Progress`, `Unfinished`, `Report`.
 
 use feishu_feed_card::binding::many::summary;
 use pyo3::PyTraverseError;
@@ -8,14 +8,14 @@ use pyo3::prelude::*;
 use crate::records::{Tuple, record};
 
 record! {
-    /// One request of many, and what it came back with: exactly one of `outcome` and `error`.
+    /// The result of one of many requests. Either `outcome` or `error` is set.
     ///
     /// Attributes:
-    ///     index: The request's place in what was handed in, from 0.
-    ///     request: The request, the very object that was handed in.
-    ///     outcome: What the call came back with. Users may have failed one by one: see `outcome.ok`.
-    ///     error: Why the call failed.
-    ///     tag: The request's `tag`; None if it has none.
+    ///     index: The request's position in the iterable, from 0.
+    ///     request: The request, the same object that was in the iterable.
+    ///     outcome: The outcome of the call. It may include users that were not reached: see `outcome.ok`.
+    ///     error: The error of a call that failed.
+    ///     tag: The request's `tag`, or None.
     ///
     /// Example:
     ///     >>> item = Item(0, {"feed_card_id": "oc_…", "user_ids": ["ou_…"], "time_sensitive": True})
@@ -39,14 +39,14 @@ record! {
 }
 
 record! {
-    /// How far many calls have come.
+    /// The progress of many calls.
     ///
     /// Attributes:
-    ///     done: How many have come back, those that failed included.
-    ///     total: How many there are, where what was handed in has a length.
-    ///     failed: How many came back with an error, or with users not reached.
-    ///     waiting_for_quota: How many wait for a slot of the quota.
-    ///     eta: The least seconds that the quota allows for what is left, where `total` is known.
+    ///     done: Number of finished requests, including failed ones.
+    ///     total: Number of all requests, or None if the iterable has no length.
+    ///     failed: Number of requests that ended with an error or with users not reached.
+    ///     waiting_for_quota: Number of requests that wait for a slot of the quota.
+    ///     eta: Shortest time in seconds in which the quota allows the remaining requests. None if `total` is None.
     ///
     /// Example:
     ///     >>> Progress(done=3, total=4, failed=0, waiting_for_quota=1, eta=0.2).done
@@ -62,16 +62,16 @@ record! {
 }
 
 record! {
-    /// A request that was stopped on its way. Every user id of it is in exactly one of the four.
+    /// A request that was stopped before it finished. Each of its user ids is in one of the four lists.
     ///
     /// Attributes:
-    ///     index: The request's place in what was handed in, from 0.
-    ///     request: The request, the very object that was handed in.
-    ///     reached: User ids for which the platform took the new state.
+    ///     index: The request's position in the iterable, from 0.
+    ///     request: The request, the same object that was in the iterable.
+    ///     reached: User ids for which the platform accepted the new state.
     ///     failed: User ids that the platform refused.
-    ///     unknown: User ids that were sent, and of which nobody can say what became.
+    ///     unknown: User ids that were sent and whose result is not known.
     ///     not_attempted: User ids that were never sent.
-    ///     tag: The request's `tag`; None if it has none.
+    ///     tag: The request's `tag`, or None.
     ///
     /// Example:
     ///     >>> request = {"feed_card_id": "oc_…", "user_ids": ["ou_1"], "time_sensitive": True}
@@ -95,19 +95,19 @@ record! {
 }
 
 record! {
-    /// What became of many calls, also of those stopped early.
+    /// The final results of many calls, including those stopped early.
     ///
-    /// `taken` is the sum of `succeeded`, `failed` and the number of `unfinished`. As a str it is a summary in one line.
+    /// `taken` is the sum of `succeeded`, `failed` and the number of `unfinished`. `str()` returns a summary in one line.
     ///
     /// Attributes:
-    ///     taken: How many requests were read from what was handed in.
-    ///     succeeded: How many came back with every user reached.
-    ///     failed: How many came back with an error, or with users not reached.
-    ///     unread: Results that were there, and are counted above, but had not been handed out.
-    ///     unfinished: Requests that were read and stopped on their way.
-    ///     failures: Items with an error, or with users not reached, by index. Includes those of `unread`. At most the
+    ///     taken: Number of requests that were read from the iterable.
+    ///     succeeded: Number of requests that reached all their users.
+    ///     failed: Number of requests that ended with an error or with users not reached.
+    ///     unread: Items that were available but not taken from the iterator. They are counted above.
+    ///     unfinished: Requests that were read but stopped before they finished.
+    ///     failures: Items with an error or with users not reached, by index, including those in `unread`. At most the
     ///         first 10,000 that finished; `failed` counts all.
-    ///     not_read: How many requests were not read. 0 if all were; None if that is not known.
+    ///     not_read: Number of requests that were not read from the iterable. None if it is not known.
     ///
     /// Example:
     ///     >>> print(Report(taken=2, succeeded=2, failed=0, not_read=0))

@@ -1,20 +1,20 @@
-//! The native half of the Python package `feishu_feed_card`: it translates between Python and the core,
-//! and decides nothing.
+//! The extension module of the Python package `feishu_feed_card`. It converts between Python and the core, and makes no
+//! decisions about the platform.
 //!
-//! - `client`: the two calls, blocking and for event loops, over `engine`, the process's runtime.
-//! - `waits`: how a blocking call waits; `greenlets`: how it does under gevent.
-//! - `loops`: how a call's end comes back to its event loop, which `waker` wakes.
-//! - `many`: many calls, from an iterable.
-//! - `arguments`, `options`, `outcome`, `errors`, `quota`, `provider`: one kind of value each.
-//! - `records`: what results have in common; `items`: those of many calls.
-//! - `logs`: from the core's `tracing` to Python's `logging`.
-//! - `process`: what must not cross a fork.
-//! - `sandbox`: the stand-in platform.
+//! - `client`: the client; `engine`: the process's tokio runtime.
+//! - `waits`: waiting of blocking calls; `greenlets`: the same under gevent.
+//! - `loops`: results of calls on event loops; `waker`: the thread that wakes the loops.
+//! - `many`: many calls from an iterable.
+//! - `arguments`, `options`, `outcome`, `errors`, `quota`, `provider`: conversion of one kind of value each.
+//! - `records`: the macro for result classes; `items`: the result classes of many calls.
+//! - `logs`: log records and events, from `tracing` to Python's `logging` and `on_event`.
+//! - `process`: values that must not be used after a fork.
+//! - `sandbox`: the local stand-in for the platform.
 
 #![allow(
     clippy::doc_markdown,
     clippy::doc_link_with_quotes,
-    reason = "the docs of classes are for Python"
+    reason = "doc comments of classes are Python docstrings"
 )]
 
 use feishu_feed_card::{ErrorKind, RateLimit};
@@ -51,8 +51,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<loops::Calls>()?;
     module.add_class::<loops::WakeUp>()?;
     module.add_class::<many::Many>()?;
-    module.add_class::<provider::Answer>()?;
-    module.add_class::<provider::Attendant>()?;
+    module.add_class::<provider::ProviderResult>()?;
+    module.add_class::<provider::QueueReader>()?;
     module.add_class::<quota::Quota>()?;
     module.add_class::<outcome::Outcome>()?;
     module.add_class::<outcome::FailedUserReason>()?;

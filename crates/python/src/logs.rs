@@ -1,9 +1,10 @@
-//! What the core reports with `tracing`, on its way to Python's `logging` and to a call's `on_event`.
+//! Passes the core's `tracing` reports to Python's `logging` and to a call's `on_event`.
 //!
-//! The runtime's thread never takes the GIL: it leaves reports where their caller finds them. A blocking call handles
-//! its own while it waits and before it returns, an event loop when it is woken. Reports without a call, and reports made
-//! after their call ended, wait in the background until the next call or [`flush_logs`]. Unhandled reports of a cancelled
-//! call are dropped. There is no subscriber, and so no cost, until somebody listens: see [`look`].
+//! The runtime's thread never takes the GIL, so it queues reports for their caller. A blocking call handles its reports
+//! while it waits and before it returns; an event loop handles them when it is woken. Reports without a call, and reports
+//! of a call that has ended, go to the background queue and wait until the next call or [`flush_logs`]. Unhandled reports
+//! of a cancelled call are dropped. Without a log handler or `on_event` there is no subscriber, and so no overhead: see
+//! [`refresh`].
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -25,14 +26,14 @@ use tracing::{Instrument, Level};
 use crate::loops::Mailbox;
 use crate::process::{PerProcess, modules};
 
-/// Maximum number of waiting reports, for each blocking call and for the background. Further ones are dropped and counted.
-/// One call makes about ten at most. The mailbox of an event loop is not limited.
+/// Maximum number of waiting reports, for each blocking call and for the background queue. Further reports are dropped
+/// and counted. One call makes about ten at most. The mailbox of an event loop has no limit.
 const MOST_WAITING: usize = 10_000;
 
-/// Above every level of `logging`.
+/// A threshold above all levels of `logging`.
 const OFF: usize = usize::MAX;
 
-/// Name of the span around a call that somebody listens to, and of its field with the listener's number.
+/// Name of the span around a call with a listener, and of the span's field with the listener's number.
 const CONTEXT: &str = "context";
 
 static LOG: PerProcess<Log> = PerProcess::new();
@@ -45,15 +46,15 @@ fn log() -> &'static Log {
 }
 
 struct Log {
-    /// What `logging` lets through now.
+    /// Lowest level that `logging` handles now.
     threshold: AtomicUsize,
-    /// How many calls under way have an `on_event`.
+    /// Number of calls in progress with an `on_event`.
     events_wanted: AtomicUsize,
-    /// Held while one of the two changes.
+    /// Locked while one of the two changes.
     changing: Mutex<()>,
     spans: Spans,
     last_listener: AtomicU64,
-    /// Where the reports of calls under way go, by their listener.
+    /// Destinations of the reports of calls in progress, by the number of their listener.
     destinations: Mutex<HashMap<u64, Destination>>,
     background: Mutex<Reports>,
 }
@@ -74,9 +75,9 @@ impl Default for Log {
 
 #[derive(Clone)]
 enum Destination {
-    /// A thread that looks there.
+    /// The queue of a thread that waits for a call.
     Thread(Arc<Mutex<Reports>>),
-    /// An event loop, which is woken for a call of this number.
+    /// The mailbox of an event loop, and the number of the call.
     Loop(Arc<Mailbox>, u64),
 }
 
@@ -103,20 +104,20 @@ impl Reports {
 pub(crate) struct Report {
     level: Level,
     at: SystemTime,
-    what: Happened,
+    kind: ReportKind,
     fields: Fields,
-    /// Below the level of `logging`, it is for `on_event` only.
+    /// False for a report below the level of `logging`, which goes to `on_event` only.
     is_logged: bool,
 }
 
-enum Happened {
+enum ReportKind {
     Event(String),
     Begun(String),
-    /// With how many seconds the span took.
+    /// The span's name, and its duration in seconds.
     Ended(String, f64),
 }
 
-/// A level as `logging` counts; it has nothing below DEBUG.
+/// Converts a level to that of `logging`, which has none below DEBUG.
 fn level_of(level: Level) -> usize {
     match level {
         Level::ERROR => 40,
@@ -126,10 +127,10 @@ fn level_of(level: Level) -> usize {
     }
 }
 
-/// It has no state of its own, for the sake of forks.
-struct Tap;
+/// The listener of the core's reports. It has no state, because it also exists in forked children.
+struct ReportQueue;
 
-impl Listener for Tap {
+impl Listener for ReportQueue {
     fn level(&self) -> LevelFilter {
         let log = log();
         if log.events_wanted.load(Ordering::Relaxed) > 0 {
@@ -149,11 +150,11 @@ impl Listener for Tap {
     }
 
     fn hear(&self, mut report: TraceReport<'_>) {
-        let what = match report.what {
+        let kind = match report.what {
             What::Begins(CONTEXT) | What::Ended(CONTEXT, _) => return,
-            What::Event(message) => Happened::Event(message),
-            What::Begins(name) => Happened::Begun(name.to_owned()),
-            What::Ended(name, took) => Happened::Ended(name.to_owned(), took.as_secs_f64()),
+            What::Event(message) => ReportKind::Event(message),
+            What::Begins(name) => ReportKind::Begun(name.to_owned()),
+            What::Ended(name, took) => ReportKind::Ended(name.to_owned(), took.as_secs_f64()),
         };
         let mut listener = None;
         report.fields.retain(|(name, value)| match value {
@@ -164,9 +165,9 @@ impl Listener for Tap {
             _ => true,
         });
         let log = log();
-        // Do not log the end of a span: its last event has reported the result.
+        // The end of a span is not logged, because the span's last event reports the result.
         let is_logged = level_of(report.level) >= log.threshold.load(Ordering::Relaxed)
-            && !matches!(what, Happened::Ended(..));
+            && !matches!(kind, ReportKind::Ended(..));
         let destination = listener.and_then(|listener| lock(&log.destinations).get(&listener).cloned());
         if destination.is_none() && !is_logged {
             return;
@@ -174,7 +175,7 @@ impl Listener for Tap {
         let report = Report {
             level: report.level,
             at: SystemTime::now(),
-            what,
+            kind,
             fields: report.fields,
             is_logged,
         };
@@ -186,21 +187,21 @@ impl Listener for Tap {
     }
 }
 
-/// Someone listens to a call: `logging`, or the call's `on_event`.
+/// Handles the reports of a call, for `logging` or the call's `on_event`.
 pub(crate) struct Listening {
     process: u64,
     number: u64,
-    /// `None` if the reports go to an event loop.
+    /// The queue of reports, or `None` if the reports go to an event loop.
     reports: Option<Arc<Mutex<Reports>>>,
     /// The caller's file, line and function.
     caller: Py<PyAny>,
-    /// The context to handle the reports in; `None` for that of the thread that waits.
+    /// The context for the handlers, or `None` for the context of the waiting thread.
     context: Option<Py<PyAny>>,
     on_event: Option<Py<PyAny>>,
 }
 
 impl Listening {
-    /// Returns `None` if nobody listens.
+    /// Creates the listener of a blocking call. Returns `None` if there is neither a log handler nor `on_event`.
     pub(crate) fn of_thread(py: Python<'_>, on_event: Option<Py<PyAny>>) -> PyResult<Option<Self>> {
         if !is_listened_to(on_event.as_ref()) {
             return Ok(None);
@@ -210,7 +211,8 @@ impl Listening {
         Self::new(py, destination, Some(reports), None, on_event).map(Some)
     }
 
-    /// Returns `None` if nobody listens. The reports are handled in a copy of the current context.
+    /// Creates the listener of a call on an event loop. Returns `None` if there is neither a log handler nor `on_event`.
+    /// The reports are handled in a copy of the current context.
     pub(crate) fn of_loop(
         py: Python<'_>,
         mailbox: Arc<Mailbox>,
@@ -249,7 +251,7 @@ impl Listening {
         })
     }
 
-    /// Has the reports of a call say that they belong to it.
+    /// Wraps a call in a span with this listener's number, so that its reports go to this listener.
     pub(crate) fn around<F: Future>(&self, call: F) -> Instrumented<F> {
         call.instrument(tracing::debug_span!(
             target: "feishu_feed_card::python",
@@ -258,8 +260,8 @@ impl Listening {
         ))
     }
 
-    /// Handles what has been reported to this thread. An error is an exception, such as `KeyboardInterrupt`, that
-    /// must end the call.
+    /// Handles the queued reports of a blocking call. Returns exceptions outside `Exception`, such as
+    /// `KeyboardInterrupt`, which must end the call.
     pub(crate) fn handle_reports(&self, py: Python<'_>) -> PyResult<()> {
         let Some(reports) = &self.reports else {
             return Ok(());
@@ -288,7 +290,7 @@ impl Listening {
         }
         if let Some(on_event) = &self.on_event {
             let events = PyList::new(py, events)?.into_any();
-            self.in_context(py, "tell", vec![on_event.bind(py).clone(), events])?;
+            self.in_context(py, "call_on_event", vec![on_event.bind(py).clone(), events])?;
         }
         if records.is_empty() && dropped == 0 {
             return Ok(());
@@ -326,7 +328,7 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // A fork's child has a log of its own.
+        // A forked child has a separate log.
         if let Some(log) = LOG.get().filter(|_| self.process == crate::process::id()) {
             lock(&log.destinations).remove(&self.number);
             if self.on_event.is_some() {
@@ -337,25 +339,26 @@ impl Drop for Listening {
 }
 
 impl Report {
-    /// What `_logging.handle` takes.
+    /// Converts a report to a record for `_logging.handle`.
     fn record<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let message = match &self.what {
-            Happened::Event(message) => message.clone(),
-            Happened::Begun(name) => format!("{name} begins"),
-            Happened::Ended(name, _) => format!("{name} ended"),
+        let message = match &self.kind {
+            ReportKind::Event(message) => message.clone(),
+            ReportKind::Begun(name) => format!("{name} begins"),
+            ReportKind::Ended(name, _) => format!("{name} ended"),
         };
         let at = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = (level_of(self.level), at.as_secs_f64(), message, self.fields(py)?);
         Ok(record.into_pyobject(py)?.into_any())
     }
 
-    /// What `on_event` receives. Returns `None` for the beginning of a span: its end is reported, with how long it took.
+    /// Converts a report to an event for `on_event`. Returns `None` for the beginning of a span, because the end of the
+    /// span is reported, with its duration.
     fn event<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let event = self.fields(py)?;
-        match &self.what {
-            Happened::Begun(_) => return Ok(None),
-            Happened::Event(message) => event.set_item("name", message)?,
-            Happened::Ended(name, took) => {
+        match &self.kind {
+            ReportKind::Begun(_) => return Ok(None),
+            ReportKind::Event(message) => event.set_item("name", message)?,
+            ReportKind::Ended(name, took) => {
                 event.set_item("name", name)?;
                 event.set_item("duration_s", took)?;
             }
@@ -379,7 +382,7 @@ impl Report {
     }
 }
 
-/// `feishu_feed_card._logging`, which is imported with the package.
+/// Returns the module `feishu_feed_card._logging`, which is imported together with the package.
 fn helpers(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static HELPERS: PerProcess<Py<PyModule>> = PerProcess::new();
     HELPERS.import(py, "feishu_feed_card._logging")
@@ -392,7 +395,7 @@ fn is_listened_to(on_event: Option<&Py<PyAny>>) -> bool {
     is_logged || on_event.is_some()
 }
 
-/// A copy of the current context.
+/// Returns a copy of the current context.
 pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
     static CONTEXTVARS: PerProcess<Py<PyModule>> = PerProcess::new();
     let context = CONTEXTVARS
@@ -401,7 +404,7 @@ pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
     Ok(context.unbind())
 }
 
-/// Handles what belongs to no call, or to one that has ended.
+/// Handles the reports in the background queue.
 #[pyfunction]
 pub(crate) fn flush_logs(py: Python<'_>) -> PyResult<()> {
     let Some(log) = LOG.get() else {
@@ -425,20 +428,20 @@ pub(crate) fn flush_logs(py: Python<'_>) -> PyResult<()> {
     helpers.call_method1("handle", arguments).map(drop)
 }
 
-/// Looks whether anybody wants records: the program has imported `logging`, and a handler would see them. Handles what
-/// has been reported in the background. Called when a client is made, when a call begins, and when results are handed
-/// out.
-pub(crate) fn look(py: Python<'_>) -> PyResult<()> {
+/// Updates the threshold: log records are wanted if the program has imported `logging` and a handler would get them. Then
+/// handles the reports in the background queue. Called when a client is created, when a call starts, and when results of
+/// many calls are taken.
+pub(crate) fn refresh(py: Python<'_>) -> PyResult<()> {
     match threshold(py) {
         Ok(threshold) => set_threshold(threshold),
-        // A program's own logger class may raise; a call is not to fail because of that.
+        // The program's logger class may raise an exception. The call must not fail because of it.
         Err(error) if error.is_instance_of::<PyException>(py) => error.write_unraisable(py, None),
         Err(error) => return Err(error),
     }
     flush_logs(py)
 }
 
-/// The package's logger, and the root; a name without a dot has no others above it.
+/// The package's logger and the root logger. There is no logger between them, because the name has no dot.
 struct Loggers {
     own: Py<PyAny>,
     root: Py<PyAny>,
@@ -452,7 +455,7 @@ fn threshold(py: Python<'_>) -> PyResult<usize> {
         let Some(loggers) = Loggers::find(py)? else {
             return Ok(OFF);
         };
-        // After `logging` has registered its own: the handlers still work when this runs.
+        // Registered after the `atexit` handler of `logging`, so it runs before it, while log handlers still work.
         helpers(py)?.call_method0("flush_at_exit")?;
         LOGGERS.get_or_try_init(|| PyResult::Ok(loggers))?
     };
@@ -472,12 +475,12 @@ fn threshold(py: Python<'_>) -> PyResult<usize> {
 }
 
 impl Loggers {
-    /// `None` where the program has not imported `logging`.
+    /// Returns `None` if the program has not imported `logging`.
     fn find(py: Python<'_>) -> PyResult<Option<Self>> {
         let Some(logging) = modules(py)?.get_item("logging")? else {
             return Ok(None);
         };
-        // Another thread may be half-way through importing it: the function comes after all it needs.
+        // Another thread may still be importing `logging`. `getLogger` is defined after everything that it needs.
         let Some(get_logger) = logging.getattr_opt("getLogger")? else {
             return Ok(None);
         };
@@ -495,21 +498,21 @@ fn set_threshold(threshold: usize) {
     log().change(|log| log.threshold.swap(threshold, Ordering::AcqRel) != threshold);
 }
 
-/// Has `tracing` ask anew which reports are wanted.
+/// Makes `tracing` evaluate again which reports are wanted.
 fn listen() {
     static IS_LISTENING: AtomicBool = AtomicBool::new(false);
     if IS_LISTENING.swap(true, Ordering::AcqRel) {
         tracing::callsite::rebuild_interest_cache();
     } else {
-        // Nobody else sets one for this library's own copy of `tracing`.
-        let _ = tracing::subscriber::set_global_default(Subscriber(Tap));
+        // Cannot fail: no other code sets a subscriber in this library's copy of `tracing`.
+        let _ = tracing::subscriber::set_global_default(Subscriber(ReportQueue));
     }
 }
 
 impl Log {
-    /// Changes what is wanted. `change` returns whether `tracing` has to ask anew.
+    /// Changes which reports are wanted. `change` returns whether `tracing` must evaluate this again.
     fn change(&self, change: impl FnOnce(&Self) -> bool) {
-        // Two threads at once: the last to ask must see what both have changed.
+        // If two threads change it at the same time, the last evaluation must see both changes.
         let _changing = lock(&self.changing);
         if change(self) {
             listen();

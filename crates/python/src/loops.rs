@@ -1,7 +1,7 @@
-//! Calls of event loops: how their ends come back to the loop that waits for them.
+//! Calls on event loops, and the way of their results to the loop.
 //!
-//! The runtime puts an end into the loop's mailbox, and the [`waker`](mod@waker) has the loop open it. The loop's own
-//! thread then makes Python's objects. A loop with many calls in flight is woken once for many of them.
+//! The runtime puts results into the loop's mailbox. The [`waker`](mod@waker) then schedules a callback on the loop. The
+//! callback runs in the loop's thread and creates the Python objects. One wake-up handles all results in the mailbox.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,30 +26,31 @@ use crate::errors::Errors;
 use crate::logs::{Listening, Report, copy_context};
 use crate::outcome;
 use crate::process::{self, PerProcess};
-use crate::provider::{Caller, Question};
+use crate::provider::{Caller, ProviderCall};
 use crate::waker::{self, Waker, waker};
 
-/// A call of the core on its way, with what surrounds it here.
+/// A call of the core, with its log span and its origin.
 type PendingCall = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
 
-/// What the runtime leaves for one event loop.
+/// Messages from the runtime for one event loop.
 pub(crate) struct Mailbox {
     letters: Mutex<Vec<Letter>>,
     waker: &'static Waker,
-    /// Weak, because the loop keeps what keeps this.
+    /// Weak, because the loop owns the [`Calls`], and they own this mailbox.
     event_loop: Py<PyWeakrefReference>,
-    /// Set once, to the [`Calls`] of the loop. Weak for the same reason.
+    /// The [`Calls`] of the loop, set once. Weak for the same reason.
     calls: OnceLock<Py<PyWeakrefReference>>,
 }
 
+/// A message for an event loop, about the call or wait with the given number.
 enum Letter {
-    /// A call's end, or `None` where it ended without one.
+    /// The call's result, or `None` if it panicked.
     End(u64, Option<Result<Outcome, Error>>),
-    /// What was waited for is there.
+    /// The wait is over.
     Ready(u64),
-    /// A token provider is to be run for a call.
-    Question(u64, Question),
-    /// Something was reported of a call.
+    /// The token provider must be run for the call.
+    ProviderCall(u64, ProviderCall),
+    /// A log record or event of the call.
     Report(u64, Report),
 }
 
@@ -64,15 +65,15 @@ impl Mailbox {
         }
     }
 
-    pub(crate) fn ask(self: &Arc<Self>, call: u64, question: Question) {
-        self.put(Letter::Question(call, question));
+    pub(crate) fn put_provider_call(self: &Arc<Self>, call: u64, provider_call: ProviderCall) {
+        self.put(Letter::ProviderCall(call, provider_call));
     }
 
     pub(crate) fn report(self: &Arc<Self>, call: u64, report: Report) {
         self.put(Letter::Report(call, report));
     }
 
-    /// Has the loop settle the calls whose ends lie here. Called by the waker.
+    /// Schedules a callback on the loop that opens the mailbox. Called by the waker.
     pub(crate) fn wake_loop(&self, py: Python<'_>) {
         let event_loop = self.event_loop.bind(py).upgrade();
         let calls = self
@@ -88,21 +89,21 @@ impl Mailbox {
             .and_then(|wake_up| event_loop.call_method1("call_soon_threadsafe", (wake_up,)));
         match woken {
             Ok(_) => {}
-            // The loop is closed, and the wake-up was dropped.
+            // The loop is closed. It dropped the `WakeUp`, which stops the calls.
             Err(error) if error.is_instance_of::<PyRuntimeError>(py) => {}
             Err(error) => error.write_unraisable(py, Some(&event_loop)),
         }
     }
 
-    /// Drops the letters. A token that was asked for is then asked for by a call of another loop.
+    /// Drops the letters. For a dropped provider call, a call on another loop runs the provider.
     fn discard(&self) {
         let letters = mem::take(&mut *lock(&self.letters));
         drop(letters);
     }
 }
 
-/// What a loop is given to call once. A loop that is closed before it does so drops this: nothing else shows that
-/// nobody will open the mailbox.
+/// The callback for `call_soon_threadsafe`. A loop that is closed before it runs the callback drops it. This is the only
+/// sign that the mailbox will not be opened.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct WakeUp {
     calls: Py<Calls>,
@@ -129,7 +130,7 @@ impl Drop for WakeUp {
     }
 }
 
-/// One event loop's calls in flight. The loop keeps it, in an attribute.
+/// The calls in progress on one event loop, stored in an attribute of the loop.
 #[pyclass(module = "feishu_feed_card._native", frozen, weakref)]
 pub(crate) struct Calls {
     process: u64,
@@ -139,24 +140,25 @@ pub(crate) struct Calls {
 
 #[derive(Default)]
 struct InFlightCalls {
-    /// Never given twice: a late end cannot meet another call.
+    /// The last number given to a call. Numbers are not reused, so a late result cannot be taken for that of another
+    /// call.
     last: u64,
     in_flight: HashMap<u64, InFlight>,
 }
 
 struct InFlight {
-    /// For many calls, no task awaits this future.
+    /// Not awaited for many calls.
     future: Py<PyAny>,
-    /// What makes the call, or waits.
+    /// The runtime's task for the call or wait.
     task: Option<AbortHandle>,
-    /// What a token provider runs in, where the client has one.
+    /// The context for the token provider, if the client has one.
     context: Option<Py<PyAny>>,
-    /// Of a call; a wait raises nothing.
+    /// The exception classes of a call. `None` for a wait, which raises no error.
     errors: Option<Errors>,
     listening: Option<Arc<Listening>>,
 }
 
-/// One call in flight.
+/// A handle that stops one call or wait.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct CallHandle {
     number: u64,
@@ -165,7 +167,7 @@ pub(crate) struct CallHandle {
 
 #[pymethods]
 impl CallHandle {
-    /// Stops the request, where it has not ended.
+    /// Stops the call if it has not ended.
     pub(crate) fn cancel(&self) {
         let calls = self.calls.get();
         if calls.process == process::id() {
@@ -211,24 +213,24 @@ impl Calls {
 }
 
 impl Calls {
-    /// Settles the futures of the calls that have ended, and handles what was reported of calls. Runs on the loop's
-    /// thread. An exception that ends programs, such as a handler's `KeyboardInterrupt`, is raised in the end.
+    /// Opens all letters: sets the results of futures, runs token providers, handles log records and events. Runs in the
+    /// loop's thread. An exception outside `Exception`, such as a handler's `KeyboardInterrupt`, is raised at the end.
     fn settle(&self, py: Python<'_>) -> PyResult<()> {
         if self.process != process::id() {
             return Ok(());
         }
         let letters = mem::take(&mut *lock(&self.mailbox.letters));
-        let mut ends_the_program = None;
+        let mut fatal = None;
         for letter in letters {
             if let Err(error) = self.open(py, letter) {
                 if error.is_instance_of::<PyException>(py) {
                     error.write_unraisable(py, None);
                 } else {
-                    ends_the_program = Some(error);
+                    fatal = Some(error);
                 }
             }
         }
-        ends_the_program.map_or(Ok(()), Err)
+        fatal.map_or(Ok(()), Err)
     }
 
     fn open(&self, py: Python<'_>, letter: Letter) -> PyResult<()> {
@@ -241,13 +243,13 @@ impl Calls {
                 let wait = lock(&self.state).in_flight.remove(&number);
                 wait.map_or(Ok(()), |wait| settle_wait(wait.future.bind(py)))
             }
-            Letter::Question(number, question) => {
+            Letter::ProviderCall(number, provider_call) => {
                 let context = {
                     let state = lock(&self.state);
                     let call = state.in_flight.get(&number);
                     call.and_then(|call| Some(call.context.as_ref()?.clone_ref(py)))
                 };
-                question.answer_on_loop(py, context)
+                provider_call.run_on_loop(py, context)
             }
             Letter::Report(number, report) => {
                 let listening = lock(&self.state)
@@ -259,14 +261,14 @@ impl Calls {
         }
     }
 
-    /// The calls of this loop, made with its first one.
+    /// Returns the calls of this loop. Creates them on the first call.
     fn of<'py>(event_loop: &Bound<'py, PyAny>, waker: &'static Waker) -> PyResult<Bound<'py, Self>> {
         let py = event_loop.py();
         let name = "_feishu_feed_card_calls";
         match event_loop.getattr(name) {
             Ok(calls) => {
                 let calls = calls.cast_into::<Self>()?;
-                // A forked child may go on with its parent's loop, but not with its parent's calls.
+                // A forked child may continue to use its parent's loop, but not its parent's calls.
                 if calls.get().process == process::id() {
                     return Ok(calls);
                 }
@@ -292,10 +294,10 @@ impl Calls {
         Ok(calls)
     }
 
-    /// Stops the calls of a loop that is closed.
+    /// Stops all calls, because the loop was closed.
     fn abandon(&self) {
         let in_flight = mem::take(&mut lock(&self.state).in_flight);
-        // In a fork's child the tasks are the parent's.
+        // In a forked child the tasks belong to the parent.
         if self.process == process::id() {
             for task in in_flight.values().filter_map(|call| call.task.as_ref()) {
                 task.abort();
@@ -315,14 +317,14 @@ impl Drop for Calls {
     }
 }
 
-/// The running event loop, and what its calls need of the system.
+/// The running event loop, with its calls and the engine.
 pub(crate) struct Here<'py> {
     pub(crate) engine: &'static Engine,
     event_loop: Bound<'py, PyAny>,
     calls: Bound<'py, Calls>,
 }
 
-/// The inner error is the system's: no thread or no descriptor is left.
+/// Returns the running event loop. The inner error means that the system had no thread or file descriptor left.
 pub(crate) fn here(py: Python<'_>) -> PyResult<io::Result<Here<'_>>> {
     let event_loop = running_loop(py)?;
     waker::check_not_over()?;
@@ -339,7 +341,7 @@ pub(crate) fn here(py: Python<'_>) -> PyResult<io::Result<Here<'_>>> {
 }
 
 impl<'py> Here<'py> {
-    /// Starts a call: a future that its end settles, and what stops the call.
+    /// Starts a call. Returns a future for its result, and a handle that stops it.
     pub(crate) fn start(
         &self,
         making: CallFuture,
@@ -352,7 +354,7 @@ impl<'py> Here<'py> {
         let (future, call, mailbox) = self.begin(context, Some(errors))?;
         let number = call.number;
         let listening = Listening::of_loop(py, mailbox.clone(), number, on_event)
-            // The call was not made: its future must not stay.
+            // The call is not made, so remove its future.
             .inspect_err(|_| call.cancel())?
             .map(Arc::new);
         let making: PendingCall = match &listening {
@@ -366,11 +368,11 @@ impl<'py> Here<'py> {
             } else {
                 making
             };
-            // A panic is no result either, and nobody may wait for ever.
+            // Report a panic, too: otherwise the caller would wait forever.
             let end = AssertUnwindSafe(making).catch_unwind().await.ok();
             mailbox.put(Letter::End(number, end));
         });
-        // Its end may lie in the mailbox already, but only this thread opens that.
+        // The result may already be in the mailbox, but only this thread opens the mailbox.
         if let Some(call) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
             call.task = Some(task);
             call.listening = listening;
@@ -378,7 +380,7 @@ impl<'py> Here<'py> {
         Ok((future, call))
     }
 
-    /// Starts a wait: a future that the end of `waiting` settles, and what ends the wait.
+    /// Waits for `waiting` on the runtime. Returns a future for its end, and a handle that ends the wait.
     pub(crate) fn wait(
         &self,
         waiting: impl Future<Output = ()> + Send + 'static,
@@ -395,15 +397,15 @@ impl<'py> Here<'py> {
         Ok((future, call))
     }
 
-    /// The origin of a task that makes many calls: token providers that it asks run on this loop, in a copy of the
-    /// current context, which the handle keeps.
+    /// Returns the origin for a task that makes many calls. Token providers of the task run on this loop, in a copy of
+    /// the current context. The handle owns that context.
     pub(crate) fn origin_of_many(&self) -> PyResult<(Arc<Caller>, CallHandle)> {
         let context = copy_context(self.event_loop.py())?;
         let (_future, handle, mailbox) = self.begin(Some(context), None)?;
         Ok((Caller::new(mailbox, handle.number), handle))
     }
 
-    /// Whether it is a call of this loop.
+    /// Whether the call belongs to this loop.
     pub(crate) fn has(&self, call: &CallHandle) -> bool {
         self.calls.is(&call.calls)
     }
@@ -413,8 +415,7 @@ impl<'py> Here<'py> {
         context: Option<Py<PyAny>>,
         errors: Option<Errors>,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle, Arc<Mailbox>)> {
-        let name = "create_future";
-        let future = self.event_loop.call_method0(name)?;
+        let future = self.event_loop.call_method0("create_future")?;
         let this = self.calls.get();
         let mailbox = this.mailbox.clone();
         let call = InFlight {
@@ -434,15 +435,15 @@ impl<'py> Here<'py> {
     }
 }
 
-/// The event loop that runs this thread's coroutines.
+/// Returns the running event loop of this thread.
 #[pyfunction]
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static ASYNCIO: PerProcess<Py<PyModule>> = PerProcess::new();
     let running_loop = ASYNCIO.import(py, "asyncio")?.call_method0("get_running_loop");
     running_loop.map_err(|_| {
         PyRuntimeError::new_err(
-            "no running event loop: an AsyncClient needs asyncio's or uvloop's; under trio, and without a loop, make \
-             the calls with a Client, in threads",
+            "no running event loop; an AsyncClient needs one of asyncio or uvloop. With trio or without an event loop, \
+             use a Client in threads",
         )
     })
 }

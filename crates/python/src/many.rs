@@ -1,5 +1,5 @@
-//! Many calls: requests from Python's iterables, results as Python's objects. What happens between is the core's
-//! [`ManyDriver`], in a task of the runtime.
+//! Many calls: reads requests from Python iterables, and converts results to Python objects. The core's [`ManyDriver`]
+//! makes the calls in a task of the runtime.
 
 use std::collections::HashMap;
 use std::mem;
@@ -31,21 +31,21 @@ use crate::provider::Caller;
 use crate::records::Tuple;
 use crate::waits::{wait, wait_listening};
 
-/// Many calls of one client, not begun until the first result is asked for.
+/// The state of many calls. They start when the first result is requested.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Many {
     client: Py<Client>,
     options: ManyOptions,
     on_event: Option<Py<PyAny>>,
     state: Mutex<State>,
-    /// Whether a thread waits for the next results.
+    /// Whether a thread is waiting for the next results.
     is_busy: AtomicBool,
 }
 
-/// What a `Progress` is made of.
+/// The fields of Python's `Progress`.
 type Progress = (usize, Option<usize>, usize, usize, Option<f64>);
 
-/// What a `Report` is made of.
+/// The fields of Python's `Report`.
 type Report<'py> = (
     usize,
     usize,
@@ -59,36 +59,36 @@ type Report<'py> = (
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// Requests that were handed over and whose results were not handed out, by index.
-    requests: HashMap<usize, HandedOver>,
-    /// Results on their way to Python. They are the report's if the way is interrupted.
+    /// Requests that the core has and whose results were not returned yet, by index.
+    requests: HashMap<usize, KeptRequest>,
+    /// Results that are being converted. If the conversion is interrupted, the report includes them.
     batches: Vec<Arc<Vec<ManyItem>>>,
     /// Taken from the core once, after the end.
     report: Option<Arc<ManyReport>>,
-    /// Results that were handed out, and that the report is to list.
+    /// Returned results that the report lists as failures.
     failures: Vec<Py<Item>>,
-    /// Why reading ended early. Raised after the results.
+    /// The exception that the iterable raised. Raised to the caller after the results.
     failure: Option<Py<PyAny>>,
-    /// Whether the loop was left: no more results are handed out.
+    /// Whether the caller has left the loop, after which no more results are returned.
     is_left: bool,
 }
 
-struct HandedOver {
+struct KeptRequest {
     request: Py<PyAny>,
     tag: Option<Py<PyAny>>,
-    /// Why it is no request.
+    /// The error of an invalid request.
     error: Option<Py<PyAny>>,
 }
 
-/// Neither touched nor dropped in a fork's child.
+/// Neither used nor dropped in a forked child.
 struct Running {
     process: u64,
     driver: ManyDriver,
     task: AbortHandle,
-    /// The event loop on which results were asked for last, and what it keeps.
+    /// The event loop on which a result was last requested, and the handle that owns the context for it.
     on_loop: Option<(Arc<Caller>, CallHandle)>,
-    /// On an event loop, too, what is reported is handled when results are taken, in the context of the task that
-    /// takes them.
+    /// Handles records and events when results are taken. On an event loop, they are handled in the context of the task
+    /// that takes the results.
     listening: Option<Arc<Listening>>,
 }
 
@@ -109,7 +109,7 @@ impl Drop for State {
 
 #[pymethods]
 impl Many {
-    /// Reads the iterator on this thread until there are results, and takes them: see `take`.
+    /// Reads requests in this thread until there are results, and takes them: see `take`.
     fn next_batch(
         &self,
         py: Python<'_>,
@@ -121,7 +121,7 @@ impl Many {
         self.take(py, batch)
     }
 
-    /// Reads a synchronous iterator for some milliseconds, as far as there is room. Returns whether to read on.
+    /// Reads requests for a few milliseconds, as long as the core accepts them. Returns whether to continue reading.
     fn read(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<bool> {
         let py = iterator.py();
         if !self.may_read(py)? {
@@ -146,19 +146,19 @@ impl Many {
         }
     }
 
-    /// Whether another request may be read.
+    /// Whether another request may be read. Starts the calls.
     fn may_read(&self, py: Python<'_>) -> PyResult<bool> {
         self.begin(py)?;
         Ok(self.driver()?.is_some_and(|driver| driver.has_room()))
     }
 
-    /// Whether the core still takes requests.
+    /// Whether the core still accepts requests.
     fn is_reading(&self) -> PyResult<bool> {
         Ok(self.driver()?.is_some_and(|driver| driver.takes_more()))
     }
 
-    /// Hands an element over, and returns whether there is room for another. If it is no request, the error
-    /// becomes its result.
+    /// Passes a request to the core, and returns whether another one may be read. If the request is invalid, the error is
+    /// its result.
     fn push(&self, request: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = request.py();
         let (mut user_ids, mut tag) = (Vec::new(), None);
@@ -181,7 +181,7 @@ impl Many {
         Ok(driver.has_room())
     }
 
-    /// Ends the input: the iterable has no more.
+    /// Reports the end of the iterable to the core.
     fn end_reading(&self) -> PyResult<()> {
         if let Some(driver) = self.driver()? {
             driver.end_input();
@@ -189,7 +189,7 @@ impl Many {
         Ok(())
     }
 
-    /// Stops all calls because the iterable raised. The exception is raised after the results that are there.
+    /// Stops all calls because of an exception of the iterable. The exception is raised after the available results.
     fn fail(&self, exception: Bound<'_, PyAny>) -> PyResult<()> {
         self.raise_later(exception.unbind());
         if let Some(driver) = self.driver()? {
@@ -198,12 +198,12 @@ impl Many {
         Ok(())
     }
 
-    /// Puts the results that are there before those in the list, the first one last; none if there is only progress
-    /// to report. Returns false at the end.
+    /// Inserts the available results at the beginning of the list, in reverse order. Inserts nothing if only the progress
+    /// has changed. Returns false at the end.
     ///
-    /// The list is the caller's: an interrupt that comes as this returns must not lose the results.
+    /// Python passes the list, so that an interrupt when this method returns cannot lose the results.
     fn take(&self, py: Python<'_>, batch: &Bound<'_, PyList>) -> PyResult<bool> {
-        logs::look(py)?;
+        logs::refresh(py)?;
         self.handle_reports(py)?;
         let Some(driver) = self.driver()? else {
             return Ok(false);
@@ -227,9 +227,9 @@ impl Many {
         let taken = Arc::new(taken.items);
         state.batches.push(taken.clone());
         drop(state);
-        // This may run Python's code, and be interrupted: then they are the report's.
+        // The conversion may run Python code and may be interrupted. The report then includes the results.
         let items = self.to_python(py, taken.iter())?;
-        let handed_over = {
+        let removed = {
             let mut state = lock(&self.state);
             if state.is_left {
                 return Ok(false);
@@ -240,19 +240,19 @@ impl Many {
             let requests = taken.iter().map(|item| state.requests.remove(&item.index));
             requests.collect::<Vec<_>>()
         };
-        // Not under the lock: dropping them may run Python's code.
-        drop(handed_over);
+        // Not under the lock, because dropping the requests may run Python code.
+        drop(removed);
         Ok(true)
     }
 
-    /// Takes the error to raise after the last result, if not all requests were read.
+    /// Takes the error to raise after the last result because some requests were not read.
     fn take_error<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let error = self.driver()?.and_then(|driver| driver.take_error());
         error.map(|error| self.errors().to_python(py, &error)).transpose()
     }
 
-    /// A future of the running event loop that is settled when there are results, progress, or the end; `None`
-    /// if there are already.
+    /// Returns a future that completes when there are results or new progress, or at the end. Returns `None` if this is
+    /// already the case.
     fn ready<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
         match self.driver()? {
             Some(driver) if !driver.is_ready() => self.wait_on_loop(py, driver.ready()).map(Some),
@@ -260,7 +260,7 @@ impl Many {
         }
     }
 
-    /// The same for the end alone.
+    /// Returns a future that completes at the end. Returns `None` if the end is already reached.
     fn ended<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, CallHandle)>> {
         match self.driver()? {
             Some(driver) if !driver.is_ended() => self.wait_on_loop(py, driver.ended()).map(Some),
@@ -278,7 +278,7 @@ impl Many {
         Ok(())
     }
 
-    /// Stops all calls, and waits for their end.
+    /// Stops all calls and waits until they have ended.
     fn leave(&self, py: Python<'_>) -> PyResult<()> {
         self.stop()?;
         match self.driver()? {
@@ -287,7 +287,7 @@ impl Many {
         }
     }
 
-    /// Returns the final state of all requests, after the end; the same each time.
+    /// Returns the final results of all requests, after the end. Always returns the same results.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Report<'py>> {
         let Some(driver) = self.driver()? else {
             return Ok((
@@ -321,7 +321,7 @@ impl Many {
                 not_attempted,
                 ..
             } = &stopped.users;
-            let HandedOver { request, tag, .. } = self.handed_over(py, stopped.index);
+            let KeptRequest { request, tag, .. } = self.kept_request(py, stopped.index);
             let unfinished = Unfinished {
                 index: stopped.index,
                 request,
@@ -346,18 +346,18 @@ impl Many {
         ))
     }
 
-    /// Raises in a fork's child, whose memory has the results of its parent.
+    /// Raises an exception in a forked child, because the results in its memory belong to its parent.
     fn check_process(&self) -> PyResult<()> {
         self.driver().map(drop)
     }
 
-    /// The current progress.
+    /// Returns the current progress.
     fn progress(&self) -> PyResult<Progress> {
         let progress = self.driver()?.map(|driver| driver.progress());
         Ok(progress.map_or((0, self.options.total, 0, 0, None), values))
     }
 
-    /// The current progress if it has changed since the last call.
+    /// Returns the current progress if it has changed since the last call.
     fn new_progress(&self) -> PyResult<Option<Progress>> {
         let driver = self.driver()?;
         Ok(driver.and_then(|driver| driver.new_progress()).map(values))
@@ -367,7 +367,7 @@ impl Many {
         visit.call(&self.client)?;
         visit.call(&self.on_event)?;
         if let Ok(state) = self.state.try_lock() {
-            for HandedOver { request, tag, error } in state.requests.values() {
+            for KeptRequest { request, tag, error } in state.requests.values() {
                 visit.call(request)?;
                 visit.call(tag)?;
                 visit.call(error)?;
@@ -409,38 +409,40 @@ impl Many {
         }
     }
 
-    /// Begins, at the first call.
+    /// Starts the calls, if they have not started yet.
     fn begin(&self, py: Python<'_>) -> PyResult<()> {
         let has_begun = self.driver()?.is_some();
         if has_begun || lock(&self.state).is_left {
             return Ok(());
         }
-        logs::look(py)?;
+        logs::refresh(py)?;
         let core = self.client.get().open(py)?;
-        // First everything that the system may refuse.
+        // First everything for which the system may have no resources.
         let engine = self.engine(py)?;
         let here = self.client.get().is_async().then(|| self.here(py)).transpose()?;
-        let board = self.client.get().board(py)?;
-        let attendance = board.map(|board| board.attend(py, self.errors())).transpose()?;
+        let queue = self.client.get().provider_queue(py)?;
+        let reader = queue
+            .map(|queue| queue.start_reader(py, self.errors()))
+            .transpose()?;
         let on_event = self.on_event.as_ref().map(|on_event| on_event.clone_ref(py));
         let listening = Listening::of_thread(py, on_event)?.map(Arc::new);
         let (driver, run) = ManyDriver::new(&core, self.options);
         let on_loop = here.map(|here| here.origin_of_many()).transpose()?;
         let mut state = lock(&self.state);
         if state.is_left || state.running.is_some() {
-            // Python's code ran above, and another thread's `report` with it.
+            // Python code ran above, so another thread may have started the calls or left the loop.
             drop(state);
             on_loop.inspect(|(_, handle)| handle.cancel());
             return Ok(());
         }
-        // The runtime does not hold what listens: dropping that takes the GIL.
+        // The runtime must not own `listening`, because dropping it needs the GIL.
         let run: Pin<Box<dyn Future<Output = ()> + Send>> = match &listening {
             Some(listening) => Box::pin(listening.around(run)),
             None => Box::pin(run),
         };
         let origin = on_loop.as_ref().map(|(origin, _)| origin.clone() as Origin);
         let task = engine.spawn(async move {
-            let _attendance = attendance;
+            let _reader = reader;
             with_origin(origin, run).await;
         });
         state.running = Some(Running {
@@ -466,11 +468,11 @@ impl Many {
             .map_or(Ok(()), |listening| listening.handle_reports(py))
     }
 
-    /// The core's side, once it has begun.
+    /// Returns the core's driver, or `None` before the start. Fails in a forked child.
     fn driver(&self) -> PyResult<Option<ManyDriver>> {
         match &lock(&self.state).running {
             Some(running) if running.process != process::id() => Err(PyRuntimeError::new_err(
-                "these calls are made by the process that began them, from which this one was forked",
+                "these calls belong to the process that started them; this process was forked from it",
             )),
             running => Ok(running.as_ref().map(|running| running.driver.clone())),
         }
@@ -480,12 +482,12 @@ impl Many {
         engine().map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
     }
 
-    /// The running event loop.
+    /// Returns the running event loop.
     fn here<'py>(&self, py: Python<'py>) -> PyResult<Here<'py>> {
         loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
     }
 
-    /// Reads until there is something to return. Waits for that if there is no room or nothing to read.
+    /// Reads requests until there are results. Waits for results if no more requests can be read.
     fn read_until_ready(&self, iterator: &Bound<'_, PyIterator>) -> PyResult<()> {
         loop {
             let has_more = self.read(iterator)?;
@@ -498,16 +500,16 @@ impl Many {
         }
     }
 
-    /// Blocks this thread.
+    /// Waits in this thread.
     fn wait(&self, py: Python<'_>, waiting: impl Future<Output = ()> + Send + 'static) -> PyResult<()> {
-        let board = self.client.get().board(py)?;
+        let queue = self.client.get().provider_queue(py)?;
         match self.listening() {
-            Some(listening) => wait_listening(py, self.engine(py)?, waiting, board, &listening),
-            None => wait(py, self.engine(py)?, waiting, board),
+            Some(listening) => wait_listening(py, self.engine(py)?, waiting, queue, &listening),
+            None => wait(py, self.engine(py)?, waiting, queue),
         }
     }
 
-    /// Has the running event loop wait: a future, and what ends the wait.
+    /// Waits on the running event loop. Returns a future, and a handle that ends the wait.
     fn wait_on_loop<'py>(
         &self,
         py: Python<'py>,
@@ -518,7 +520,7 @@ impl Many {
         here.wait(waiting)
     }
 
-    /// Has token providers run on this event loop, if the calls began on another.
+    /// Moves the token provider to this event loop, if it ran on another one.
     fn move_to(&self, here: &Here<'_>) -> PyResult<()> {
         let is_here = {
             let state = lock(&self.state);
@@ -545,40 +547,41 @@ impl Many {
     fn busy(&self) -> PyResult<Busy<'_>> {
         if self.is_busy.swap(true, Ordering::Acquire) {
             return Err(PyRuntimeError::new_err(
-                "another thread waits for the next result",
+                "another thread is already waiting for the next result",
             ));
         }
         Ok(Busy(&self.is_busy))
     }
 
-    /// Keeps a request under the index that `hand_over` returns. Under the lock: its result may be there at once.
+    /// Stores a request under the index that `push` returns. Holds the lock during `push`, because the result may be
+    /// available immediately.
     fn keep(
         &self,
         request: &Bound<'_, PyAny>,
         tag: Option<Py<PyAny>>,
         error: Option<Py<PyAny>>,
-        hand_over: impl FnOnce() -> usize,
+        push: impl FnOnce() -> usize,
     ) {
         let request = request.clone().unbind();
         let mut state = lock(&self.state);
-        let handed_over = HandedOver { request, tag, error };
-        state.requests.insert(hand_over(), handed_over);
+        let kept = KeptRequest { request, tag, error };
+        state.requests.insert(push(), kept);
     }
 
-    fn handed_over(&self, py: Python<'_>, index: usize) -> HandedOver {
+    fn kept_request(&self, py: Python<'_>, index: usize) -> KeptRequest {
         let copied = |value: &Option<Py<PyAny>>| value.as_ref().map(|value| value.clone_ref(py));
         let state = lock(&self.state);
-        let handed_over = state.requests.get(&index);
-        HandedOver {
-            request: handed_over.map_or_else(|| py.None(), |kept| kept.request.clone_ref(py)),
-            tag: handed_over.and_then(|kept| copied(&kept.tag)),
-            error: handed_over.and_then(|kept| copied(&kept.error)),
+        let kept = state.requests.get(&index);
+        KeptRequest {
+            request: kept.map_or_else(|| py.None(), |kept| kept.request.clone_ref(py)),
+            tag: kept.and_then(|kept| copied(&kept.tag)),
+            error: kept.and_then(|kept| copied(&kept.error)),
         }
     }
 
     fn raise_later(&self, exception: Py<PyAny>) {
         let earlier = lock(&self.state).failure.replace(exception);
-        // Not under the lock: dropping it may run Python's code.
+        // Not under the lock, because dropping the exception may run Python code.
         drop(earlier);
     }
 
@@ -586,7 +589,7 @@ impl Many {
         self.client.get().errors()
     }
 
-    /// A list of results, the first one last.
+    /// Converts results to a list, in reverse order.
     fn to_python<'py, 'a>(
         &self,
         py: Python<'py>,
@@ -595,7 +598,7 @@ impl Many {
         let list = PyList::empty(py);
         for ManyItem { index, result, .. } in items.rev() {
             let index = *index;
-            let HandedOver { request, tag, error } = self.handed_over(py, index);
+            let KeptRequest { request, tag, error } = self.kept_request(py, index);
             let (outcome, error) = match result {
                 Ok(outcome) => (
                     Some(outcome::to_python(py, self.errors(), outcome)?.unbind()),
@@ -639,7 +642,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Those of a list of results, the first one last, that the report is to list.
+/// Returns the results that the report lists as failures. `list` is in reverse order.
 fn listed<'a>(
     list: &Bound<'_, PyList>,
     items: impl DoubleEndedIterator<Item = &'a ManyItem>,

@@ -1,4 +1,4 @@
-//! A client's options, from Python's keywords.
+//! Conversion of a client's keyword arguments to options.
 
 use feishu_feed_card::binding::options::{ClientOption, Kind, OPTIONS};
 use feishu_feed_card::{ClientBuilder, Error, RateLimit, binding};
@@ -10,7 +10,7 @@ use crate::errors::Refusal;
 use crate::provider::Provider;
 use crate::quota::Quota;
 
-/// What a builder does not keep for a forked process, beside one that it does.
+/// A client's options. A forked child builds its client from `builder`, and handles the other three separately.
 pub(crate) struct Options {
     pub(crate) builder: ClientBuilder,
     pub(crate) pacing: Pacing,
@@ -21,20 +21,19 @@ pub(crate) struct Options {
 /// The option `rate_limit`.
 #[derive(Clone, Copy)]
 pub(crate) enum Pacing {
-    /// Left out.
+    /// The option was not given: the platform's limits apply.
     Platform,
     Limited(RateLimit),
     Off,
 }
 
-/// The names of all options, for a test of Python's signatures.
+/// Returns the names of all options, for a test of Python's signatures.
 pub(crate) fn names() -> [&'static str; OPTIONS.len()] {
     OPTIONS.map(|option| option.name)
 }
 
 impl Options {
-    /// Reads the options that were given. `None` leaves one out, but for `rate_limit`, where it means no
-    /// pacing.
+    /// Reads the given options. `None` means the default, except for `rate_limit`, where it means no limits.
     pub(crate) fn read(given: &Bound<'_, PyDict>) -> Result<Self, Refusal> {
         let mut options = Self {
             builder: ClientBuilder::default(),
@@ -71,7 +70,7 @@ impl Options {
             Kind::Count(set) => set(builder, count(name, value)?),
             Kind::Proxy => match value.cast::<PyBool>() {
                 Ok(flag) if !flag.is_true() => builder.no_proxy(),
-                Ok(_) => return Err(wrong(name, value, "a proxy's URL, or False for none").into()),
+                Ok(_) => return Err(wrong(name, value, "a proxy's URL, or False for no proxy").into()),
                 Err(_) => builder.proxy(secret(name, value)?),
             },
             Kind::RateLimit => {
@@ -93,7 +92,7 @@ impl Options {
     }
 }
 
-/// `None`, or calls a second and calls a minute.
+/// Converts `None`, or a tuple of the calls per second and per minute.
 fn pacing(value: &Bound<'_, PyAny>) -> Result<Pacing, Error> {
     if value.is_none() {
         return Ok(Pacing::Off);
@@ -104,7 +103,7 @@ fn pacing(value: &Bound<'_, PyAny>) -> Result<Pacing, Error> {
         None
     };
     let Some((per_second, per_minute)) = numbers else {
-        let expected = "None, or a tuple of the calls a second and the calls a minute";
+        let expected = "None, or a tuple of the calls per second and the calls per minute";
         return Err(wrong("rate_limit", value, expected));
     };
     let per_second = count("rate_limit[0]", &per_second)?;

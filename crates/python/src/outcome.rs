@@ -1,4 +1,4 @@
-//! The core's outcomes as Python's, and back.
+//! Conversion of outcomes between the core and Python.
 
 use feishu_feed_card::{Error, FailedUserReason as CoreReason, Outcome as CoreOutcome};
 use pyo3::prelude::*;
@@ -8,12 +8,12 @@ use crate::errors::Errors;
 use crate::records::{Tuple, record};
 
 record! {
-    /// One user the platform did not reach. To be listed is to have failed.
+    /// A user that a call did not reach.
     ///
     /// Attributes:
-    ///     error_code: The platform's code for this user; 0 in its own example.
-    ///     error_message: The reason in the platform's words, such as "The user is not in the chat".
-    ///     user_id: The user, where the app has the field permission for that kind of id; else None.
+    ///     error_code: The platform's code for this user. It can be 0, also for a failed user.
+    ///     error_message: The platform's message, such as "The user is not in the chat".
+    ///     user_id: The user's id. None if the app lacks the field permission for this type of id.
     ///
     /// Example:
     ///     >>> FailedUserReason(0, "The user is not in the chat", "ou_1").user_id
@@ -27,19 +27,19 @@ record! {
 }
 
 record! {
-    /// What a call came back with. Users may have failed one by one: see `ok` and `raise_for_failed`.
+    /// The result of a call. It may include users that were not reached: see `ok` and `raise_for_failed`.
     ///
-    /// Every user id handed in is in exactly one of `reached`, `failed`, `unknown` and `not_attempted`.
+    /// Each of the call's user ids is in exactly one of `reached`, `failed`, `unknown` and `not_attempted`.
     ///
     /// Attributes:
-    ///     failed_user_reasons: The users not reached, in the platform's words. Empty when all were reached.
+    ///     failed_user_reasons: The users that were not reached, with the platform's reasons. Empty if all were reached.
     ///     log_ids: The platform's log ids, one for each answered request, in the order of the user ids.
-    ///     requests: How many HTTP requests were sent for this call, replays included.
-    ///     reached: User ids for which the platform took the new state.
+    ///     requests: Number of HTTP requests sent for this call, including retries.
+    ///     reached: User ids for which the platform accepted the new state.
     ///     failed: User ids that the platform refused.
-    ///     unknown: User ids of which nobody can say: the platform counted failures without naming them.
+    ///     unknown: User ids whose result is not known, because the platform reported failures without naming the users.
     ///     not_attempted: User ids that were never sent.
-    ///     call: The call's number, unique in this process: the `call` of its log records.
+    ///     call: The call's number, unique in this process. Log records have the same number as `call`.
     ///
     /// Example:
     ///     >>> outcome = Outcome(reached=["ou_1"], requests=1)
@@ -60,25 +60,25 @@ record! {
     }
     also ok, log_id;
     {
-        /// Whether every user was reached.
+        /// Whether all users were reached.
         #[getter]
         fn ok(&self, py: Python<'_>) -> bool {
             self.failed_user_reasons.0.bind(py).is_empty()
         }
 
-        /// The first request's log id; the platform's support asks for it.
+        /// The log id of the first request, for the platform's support.
         #[getter]
         fn log_id<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
             self.log_ids.0.bind(py).get_item(0).ok()
         }
 
-        /// Raises where users were not reached.
+        /// Raises an exception if users were not reached.
         ///
         /// Returns:
-        ///     The outcome itself, where all were reached.
+        ///     This outcome, if all users were reached.
         ///
         /// Raises:
-        ///     PartialFailureError: Some users were not reached; its `outcome` is this one.
+        ///     PartialFailureError: Some users were not reached. The error's `outcome` is this outcome.
         ///
         /// Example:
         ///     >>> reason = FailedUserReason(0, "not in the chat", "ou_1")
@@ -93,7 +93,7 @@ record! {
             };
             match &outcome.errors {
                 Some(errors) => Err(errors.raised(py, &error)),
-                // Made by a caller, or unpickled.
+                // This outcome was created in Python, or unpickled.
                 None => Err(Errors::imported(py)?.raised(py, &error)),
             }
         }
@@ -128,7 +128,7 @@ impl Outcome {
     }
 }
 
-/// The Python object of an outcome. `errors` has the classes of what its `raise_for_failed` raises.
+/// Converts an outcome to its Python object. `errors` has the exception classes for `raise_for_failed`.
 pub(crate) fn to_python<'py>(
     py: Python<'py>,
     errors: &Errors,
@@ -138,7 +138,7 @@ pub(crate) fn to_python<'py>(
     to_python_with(py, errors, outcome, reached)
 }
 
-/// The same with Python's own texts of the ids that were reached.
+/// Like [`to_python`], but with existing Python strings for the ids that were reached.
 pub(crate) fn to_python_with<'py>(
     py: Python<'py>,
     errors: &Errors,
@@ -165,7 +165,7 @@ pub(crate) fn to_python_with<'py>(
     Bound::new(py, outcome).map(Bound::into_any)
 }
 
-/// What a call returns or raises.
+/// Converts the end of a call to its return value or exception.
 pub(crate) fn returned<'py>(
     py: Python<'py>,
     errors: &Errors,

@@ -1,4 +1,4 @@
-//! Values that must not cross a fork: the runtime, connections, locks, descriptors.
+//! Values that must not be used after a fork: the runtime, connections, locks, file descriptors.
 
 use std::marker::PhantomData;
 use std::ptr;
@@ -9,19 +9,20 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// Forks between the first process that imported the package and this one.
+/// Number of forks between the process that imported the package and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// Differs between a process and its forked children. The pid alone does not: the first process of a PID namespace
-/// has pid 1, like a parent that is the first of its own. The forks alone do not count those made outside of Python.
+/// Returns a number that differs between a process and its forked children. The pid alone can be the same: a child can
+/// be process 1 of a new PID namespace while its parent is process 1 of another one. The number of forks alone can be
+/// the same, too: Python does not count forks made by other code.
 pub(crate) fn id() -> u64 {
     u64::from(FORKS.load(Ordering::Relaxed)) << 32 | u64::from(std::process::id())
 }
 
-/// Refuses a subinterpreter, as Python does itself from 3.12 on. The process's one waker would be stopped at its end, and
-/// modules that are kept would be those of another interpreter.
+/// Returns an error in a subinterpreter, as Python itself does from 3.12 on. When a subinterpreter ends, it would stop
+/// the process's only waker, and our statics hold modules of one interpreter only.
 pub(crate) fn check_interpreter() -> PyResult<()> {
-    #[allow(unsafe_code, reason = "PyO3 has no safe way to ask for it")]
+    #[allow(unsafe_code, reason = "PyO3 has no safe function for it")]
     // SAFETY: this thread is attached, so there is a current interpreter.
     let interpreter = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
     if interpreter == 0 {
@@ -32,7 +33,7 @@ pub(crate) fn check_interpreter() -> PyResult<()> {
     ))
 }
 
-/// Has Python count forks, on systems that have them.
+/// Registers a callback that counts forks, on systems with `fork`.
 pub(crate) fn count_forks(py: Python<'_>) -> PyResult<()> {
     if let Some(register) = py.import("os")?.getattr_opt("register_at_fork")? {
         let after = PyDict::new(py);
@@ -47,17 +48,18 @@ fn forked() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A value that each process makes for itself.
+/// A value that each process creates separately.
 ///
-/// In a forked child the threads behind the parent's value are gone, and its locks may be held for ever.
-/// The child therefore never touches that value, nor drops it, and makes its own. Nobody waits for another thread's
-/// value either: that thread may wait for the GIL, or may be this one, below a signal handler.
+/// In a forked child the threads of the parent's value do not exist, and its locks may be held forever. So the child
+/// neither uses nor drops the parent's value, and creates its own. A thread does not wait for another one that is
+/// creating the value: that one may wait for the GIL, or may be the same thread, interrupted by a signal handler.
 pub(crate) struct PerProcess<T> {
-    made: AtomicPtr<Made<T>>,
+    created: AtomicPtr<Created<T>>,
     owns: PhantomData<T>,
 }
 
-struct Made<T> {
+struct Created<T> {
+    /// The process that created the value.
     by: u64,
     value: T,
 }
@@ -65,37 +67,40 @@ struct Made<T> {
 impl<T> PerProcess<T> {
     pub(crate) const fn new() -> Self {
         Self {
-            made: AtomicPtr::new(ptr::null_mut()),
+            created: AtomicPtr::new(ptr::null_mut()),
             owns: PhantomData,
         }
     }
 }
 
 impl<T: Send + Sync> PerProcess<T> {
-    /// This process's value, if it has made one.
+    /// Returns this process's value, if it exists.
     pub(crate) fn get(&self) -> Option<&T> {
-        Self::of_this_process(self.made.load(Ordering::Acquire))
+        Self::of_this_process(self.created.load(Ordering::Acquire))
     }
 
-    /// This process's value, made now if there is none yet.
-    pub(crate) fn get_or_try_init<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
-        let before = self.made.load(Ordering::Acquire);
+    /// Returns this process's value. Creates it if it does not exist.
+    pub(crate) fn get_or_try_init<E>(&self, create: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+        let before = self.created.load(Ordering::Acquire);
         if let Some(value) = Self::of_this_process(before) {
             return Ok(value);
         }
         let by = id();
-        let own = Box::into_raw(Box::new(Made { by, value: make()? }));
+        let own = Box::into_raw(Box::new(Created { by, value: create()? }));
         let published = self
-            .made
+            .created
             .compare_exchange(before, own, Ordering::AcqRel, Ordering::Acquire);
         match published {
-            #[allow(unsafe_code, reason = "the cell hands out references to what it points to")]
-            // SAFETY: `own` came from a box a moment ago, and is freed only with `self`.
+            #[allow(
+                unsafe_code,
+                reason = "the cell returns references to the value behind its pointer"
+            )]
+            // SAFETY: `own` comes from the box above, and is freed only with `self`.
             Ok(_parents) => Ok(unsafe { &(*own).value }),
             #[allow(unsafe_code, reason = "see above")]
             Err(others) => {
-                // SAFETY: another thread of this process was first, so `own` was never shared; `others` is
-                // freed only with `self`.
+                // SAFETY: another thread of this process was faster, so `own` was not shared, and `others` is freed only
+                // with `self`.
                 unsafe {
                     drop(Box::from_raw(own));
                     Ok(&(*others).value)
@@ -104,24 +109,27 @@ impl<T: Send + Sync> PerProcess<T> {
         }
     }
 
-    fn of_this_process<'a>(made: *mut Made<T>) -> Option<&'a T> {
-        #[allow(unsafe_code, reason = "the cell hands out references to what it points to")]
-        // SAFETY: the pointer is null or comes from a box that is freed only with `self`: within one
-        // process it is set once, and a fork's child that replaces it leaks the parent's.
-        let made = unsafe { made.as_ref() }?;
-        (made.by == id()).then_some(&made.value)
+    fn of_this_process<'a>(created: *mut Created<T>) -> Option<&'a T> {
+        #[allow(
+            unsafe_code,
+            reason = "the cell returns references to the value behind its pointer"
+        )]
+        // SAFETY: the pointer is null or from a box that is freed only with `self`. A process sets it once. A forked
+        // child that replaces it does not free the parent's box.
+        let created = unsafe { created.as_ref() }?;
+        (created.by == id()).then_some(&created.value)
     }
 }
 
 impl PerProcess<Py<PyModule>> {
-    /// A module, imported at the first use. Kept because nothing can be imported any more as the interpreter ends.
+    /// Returns a module, imported on first use. Keeps it, because imports fail while the interpreter exits.
     pub(crate) fn import<'py>(&self, py: Python<'py>, name: &str) -> PyResult<&Bound<'py, PyModule>> {
         let module = self.get_or_try_init(|| PyResult::Ok(py.import(name)?.unbind()))?;
         Ok(module.bind(py))
     }
 }
 
-/// Python's `sys.modules`.
+/// Returns `sys.modules`.
 pub(crate) fn modules(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
     static MODULES: PerProcess<Py<PyDict>> = PerProcess::new();
     let modules = MODULES.get_or_try_init(|| {
@@ -133,12 +141,12 @@ pub(crate) fn modules(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
 
 impl<T> Drop for PerProcess<T> {
     fn drop(&mut self) {
-        let made = *self.made.get_mut();
-        #[allow(unsafe_code, reason = "the box was taken apart to share it")]
-        // SAFETY: nobody else holds the pointer while `self` is dropped, and it is null or from a box.
+        let created = *self.created.get_mut();
+        #[allow(unsafe_code, reason = "the value was shared as a raw pointer")]
+        // SAFETY: no reference to the value exists while `self` is dropped, and the pointer is null or from a box.
         unsafe {
-            if made.as_ref().is_some_and(|made| made.by == id()) {
-                drop(Box::from_raw(made));
+            if created.as_ref().is_some_and(|created| created.by == id()) {
+                drop(Box::from_raw(created));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Token providers written in Python: asked from the runtime, which never touches Python, and answered
-//! on a thread of Python's.
+//! Token providers written in Python. The runtime's thread never calls Python, so it queues a [`ProviderCall`], and a
+//! Python thread runs it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,12 +19,12 @@ use crate::errors::{Errors, Refusal};
 use crate::loops::Mailbox;
 use crate::process::PerProcess;
 
-/// The callable, and the exception it raised last: Rust refers to both only through a weak reference to
-/// this, so that a cycle through the callable or through a traceback's frames can be collected.
+/// The provider's function, and its last exception. Rust refers to both only through a weak reference to this object, so
+/// that Python can collect reference cycles through the function or through the frames of a traceback.
 #[pyclass(module = "feishu_feed_card._native", frozen, weakref)]
 pub(crate) struct Provider {
     callable: Mutex<Option<Py<PyAny>>>,
-    /// Whether it is called with the token that the platform refused, or `None`.
+    /// Whether the function has the parameter `refused_token`.
     takes_refused: bool,
     raised: Mutex<Option<(u64, Py<PyAny>)>>,
     next: AtomicU64,
@@ -58,7 +58,7 @@ impl Provider {
         let module = callable.py().import("feishu_feed_card._provider")?;
         let takes_refused: Option<bool> = module.call_method1("takes_refused", (&callable,))?.extract()?;
         let Some(takes_refused) = takes_refused else {
-            let expected = "a function without required parameters but `refused_token`";
+            let expected = "a function whose only required parameter may be `refused_token`";
             return Err(arguments::wrong("token_provider", &callable, expected).into());
         };
         Ok(Self {
@@ -69,12 +69,12 @@ impl Provider {
         })
     }
 
-    /// What the core asks for tokens.
-    pub(crate) fn asked_through(slf: &Bound<'_, Self>, desk: Desk) -> PyResult<Asking> {
+    /// Returns the core's token provider for this one.
+    pub(crate) fn bridge(slf: &Bound<'_, Self>, route: Route) -> PyResult<ProviderBridge> {
         let provider = PyWeakrefReference::new(slf.as_any())?;
-        Ok(Asking {
+        Ok(ProviderBridge {
             provider: Arc::new(provider.unbind()),
-            desk,
+            route,
         })
     }
 
@@ -86,7 +86,7 @@ impl Provider {
     }
 }
 
-/// `feishu_feed_card._provider`, which the first client with a provider imports.
+/// Returns the module `feishu_feed_card._provider`. The first client with a provider imports it.
 pub(crate) fn helpers(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static HELPERS: PerProcess<Py<PyModule>> = PerProcess::new();
     HELPERS.import(py, "feishu_feed_card._provider")
@@ -99,21 +99,22 @@ fn upgrade<'py>(py: Python<'py>, provider: &WeakProvider) -> Option<Bound<'py, P
     provider.bind(py).upgrade_as().ok().flatten()
 }
 
-/// Where a question is put so that Python comes to see it.
-pub(crate) enum Desk {
-    /// For whichever blocking call of the client looks next.
-    Board(Arc<Board>),
-    /// The event loop of the call that asks. If it is gone, another call that waits for the token asks its own.
+/// How a provider call gets to a Python thread.
+pub(crate) enum Route {
+    /// Through a queue. The next blocking call of the client that checks the queue runs it.
+    Queue(Arc<ProviderQueue>),
+    /// Through the event loop of the call that needs the token. If that loop is closed, another call that waits for the
+    /// token uses its own loop.
     Loop,
 }
 
-/// What the core asks for tokens.
-pub(crate) struct Asking {
+/// The core's token provider, which queues provider calls.
+pub(crate) struct ProviderBridge {
     provider: WeakProvider,
-    desk: Desk,
+    route: Route,
 }
 
-/// The event loop's call that is being polled: the [`Origin`](binding::Origin) of its tasks.
+/// The call on an event loop that needs a token. It is the [`Origin`](binding::Origin) of the call's tasks.
 pub(crate) struct Caller(Mutex<(Arc<Mailbox>, u64)>);
 
 impl Caller {
@@ -121,174 +122,174 @@ impl Caller {
         Arc::new(Self(Mutex::new((mailbox, call))))
     }
 
-    /// Many calls go on in another event loop.
+    /// Redirects to the event loop of `other`, because many calls continue there.
     pub(crate) fn move_to(&self, other: &Self) {
         let there = lock(&other.0).clone();
         *lock(&self.0) = there;
     }
 }
 
-impl TokenProvider for Asking {
+impl TokenProvider for ProviderBridge {
     fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
-        let (answer, answered) = oneshot::channel();
-        let question = Question {
+        let (result, received) = oneshot::channel();
+        let provider_call = ProviderCall {
             provider: self.provider.clone(),
             refused: reason.refused_token().map(str::to_owned),
-            answer,
+            result,
         };
-        match &self.desk {
-            Desk::Board(board) => board.post(question),
-            Desk::Loop => {
+        match &self.route {
+            Route::Queue(queue) => queue.push(provider_call),
+            Route::Loop => {
                 if let Some(caller) = binding::origin().and_then(|origin| origin.downcast::<Caller>().ok()) {
                     let (mailbox, call) = lock(&caller.0).clone();
-                    mailbox.ask(call, question);
+                    mailbox.put_provider_call(call, provider_call);
                 }
             }
         }
         Box::pin(async move {
             let abandoned = |_| Err(binding::Abandoned.into());
-            answered.await.unwrap_or_else(abandoned)
+            received.await.unwrap_or_else(abandoned)
         })
     }
 }
 
-/// Questions for whichever blocking call looks next, or for an [`Attendant`].
+/// Provider calls that wait for a Python thread: a blocking call of the client, or a [`QueueReader`].
 #[derive(Default)]
-pub(crate) struct Board {
-    questions: Mutex<VecDeque<Question>>,
-    posted: Notify,
+pub(crate) struct ProviderQueue {
+    calls: Mutex<VecDeque<ProviderCall>>,
+    pushed: Notify,
     changed: Condvar,
 }
 
-impl Board {
-    fn post(&self, question: Question) {
-        lock(&self.questions).push_back(question);
-        self.posted.notify_one();
+impl ProviderQueue {
+    fn push(&self, call: ProviderCall) {
+        lock(&self.calls).push_back(call);
+        self.pushed.notify_one();
         self.changed.notify_all();
     }
 
-    /// Has a thread of Python's look until the attendance is dropped: many calls go on while their caller is
-    /// busy with a result.
-    pub(crate) fn attend(self: Arc<Self>, py: Python<'_>, errors: &Errors) -> PyResult<Attendance> {
+    /// Starts a Python thread that runs the queued calls until the returned guard is dropped. Many calls need it, because
+    /// they continue while their caller handles a result.
+    pub(crate) fn start_reader(self: Arc<Self>, py: Python<'_>, errors: &Errors) -> PyResult<ReaderGuard> {
         let is_over = Arc::<AtomicBool>::default();
-        let attendant = Attendant {
-            board: self.clone(),
+        let reader = QueueReader {
+            queue: self.clone(),
             is_over: is_over.clone(),
         };
-        // Before the thread starts: it ends also where starting it was interrupted.
-        let attendance = Attendance { board: self, is_over };
+        // Created before the thread starts, so that the thread also ends if starting it is interrupted.
+        let guard = ReaderGuard { queue: self, is_over };
         helpers(py)?
-            .call_method1("attend", (attendant,))
+            .call_method1("start_reader", (reader,))
             .map_err(|error| {
                 if error.is_instance_of::<PyRuntimeError>(py) {
-                    // So `threading` reports that the system has no thread.
+                    // `threading` raises a RuntimeError if the system has no thread left.
                     errors.out_of_resources(py, io::Error::other(error.value(py).to_string()), Vec::new())
                 } else {
                     error
                 }
             })?;
-        Ok(attendance)
+        Ok(guard)
     }
 
-    /// Has threads answer the questions that are there.
-    pub(crate) fn answer_questions(&self, py: Python<'_>) -> PyResult<()> {
+    /// Runs each queued call in a new thread.
+    pub(crate) fn run_calls(&self, py: Python<'_>) -> PyResult<()> {
         loop {
-            let question = lock(&self.questions).pop_front();
-            match question {
-                Some(question) => question.answer_in_thread(py)?,
+            let call = lock(&self.calls).pop_front();
+            match call {
+                Some(call) => call.run_in_thread(py)?,
                 None => return Ok(()),
             }
         }
     }
 
-    pub(crate) async fn posted(&self) {
-        self.posted.notified().await;
+    pub(crate) async fn pushed(&self) {
+        self.pushed.notified().await;
     }
 }
 
-/// Who looks at a board.
+/// The reading end of a queue, for a Python thread.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
-pub(crate) struct Attendant {
-    board: Arc<Board>,
+pub(crate) struct QueueReader {
+    queue: Arc<ProviderQueue>,
     is_over: Arc<AtomicBool>,
 }
 
 #[pymethods]
-impl Attendant {
-    /// Waits for the next question. Returns none if the attendance is over.
+impl QueueReader {
+    /// Waits for the next call. Returns `None` after the guard was dropped.
     ///
-    /// Python has it answered, not this: before 3.14 a thread that comes back to the interpreter as that ends is
-    /// unwound, and no frame of Rust may lie below.
-    fn asked<'py>(&self, py: Python<'py>) -> PyResult<Option<Asked<'py>>> {
-        while let Some(question) = py.detach(|| self.next()) {
-            if let Some(asked) = question.unpacked(py)? {
-                return Ok(Some(asked));
+    /// Returns the call to Python instead of running it, because before Python 3.14 a thread that needs the GIL while the
+    /// interpreter exits is unwound. Its stack must not have a Rust frame then.
+    fn next_call<'py>(&self, py: Python<'py>) -> PyResult<Option<CallParts<'py>>> {
+        while let Some(call) = py.detach(|| self.next()) {
+            if let Some(parts) = call.into_parts(py)? {
+                return Ok(Some(parts));
             }
         }
         Ok(None)
     }
 }
 
-impl Attendant {
-    fn next(&self) -> Option<Question> {
-        let mut questions = lock(&self.board.questions);
+impl QueueReader {
+    fn next(&self) -> Option<ProviderCall> {
+        let mut calls = lock(&self.queue.calls);
         loop {
             if self.is_over.load(Ordering::Relaxed) {
                 return None;
             }
-            if let Some(question) = questions.pop_front() {
-                return Some(question);
+            if let Some(call) = calls.pop_front() {
+                return Some(call);
             }
-            let changed = self.board.changed.wait(questions);
-            questions = changed.unwrap_or_else(PoisonError::into_inner);
+            let changed = self.queue.changed.wait(calls);
+            calls = changed.unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-/// For as long as a board is looked at.
-pub(crate) struct Attendance {
-    board: Arc<Board>,
+/// Ends the thread of a [`QueueReader`] when dropped.
+pub(crate) struct ReaderGuard {
+    queue: Arc<ProviderQueue>,
     is_over: Arc<AtomicBool>,
 }
 
-impl Drop for Attendance {
+impl Drop for ReaderGuard {
     fn drop(&mut self) {
-        let questions = lock(&self.board.questions);
+        let calls = lock(&self.queue.calls);
         self.is_over.store(true, Ordering::Relaxed);
-        drop(questions);
-        self.board.changed.notify_all();
+        drop(calls);
+        self.queue.changed.notify_all();
     }
 }
 
-/// Whom to ask, with which arguments, and where the answer goes.
-type Asked<'py> = (Py<PyAny>, Bound<'py, PyList>, Py<Answer>);
+/// The function, its arguments, and the receiver of its result.
+type CallParts<'py> = (Py<PyAny>, Bound<'py, PyList>, Py<ProviderResult>);
 
-/// A token is wanted.
-pub(crate) struct Question {
+/// A token provider that must be called.
+pub(crate) struct ProviderCall {
     provider: WeakProvider,
     /// The token that the platform refused.
     refused: Option<String>,
-    answer: oneshot::Sender<Result<ProvidedToken, BoxError>>,
+    result: oneshot::Sender<Result<ProvidedToken, BoxError>>,
 }
 
-impl Question {
-    /// Has a thread answer: a provider that blocks must not keep a call past its deadline.
-    fn answer_in_thread(self, py: Python<'_>) -> PyResult<()> {
-        if let Some(asked) = self.unpacked(py)? {
-            helpers(py)?.call_method1("ask_in_thread", asked)?;
+impl ProviderCall {
+    /// Calls the provider in a new thread, because a provider that blocks must not delay a call beyond its deadline.
+    fn run_in_thread(self, py: Python<'_>) -> PyResult<()> {
+        if let Some(parts) = self.into_parts(py)? {
+            helpers(py)?.call_method1("run_in_thread", parts)?;
         }
         Ok(())
     }
 
-    /// Has the running event loop answer, in a call's context where that is known.
-    pub(crate) fn answer_on_loop(self, py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<()> {
-        if let Some((callable, arguments, answer)) = self.unpacked(py)? {
-            helpers(py)?.call_method1("ask_on_loop", (callable, arguments, answer, context))?;
+    /// Calls the provider on the running event loop, in the call's context if it is known.
+    pub(crate) fn run_on_loop(self, py: Python<'_>, context: Option<Py<PyAny>>) -> PyResult<()> {
+        if let Some((callable, arguments, result)) = self.into_parts(py)? {
+            helpers(py)?.call_method1("run_on_loop", (callable, arguments, result, context))?;
         }
         Ok(())
     }
 
-    fn unpacked(self, py: Python<'_>) -> PyResult<Option<Asked<'_>>> {
+    fn into_parts(self, py: Python<'_>) -> PyResult<Option<CallParts<'_>>> {
         let Some(provider) = upgrade(py, &self.provider) else {
             return Ok(None);
         };
@@ -298,45 +299,45 @@ impl Question {
         else {
             return Ok(None);
         };
-        let answer = Answer {
+        let result = ProviderResult {
             provider: self.provider,
-            sender: Mutex::new(Some(self.answer)),
+            sender: Mutex::new(Some(self.result)),
         };
         let arguments = if provider.get().takes_refused {
             PyList::new(py, [self.refused])?
         } else {
             PyList::empty(py)
         };
-        Ok(Some((callable, arguments, Py::new(py, answer)?)))
+        Ok(Some((callable, arguments, Py::new(py, result)?)))
     }
 }
 
-/// Takes what a provider returned or raised, once.
+/// Receives a provider's return value or exception, once.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
-pub(crate) struct Answer {
+pub(crate) struct ProviderResult {
     provider: WeakProvider,
     sender: Mutex<Option<oneshot::Sender<Result<ProvidedToken, BoxError>>>>,
 }
 
 #[pymethods]
-impl Answer {
-    /// Takes what the provider returned: a token, or a token and the seconds it is good for.
-    fn give(&self, token: &Bound<'_, PyAny>) {
+impl ProviderResult {
+    /// Sets the return value: a token, or a tuple of a token and its lifetime in seconds.
+    fn set_token(&self, token: &Bound<'_, PyAny>) {
         self.send(provided(token).map_err(Into::into));
     }
 
-    /// Reports that the system has no thread for the provider, in `threading`'s words.
-    fn refuse(&self, why: String) {
+    /// Reports that the system has no thread for the provider, with the message of `threading`.
+    fn set_no_thread(&self, why: String) {
         self.send(Err(binding::NoThread(why).into()));
     }
 
-    /// Tells that there will be none: another caller may ask again.
+    /// Reports that there will be no result, so that another call may run the provider.
     fn abandon(&self) {
         drop(lock(&self.sender).take());
     }
 
-    /// Takes what the provider raised.
-    fn fail(&self, exception: &Bound<'_, PyAny>) {
+    /// Sets the exception that the provider raised.
+    fn set_exception(&self, exception: &Bound<'_, PyAny>) {
         let py = exception.py();
         let number =
             upgrade(py, &self.provider).map(|provider| provider.get().remember(exception.clone().unbind()));
@@ -355,19 +356,19 @@ impl Answer {
     }
 }
 
-impl Answer {
-    fn send(&self, answer: Result<ProvidedToken, BoxError>) {
+impl ProviderResult {
+    fn send(&self, result: Result<ProvidedToken, BoxError>) {
         let sender = lock(&self.sender).take();
         if let Some(sender) = sender {
-            // Nobody waits any more where the fetch timed out.
-            let _ = sender.send(answer);
+            // Fails if the token fetch has timed out.
+            let _ = sender.send(result);
         }
     }
 }
 
-/// The value is not shown in an error: it is, or holds, a token.
+/// Converts a provider's return value. Errors do not show the value, because it may contain a token.
 fn provided(token: &Bound<'_, PyAny>) -> Result<ProvidedToken, String> {
-    const EXPECTED: &str = "expected a str, or a tuple of a str and the seconds it is good for";
+    const EXPECTED: &str = "expected a str, or a tuple of a str and its lifetime in seconds";
     let text = |value: &Bound<'_, PyAny>| {
         let text = value.cast::<PyString>().ok()?;
         text.to_str().ok().map(ProvidedToken::new)
@@ -377,13 +378,13 @@ fn provided(token: &Bound<'_, PyAny>) -> Result<ProvidedToken, String> {
     {
         let Some(token) = text(&value) else {
             return Err(format!(
-                "it returned a tuple whose first is not a str; {EXPECTED}"
+                "it returned a tuple whose first item is not a str; {EXPECTED}"
             ));
         };
         if life.is_none() {
             return Ok(token);
         }
-        let life = arguments::seconds("the token provider's seconds", &life, binding::seconds);
+        let life = arguments::seconds("the lifetime of the provided token", &life, binding::seconds);
         return life
             .map(|life| token.expires_in(life))
             .map_err(|error| error.to_string());
@@ -397,7 +398,7 @@ fn provided(token: &Bound<'_, PyAny>) -> Result<ProvidedToken, String> {
     text(token).ok_or_else(|| format!("it returned {}; {EXPECTED}", name()))
 }
 
-/// A Python exception, as the cause of an error in the core.
+/// A provider's exception, as the cause of an error in the core.
 pub(crate) struct Raised {
     provider: WeakProvider,
     number: Option<u64>,
@@ -405,7 +406,7 @@ pub(crate) struct Raised {
 }
 
 impl Raised {
-    /// The exception, where the provider has not raised another since.
+    /// Returns the exception, unless the provider has raised another one since.
     pub(crate) fn exception<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let provider = upgrade(py, &self.provider)?;
         let raised = lock(&provider.get().raised);

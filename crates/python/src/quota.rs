@@ -1,13 +1,13 @@
-//! A client's quota as an object of its own, to be shared with another client.
+//! A client's quota as a Python object, to be shared with other clients.
 
 use feishu_feed_card::{QuotaHandle, RateLimit, binding};
 use pyo3::prelude::*;
 
 use crate::process::PerProcess;
 
-/// The quota of a client, to share it with other clients of the same app: `Client(…, quota=client.quota)`.
+/// A client's quota, to be shared with other clients of the same app: `Client(…, quota=client.quota)`.
 ///
-/// A forked process counts anew.
+/// After a fork, the child process has a separate quota.
 #[pyclass(module = "feishu_feed_card", frozen)]
 pub(crate) struct Quota {
     limit: RateLimit,

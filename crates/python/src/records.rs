@@ -1,4 +1,4 @@
-//! Results as Python objects that do not change. They compare, hash, pickle and print by their fields.
+//! Immutable Python classes for results, with comparison, hash, pickling and `repr` by their fields.
 
 use std::cell::Cell;
 
@@ -7,7 +7,7 @@ use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
 
-/// A field with several values: a tuple, made of any iterable.
+/// A field with several values. The constructor accepts any iterable and stores a tuple.
 pub(crate) struct Tuple(pub(crate) Py<PyTuple>);
 
 impl Tuple {
@@ -46,9 +46,8 @@ impl<'py> IntoPyObject<'py> for &Tuple {
     }
 }
 
-/// Makes a class of the package from a struct. Its constructor takes the fields in their order, with their
-/// defaults; a field after `;` is not Python's. After `also` are properties that `to_dict` includes; in braces,
-/// more methods.
+/// Defines a Python class by a struct. The constructor takes the fields in their order, with their defaults. The field
+/// after `;` is hidden from Python. `also` lists properties that `to_dict` includes. The last braces have more methods.
 macro_rules! record {
     (
         $(#[$doc:meta])*
@@ -70,7 +69,7 @@ macro_rules! record {
         impl $Record {
             #[new]
             #[pyo3(signature = ($($field $(= $default)?),+))]
-            #[allow(clippy::too_many_arguments, reason = "the class's fields")]
+            #[allow(clippy::too_many_arguments, reason = "one for each field of the class")]
             fn new($($field: $Type),+) -> Self {
                 Self { $($field,)+ $($hidden: <$Hidden>::default(),)? }
             }
@@ -98,7 +97,7 @@ macro_rules! record {
                 Ok((slf.get_type(), $crate::records::values(slf)?))
             }
 
-            /// Plain data for JSON, without what is not known.
+            /// Returns the fields as plain data for JSON, without those that are None.
             fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
                 $crate::records::to_dict(slf, &[$($(stringify!($property)),+)?])
             }
@@ -149,7 +148,7 @@ pub(crate) fn to_dict<'py>(record: &Bound<'py, PyAny>, also: &[&str]) -> PyResul
     Ok(dict)
 }
 
-/// A value as `json` takes it: also a request, which is any mapping with any iterable of user ids.
+/// Converts a value to one that `json` can encode. Also converts requests: mappings with any iterable of user ids.
 #[pyfunction]
 pub(crate) fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = value.py();
@@ -181,12 +180,12 @@ pub(crate) fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny
         let items = value.try_iter()?.map(|item| plain(&item?));
         return PyList::new(py, items.collect::<PyResult<Vec<_>>>()?).map(Bound::into_any);
     }
-    // Such as a generator, which has been read.
+    // For example a generator, which cannot be read twice.
     value.repr().map(Bound::into_any)
 }
 
-/// Limits how deep values are read, as a request may hold itself. CPython's own limit allows more of our frames than
-/// fit on the stack.
+/// Limits the nesting of values, because a request may contain itself. CPython's own limit allows more of our frames
+/// than fit on the stack.
 struct Nested;
 
 thread_local! {
@@ -197,7 +196,9 @@ impl Nested {
     fn enter() -> PyResult<Self> {
         const DEEPEST: usize = 100;
         if DEPTH.get() == DEEPEST {
-            return Err(PyRecursionError::new_err("nested too deep, or in itself"));
+            return Err(PyRecursionError::new_err(format!(
+                "the value contains itself, or is nested more than {DEEPEST} levels deep"
+            )));
         }
         DEPTH.set(DEPTH.get() + 1);
         Ok(Self)

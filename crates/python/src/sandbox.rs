@@ -1,4 +1,4 @@
-//! The stand-in platform, for `feishu_feed_card.sandbox`.
+//! The local stand-in for the platform, for `feishu_feed_card.sandbox`.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ pub(crate) struct Sandbox {
 
 #[pymethods]
 impl Sandbox {
-    /// Starts a platform that holds the world in a JSON text.
+    /// Starts a sandbox. `world` is its initial state as JSON.
     #[new]
     fn new(py: Python<'_>, world: &str, https: bool, port: u16, https_port: u16) -> PyResult<Self> {
         let world: World = serde_json::from_str(world)
@@ -43,11 +43,11 @@ impl Sandbox {
         })
     }
 
-    /// Carries out a control, from JSON to JSON.
+    /// Runs a control. Argument and result are JSON.
     fn control(&self, py: Python<'_>, control: &str) -> PyResult<String> {
         if self.process != process::id() {
             return Err(PyRuntimeError::new_err(
-                "this sandbox runs in the process that started it, from which this one was forked",
+                "this sandbox belongs to the process that created it; this process was forked from it",
             ));
         }
         let answer = py.detach(|| {
@@ -80,14 +80,14 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if self.process != process::id() {
-            // The server's thread did not come along when this process was forked: nobody to wait for.
+            // A fork does not copy the server's thread, so `drop` would wait for it forever.
             let platform = self.platform.get_mut().unwrap_or_else(PoisonError::into_inner);
             mem::forget(platform.take());
         }
     }
 }
 
-/// The world that a sandbox holds unless told otherwise, as JSON.
+/// Returns a sandbox's default initial state as JSON.
 #[pyfunction]
 pub(crate) fn example_world() -> PyResult<String> {
     serde_json::to_string(&World::example()).map_err(|error| PyRuntimeError::new_err(error.to_string()))

@@ -1,4 +1,4 @@
-//! Blocking calls: the runtime runs a future while a thread of Python's waits for it.
+//! Waiting of blocking calls: a Python thread waits while the runtime runs a future.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use tokio::task::AbortHandle;
 use crate::engine::Engine;
 use crate::greenlets;
 use crate::logs::Listening;
-use crate::provider::Board;
+use crate::provider::ProviderQueue;
 
-/// How often a blocking call looks whether a signal came: Ctrl-C ends it well within 100 ms.
-const LOOKS_EVERY: Duration = Duration::from_millis(40);
+/// How often a blocking call checks for signals. Ctrl-C takes effect within 100 ms.
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(40);
 
-/// What wakes the thread that waits.
+/// Why the waiting thread wakes up.
 enum Wakeup<T> {
     End(T),
-    /// A token provider is to be run.
-    Question,
+    /// The token provider must be run.
+    ProviderCall,
 }
 
-/// A future that the runtime runs. Dropping this stops it.
+/// A future that the runtime runs. Dropping this value stops the future.
 pub(crate) struct Running<T> {
     task: AbortHandle,
     wakeups: Receiver<Wakeup<T>>,
-    board: Option<Arc<Board>>,
+    queue: Option<Arc<ProviderQueue>>,
 }
 
 impl<T> Drop for Running<T> {
@@ -37,35 +37,35 @@ impl<T> Drop for Running<T> {
     }
 }
 
-/// Waits for a future's end without the GIL: under gevent in the hub's thread pool, else on this thread. Runs the token
-/// provider whose questions come to `board`. An exception that a signal's handler raises stops the future.
+/// Waits for a future without the GIL, in this thread or, under gevent, in the hub's thread pool. Meanwhile runs the
+/// provider calls in `queue`. An exception of a signal handler stops the future.
 pub(crate) fn wait<F>(
     py: Python<'_>,
     engine: &Engine,
     future: F,
-    board: Option<Arc<Board>>,
+    queue: Option<Arc<ProviderQueue>>,
 ) -> PyResult<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let running = Running::start(engine, future, board);
+    let running = Running::start(engine, future, queue);
     end(py, running, None)
 }
 
-/// Like [`wait`], for a call that someone listens to: handles what is reported of it.
+/// Like [`wait`], and handles the log records and events of the call.
 pub(crate) fn wait_listening<F>(
     py: Python<'_>,
     engine: &Engine,
     call: F,
-    board: Option<Arc<Board>>,
+    queue: Option<Arc<ProviderQueue>>,
     listening: &Listening,
 ) -> PyResult<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let running = Running::start(engine, listening.around(call), board);
+    let running = Running::start(engine, listening.around(call), queue);
     let end = end(py, running, Some(listening));
     listening.handle_reports(py)?;
     end
@@ -73,7 +73,7 @@ where
 
 fn end<T: Send + 'static>(py: Python<'_>, running: Running<T>, listening: Option<&Listening>) -> PyResult<T> {
     let end = match greenlets::pool(py)? {
-        // Not in the pool's thread: handlers belong into the greenlet that calls.
+        // Log handlers must run in the calling greenlet, not in the pool's thread.
         Some(pool) => greenlets::wait_in(&pool, running)?,
         None => running.wait(py, listening)?,
     };
@@ -84,52 +84,52 @@ impl<T: Send + 'static> Running<T> {
     fn start(
         engine: &Engine,
         future: impl Future<Output = T> + Send + 'static,
-        board: Option<Arc<Board>>,
+        queue: Option<Arc<ProviderQueue>>,
     ) -> Self {
         let (wake, wakeups) = channel();
-        let task = engine.spawn(run(future, wake, board.clone()));
-        Self { task, wakeups, board }
+        let task = engine.spawn(run(future, wake, queue.clone()));
+        Self { task, wakeups, queue }
     }
 
-    /// Stops the future. A thread that waits for it returns at once.
+    /// Returns a handle that stops the future. A thread that waits for the future then returns immediately.
     pub(crate) fn stopper(&self) -> AbortHandle {
         self.task.clone()
     }
 
-    /// Waits on this thread. Returns `None` if the future was stopped, or panicked.
+    /// Waits in this thread. Returns `None` if the future was stopped or panicked.
     pub(crate) fn wait(mut self, py: Python<'_>, listening: Option<&Listening>) -> PyResult<Option<T>> {
         loop {
             let wakeups = &mut self.wakeups;
-            let wakeup = py.detach(move || wakeups.recv_timeout(LOOKS_EVERY));
+            let wakeup = py.detach(move || wakeups.recv_timeout(SIGNAL_CHECK_INTERVAL));
             py.check_signals()?;
-            if let Some(board) = &self.board {
-                board.answer_questions(py)?;
+            if let Some(queue) = &self.queue {
+                queue.run_calls(py)?;
             }
             if let Some(listening) = listening {
                 listening.handle_reports(py)?;
             }
             match wakeup {
                 Ok(Wakeup::End(end)) => return Ok(Some(end)),
-                Ok(Wakeup::Question) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Wakeup::ProviderCall) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
             }
         }
     }
 }
 
-/// Runs the future. Where it panics, `wake` is dropped, and the thread that waits learns of it.
-async fn run<T>(future: impl Future<Output = T>, wake: Sender<Wakeup<T>>, board: Option<Arc<Board>>) {
+/// Runs the future. If it panics, `wake` is dropped, and the waiting thread gets `Disconnected`.
+async fn run<T>(future: impl Future<Output = T>, wake: Sender<Wakeup<T>>, queue: Option<Arc<ProviderQueue>>) {
     let mut future = pin!(future);
-    let end = match board {
+    let end = match queue {
         None => future.await,
-        Some(board) => loop {
+        Some(queue) => loop {
             tokio::select! {
                 biased;
-                () = board.posted() => drop(wake.send(Wakeup::Question)),
+                () = queue.pushed() => drop(wake.send(Wakeup::ProviderCall)),
                 end = &mut future => break end,
             }
         },
     };
-    // An error says that nobody waits any more.
+    // Fails if no thread waits anymore.
     drop(wake.send(Wakeup::End(end)));
 }

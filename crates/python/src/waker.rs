@@ -1,7 +1,7 @@
 //! The thread that wakes event loops.
 //!
-//! The runtime's thread must not wait for the GIL, and `call_soon_threadsafe` needs it. This thread calls it for every
-//! loop with something in its mailbox, once for all that lies there. It runs no other Python code.
+//! `call_soon_threadsafe` needs the GIL, for which the runtime's thread must not wait. So this thread calls it, once for
+//! each loop with letters in its mailbox. It runs no other Python code.
 
 use std::io;
 use std::mem;
@@ -17,7 +17,7 @@ use crate::process::PerProcess;
 
 static WAKER: PerProcess<Waker> = PerProcess::new();
 
-/// Set when the interpreter is about to end: from then on no event loop is woken.
+/// Set when the interpreter begins to exit. After that, no event loop is woken.
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
 pub(crate) struct Waker {
@@ -25,7 +25,7 @@ pub(crate) struct Waker {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// The mailboxes whose loops have to be woken.
+/// The mailboxes whose loops must be woken.
 #[derive(Default)]
 struct Due {
     state: Mutex<DueState>,
@@ -38,7 +38,7 @@ struct DueState {
     is_stopped: bool,
 }
 
-/// This process's waker. Its thread starts with the first call of an event loop.
+/// Returns this process's waker. Its thread starts with the first call on an event loop.
 pub(crate) fn waker() -> io::Result<&'static Waker> {
     WAKER.get_or_try_init(|| {
         let due = Arc::<Due>::default();
@@ -70,7 +70,7 @@ impl Waker {
     }
 }
 
-/// Where two threads made a waker at once, one of the two is dropped.
+/// If two threads create a waker at the same time, one of the two is dropped.
 impl Drop for Waker {
     fn drop(&mut self) {
         self.stop();
@@ -84,7 +84,7 @@ impl Due {
 
     fn wake_loops(&self) {
         while let Some(mailboxes) = self.next() {
-            // `None` if the interpreter is about to end: nobody waits any more.
+            // Returns `None` while the interpreter exits: nobody waits for results then.
             Python::try_attach(|py| {
                 for mailbox in mailboxes {
                     mailbox.wake_loop(py);
@@ -108,18 +108,18 @@ impl Due {
     }
 }
 
-/// Has the interpreter stop the thread before it ends: a thread that comes back to it later may crash the process.
+/// Registers an `atexit` handler that stops the thread. A thread that needs the GIL later may crash the process.
 pub(crate) fn stop_at_exit(py: Python<'_>) -> PyResult<()> {
     let stop = wrap_pyfunction!(stop_waker, py)?;
     py.import("atexit")?.call_method1("register", (stop,)).map(drop)
 }
 
-/// Raises once the interpreter is about to end: the call's end could not come back to the loop.
+/// Returns an error once the interpreter exits, because the call's result could no longer be passed to the loop.
 pub(crate) fn check_not_over() -> PyResult<()> {
     if IS_OVER.load(Ordering::Acquire) {
         return Err(PyRuntimeError::new_err(
-            "the interpreter is ending: an AsyncClient makes no more calls. An atexit handler that needs one must be \
-             registered after feishu_feed_card was imported, or use a Client",
+            "an AsyncClient cannot make calls while the interpreter exits; use a Client, or register the atexit \
+             handler after the import of feishu_feed_card",
         ));
     }
     Ok(())

@@ -1,6 +1,6 @@
 """即时提醒, the time-sensitive feed card of the Feishu/Lark Open Platform.
 
-Pins a group chat to the top of chosen people's message lists until it is unpinned.
+Pins a group chat to the top of chosen users' message lists until it is unpinned.
 
 Example:
     >>> from feishu_feed_card import Client
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from feishu_feed_card._many import AsyncMany, Many
     from feishu_feed_card._types import ClientOptions, ConnectionReason, Request, UserIds, UserIdType
 
-# What most programs do without is loaded when asked for.
+# Names that most programs do not use. Their modules are imported on first use.
 _LATE = {
     **dict.fromkeys(("ClientOptions", "ConnectionReason", "Request", "UserIdType", "UserIds"), "_types"),
     **dict.fromkeys(("AsyncMany", "Many"), "_many"),
@@ -91,11 +91,12 @@ __all__ = [
 
 
 def flush() -> None:
-    """Hands log records to `logging` that belong to no call, or to one that has ended.
+    """Passes waiting log records to the handlers of `logging`.
 
-    A call's own records are handled before it returns; those of many calls when results are taken, and when
-    the report is. Others, such as those of a token renewal that a call left running, wait for the next call,
-    for this function, or for the end of the interpreter.
+    The records of a call are handled before the call returns. The records of `set_time_sensitive_many` are
+    handled while the program waits for results or takes them, and when it asks for the report. Records
+    without a call in progress, such as those of a token renewal that goes on after its call, wait until the
+    next call, until this function is called, or until the interpreter exits.
     """
     _native.flush_logs()
 
@@ -112,7 +113,7 @@ def __dir__() -> list[str]:
 
 
 def _imported_by_native() -> None:
-    """Never called. Bundlers such as PyInstaller look here for what the extension module imports."""
+    """Lists the extension module's imports for bundlers such as PyInstaller. Never called."""
     import asyncio  # noqa: F401
     import atexit  # noqa: F401
     import contextvars  # noqa: F401

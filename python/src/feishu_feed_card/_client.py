@@ -1,4 +1,4 @@
-"""The clients: for blocking callers, and for asyncio. Each call stands side by side in both."""
+"""The blocking client and the asyncio client. Both have the same operations."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ else:
 _CO_COROUTINE = 0x80
 
 
-# Here and not in a file of its own, as each file costs the import 0.3 ms.
+# Not in a separate file: each file adds 0.3 ms to the import.
 def checked(function: _F) -> _F:
-    """Makes a call that does not fit the signature an InvalidInputError that names the argument."""
+    """Replaces Python's TypeError for wrong arguments by an InvalidInputError that names the argument."""
     if function.__code__.co_flags & _CO_COROUTINE:
 
         async def call_async(*args: Any, **kwargs: Any) -> Any:
@@ -48,12 +48,12 @@ def checked(function: _F) -> _F:
             except FeedCardError as error:
                 failure: Exception = error
             except TypeError as error:
-                # Where the function's own frame is in the traceback, the call did fit.
+                # The function's own frame in the traceback means that the arguments fitted the signature.
                 if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                     raise
                 failure = _mismatch(function, args, kwargs)
-            # What shows tracebacks with the frames' variables (pytest does) shall find no secret in ours; and
-            # raised here, the error tells what was being handled when the call was made, as any other.
+            # Tools such as pytest print the variables of all frames in a traceback: keep secrets out of ours.
+            # Raising outside the `except` blocks keeps the caller's own `__context__`.
             del args, kwargs
             try:
                 raise failure.with_traceback(None)
@@ -95,7 +95,7 @@ def _mismatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 
 
 class _BaseClient:
-    """What both clients have in common: who they are, and their options."""
+    """Options, credentials and properties that both clients share."""
 
     _is_async = False
     _bound: _native.Client
@@ -124,47 +124,52 @@ class _BaseClient:
         late_arrival: float | None = None,
         max_users_per_request: int | None = None,
     ) -> None:
-        """Makes a client. Nothing is sent yet.
+        """Creates a client. Sends nothing.
+
+        Pass one kind of credentials: `app_id` and `app_secret`, a `tenant_access_token`, or a
+        `token_provider`.
 
         Args:
             app_id: The app's id, "cli_…".
             app_secret: The app's secret.
-            tenant_access_token: A token to use as it is, instead of an app. It cannot be renewed.
-            token_provider: A function that returns a token, or a token and the seconds it is good for,
-                instead of an app. It may be an `async def`, and runs on the event loop of the call that
-                needs a token; any other function runs in a thread of its own, so that it may block. It is
-                called once however many calls wait, when the token nears its end, and when the platform
-                refuses the token: then it must return a different one. A function with a parameter
-                `refused_token` gets the refused token then, and None otherwise. (`Client` runs an
-                `async def` with `asyncio.run` in that thread, also while nobody waits for the next of many
-                results.)
-            tenant_key: Makes the app a store app, acting for this tenant.
-            app_ticket: The ticket that the platform pushed to the store app last; later ones go to
+            tenant_access_token: A token to use without renewal. After the platform refuses it, calls fail.
+            token_provider: A function that returns a token, or a tuple of a token and its remaining lifetime
+                in seconds. The client calls it for the first token, before a token expires, and after the
+                platform refused a token; then it must return a different one. One call of it serves all
+                calls that wait for a token. If it has a parameter `refused_token`, it receives the refused
+                token, or None. An ordinary function runs in a separate thread and may block. With an
+                `AsyncClient`, an `async def` runs on the event loop of the call that needs the token. With a
+                `Client`, it runs in the separate thread with `asyncio.run`.
+            tenant_key: The tenant that a store app acts for. If given, the app is a store app.
+            app_ticket: The ticket that the platform last pushed to the store app. Pass later tickets to
                 `set_app_ticket`.
-            base_url: Where the platform is: "https://open.larksuite.com" for Lark. Default:
+            base_url: The platform's URL: "https://open.larksuite.com" for Lark. Default:
                 "https://open.feishu.cn".
-            allow_http: Allows http to a host that is not this machine: the token travels readable to all.
-            proxy: A proxy, "http://user:password@host:port" with the password percent-encoded; or with https,
-                socks5h (the proxy resolves names; also spelled socks), socks5, socks4a or socks4 for http; or
-                False for none, whatever the environment says. Default: HTTPS_PROXY (HTTP_PROXY for an http
-                `base_url`), ALL_PROXY and NO_PROXY; on macOS and Windows the system's settings, if no
-                variable is set; none for a `base_url` on this machine.
-            ca_certs: A PEM file with certificates to trust besides the usual ones. The usual ones are
-                Mozilla's, and where those do not know the issuer, the system's (SSL_CERT_FILE names others).
-            user_agent: Appended to the client's own User-Agent.
-            timeout: How many seconds one call may take, including all retries and waiting. Default: 30.
-            connect_timeout: How many seconds making a connection may take. Default: 5.
-            attempt_timeout: How many seconds one attempt may take. Default: all that remains.
-            max_retries: How often a failed attempt is retried. Default: 3.
-            rate_limit: How many calls to make at most, in any second and in any minute; None for no
-                pacing.
-            quota: Another client's `quota`, to share it: the platform counts by app, not by client.
-            late_arrival: How many seconds after its connection closed a request without an answer may still
-                arrive at the platform. Default: 5. Its slot of the quota and opposite calls on its chat wait
-                that long. On Linux and Android the kernel stops sending it about two seconds earlier.
-                macOS and Windows cannot, so there it may arrive later still: 600 (macOS) and 60 (Windows)
-                cover what the system itself does.
-            max_users_per_request: Calls with more users than this are split. Default: 50.
+            allow_http: Allows a `base_url` with http on another machine. The token is then sent unencrypted.
+                Default: False.
+            proxy: A proxy's URL, "http://user:password@host:port", with the password percent-encoded. Other
+                schemes: https, socks5h or socks (the proxy resolves names), socks5, socks4a, socks4. False
+                disables proxies, including those of the environment. Default: the variables HTTPS_PROXY
+                (HTTP_PROXY for an http `base_url`), ALL_PROXY and NO_PROXY; on macOS and Windows the system
+                settings if no variable is set; no proxy for a `base_url` on this machine.
+            ca_certs: Path of a PEM file with certificates to trust in addition to Mozilla's roots. The
+                system's roots, or those in SSL_CERT_FILE, are used when Mozilla's do not know an issuer.
+            user_agent: Text appended to the client's own User-Agent.
+            timeout: Deadline of one call in seconds, including retries and waiting. Default: 30.
+            connect_timeout: Deadline for opening a connection, in seconds. Default: 5.
+            attempt_timeout: Deadline of one attempt in seconds. Default: the rest of the call's `timeout`.
+            max_retries: Maximum number of retries of a failed attempt. Default: 3.
+            rate_limit: Maximum number of requests in any second and in any minute, as a tuple. None disables
+                the limits. Default: the platform's, (50, 1000).
+            quota: Another client's `quota`, to share its limits. The platform counts requests per app, not
+                per client.
+            late_arrival: For how many seconds after its connection closed an unanswered request may still
+                reach the platform. Default: 5. During this time it keeps its slot of the quota, and calls of
+                the opposite state on its chat wait. On Linux and Android the kernel stops sending the request
+                about two seconds before. macOS and Windows have no such limit: set 600 on macOS and 60 on
+                Windows to cover the time for which the system retransmits.
+            max_users_per_request: Maximum number of users in one request. Calls with more are split.
+                Default: 50.
 
         Raises:
             InvalidInputError: An option is wrong; `field` names it.
@@ -174,7 +179,8 @@ class _BaseClient:
         self._open(options, from_env=False)
 
     def _open(self, options: dict[str, Any], *, from_env: bool) -> None:
-        # By identity: who gives a limit and a quota shall hear that they exclude each other.
+        # Compares identity, not equality: a `rate_limit` passed together with a `quota` is an error, even if
+        # it equals the default.
         if options.get("rate_limit") is PLATFORM_RATE_LIMIT:
             del options["rate_limit"]
         self._bound = _native.Client(CLASSES, options, from_env=from_env, is_async=self._is_async)
@@ -182,16 +188,16 @@ class _BaseClient:
     @classmethod
     @checked
     def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
-        """Makes a client of the app in FEISHU_APP_ID and FEISHU_APP_SECRET, at FEISHU_BASE_URL if set.
+        """Creates a client from the variables FEISHU_APP_ID, FEISHU_APP_SECRET and, if set, FEISHU_BASE_URL.
 
         Args:
-            **options: The constructor's; they come before the environment.
+            **options: The constructor's options. They take precedence over the variables.
 
         Returns:
             A client.
 
         Raises:
-            InvalidInputError: A variable is missing, or an option is wrong.
+            InvalidInputError: A variable is missing, or an option is wrong; `field` names it.
 
         Example:
             >>> import os
@@ -204,39 +210,41 @@ class _BaseClient:
 
     @property
     def quota(self) -> Quota | None:
-        """The client's quota, to share it with another client of the same app; None without pacing."""
+        """The client's quota, to be shared with other clients of the app. None if `rate_limit` is None."""
         return self._bound.quota
 
     @checked
     def set_app_ticket(self, app_ticket: str) -> None:
-        """Hands over the ticket that the platform pushed to a store app's event endpoint.
+        """Sets the ticket that the platform pushed to a store app's event endpoint.
 
         Args:
             app_ticket: The ticket.
 
         Raises:
-            InvalidInputError: The client is not a store app's, or the ticket is empty.
+            InvalidInputError: The client is not for a store app, or the ticket is empty.
         """
         self._bound.set_app_ticket(app_ticket)
 
     def __repr__(self) -> str:
         if not hasattr(self, "_bound"):
-            where = "that was not made"
+            where = "without options"
         else:
             where = "closed" if self._bound.closed else f"of {self._bound.base_url}"
         return f"<feishu_feed_card.{type(self).__name__} {where}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"a {type(self).__name__} holds a secret and connections: make one in each process, not a pickle"
+            f"cannot pickle a {type(self).__name__}, because it holds a secret and connections; "
+            "create one in each process"
         )
 
 
 class Client(_BaseClient):
-    """Pins group chats to the top of people's message lists, and unpins them again; blocking.
+    """A blocking client that pins group chats to the top of users' message lists, and unpins them.
 
-    May be used from many threads at once; they share its token, connections and quota. Calls release the
-    GIL and end at once on Ctrl-C. After a fork the child's client works on, with connections of its own.
+    Threads may share a client, and with it the token, the connections and the quota. Calls release the GIL,
+    and Ctrl-C interrupts them. After a fork the client also works in the child process, with separate
+    connections and a separate quota.
 
     Example:
         >>> from feishu_feed_card.sandbox import Sandbox
@@ -261,26 +269,27 @@ class Client(_BaseClient):
     ) -> Outcome:
         """Pins (True) or unpins (False) a group chat at the top of these users' message lists.
 
-        The bot must be in the chat, and so must the users: those who are not come back in the outcome's
-        `failed_user_reasons`. The call sets a state, so making it twice does no harm.
+        The bot and the users must be members of the chat. The outcome's `failed_user_reasons` lists the users
+        who are not. The call sets a state, so repeating it is harmless.
 
         Args:
             feed_card_id: The group chat's id, "oc_…".
-            user_ids: Whose lists. Repeated ids are sent once; long lists go in several requests.
+            user_ids: The users' ids. Repeated ids are sent once; long lists are split into several requests.
             time_sensitive: True to pin, False to unpin.
-            user_id_type: Which kind of id the user ids are.
-            timeout: How many seconds the call may take; None for the client's.
-            on_event: Called with each event of this call, in the caller's thread. An event is a dict with
-                `name`, `level`, `call` (the call's number), and what is known: `attempt`, `status`, `log_id`.
-                Spans (`attempt`, `token_fetch`, `call`) come when they end, with `duration_s`.
+            user_id_type: The type of the user ids.
+            timeout: Deadline of the call in seconds, including retries and waiting. Default: the client's.
+            on_event: A function that receives each event of this call, in the caller's thread. An event is a
+                dict with `name`, `level`, `call` (the call's number) and, where known, `attempt`, `status`
+                and `log_id`. Spans (`attempt`, `token_fetch`, `call`) are reported when they end, with their
+                `duration_s`.
 
         Returns:
-            What became of every user id.
+            The outcome, with the result for every user id.
 
         Raises:
             InvalidInputError: An argument is wrong; nothing was sent.
-            ClientClosedError: The client was closed, before the call or during it.
-            FeedCardError: The call failed; its class says how.
+            ClientClosedError: The client was closed before or during the call.
+            FeedCardError: The call failed; the subclass says why.
 
         Example:
             >>> from feishu_feed_card.sandbox import Sandbox
@@ -304,21 +313,22 @@ class Client(_BaseClient):
         """Pins (True) or unpins (False) the bot's own chat at the top of these users' message lists.
 
         Args:
-            user_ids: Whose lists. Repeated ids are sent once; long lists go in several requests.
+            user_ids: The users' ids. Repeated ids are sent once; long lists are split into several requests.
             time_sensitive: True to pin, False to unpin.
-            user_id_type: Which kind of id the user ids are.
-            timeout: How many seconds the call may take; None for the client's.
-            on_event: Called with each event of this call, in the caller's thread. An event is a dict with
-                `name`, `level`, `call` (the call's number), and what is known: `attempt`, `status`, `log_id`.
-                Spans (`attempt`, `token_fetch`, `call`) come when they end, with `duration_s`.
+            user_id_type: The type of the user ids.
+            timeout: Deadline of the call in seconds, including retries and waiting. Default: the client's.
+            on_event: A function that receives each event of this call, in the caller's thread. An event is a
+                dict with `name`, `level`, `call` (the call's number) and, where known, `attempt`, `status`
+                and `log_id`. Spans (`attempt`, `token_fetch`, `call`) are reported when they end, with their
+                `duration_s`.
 
         Returns:
-            What became of every user id.
+            The outcome, with the result for every user id.
 
         Raises:
             InvalidInputError: An argument is wrong; nothing was sent.
-            ClientClosedError: The client was closed, before the call or during it.
-            FeedCardError: The call failed; its class says how.
+            ClientClosedError: The client was closed before or during the call.
+            FeedCardError: The call failed; the subclass says why.
 
         Example:
             >>> from feishu_feed_card.sandbox import Sandbox
@@ -338,35 +348,36 @@ class Client(_BaseClient):
         total_timeout: float | None = None,
         on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> Many:
-        """Makes many calls within the quota, as fast as it allows; gives the results as they finish.
+        """Makes many calls as fast as the quota allows, and returns an iterator of their results.
 
-        What one request fails with is its item's `error`, and does not end the loop. An exception that the
-        iterable raises stops the others, and is raised after the results that were there. Nothing is sent
-        until the first result is asked for.
+        A failed request does not end the loop: its item has the `error`. If the iterable raises an exception,
+        all other requests are stopped, and the exception is raised after the available results. Nothing is
+        sent until the first result is requested.
 
         Args:
-            requests: Any iterable of mappings with the parameters of `set_time_sensitive`, of any length. A
-                request's `tag`, any value, comes back as its item's `tag`. The iterable is read on the
-                calling thread, between results: one that blocks holds them up.
-            concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
-                said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
-                are ever read ahead.
-            progress: A function, not an async one. Called with a `Progress` on the calling thread, where
-                there is something new: as results come, every other second while none does, and at the end.
-            total_timeout: How many seconds all of it may take. Default: no limit. After that no
-                request is read, and those that were read and have no answer come back with an error. If not
-                all were read, `DeadlineExceededError` is raised after the last item. A request's own
-                `timeout` counts from its first slot of the quota, without the wait for further ones.
-            on_event: Called with each event of these calls when results are taken. See `set_time_sensitive`.
+            requests: An iterable, of any length, of mappings with the parameters of `set_time_sensitive`. A
+                request may also have a `tag`, any value, which is returned as its item's `tag`. The iterable
+                is read in the calling thread, between results, so an iterable that blocks delays them.
+            concurrency: Maximum number of requests in progress or waiting for the quota. Default: 100;
+                maximum: 10,000. Only these requests, and some more while their results wait to be taken, are
+                read ahead.
+            progress: A function, not an `async def`, that receives a `Progress` in the calling thread when
+                there is something new: as results come in, every two seconds while there are none, and at the
+                end.
+            total_timeout: Deadline of all calls together, in seconds. Default: no limit. After it no more
+                requests are read, and requests that are not finished fail. If some were not read,
+                `DeadlineExceededError` is raised after the last item. The `timeout` of a single request
+                starts with its first slot of the quota, and waiting for further slots does not count.
+            on_event: A function that receives each event of these calls, in the thread that takes the results
+                and while it takes them. See `set_time_sensitive`.
 
         Returns:
-            An iterator of `Item`s, one for each request, in the order they finish. Its `report()` says what
-            became of everything, also if the loop is left early; `collect()` returns all items and the
-            report.
+            An iterator of `Item`s, one for each request, in the order in which they finish. Its `report()`
+            accounts for every request, also if the loop is left early; its `collect()` returns all items and
+            the report.
 
         Raises:
-            InvalidInputError: An argument is wrong. What is wrong with a single request comes back as its
-                item's error.
+            InvalidInputError: An argument is wrong. For a single invalid request, its item has the error.
 
         Example:
             >>> from feishu_feed_card.sandbox import Sandbox
@@ -387,13 +398,14 @@ class Client(_BaseClient):
         return Many(bound, iterator, progress)
 
     def close(self, timeout: float | None = None) -> None:
-        """Closes the client: new calls fail with a ClientClosedError, and many calls read no more requests.
+        """Closes the client. New calls raise a ClientClosedError, and many calls read no more requests.
 
-        Without a timeout, this returns at once, and calls in progress in other threads finish normally.
+        Without a timeout, this method returns immediately, and calls in progress in other threads finish
+        normally.
 
         Args:
-            timeout: How many seconds to wait for calls in progress. Those that are left then are stopped and
-                raise a ClientClosedError; 0 stops them at once.
+            timeout: How many seconds to wait for calls in progress. Calls that are not finished then are
+                stopped and raise a ClientClosedError. 0 stops all calls immediately.
 
         Raises:
             InvalidInputError: The timeout is wrong; the client stays open.
@@ -425,11 +437,11 @@ class Client(_BaseClient):
 
 
 class AsyncClient(_BaseClient):
-    """Pins group chats to the top of people's message lists, and unpins them again; for asyncio.
+    """A client for asyncio that pins group chats to the top of users' message lists, and unpins them.
 
-    Its options are `Client`'s. May be used from many tasks at once, and from several event loops; they
-    share its token, connections and quota. Cancelling a task stops its request. The loop may be uvloop's;
-    under trio use a `Client` in threads.
+    The options are those of `Client`. Tasks and event loops may share a client, and with it the token, the
+    connections and the quota. Cancelling a task stops its request. uvloop is supported. With trio, use a
+    `Client` in threads.
 
     Example:
         >>> import asyncio
@@ -458,27 +470,27 @@ class AsyncClient(_BaseClient):
     ) -> Outcome:
         """Pins (True) or unpins (False) a group chat at the top of these users' message lists.
 
-        The bot must be in the chat, and so must the users: those who are not come back in the outcome's
-        `failed_user_reasons`. The call sets a state, so making it twice does no harm.
+        The bot and the users must be members of the chat. The outcome's `failed_user_reasons` lists the users
+        who are not. The call sets a state, so repeating it is harmless.
 
         Args:
             feed_card_id: The group chat's id, "oc_…".
-            user_ids: Whose lists. Repeated ids are sent once; long lists go in several requests.
+            user_ids: The users' ids. Repeated ids are sent once; long lists are split into several requests.
             time_sensitive: True to pin, False to unpin.
-            user_id_type: Which kind of id the user ids are.
-            timeout: How many seconds the call may take; None for the client's.
-            on_event: Called with each event of this call, on the event loop and in a copy of the caller's
-                context. An event is a dict with `name`, `level`, `call` (the call's number), and what is
-                known: `attempt`, `status`, `log_id`. Spans (`attempt`, `token_fetch`, `call`) come when they
-                end, with `duration_s`.
+            user_id_type: The type of the user ids.
+            timeout: Deadline of the call in seconds, including retries and waiting. Default: the client's.
+            on_event: A function that receives each event of this call, in the thread of the event loop and in
+                a copy of the caller's context. An event is a dict with `name`, `level`, `call` (the call's
+                number) and, where known, `attempt`, `status` and `log_id`. Spans (`attempt`, `token_fetch`,
+                `call`) are reported when they end, with their `duration_s`.
 
         Returns:
-            What became of every user id.
+            The outcome, with the result for every user id.
 
         Raises:
             InvalidInputError: An argument is wrong; nothing was sent.
-            ClientClosedError: The client was closed, before the call or during it.
-            FeedCardError: The call failed; its class says how.
+            ClientClosedError: The client was closed before or during the call.
+            FeedCardError: The call failed; the subclass says why.
 
         Example:
             >>> import asyncio
@@ -512,22 +524,22 @@ class AsyncClient(_BaseClient):
         """Pins (True) or unpins (False) the bot's own chat at the top of these users' message lists.
 
         Args:
-            user_ids: Whose lists. Repeated ids are sent once; long lists go in several requests.
+            user_ids: The users' ids. Repeated ids are sent once; long lists are split into several requests.
             time_sensitive: True to pin, False to unpin.
-            user_id_type: Which kind of id the user ids are.
-            timeout: How many seconds the call may take; None for the client's.
-            on_event: Called with each event of this call, on the event loop and in a copy of the caller's
-                context. An event is a dict with `name`, `level`, `call` (the call's number), and what is
-                known: `attempt`, `status`, `log_id`. Spans (`attempt`, `token_fetch`, `call`) come when they
-                end, with `duration_s`.
+            user_id_type: The type of the user ids.
+            timeout: Deadline of the call in seconds, including retries and waiting. Default: the client's.
+            on_event: A function that receives each event of this call, in the thread of the event loop and in
+                a copy of the caller's context. An event is a dict with `name`, `level`, `call` (the call's
+                number) and, where known, `attempt`, `status` and `log_id`. Spans (`attempt`, `token_fetch`,
+                `call`) are reported when they end, with their `duration_s`.
 
         Returns:
-            What became of every user id.
+            The outcome, with the result for every user id.
 
         Raises:
             InvalidInputError: An argument is wrong; nothing was sent.
-            ClientClosedError: The client was closed, before the call or during it.
-            FeedCardError: The call failed; its class says how.
+            ClientClosedError: The client was closed before or during the call.
+            FeedCardError: The call failed; the subclass says why.
 
         Example:
             >>> import asyncio
@@ -555,37 +567,36 @@ class AsyncClient(_BaseClient):
         total_timeout: float | None = None,
         on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> AsyncMany:
-        """Makes many calls within the quota, as fast as it allows; gives the results as they finish.
+        """Makes many calls as fast as the quota allows, and returns an async iterator of their results.
 
-        What one request fails with is its item's `error`, and does not end the loop. An exception that the
-        iterable raises stops the others, and is raised after the results that were there. Nothing is sent
-        until the first result is asked for.
+        A failed request does not end the loop: its item has the `error`. If the iterable raises an exception,
+        all other requests are stopped, and the exception is raised after the available results. Nothing is
+        sent until the first result is requested.
 
         Args:
-            requests: Any iterable or async iterable of mappings with the parameters of
-                `set_time_sensitive`, of any length. A request's `tag`, any value, comes back as its item's
-                `tag`. The requests are read on the event loop on which the first result is asked for. A
-                synchronous iterable is read for a few milliseconds at a time, so that other tasks can run.
-            concurrency: How many requests may be on their way, or wait for the quota, at a time: 100 unless
-                said, and 10,000 at most. No more than these, and some whose results wait to be handed out,
-                are ever read ahead.
-            progress: A function, not an async one. Called with a `Progress` on the event loop, where there is
-                something new: as results come, every other second while none does, and at the end.
-            total_timeout: How many seconds all of it may take. Default: no limit. After that no
-                request is read, and those that were read and have no answer come back with an error. If not
-                all were read, `DeadlineExceededError` is raised after the last item. A request's own
-                `timeout` counts from its first slot of the quota, without the wait for further ones.
-            on_event: Called with each event of these calls when results are taken, in the context of the
-                task that takes them. See `set_time_sensitive`.
+            requests: An iterable or async iterable, of any length, of mappings with the parameters of
+                `set_time_sensitive`. A request may also have a `tag`, any value, which is returned as its
+                item's `tag`. The requests are read on the event loop on which the first result is requested.
+                A synchronous iterable is read for a few milliseconds at a time, so that other tasks can run.
+            concurrency: Maximum number of requests in progress or waiting for the quota. Default: 100;
+                maximum: 10,000. Only these requests, and some more while their results wait to be taken, are
+                read ahead.
+            progress: A function, not an `async def`, that receives a `Progress` on the event loop when there
+                is something new: as results come in, every two seconds while there are none, and at the end.
+            total_timeout: Deadline of all calls together, in seconds. Default: no limit. After it no more
+                requests are read, and requests that are not finished fail. If some were not read,
+                `DeadlineExceededError` is raised after the last item. The `timeout` of a single request
+                starts with its first slot of the quota, and waiting for further slots does not count.
+            on_event: A function that receives each event of these calls when results are taken, in the
+                context of the task that takes them. See `set_time_sensitive`.
 
         Returns:
-            An async iterator of `Item`s, one for each request, in the order they finish. Its `report()` says
-            what became of everything, also if the loop is left early; `collect()` returns all items and the
-            report. Both are awaited.
+            An async iterator of `Item`s, one for each request, in the order in which they finish. Await its
+            `report()`, which accounts for every request, also if the loop is left early, or its `collect()`,
+            which returns all items and the report.
 
         Raises:
-            InvalidInputError: An argument is wrong. What is wrong with a single request comes back as its
-                item's error.
+            InvalidInputError: An argument is wrong. For a single invalid request, its item has the error.
 
         Example:
             >>> import asyncio
@@ -609,13 +620,14 @@ class AsyncClient(_BaseClient):
         return AsyncMany(bound, iterator, progress, source)  # type: ignore[arg-type]
 
     async def aclose(self, timeout: float | None = None) -> None:
-        """Closes the client: new calls fail with a ClientClosedError, and many calls read no more requests.
+        """Closes the client. New calls raise a ClientClosedError, and many calls read no more requests.
 
-        Without a timeout, this returns at once, and calls in progress in other tasks finish normally.
+        Without a timeout, this method returns immediately, and calls in progress in other tasks finish
+        normally.
 
         Args:
-            timeout: How many seconds to wait for calls in progress. Those that are left then are stopped and
-                raise a ClientClosedError; 0 stops them at once.
+            timeout: How many seconds to wait for calls in progress. Calls that are not finished then are
+                stopped and raise a ClientClosedError. 0 stops all calls immediately.
 
         Raises:
             InvalidInputError: The timeout is wrong; the client stays open.

@@ -1,4 +1,4 @@
-"""Why a call failed: one class for each kind."""
+"""Exceptions: one class for each kind of error."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ else:
     globals().update(HINTS)
 
 _MOST_CAUSES = 10
-"""Longest chain of causes in `to_dict`: an exception may be its own cause."""
+"""Maximum number of causes in `to_dict`. The chain may be endless: an exception can be its own cause."""
 
 
 class FeedCardError(Exception):
-    """Why a call failed, with all that is known of it. Every error of this package is one.
+    """Base class of all errors of this package.
 
-    `str()` gives a sentence that says what happened, where, and what to do.
+    `str()` returns a message that says what happened, at which step, and what to do.
 
     Attributes:
-        kind: The kind's name, the same in every language: "RATE_LIMITED".
-        field: The argument or option that is wrong, such as "user_ids[3]".
-        platform_code: The platform's code.
-        msg: The platform's words. They change over the years: show them, never branch on them.
-        http_status: The HTTP status of the last answer.
-        log_id: The platform's log id of the last answer; its support asks for it.
-        retryable: Whether the same call may succeed later without anything being changed.
-        retry_after: How many seconds to wait before the call has a chance, where that is known.
+        kind: The kind's name, such as "RATE_LIMITED". It is the same in Rust, Python and JavaScript.
+        field: The invalid argument or option, such as "user_ids[3]".
+        platform_code: The platform's error code.
+        msg: The platform's error message. The platform changes its messages: show them, but do not branch on
+            them.
+        http_status: The HTTP status of the last response.
+        log_id: The platform's log id of the last response, for the platform's support.
+        retryable: Whether the same call may succeed later without a change.
+        retry_after: How many seconds to wait before the next try, if known.
         attempts: How many times the request was sent.
-        call: The call's number, unique in this process: the `call` of its log records. None if the input was
-            refused.
-        station: Where on its way the call failed: "order", "quota", "token", "connect", "send", "answer".
-        reason: Why there is no connection, or why it broke: "dns", "refused", "unreachable", "timeout",
-            "tls_untrusted", "tls_expired", "tls_name", "tls", "proxy", "proxy_auth", "closed". Only of a
-            ConnectionFailedError, and None if nothing is wrong with the connection itself, as when the
-            process has no file descriptor left.
+        call: The call's number, unique in this process. Log records have the same number as `call`. None if
+            the input was invalid.
+        station: The step at which the call failed: "order", "quota", "token", "connect", "send" or "answer".
+        reason: Why the connection failed: "dns", "refused", "unreachable", "timeout", "tls_untrusted",
+            "tls_expired", "tls_name", "tls", "proxy", "proxy_auth" or "closed". Set only on a
+            ConnectionFailedError. None if the connection itself was not the cause, for example if the process
+            had no free file descriptor.
         hint: What to do, in one sentence.
-        permission_violations: The permissions that the platform says are missing.
+        permission_violations: The missing permissions, as reported by the platform.
         field_violations: The fields that the platform refused.
-        reached: User ids for which the platform took the new state, of a call that was split.
+        reached: User ids for which the platform accepted the new state, in other requests of a split call.
         failed: User ids that the platform refused.
-        unknown: User ids that were sent, and of which nobody can say what became.
+        unknown: User ids that were sent and whose result is not known.
         not_attempted: User ids that were never sent.
-        outcome: What those requests of a split call that succeeded came back with; of a
-            PartialFailureError, the outcome it was made of.
+        outcome: The combined outcome of the requests that succeeded, if the call was split. On a
+            PartialFailureError, the outcome that raised it.
 
     Example:
         >>> from feishu_feed_card import FeedCardError
@@ -113,9 +114,10 @@ class FeedCardError(Exception):
         return {name: getattr(self, name) for name in _FACTS if getattr(self, name) not in (None, (), 0)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: all that is known, with the causes' texts.
+        """Returns the error as plain data for JSON, including the texts of its causes.
 
-        The platform's `msg` is `platform_msg`: loggers have a key of that name.
+        Attributes without a value are left out. `msg` is named `platform_msg`, because loggers use the key
+        `msg` themselves.
 
         Example:
             >>> RateLimitedError("wait", retry_after=1.5).to_dict()["retry_after"]
@@ -186,19 +188,19 @@ def _unpickled(cls: type[FeedCardError], message: str, known: dict[str, Any]) ->
 
 
 class InvalidInputError(FeedCardError, ValueError):
-    """An argument or option is wrong; nothing was sent. `field` names it."""
+    """An argument or option is invalid; `field` names it. Nothing was sent."""
 
     kind = "INVALID_INPUT"
 
 
 class AuthenticationError(FeedCardError):
-    """Wrong app, secret, ticket or token, after the one replay with a new token."""
+    """The platform refused the app id, secret, ticket or token, also after a retry with a new token."""
 
     kind = "AUTHENTICATION"
 
 
 class PermissionDeniedError(FeedCardError):
-    """A scope is missing, the bot is not in the chat, the IP is not allowed, the app is disabled."""
+    """The app lacks a permission: a missing scope, a bot outside the chat, a blocked IP, a disabled app."""
 
     kind = "PERMISSION_DENIED"
 
@@ -210,49 +212,52 @@ class RejectedError(FeedCardError):
 
 
 class RateLimitedError(FeedCardError):
-    """No slot of the quota before the deadline, or the replays are used up. See `retry_after`."""
+    """No slot of the quota became free before the deadline, or all retries were rate-limited.
+
+    `retry_after` says how long to wait.
+    """
 
     kind = "RATE_LIMITED"
 
 
 class QuotaExhaustedError(FeedCardError):
-    """The month's quota of the tenant is used up."""
+    """The tenant's monthly quota is used up."""
 
     kind = "QUOTA_EXHAUSTED"
 
 
 class ServerError(FeedCardError):
-    """A 5xx or an internal code of the platform, and the replays are used up."""
+    """The platform answered with a 5xx status or an internal error code, also to every retry."""
 
     kind = "SERVER"
 
 
 class UnexpectedResponseError(FeedCardError):
-    """The answer could not be read: HTML, broken JSON, no code."""
+    """The response is not one of the platform's: HTML, invalid JSON, or JSON without a `code`."""
 
     kind = "UNEXPECTED_RESPONSE"
 
 
 class ConnectionFailedError(FeedCardError, ConnectionError):
-    """DNS, TCP, TLS or proxy failed, or the connection broke; `reason` says which."""
+    """The connection could not be made or broke: DNS, TCP, TLS or a proxy. `reason` says why."""
 
     kind = "CONNECTION"
 
 
 class DeadlineExceededError(FeedCardError, TimeoutError):
-    """The call's deadline passed; `station` says where."""
+    """The call's deadline passed; `station` says at which step."""
 
     kind = "TIMEOUT"
 
 
 class ClientClosedError(FeedCardError):
-    """The client was closed before the call, or while it was in progress."""
+    """The client was closed before or during the call."""
 
     kind = "CLIENT_CLOSED"
 
 
 class PartialFailureError(FeedCardError):
-    """Some users were not reached; only from `Outcome.raise_for_failed`."""
+    """Some users were not reached. Raised only by `Outcome.raise_for_failed`."""
 
     kind = "PARTIAL_FAILURE"
 

@@ -1,4 +1,4 @@
-"""Names that `typing.get_type_hints` finds, although importing the package does not load `typing`."""
+"""Names for `typing.get_type_hints`, without importing `typing` together with the package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class _Late(str):
-    """An expression in place of its value. `typing` evaluates a string that it finds in place of a type."""
+    """A type's source text. `typing` evaluates a string that it finds in place of a type."""
 
     __slots__ = ()
 
@@ -16,7 +16,7 @@ class _Late(str):
         return eval(self)
 
     def __getitem__(self, key: Any) -> Any:
-        if type(key) is int:  # and no bool, as in Literal[False]
+        if type(key) is int:  # a bool is the argument of Literal[False]
             return str.__getitem__(self, key)
         return self._value()[key]
 
@@ -39,4 +39,4 @@ HINTS = {
     }.items()
     for name in names.split()
 }
-"""For a module's `globals()`, in place of what it imports for type checkers only."""
+"""Entries for a module's `globals()`, in place of the names that it imports only for type checkers."""

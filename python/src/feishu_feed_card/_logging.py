@@ -1,7 +1,8 @@
-"""Hands the client's reports to `logging` and to `on_event`.
+"""Passes log records to `logging`, and events to `on_event`.
 
-Imported with the package, and not when somebody begins to listen: a child that is forked while another
-thread imports a module waits for ever if it needs that module. So this loads no module before it is used.
+Imported together with the package and not on first use: a child process that is forked while another thread
+imports a module would wait forever for that module. To keep the package's import fast, this module imports
+others only when it needs them.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
     _Caller = tuple[str, int, str]
 
 _SKIPPED = frozenset({"feishu_feed_card", "asyncio", "contextvars", "uvloop", "gevent", "eventlet"})
-"""Packages whose frames are not the caller's."""
+"""Packages whose frames `caller` skips."""
 
 
 def flush_at_exit() -> None:
-    """Has the interpreter flush the log before it ends. Called when the program has imported `logging`."""
+    """Registers a flush of the log at the interpreter's exit. Called after the import of `logging`."""
     import atexit
 
     atexit.register(_native.flush_logs)
 
 
 def caller() -> _Caller:
-    """The file, line and function of the code that called into this package."""
+    """Returns the file, line and function of the code that called this package."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_globals.get("__name__", "").partition(".")[0] not in _SKIPPED:
@@ -44,7 +45,7 @@ def handle(
     dropped: int,
     caller: _Caller,
 ) -> None:
-    """Hands records to the handlers. Each has a level, a time, a message and fields."""
+    """Passes records to the handlers of `logging`. A record has a level, a time, a message and fields."""
     for level, created, message, fields in records:
         _guarded(_handle, level, created, message, fields, caller)
     if dropped:
@@ -54,8 +55,8 @@ def handle(
         _guarded(_handle, logging.WARNING, None, message, {"dropped": dropped}, caller)
 
 
-def tell(on_event: Callable[[dict[str, Any]], object], events: list[dict[str, Any]]) -> None:
-    """Calls a call's `on_event` for each event."""
+def call_on_event(on_event: Callable[[dict[str, Any]], object], events: list[dict[str, Any]]) -> None:
+    """Calls `on_event` with each event."""
     for event in events:
         _guarded(on_event, event)
 
@@ -63,7 +64,7 @@ def tell(on_event: Callable[[dict[str, Any]], object], events: list[dict[str, An
 def _handle(level: int, created: float | None, message: str, fields: dict[str, Any], caller: _Caller) -> None:
     import logging
 
-    # The logger's own level let it through when it was made.
+    # The logger's level was checked when the record was made. `logging.disable` was not.
     if logging.root.manager.disable >= level:
         return
     shown = ", ".join([f"{name}={value}" for name, value in fields.items()])
@@ -79,9 +80,9 @@ def _handle(level: int, created: float | None, message: str, fields: dict[str, A
 
 
 def _guarded(function: Callable[..., object], *args: object) -> None:
-    """Calls someone else's code, and prints its exception, as `logging` does with a handler's.
+    """Calls a handler or callback, and prints its exception, as `logging` does for handlers.
 
-    KeyboardInterrupt and others that are no `Exception` go on to the caller.
+    Exceptions outside `Exception`, such as KeyboardInterrupt, are passed on.
     """
     try:
         function(*args)
@@ -90,7 +91,7 @@ def _guarded(function: Callable[..., object], *args: object) -> None:
         import traceback
 
         if logging.raiseExceptions and sys.stderr is not None:
-            try:  # noqa: SIM105 -- contextlib would have to be loaded
+            try:  # noqa: SIM105 -- would import contextlib
                 traceback.print_exc()
             except (OSError, ValueError):
-                pass  # it is closed
+                pass  # stderr is closed

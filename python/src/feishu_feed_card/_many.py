@@ -1,4 +1,4 @@
-"""Many calls as one line: the handles, and what they give. Imported when the first one is made."""
+"""`Many` and `AsyncMany`, the iterators of many calls. Imported on their first use."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ else:
     globals().update(HINTS)
 
 
-# An iterator that raised it would end quietly: see PEP 479.
-_STOPPED = "the iterable of requests or the progress callback raised the exception that ends a loop"
+# Passed on, StopIteration would silently end the caller's loop. See PEP 479.
+_STOPPED = "the iterable of requests or the progress callback raised StopIteration or StopAsyncIteration"
 
 
 def _index(item: Item) -> int:
@@ -28,7 +28,7 @@ def _index(item: Item) -> int:
 
 
 class _Handle:
-    """What both handles have in common: the results on hand, the progress, the report."""
+    """Base of both iterators: the results taken from the core, the progress, the report."""
 
     _is_waiting = False
 
@@ -41,34 +41,34 @@ class _Handle:
         self._bound = bound
         self._iterator = iterator
         self._progress = progress
-        self._batch: list[Item] = []  # the next one last
-        self._kept: list[Item] = []  # for `collect`
+        self._batch: list[Item] = []  # in reverse: the next item is the last one
+        self._kept: list[Item] = []  # collected by `collect`
         self._report: Report | None = None
         self._is_over = False
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         if self._progress is not None:
             values = self._bound.new_progress()
             if values is not None:
                 self._progress(Progress(*values))
 
     def _pop(self) -> Item:
-        """Takes the next result."""
+        """Removes and returns the next item."""
         item = self._batch[-1]
-        # No `pop`: a signal handler that raises as a function returns would lose what it returns.
+        # Not `pop`: a signal handler that raises when `pop` returns would lose the item.
         del self._batch[-1]
         return item
 
     def _keep_batch(self) -> None:
         self._kept += self._batch
-        # An interrupt before this leaves them in both: the report has each once.
+        # An interrupt before this line leaves the items in both lists. `_report_with` removes the duplicates.
         del self._batch[:]
 
     def _leave(self) -> None:
-        """Hands nothing more out, and lets the iterable go: a generator's `finally` runs."""
+        """Ends the iteration and closes a generator of requests, so that its `finally` blocks run."""
         self._is_over = True
         iterator, self._iterator = self._iterator, None
-        # A file has a `close`, too, but it is the caller's.
+        # Closes only generators. A file also has a `close`, but the caller owns it.
         if hasattr(iterator, "throw") and not getattr(iterator, "gi_running", False):
             iterator.close()  # type: ignore[union-attr]
 
@@ -87,7 +87,7 @@ class _Handle:
     def _collected(self) -> tuple[list[Item], Report]:
         items = sorted(self._kept, key=_index)
         report = self._report or self._report_with([])
-        # Last: an interrupt before this leaves the items to the report.
+        # Must be last: after an interrupt before this line, the report still has the items.
         self._kept, self._report = [], report
         return items, report
 
@@ -101,10 +101,10 @@ class _Handle:
 
 
 class Many(_Handle):
-    """Many calls of a `Client`: an iterator of `Item`s, one for each request, as they finish.
+    """An iterator of `Item`s, one for each request, in the order in which they finish.
 
-    Made by `Client.set_time_sensitive_many`. For one thread at a time. Leaving its `with` block, `close`,
-    `report` and Ctrl-C stop what is still on its way, and so does dropping it.
+    Returned by `Client.set_time_sensitive_many`. Only one thread may use it at a time. The end of its `with`
+    block, `close`, `report`, Ctrl-C and garbage collection stop the requests that are not finished.
     """
 
     def __iter__(self) -> Self:
@@ -120,7 +120,7 @@ class Many(_Handle):
 
     def _next_batch(self) -> None:
         if self._is_waiting:
-            raise RuntimeError("another thread waits for the next result")
+            raise RuntimeError("another thread is already waiting for the next result")
         if self._iterator is None:
             self._is_over = True
             return
@@ -128,9 +128,9 @@ class Many(_Handle):
         try:
             if not self._bound.next_batch(self._iterator, self._batch):
                 self._is_over = True
-            self._tell()
+            self._report_progress()
         except BaseException as error:
-            # As with a generator: where an error comes through, that is the end.
+            # An exception ends the iteration, as it ends a generator.
             self._is_over = True
             self._bound.stop()
             if isinstance(error, StopIteration):
@@ -140,12 +140,15 @@ class Many(_Handle):
             self._is_waiting = False
 
     def collect(self) -> tuple[list[Item], Report]:
-        """Returns the items that the loop has not returned, by index, and the report.
+        """Waits for all calls. Returns the items that iteration has not returned, by index, and the report.
 
-        If not all requests were read, because `total_timeout` passed or the client was closed, nothing is
-        raised, as the items would be lost: `report.not_read` and the report's text say it. Raises
-        `ClientClosedError` if the client was closed before the first result, and any exception of the
-        iterable; items received before it are in the report's `unread`.
+        If `total_timeout` passed or the client was closed before all requests were read, this method does not
+        raise an exception, because the items would be lost. `report.not_read` and `str(report)` show the
+        number of requests that were not read.
+
+        Raises:
+            ClientClosedError: The client was closed before the first result.
+            Exception: The iterable's own. The report's `unread` has the items received before.
 
         Example:
             >>> from feishu_feed_card.sandbox import Sandbox
@@ -167,10 +170,10 @@ class Many(_Handle):
         return self._collected()
 
     def report(self) -> Report:
-        """Tells what became of every request. Stops what is still on its way; nothing more comes after.
+        """Stops the requests that are not finished, and accounts for every request. Ends the iteration.
 
         Returns:
-            The same each time.
+            The report, the same one on every call.
 
         Example:
             >>> from feishu_feed_card.sandbox import Sandbox
@@ -186,7 +189,7 @@ class Many(_Handle):
         return self._reported()
 
     def close(self) -> None:
-        """Stops what is still on its way. The report can still be asked for."""
+        """Stops the requests that are not finished, and ends the iteration. `report` still works."""
         self._bound.leave()
         self._leave()
 
@@ -203,11 +206,11 @@ class Many(_Handle):
 
 
 class AsyncMany(_Handle):
-    """Many calls of an `AsyncClient`: an async iterator of `Item`s, one for each request, as they finish.
+    """An async iterator of `Item`s, one for each request, in the order in which they finish.
 
-    Made by `AsyncClient.set_time_sensitive_many`. For one task at a time. Leaving its `async with` block,
-    `aclose`, `report` and cancelling the task that waits for a result stop what is still on its way, and so
-    does dropping it.
+    Returned by `AsyncClient.set_time_sensitive_many`. Only one task may use it at a time. The end of its
+    `async with` block, `aclose`, `report`, garbage collection and cancelling the task that waits for a result
+    stop the requests that are not finished.
     """
 
     _feeder: _Feeder | None = None
@@ -235,16 +238,16 @@ class AsyncMany(_Handle):
 
     async def _next_batch(self) -> None:
         if self._is_waiting:
-            raise RuntimeError("another task waits for the next result")
+            raise RuntimeError("another task is already waiting for the next result")
         self._is_waiting = True
         try:
-            if not await self._finds_results():
+            if not await self._wait_for_results():
                 self._is_over = True
                 if self._feeder is not None:
                     self._feeder.cancel()
-                self._tell()
+                self._report_progress()
         except BaseException as error:
-            # As with a generator: where an error or a cancellation comes through, that is the end.
+            # An exception or a cancellation ends the iteration, as it ends an async generator.
             self._is_over = True
             self._stop()
             if isinstance(error, StopAsyncIteration):
@@ -253,16 +256,19 @@ class AsyncMany(_Handle):
         finally:
             self._is_waiting = False
 
-    async def _finds_results(self) -> bool:
-        """Waits for results, or for progress to report; False at the end."""
+    async def _wait_for_results(self) -> bool:
+        """Waits for results, or for progress to report. Returns False at the end."""
         bound = self._bound
         loop = running_loop()
-        bound.may_read()  # begins
+        bound.may_read()  # starts the calls
         if self._source is not None and self._feeder is None:
             self._feeder = _Feeder(bound, self._source, loop)
             self._source = None
         if self._feeder is not None and self._feeder.loop is not loop:
-            raise RuntimeError("the requests are read on another event loop: that of the first result")
+            raise RuntimeError(
+                "the async iterable of requests is read on another event loop, on which the first result was "
+                "requested; request all results on that loop"
+            )
         has_more = self._iterator is not None and bound.read(self._iterator)
         waiting = None if has_more else bound.ready()
         if waiting is not None:
@@ -271,12 +277,11 @@ class AsyncMany(_Handle):
             return False
         if self._feeder is not None:
             self._feeder.wake()
-        self._tell()
+        self._report_progress()
         if waiting is None:
             from asyncio import sleep
 
-            # Neither results that come as fast as they are taken nor an iterable that is slow may keep the
-            # loop's other tasks waiting.
+            # Let the loop's other tasks run, also when results are always available or the iterable is slow.
             await sleep(0)
         return True
 
@@ -286,12 +291,15 @@ class AsyncMany(_Handle):
             self._feeder.cancel()
 
     async def collect(self) -> tuple[list[Item], Report]:
-        """Returns the items that the loop has not returned, by index, and the report.
+        """Waits for all calls. Returns the items that iteration has not returned, by index, and the report.
 
-        If not all requests were read, because `total_timeout` passed or the client was closed, nothing is
-        raised, as the items would be lost: `report.not_read` and the report's text say it. Raises
-        `ClientClosedError` if the client was closed before the first result, and any exception of the
-        iterable; items received before it are in the report's `unread`.
+        If `total_timeout` passed or the client was closed before all requests were read, this method does not
+        raise an exception, because the items would be lost. `report.not_read` and `str(report)` show the
+        number of requests that were not read.
+
+        Raises:
+            ClientClosedError: The client was closed before the first result.
+            Exception: The iterable's own. The report's `unread` has the items received before.
 
         Example:
             >>> import asyncio
@@ -315,10 +323,10 @@ class AsyncMany(_Handle):
         return self._collected()
 
     async def report(self) -> Report:
-        """Tells what became of every request. Stops what is still on its way; nothing more comes after.
+        """Stops the requests that are not finished, and accounts for every request. Ends the iteration.
 
         Returns:
-            The same each time.
+            The report, the same one on every call.
 
         Example:
             >>> import asyncio
@@ -342,13 +350,13 @@ class AsyncMany(_Handle):
         return self._reported()
 
     async def aclose(self) -> None:
-        """Stops what is still on its way. The report can still be asked for."""
+        """Stops the requests that are not finished, and ends the iteration. `report` still works."""
         self._stop()
         try:
             if self._feeder is not None:
                 await self._feeder.end()
         finally:
-            # Results that were on their way to the end wake this too.
+            # The future also completes for results, so wait until the end is reached.
             while (waiting := self._bound.ended()) is not None:
                 await _end_of(waiting)
             self._source = None
@@ -379,7 +387,7 @@ async def _end_of(waiting: tuple[Future[None], _native.CallHandle]) -> None:
 
 
 class _Feeder:
-    """Reads an async iterable in a task of its own. It does not know the handle, which may be dropped."""
+    """Reads an async iterable in a task. Does not refer to the `AsyncMany`, which may be collected."""
 
     def __init__(self, bound: _native.Many, source: AsyncIterable[Request], loop: AbstractEventLoop) -> None:
         self._bound = bound
@@ -391,12 +399,12 @@ class _Feeder:
         self.task = loop.create_task(self._feed())
 
     def wake(self) -> None:
-        """Says that results were taken: there is room again."""
+        """Lets the task read on, because results were taken."""
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
     def cancel(self) -> None:
-        """From the loop itself, or from any other."""
+        """Cancels the task. May be called on any event loop."""
         self._is_cancelled = True
         if self._is_running():
             self.task.cancel()
@@ -404,17 +412,18 @@ class _Feeder:
             self.cancel_soon()
 
     def cancel_soon(self) -> None:
-        """From any thread, also when the loop is gone."""
+        """Schedules the cancellation. May be called in any thread, also after the loop was closed."""
         self._is_cancelled = True
-        try:  # noqa: SIM105 -- contextlib would have to be loaded
+        try:  # noqa: SIM105 -- would import contextlib
             self.loop.call_soon_threadsafe(self.task.cancel)
         except RuntimeError:
-            pass  # closed
+            pass  # the loop is closed
 
     async def end(self) -> None:
-        """Waits for the task's end, where its loop is the one that runs.
+        """Waits for the end of the task, if its loop is the running one.
 
-        Raises, once, what the source raised as it was closed.
+        Raises:
+            Exception: The iterable's own, raised when it was closed. Only the first call raises it.
         """
         if self._is_running() and not self._has_ended:
             from asyncio import wait
@@ -425,7 +434,7 @@ class _Feeder:
                 self.task.result()
 
     def _is_running(self) -> bool:
-        """Whether this is the loop's thread, and the loop runs: a coroutine is also closed after its loop."""
+        """Whether the task's loop runs in this thread. Coroutines may also be closed after their loop."""
         from asyncio import _get_running_loop
 
         return _get_running_loop() is self.loop
@@ -435,27 +444,27 @@ class _Feeder:
         try:
             iterator = self._source.__aiter__()
             async for request in iterator:
-                if not self._bound.push(request) and not await self._finds_room():
+                if not self._bound.push(request) and not await self._wait_for_room():
                     break
             else:
                 self._bound.end_reading()
         except Exception as error:
             if self._is_cancelled:
-                raise  # nobody asks for results any more
+                raise  # nobody takes results anymore
             self._bound.fail(error)
         except BaseException as error:
             if self._is_cancelled:
                 self._bound.stop()
             else:
-                # The source's own: what it waits for was cancelled.
+                # A cancellation from inside the iterable, of something that it waits for.
                 self._bound.fail(error)
             raise
         finally:
             if hasattr(iterator, "athrow"):
                 await iterator.aclose()  # type: ignore[union-attr]
 
-    async def _finds_room(self) -> bool:
-        """Waits for room; False where no more is wanted."""
+    async def _wait_for_room(self) -> bool:
+        """Waits until another request may be read. Returns False if no more requests are accepted."""
         while self._bound.is_reading():
             if self._bound.may_read():
                 return True

@@ -1,4 +1,4 @@
-"""The extension module. Only the package itself uses it, but for `Quota`."""
+"""The extension module. Private: import its public classes from `feishu_feed_card`."""
 
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,8 +14,6 @@ __all__ = [
     "CLIENT_OPTIONS",
     "ERROR_KINDS",
     "PLATFORM_RATE_LIMIT",
-    "Answer",
-    "Attendant",
     "CallHandle",
     "Calls",
     "Client",
@@ -26,6 +24,8 @@ __all__ = [
     "Outcome",
     "PermissionViolation",
     "Progress",
+    "ProviderResult",
+    "QueueReader",
     "Quota",
     "Report",
     "Sandbox",
@@ -43,16 +43,16 @@ __version__: str
 CLIENT_OPTIONS: list[str]
 ERROR_KINDS: tuple[str, ...]
 PLATFORM_RATE_LIMIT: tuple[int, int]
-# Stands for the bot's own chat where `Client.call` and `Client.start` take a group chat's id.
+# Passed to `Client.call` and `Client.start` in place of a group chat's id, for the bot's own chat.
 BOT: object
 
 @final
 class Quota:
-    """The quota of a client, to share it with other clients of the same app."""
+    """A client's quota, to be shared with other clients of the same app."""
 
 @final
 class FailedUserReason:
-    """One user the platform did not reach. To be listed is to have failed."""
+    """A user that a call did not reach."""
 
     __match_args__: Final = ("error_code", "error_message", "user_id")
     def __new__(cls, error_code: int = ..., error_message: str = ..., user_id: str | None = ...) -> Self: ...
@@ -63,7 +63,7 @@ class FailedUserReason:
 
 @final
 class Outcome:
-    """What a call came back with. Users may have failed one by one: see `ok` and `raise_for_failed`."""
+    """The result of a call. It may include users that were not reached: see `ok` and `raise_for_failed`."""
 
     __match_args__: Final = (
         "failed_user_reasons",
@@ -103,12 +103,12 @@ class Outcome:
 
 @final
 class PermissionViolation:
-    """A permission the platform says is missing."""
+    """A missing permission, as reported by the platform."""
 
     __match_args__: Final = ("type", "subject")
     def __new__(
         cls,
-        type: str = ...,  # noqa: A002 -- the platform's word
+        type: str = ...,  # noqa: A002 -- the platform's name
         subject: str = ...,
     ) -> Self: ...
     type: Final[str]
@@ -117,7 +117,7 @@ class PermissionViolation:
 
 @final
 class FieldViolation:
-    """A field the platform refused."""
+    """A field of the request that the platform refused."""
 
     __match_args__: Final = ("field", "value", "description")
     def __new__(cls, field: str = ..., value: str = ..., description: str = ...) -> Self: ...
@@ -128,7 +128,7 @@ class FieldViolation:
 
 @final
 class Item:
-    """One request of many, and what it came back with: exactly one of `outcome` and `error`."""
+    """The result of one of many requests. Either `outcome` or `error` is set."""
 
     __match_args__: Final = ("index", "request", "outcome", "error", "tag")
     def __new__(
@@ -148,7 +148,7 @@ class Item:
 
 @final
 class Progress:
-    """How far many calls have come."""
+    """The progress of many calls."""
 
     __match_args__: Final = ("done", "total", "failed", "waiting_for_quota", "eta")
     def __new__(
@@ -163,7 +163,7 @@ class Progress:
 
 @final
 class Unfinished:
-    """A request that was stopped on its way. Every user id of it is in exactly one of the four."""
+    """A request that was stopped before it finished. Each of its user ids is in one of the four lists."""
 
     __match_args__: Final = ("index", "request", "reached", "failed", "unknown", "not_attempted", "tag")
     def __new__(
@@ -187,7 +187,7 @@ class Unfinished:
 
 @final
 class Report:
-    """What became of many calls, also of those stopped early."""
+    """The final results of many calls, including those stopped early."""
 
     __match_args__: Final = ("taken", "succeeded", "failed", "unread", "unfinished", "failures", "not_read")
     def __new__(
@@ -288,15 +288,15 @@ class Many:
     def new_progress(self) -> tuple[int, int | None, int, int, float | None] | None: ...
 
 @final
-class Answer:
-    def give(self, token: object) -> None: ...
-    def fail(self, exception: BaseException) -> None: ...
-    def refuse(self, why: str) -> None: ...
+class ProviderResult:
+    def set_token(self, token: object) -> None: ...
+    def set_exception(self, exception: BaseException) -> None: ...
+    def set_no_thread(self, why: str) -> None: ...
     def abandon(self) -> None: ...
 
 @final
-class Attendant:
-    def asked(self) -> tuple[Callable[..., object], list[str | None], Answer] | None: ...
+class QueueReader:
+    def next_call(self) -> tuple[Callable[..., object], list[str | None], ProviderResult] | None: ...
 
 @final
 class Sandbox:

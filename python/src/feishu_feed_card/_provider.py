@@ -1,4 +1,4 @@
-"""Runs token providers: imported when the first one is given to a client."""
+"""Runs token providers. Imported when the first client with a provider is created."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
     from collections.abc import Awaitable, Callable
 
-    from feishu_feed_card._native import Answer, Attendant
+    from feishu_feed_card._native import ProviderResult, QueueReader
 
     _Args: TypeAlias = list[str | None]
-    """What a provider is called with: nothing, or the refused token."""
+    """A provider's arguments: none, or the refused token."""
 
 _NAME = "refused_token"
 _TASKS = "_feishu_feed_card_tasks"
-"""Attribute of the loop with its tasks, to which it has only weak references itself."""
+"""Attribute of an event loop that holds our tasks. The loop itself holds only weak references to tasks."""
 
 
 def takes_refused(provider: Callable[..., Any]) -> bool | None:
-    """Whether a provider has a parameter `refused_token`; None if it cannot be called at all."""
+    """Returns whether a provider has a parameter `refused_token`, or None if we cannot call it."""
     try:
         own = inspect.signature(provider, follow_wrapped=False)
-        # A decorator's `**kwargs`: the function within decides.
+        # A decorator may take `**kwargs` only: then look at the function that it wraps.
         named = own if _NAME in own.parameters else inspect.signature(provider)
-    except Exception:  # a function of C, or a signature that cannot be read
+    except Exception:  # a C function, or an unreadable signature
         return False
     takes = _NAME in named.parameters and _fits(own, refused_token=None)
     return takes if takes or _fits(own) else None
@@ -42,40 +42,40 @@ def _fits(signature: inspect.Signature, **kwargs: object) -> bool:
     return True
 
 
-def _taken(args: _Args) -> dict[str, str | None]:
-    """Empties the arguments: a traceback may show the variables of our frames, and one is a token."""
+def _take_arguments(args: _Args) -> dict[str, str | None]:
+    """Moves the arguments out of the list. Tracebacks may show a frame's variables; a token is secret."""
     taken: dict[str, str | None] = {_NAME: args[0]} if args else {}
     args.clear()
     return taken
 
 
-def ask_in_thread(provider: Callable[..., Any], args: _Args, answer: Answer) -> None:
-    """Calls a provider in a thread of its own, where it may block without keeping a call past its end."""
-    _in_thread_or_refuse(_ask, answer, provider, args, answer)
+def run_in_thread(provider: Callable[..., Any], args: _Args, result: ProviderResult) -> None:
+    """Calls a provider in a new thread. If it blocks, no call is delayed beyond its deadline."""
+    _in_thread_or_report(_run, result, provider, args, result)
 
 
-def attend(attendant: Attendant) -> None:
-    """Has questions for a token answered while many calls run, also when nobody waits for a result."""
-    _in_thread(_attend, attendant)
+def start_reader(reader: QueueReader) -> None:
+    """Starts a thread that runs the provider for many calls, also while no thread waits for a result."""
+    _in_thread(_read_queue, reader)
 
 
-def _attend(attendant: Attendant) -> None:
-    while (asked := attendant.asked()) is not None:
-        ask_in_thread(*asked)
+def _read_queue(reader: QueueReader) -> None:
+    while (call := reader.next_call()) is not None:
+        run_in_thread(*call)
 
 
-def ask_on_loop(
-    provider: Callable[..., Any], args: _Args, answer: Answer, context: contextvars.Context | None
+def run_on_loop(
+    provider: Callable[..., Any], args: _Args, result: ProviderResult, context: contextvars.Context | None
 ) -> None:
-    """Has the running event loop answer, in the context of the call that asks."""
+    """Calls a provider on the running event loop, in the context of the call that needs the token."""
     import asyncio
 
     context = contextvars.Context() if context is None else context
     loop = asyncio.get_running_loop()
     if _is_async(provider):
-        context.run(_start, loop, provider, args, answer)
+        context.run(_start, loop, provider, args, result)
     else:
-        context.run(_in_thread_or_refuse, _ask_for_loop, answer, provider, args, answer, loop)
+        context.run(_in_thread_or_report, _run_for_loop, result, provider, args, result, loop)
 
 
 def _is_async(provider: Callable[..., Any]) -> bool:
@@ -89,51 +89,53 @@ def _in_thread(target: Callable[..., None], *args: object) -> None:
     _threads.start(name, context.run, target, *args)
 
 
-def _in_thread_or_refuse(target: Callable[..., None], answer: Answer, *args: object) -> None:
+def _in_thread_or_report(target: Callable[..., None], result: ProviderResult, *args: object) -> None:
     try:
         _in_thread(target, *args)
-    except RuntimeError as error:  # the system has no thread left
-        answer.refuse(str(error))
+    except RuntimeError as error:  # the system cannot start another thread
+        result.set_no_thread(str(error))
 
 
-def _ask(provider: Callable[..., Any], args: _Args, answer: Answer) -> None:
+def _run(provider: Callable[..., Any], args: _Args, result: ProviderResult) -> None:
     try:
-        token = provider(**_taken(args))
+        token = provider(**_take_arguments(args))
         if inspect.isawaitable(token):
             import asyncio
 
             token = asyncio.run(_result(token))
     except BaseException as error:
-        answer.fail(error)
+        result.set_exception(error)
     else:
-        answer.give(token)
+        result.set_token(token)
 
 
-def _ask_for_loop(provider: Callable[..., Any], args: _Args, answer: Answer, loop: AbstractEventLoop) -> None:
+def _run_for_loop(
+    provider: Callable[..., Any], args: _Args, result: ProviderResult, loop: AbstractEventLoop
+) -> None:
     try:
-        token = provider(**_taken(args))
+        token = provider(**_take_arguments(args))
         if inspect.isawaitable(token):
-            _hand_over(loop, token, answer)
+            _hand_over(loop, token, result)
             return
     except BaseException as error:
-        answer.fail(error)
+        result.set_exception(error)
     else:
-        answer.give(token)
+        result.set_token(token)
 
 
-def _hand_over(loop: AbstractEventLoop, token: Awaitable[Any], answer: Answer) -> None:
+def _hand_over(loop: AbstractEventLoop, token: Awaitable[Any], result: ProviderResult) -> None:
     try:
-        loop.call_soon_threadsafe(_start, loop, lambda: token, [], answer)
+        loop.call_soon_threadsafe(_start, loop, lambda: token, [], result)
     except RuntimeError:  # the loop is closed
-        answer.abandon()
+        result.abandon()
         if inspect.iscoroutine(token):
             token.close()
 
 
 def _start(
-    loop: AbstractEventLoop, provider: Callable[..., Awaitable[Any]], args: _Args, answer: Answer
+    loop: AbstractEventLoop, provider: Callable[..., Awaitable[Any]], args: _Args, result: ProviderResult
 ) -> None:
-    task = loop.create_task(_ask_async(provider, args, answer))
+    task = loop.create_task(_run_async(provider, args, result))
     tasks: set[Task[None]] | None = getattr(loop, _TASKS, None)
     if tasks is None:
         tasks = set()
@@ -142,21 +144,21 @@ def _start(
     task.add_done_callback(tasks.discard)
 
 
-async def _ask_async(provider: Callable[..., Awaitable[Any]], args: _Args, answer: Answer) -> None:
+async def _run_async(provider: Callable[..., Awaitable[Any]], args: _Args, result: ProviderResult) -> None:
     from asyncio import CancelledError
 
     try:
-        token = await provider(**_taken(args))
+        token = await provider(**_take_arguments(args))
     except (CancelledError, GeneratorExit):
-        # The loop is being closed, or was closed and is collected: another loop's call may ask again.
-        answer.abandon()
+        # The event loop is closing, or was closed. A call on another loop may call the provider again.
+        result.abandon()
         raise
     except BaseException as error:
-        answer.fail(error)
+        result.set_exception(error)
         if not isinstance(error, Exception):
             raise
     else:
-        answer.give(token)
+        result.set_token(token)
 
 
 async def _result(awaitable: Awaitable[object]) -> object:

@@ -1,4 +1,4 @@
-"""A pytest plugin: the fixture `feishu_sandbox`. Imports nothing of the package until it is used."""
+"""A pytest plugin with the fixture `feishu_sandbox`. Imports the package when a test uses the fixture."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def feishu_sandbox() -> Iterator[Sandbox]:
-    """A stand-in for the Feishu platform, new for each test.
+    """A local stand-in for the Feishu platform, new for each test.
 
-    `feishu_sandbox.client()` and `feishu_sandbox.async_client()` make clients for it; a bot's own client is
-    pointed at `feishu_sandbox.base_url`, with `feishu_sandbox.APP_ID` and `feishu_sandbox.APP_SECRET`.
+    `feishu_sandbox.client()` and `feishu_sandbox.async_client()` create clients for it. To use a bot's own
+    client, pass it `feishu_sandbox.base_url`, `feishu_sandbox.APP_ID` and `feishu_sandbox.APP_SECRET`.
     """
     from feishu_feed_card.sandbox import Sandbox
 

@@ -1,6 +1,6 @@
-"""Threads for token providers, real ones also where gevent or eventlet patch `threading`.
+"""Starts operating system threads for token providers, also when gevent or eventlet patch `threading`.
 
-A patched `threading.Thread` is a greenlet: one that waits inside Rust would stop all of them.
+A patched `threading.Thread` is a greenlet. A greenlet that waits inside Rust would stop all others.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def start(name: str, target: Callable[..., object], *args: object) -> None:
-    """Starts a thread that does not keep the interpreter from ending.
+    """Starts a daemon thread.
 
     Raises:
-        RuntimeError: The system has no thread left.
+        RuntimeError: The system cannot start another thread.
     """
     unpatched = _unpatched_start()
     if unpatched is None:
@@ -27,7 +27,7 @@ def start(name: str, target: Callable[..., object], *args: object) -> None:
 
 
 def _unpatched_start() -> Callable[..., object] | None:
-    """The `_thread.start_new_thread` of before the patch; None where nothing patched it."""
+    """Returns the original `_thread.start_new_thread` if it is patched, else None."""
     start: Callable[..., object] | None = None
     gevent = sys.modules.get("gevent.monkey")
     eventlet = sys.modules.get("eventlet.patcher")

@@ -1,4 +1,4 @@
-"""Types for annotations. Nothing of the package imports this at run time: it loads `typing`."""
+"""Types for annotations. The client does not import this module at run time, because it imports `typing`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, 
 from feishu_feed_card._native import Quota
 
 if not TYPE_CHECKING:
-    # For those who ask for hints at run time.
+    # For `typing.get_type_hints`.
     try:
         from typing import Self, Unpack
     except ImportError:  # Python 3.10
         Self = TypeVar("Self")
 
         class Unpack:
-            """What it is given."""
+            """Stands for its argument."""
 
             def __class_getitem__(cls, options: object) -> object:
                 return options
 
 
 UserIdType: TypeAlias = Literal["open_id", "union_id", "user_id"]
-"""Which kind of id the user ids are."""
+"""The type of user ids."""
 
 Station: TypeAlias = Literal["order", "quota", "token", "connect", "send", "answer"]
-"""Where on its way a call failed."""
+"""The step at which a call failed."""
 
 ConnectionReason: TypeAlias = Literal[
     "dns",
@@ -42,11 +42,11 @@ ConnectionReason: TypeAlias = Literal[
     "proxy_auth",
     "closed",
 ]
-"""Why there is no connection, or why it broke."""
+"""Why a connection could not be made, or why it broke."""
 
 
 class _SequenceNotStr(Protocol):
-    """A sequence of strings that is not itself a string: whose `in` takes any object."""
+    """A sequence of strings. Excludes str itself, because the `in` of a str takes only strings."""
 
     def __contains__(self, value: object, /) -> bool: ...
     def __getitem__(self, index: int, /) -> str: ...
@@ -56,22 +56,22 @@ class _SequenceNotStr(Protocol):
 
 
 UserIds: TypeAlias = Union[_SequenceNotStr, AbstractSet[str], Iterator[str]]  # noqa: UP007 -- evaluated on 3.10
-"""User ids: a list, a tuple, a set, a generator; not a single string."""
+"""User ids: a list, tuple, set or generator of strings, but not a single string."""
 
 Token: TypeAlias = Union[str, "tuple[str, float | None]"]
-"""What a token provider returns: a token, or a token and the seconds it is good for."""
+"""A token provider's result: a token, or a tuple of a token and its remaining lifetime in seconds."""
 
 
-class _ProviderToldWhy(Protocol):
+class _ProviderOfRefused(Protocol):
     def __call__(self, *, refused_token: str | None) -> Token | Awaitable[Token]: ...
 
 
 TokenProvider: TypeAlias = Union[  # noqa: UP007
     Callable[[], Union[Token, Awaitable[Token]]],  # noqa: UP007
-    _ProviderToldWhy,
+    _ProviderOfRefused,
 ]
-"""Supplies the tokens instead of an app's id and secret. A parameter `refused_token` gets the token that the
-platform refused, or None if a token is needed for another reason."""
+"""A function that supplies tokens, in place of an app id and secret. If it has a parameter `refused_token`,
+it receives the token that the platform refused, or None if a token is needed for another reason."""
 
 
 class _Request(TypedDict):
@@ -81,9 +81,9 @@ class _Request(TypedDict):
 
 
 class Request(_Request, total=False):
-    """One call for `set_time_sensitive_many`: the parameters of `set_time_sensitive` by their names.
+    """One request for `set_time_sensitive_many`, with the parameters of `set_time_sensitive` as keys.
 
-    `tag` is any value of the caller's: it is not sent, and is returned as the item's `tag`.
+    `tag` is any value. It is not sent, but returned as the item's `tag`.
     """
 
     user_id_type: UserIdType
@@ -92,7 +92,7 @@ class Request(_Request, total=False):
 
 
 class ClientOptions(TypedDict, total=False):
-    """The options of `Client` and `AsyncClient`, for those who pass them on."""
+    """The options of `Client` and `AsyncClient`, for functions that pass them on."""
 
     app_id: str | None
     app_secret: str | None

@@ -1,8 +1,8 @@
-"""A stand-in for the platform, to try a client on and to test a bot with.
+"""A local stand-in for the platform, to try a client and to test a bot.
 
-It is a small, strict model of the platform in this process, behind HTTP on a loopback port: apps with
-secrets, tokens that age, chats with members, frequency limits that bite, and for every wrong request the
-answer that the platform documents.
+A small, strict model of the platform runs in this process, behind HTTP on a loopback port. It has apps with
+secrets, tokens that expire, chats with members and frequency limits, and answers every wrong request as the
+platform's documentation says.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Interface = Literal["group", "bot"]
-"""Which of the two calls."""
+"""One of the platform's two interfaces: "group" for group chats, "bot" for the bot's own chat."""
 
 
 class _App(TypedDict):
@@ -45,7 +45,7 @@ class _App(TypedDict):
 
 
 class App(_App, total=False):
-    """An app. What is left out is as a working self-built app has it."""
+    """An app. The defaults of missing fields describe a working self-built app."""
 
     kind: Literal["self_built", "store"]
     tenant_key: str
@@ -63,7 +63,7 @@ class _User(TypedDict):
 
 
 class User(_User, total=False):
-    """A person, under all three kinds of id. What is left out follows from the open id."""
+    """A user with all three types of ids. Missing ids are derived from the open id."""
 
     union_id: str | None
     user_id: str | None
@@ -74,7 +74,7 @@ class _Chat(TypedDict):
 
 
 class Chat(_Chat, total=False):
-    """A group chat: its members' open ids, and whether the bot is in it and it is not dissolved."""
+    """A group chat: its members' open ids, whether the bot is a member, whether the chat is dissolved."""
 
     members: list[str]
     bot_in_chat: bool
@@ -82,7 +82,7 @@ class Chat(_Chat, total=False):
 
 
 class Switches(TypedDict, total=False):
-    """How the platform behaves where no public document settles it. Each default is the likeliest."""
+    """The platform's behaviour where its documentation leaves it open. Defaults are the likeliest values."""
 
     token_error_status: int
     wrong_secret_code: int
@@ -107,7 +107,7 @@ class Switches(TypedDict, total=False):
 
 
 class World(TypedDict, total=False):
-    """Everything a sandbox knows at its start. A part that is left out is the example's."""
+    """The initial state of a sandbox. A missing part is that of the example world."""
 
     apps: list[App]
     users: list[User]
@@ -117,12 +117,12 @@ class World(TypedDict, total=False):
 
 
 class Fault(TypedDict, total=False):
-    """One step of the fault script: what goes wrong for the next `times` requests of the kind `on`.
+    """One step of the fault script: the faults of the next `times` requests of the kind `on`.
 
-    The fields combine, in the order in which a request meets them: `refuse`, `late_ms`,
-    `delay_before_ms`, `reset` "before", an answer of the script's own (`code`, `status`, `html`, `body`),
-    `revoke_tokens`, the platform itself, `delay_after_ms`, `reset` "after", and what is done to the answer
-    on its way out (`headers`, `expire`, `big_body`, `no_content_length`, `truncate`).
+    The fields can be combined. They apply to a request in this order: `refuse`, `late_ms`, `delay_before_ms`,
+    `reset` "before", a scripted answer (`code`, `status`, `html`, `body`), `revoke_tokens`, the platform
+    itself, `delay_after_ms`, `reset` "after", and changes of the answer (`headers`, `expire`, `big_body`,
+    `no_content_length`, `truncate`).
     """
 
     on: Literal["any", "call", "token"]
@@ -148,7 +148,7 @@ class Fault(TypedDict, total=False):
 
 
 class RecordedRequest(TypedDict):
-    """One request as the sandbox saw it. Times are milliseconds since its start."""
+    """One request that the sandbox received. Times are in milliseconds since the sandbox's start."""
 
     number: int
     connection: int
@@ -167,40 +167,40 @@ class RecordedRequest(TypedDict):
 
 
 class State(TypedDict):
-    """Everything at one glance: open ids by chat, and by app for its bot."""
+    """The state of a sandbox. `pinned` has open ids by chat, `bot_pinned` has open ids by app."""
 
     now_ms: float
     request_count: int
     token_fetches: int
     over_limit: int
-    """Calls that the platform itself, not the fault script, refused for their frequency."""
+    """How many calls the sandbox's frequency limits refused. Refusals of the fault script do not count."""
     faults_left: int
     pinned: dict[str, list[str]]
     bot_pinned: dict[str, list[str]]
 
 
 class Sandbox:
-    """A stand-in platform. It listens when this returns, and until it is closed.
+    """A local stand-in for the platform. It listens from its creation until it is closed.
 
     Args:
-        world: What it holds; a part that is left out (`apps`, `users`, `chats`) is the example's, and
-            `switches` change the default ones.
-        https: Speaks https too, with a certificate made at the start: see `ca_pem`.
-        port: Where it speaks http; 0 takes a free port.
-        https_port: Where it speaks https; 0 takes a free port.
+        world: The initial state. Missing parts (`apps`, `users`, `chats`) are those of the example world, and
+            `switches` override the defaults. Default: the example world.
+        https: Whether to serve https too, with a new certificate: see `ca_pem`.
+        port: The port for http. 0 selects a free port.
+        https_port: The port for https. 0 selects a free port.
 
     Attributes:
-        APP_ID: The example's self-built app.
-        APP_SECRET: The secret of both of the example's apps.
-        STORE_APP_ID: The example's store app.
-        TENANT_KEY: The tenant that has the store app installed.
-        CHAT: The example group, the platform page's own.
-        USER: A member of the example group, the platform page's own.
-        OUTSIDER: A user who is not in the example group, the platform page's own.
+        APP_ID: The app id of the example world's self-built app.
+        APP_SECRET: The secret of both apps of the example world.
+        STORE_APP_ID: The app id of the example world's store app.
+        TENANT_KEY: The tenant that has installed the store app.
+        CHAT: The example group chat, with the id from the platform's documentation.
+        USER: A member of the example group chat, with the id from the platform's documentation.
+        OUTSIDER: A user outside the example group chat, with the id from the platform's documentation.
 
     Raises:
-        ValueError: The world has a field that does not exist, or one of a wrong type.
-        OSError: The port is taken.
+        ValueError: The world has an unknown field or a value of a wrong type.
+        OSError: The port is in use.
 
     Example:
         >>> with Sandbox() as sandbox, sandbox.client() as client:
@@ -225,113 +225,113 @@ class Sandbox:
         port: int = 0,
         https_port: int = 0,
     ) -> None:
-        whole = {**self.example_world(), **(world or {})}
-        self._platform = _Platform(json.dumps(whole), https, port, https_port)
+        completed = {**self.example_world(), **(world or {})}
+        self._platform = _Platform(json.dumps(completed), https, port, https_port)
 
     @staticmethod
     def example_world() -> World:
-        """The world that a sandbox holds unless told otherwise, to be changed and handed in."""
+        """Returns the default initial state, to be modified and passed as `world`."""
         world: World = json.loads(example_world())
         return world
 
     @property
     def base_url(self) -> str:
-        """Where it speaks http: "http://127.0.0.1:…"."""
+        """The http URL of the sandbox: "http://127.0.0.1:…"."""
         return self._platform.base_url
 
     @property
     def https_base_url(self) -> str | None:
-        """Where it speaks https, if that was asked for: "https://127.0.0.1:…"."""
+        """The https URL of the sandbox: "https://127.0.0.1:…". None without the option `https`."""
         return self._platform.https_base_url
 
     @property
     def ca_pem(self) -> str | None:
-        """The certificate that a client must trust for https, to be written into a file for `ca_certs`."""
+        """The certificate for https as PEM, or None. Write it to a file for a client's `ca_certs`."""
         return self._platform.ca_pem
 
     def client(self, **options: Unpack[ClientOptions]) -> Client:
-        """Makes a client of the example's app for this sandbox; the options come before that."""
+        """Returns a client of the example world's self-built app. Options override its own."""
         return Client(**self._options(options))
 
     def async_client(self, **options: Unpack[ClientOptions]) -> AsyncClient:
-        """Makes an async client of the example's app for this sandbox; the options come before that."""
+        """Returns an async client of the example world's self-built app. Options override its own."""
         return AsyncClient(**self._options(options))
 
     def control(self, do: str, **arguments: object) -> Any:
-        """Carries out any control by its name; the methods below are these, with types.
+        """Runs a control by its name. The methods below are the same controls with types.
 
         Raises:
-            ValueError: There is no such control, or its arguments are wrong.
-            RuntimeError: The sandbox is closed, or belongs to the process this one was forked from.
+            ValueError: The name is unknown, or an argument is wrong.
+            RuntimeError: The sandbox is closed, or was created in the parent of this forked process.
         """
         return json.loads(self._platform.control(json.dumps({"do": do, **arguments})))
 
     def pinned(self, open_id: str) -> list[str]:
-        """The chats that this user has pinned now."""
+        """Returns the chats that are pinned for this user."""
         return self._strings("pinned", open_id=open_id)
 
     def pinned_users(self, feed_card_id: str) -> list[str]:
-        """The open ids of those who have this chat pinned now."""
+        """Returns the open ids of the users for whom this chat is pinned."""
         return self._strings("pinned_users", feed_card_id=feed_card_id)
 
     def bot_pinned(self, open_id: str) -> list[str]:
-        """The apps whose bot's chat this user has pinned now."""
+        """Returns the app ids of the bots whose chat is pinned for this user."""
         return self._strings("bot_pinned", open_id=open_id)
 
     def bot_pinned_users(self, app_id: str) -> list[str]:
-        """The open ids of those who have the chat of this app's bot pinned now."""
+        """Returns the open ids of the users for whom the chat of this app's bot is pinned."""
         return self._strings("bot_pinned_users", app_id=app_id)
 
     def state(self) -> State:
-        """Everything at one glance."""
+        """Returns the counters, the clock, and all pinned chats."""
         state: State = self.control("state")
         return state
 
     def requests(self) -> list[RecordedRequest]:
-        """The requests it saw, the oldest first; token requests among them."""
+        """Returns the received requests, the oldest first, including token requests."""
         requests: list[RecordedRequest] = self.control("requests")
         return requests
 
     def request_count(self) -> int:
-        """How many requests it saw."""
+        """Returns the number of received requests."""
         return int(self.control("request_count"))
 
     def token_fetches(self) -> int:
-        """How many times a tenant token was asked for."""
+        """Returns the number of requests for a tenant token."""
         return int(self.control("token_fetches"))
 
     def max_in_window(self, interface: Interface, seconds: float) -> int:
-        """The most calls that ever arrived within a window of this length."""
+        """Returns the largest number of calls that arrived within any window of this length."""
         return int(self.control("max_in_window", interface=interface, ms=round(seconds * 1000)))
 
     def clear_record(self) -> None:
-        """Forgets the requests, and counts anew. What is pinned stays."""
+        """Deletes the recorded requests and resets the counters. Pinned chats stay."""
         self.control("clear_record")
 
     def now(self) -> float:
-        """Its clock: seconds since its start, and what it was moved by."""
+        """Returns the sandbox's time: seconds since its start, plus the time added by `advance`."""
         return float(self.control("now")) / 1000
 
     def advance(self, seconds: float) -> None:
-        """Moves its clock: tokens age, windows pass."""
+        """Advances the sandbox's clock, so that tokens expire and frequency limits recover."""
         self.control("advance", ms=round(seconds * 1000))
 
     def revoke_tokens(self) -> None:
-        """Makes every token invalid."""
+        """Invalidates all tokens."""
         self.control("revoke_tokens")
 
     def app_ticket(self, app_id: str) -> str | None:
-        """A store app's ticket; None for an unknown app."""
+        """Returns a store app's ticket, or None for an unknown app."""
         ticket: str | None = self.control("app_ticket", app_id=app_id)
         return ticket
 
     def rotate_app_ticket(self, app_id: str) -> str | None:
-        """Makes a store app's ticket invalid; returns the new one."""
+        """Replaces a store app's ticket. Returns the new one, or None for an unknown app."""
         ticket: str | None = self.control("rotate_app_ticket", app_id=app_id)
         return ticket
 
     def faults(self, faults: Iterable[Fault]) -> None:
-        """Adds steps to the fault script.
+        """Appends steps to the fault script.
 
         Example:
             >>> with Sandbox() as sandbox, sandbox.client() as client:
@@ -342,53 +342,53 @@ class Sandbox:
         self.control("faults", faults=list(faults))
 
     def clear_faults(self) -> None:
-        """Drops what is left of the fault script."""
+        """Deletes the remaining steps of the fault script."""
         self.control("clear_faults")
 
     def faults_left(self) -> int:
-        """How many steps of the fault script have not been taken."""
+        """Returns the number of remaining steps of the fault script."""
         return int(self.control("faults_left"))
 
     def script(self) -> list[Fault]:
-        """The steps of the fault script that are left, with the `times` that are left of them."""
+        """Returns the remaining steps of the fault script, each with its remaining `times`."""
         script: list[Fault] = self.control("script")
         return script
 
     def switches(self) -> Switches:
-        """All switches."""
+        """Returns all switches."""
         switches: Switches = self.control("switches")
         return switches
 
     def set_switches(self, **switches: Unpack[Switches]) -> None:
-        """Changes these switches; the others stay."""
+        """Sets these switches. The others keep their values."""
         self.control("set_switches", switches=switches)
 
     def put_app(self, app: App) -> None:
-        """Adds an app, or replaces the one of this id."""
+        """Adds an app, or replaces the app with this id."""
         self.control("put_app", app=app)
 
     def put_user(self, user: User) -> None:
-        """Adds a person, or replaces the one of this open id."""
+        """Adds a user, or replaces the user with this open id."""
         self.control("put_user", user=user)
 
     def put_chat(self, chat: Chat) -> None:
-        """Adds a chat, or replaces the one of this id."""
+        """Adds a chat, or replaces the chat with this id."""
         self.control("put_chat", chat=chat)
 
     def pause_listening(self) -> None:
-        """Closes the ports: who connects now is refused. Open connections stay."""
+        """Closes the ports, so that new connections are refused. Open connections stay open."""
         self.control("pause_listening")
 
     def resume_listening(self) -> None:
-        """Listens on the same ports again."""
+        """Opens the same ports again."""
         self.control("resume_listening")
 
     def close_connections(self) -> None:
-        """Closes every open connection, as a server does with idle ones."""
+        """Closes all open connections, as a server closes idle ones."""
         self.control("close_connections")
 
     def close(self) -> None:
-        """Stops listening, and closes every connection."""
+        """Closes the ports and all connections."""
         self._platform.close()
 
     def __enter__(self) -> Self:
