@@ -23,7 +23,12 @@ async fn a_kept_connection_that_was_closed_is_replaced() {
 #[tokio::test]
 async fn a_platform_that_is_away_for_a_moment_is_waited_for() {
     let sandbox = Sandbox::builder().start().unwrap();
-    let client = client(&sandbox);
+    // With the default of three, the random waits might be too short.
+    let client = app()
+        .base_url(sandbox.base_url())
+        .max_retries(10)
+        .build()
+        .unwrap();
     assert!(pin(&client).await.unwrap().ok());
     sandbox.pause_listening().unwrap();
     sandbox.close_connections().unwrap();
@@ -31,10 +36,7 @@ async fn a_platform_that_is_away_for_a_moment_is_waited_for() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         sandbox.resume_listening().unwrap();
     });
-    // Up to three replays with jitter: the last one may still come too early, and says so.
-    if let Err(error) = outcome {
-        assert_eq!((error.kind(), error.attempts()), (ErrorKind::ConnectionFailed, 4));
-    }
+    assert!(outcome.unwrap().ok());
 }
 
 #[tokio::test]
@@ -134,7 +136,7 @@ async fn a_connection_that_is_not_made_is_bounded_by_the_connect_timeout() {
 /// As a reference, `//host` names another host: the token must not go there.
 #[tokio::test]
 async fn a_path_prefix_names_no_host() {
-    let elsewhere = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let other = elsewhere.local_addr().unwrap();
     let sandbox = Sandbox::builder().start().unwrap();
     for prefix in [
