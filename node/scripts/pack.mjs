@@ -2,10 +2,10 @@
 // module that lies here; with `--all` it is an error if a platform has none. The platform packages become optional
 // dependencies only now: names that are not published yet would break `npm ci` in a clone, and could be taken by
 // anyone.
-import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { npm } from './npm.mjs'
 import { nativeFile, packageName, platforms } from './platforms.mjs'
 import { sbom } from './sbom.mjs'
 
@@ -66,10 +66,9 @@ function pack(manifest, texts, copies) {
     for (const [name, source] of Object.entries({ ...copies, ...licences })) {
       cpSync(path.join(root, source), path.join(folder, name), { recursive: true })
     }
-    const { status, error } = spawnSync('npm', ['pack', '--silent', '--pack-destination', packed], {
+    const { status, error } = npm(['pack', '--silent', '--pack-destination', packed], {
       cwd: folder,
       stdio: ['ignore', 'inherit', 'inherit'],
-      shell: process.platform === 'win32',
     })
     if (status !== 0) {
       throw new Error(`npm pack failed for ${manifest.name}`, { cause: error })

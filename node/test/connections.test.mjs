@@ -1,4 +1,4 @@
-// Certificates, proxies, and the limits of a container.
+// Certificates, proxies, and a process that may start no thread.
 
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,7 +11,7 @@ import { clientOf, deadUrl, pin, run, sandboxFor } from './stage.mjs'
 describe('NODE_EXTRA_CA_CERTS', () => {
   const untrusted = { code: 'CONNECTION', reason: 'tls_untrusted', retryable: false }
 
-  /** What the script prints, with this file in the variable. */
+  /** Runs a call in a new process whose variable is `file`. Returns what the script prints. */
   async function trusts(t, { file, setLater = [] }) {
     const { httpsBaseUrl } = t.sandbox
     const end = await run('trusts.mjs', [httpsBaseUrl, ...setLater], { env: { NODE_EXTRA_CA_CERTS: file } })
@@ -45,7 +45,7 @@ describe('NODE_EXTRA_CA_CERTS', () => {
     }
   })
 
-  test('is not read again, and may be empty', async (t) => {
+  test('may be empty, and is read only when the package is loaded', async (t) => {
     const { file } = staged(t)
     assert.deepEqual(await trusts(t, { file: '', setLater: [file] }), { ...untrusted, warnings: [] })
   })
@@ -54,7 +54,7 @@ describe('NODE_EXTRA_CA_CERTS', () => {
 describe('proxy', () => {
   const app = { appId: 'cli_example', appSecret: 'example-secret' }
 
-  test('false means none, whatever the environment says', (t) => {
+  test('false disables the proxies of the environment', (t) => {
     t.after(() => delete process.env.HTTPS_PROXY)
     process.env.HTTPS_PROXY = 'socks6://user:hush-4f1c9d@proxy.invalid'
     assert.throws(
@@ -71,12 +71,12 @@ describe('proxy', () => {
     assert.ok(new Client({ ...app, proxy: false }))
   })
 
-  test('true is no proxy', () => {
+  test('true is refused', () => {
     assert.throws(() => new Client({ ...app, proxy: true }), { code: 'INVALID_INPUT', field: 'proxy' })
   })
 })
 
-test('an error has its reason, also as JSON', async () => {
+test('an error of a refused connection has a reason, also as JSON', async () => {
   await assert.rejects(clientOf({ baseUrl: deadUrl() }, { maxRetries: 0 }).setTimeSensitive(pin), (error) => {
     assert.equal(error.reason, 'refused')
     assert.equal(JSON.parse(JSON.stringify(error)).reason, 'refused')
@@ -86,7 +86,8 @@ test('an error has its reason, also as JSON', async () => {
 })
 
 describe('a process that may start no thread', () => {
-  test('gets an error from the constructor, and a client later', async (t) => {
+  const skip = process.platform !== 'linux' && 'needs prlimit, which only Linux has'
+  test('gets an error from the constructor, and a client later', { skip }, async (t) => {
     const end = await run('no-thread.mjs', [sandboxFor(t).baseUrl])
     if (end.stdout.startsWith('skip: ')) {
       t.skip(end.stdout)

@@ -1,4 +1,4 @@
-// What most tests start from: a sandbox with the platform page's own example, and clients of it.
+// What most tests use: a sandbox with the example of the platform's page, clients for it, and scripts in new processes.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -15,7 +15,10 @@ export const secret = 'example-secret'
 export const pin = { feedCardId: chat, userIds: [member], timeSensitive: true }
 export const unpin = { ...pin, timeSensitive: false }
 
-/** A sandbox that ends with the test, without frequency limits. */
+/** Why tests that count threads and descriptors are skipped, or false. */
+export const needsProc = process.platform !== 'linux' && 'needs /proc, which only Linux has'
+
+/** A sandbox without frequency limits, closed at the end of the test. */
 export function sandboxFor(test, options = {}) {
   const world = { ...Sandbox.exampleWorld(), switches: { per_second: null, per_minute: null } }
   const sandbox = Sandbox.start({ world, ...options })
@@ -26,7 +29,7 @@ export function sandboxFor(test, options = {}) {
 export const clientOf = (sandbox, options = {}) =>
   new Client({ appId: 'cli_example', appSecret: secret, baseUrl: sandbox.baseUrl, ...options })
 
-/** A port on which nobody listens. */
+/** A URL whose port refuses connections. */
 export function deadUrl() {
   const sandbox = Sandbox.start()
   const { baseUrl } = sandbox
@@ -34,18 +37,18 @@ export function deadUrl() {
   return baseUrl
 }
 
-/** Waits until it is so; 10 s and it never will be. */
-export async function until(isSo) {
+/** Waits until the condition is true. Fails after 10 s. */
+export async function until(condition) {
   const end = performance.now() + 10_000
-  while (!isSo()) {
-    assert.ok(performance.now() < end, `never: ${isSo}`)
+  while (!condition()) {
+    assert.ok(performance.now() < end, `not true within 10 s: ${condition}`)
     await sleep(5)
   }
 }
 
 /**
- * Runs one of `scripts/` as a process of its own, killed after 30 s unless said, and tells how it ended: a Node that
- * never exits is the fault that no test inside of it can see.
+ * Runs a script of `scripts/` in a new process. Resolves to how the process ended and what it printed. A process that
+ * does not exit is killed after `killAfterMs` (default: 30 s): no test inside the process could detect that.
  */
 export function run(script, args = [], { execArgv = [], env = {}, killAfterMs = 30_000 } = {}) {
   return new Promise((resolve, reject) => {

@@ -1,4 +1,4 @@
-"""What the tests have in common."""
+"""Fixtures and counters that several test modules use."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch):
-    """Nothing of the machine's environment reaches a client."""
+    """Removes the proxies and the app of the machine's environment."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith("FEISHU_"):
             monkeypatch.delenv(name)
 
 
 def descriptors() -> int:
-    """How many descriptors this process has open."""
+    """Open file descriptors of this process. For tests marked `needs.proc`."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def threads() -> int:
-    """How many threads this process has, those that Python does not know among them."""
+    """Threads of this process, including those of the native module. For tests marked `needs.proc`."""
     return len(os.listdir("/proc/self/task"))
 
 
 def memory() -> int:
-    """How many bytes of memory this process holds."""
+    """Resident memory of this process, in bytes. For tests marked `needs.proc`."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

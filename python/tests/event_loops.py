@@ -1,19 +1,21 @@
-"""The event loops that tests of coroutines run on."""
+"""The event loops on which tests of coroutines run."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import pytest
-import uvloop
+
+import needs
 
 _T = TypeVar("_T")
 
 
 class LoopWithoutReaders(asyncio.SelectorEventLoop):
-    """Cannot watch a descriptor, as the loop of Windows cannot."""
+    """A loop that cannot watch descriptors, like Windows' proactor loop."""
 
     def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
         raise NotImplementedError
@@ -23,7 +25,7 @@ class LoopWithoutReaders(asyncio.SelectorEventLoop):
 
 
 def run_without_readers(main: Coroutine[Any, Any, _T]) -> _T:
-    """`asyncio.run` on such a loop."""
+    """`asyncio.run` on a `LoopWithoutReaders`."""
     loop = LoopWithoutReaders()
     try:
         asyncio.set_event_loop(loop)
@@ -38,8 +40,29 @@ def run_without_readers(main: Coroutine[Any, Any, _T]) -> _T:
         loop.close()
 
 
+def run_uvloop(main: Coroutine[Any, Any, _T]) -> _T:
+    """`uvloop.run`, imported late because Windows has no uvloop."""
+    import uvloop
+
+    return uvloop.run(main)
+
+
+def new_uvloop() -> asyncio.AbstractEventLoop:
+    """A new uvloop."""
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
 RUNNERS = [
     pytest.param(asyncio.run, id="asyncio"),
-    pytest.param(uvloop.run, id="uvloop"),
+    pytest.param(run_uvloop, id="uvloop", marks=needs.uvloop),
     pytest.param(run_without_readers, id="without_readers"),
+]
+
+INSTALLED_RUNNERS = [asyncio.run, run_without_readers, *([run_uvloop] if find_spec("uvloop") else [])]
+
+NEW_LOOPS = [
+    pytest.param(asyncio.new_event_loop, id="asyncio"),
+    pytest.param(new_uvloop, id="uvloop", marks=needs.uvloop),
 ]

@@ -1,4 +1,4 @@
-"""Scripts that run in an interpreter of their own, and are killed where they do not end."""
+"""Scripts that run in a new interpreter, and are killed if they do not end in time."""
 
 from __future__ import annotations
 
@@ -24,17 +24,38 @@ class Ended:
     after_signal: float
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kills a script, and the processes that it forked where the system has process groups."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def run(source: str, *, interrupt_at: str | None = None, env: dict[str, str] | None = None) -> Ended:
-    """Runs a script to its end; with `interrupt_at`, sends Ctrl-C when it has printed that line."""
+    """Runs a script until it ends. Sends SIGINT after it has printed the line `interrupt_at`, if given."""
     started = time.perf_counter()
-    # What Python says of a fork in any program with threads: 3.15 is the first to raise it as an error.
+    # Python's warning about a fork in a program with threads, which some tests do on purpose. Python 3.15 is
+    # the first version in which `-W error` turns this warning into an exception.
     forks = "ignore:This process (pid=:DeprecationWarning"
     process = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-W", "error", "-W", forks, "-c", textwrap.dedent(source)],
+        [
+            sys.executable,
+            "-X",
+            "utf8",
+            "-X",
+            "faulthandler",
+            "-W",
+            "error",
+            "-W",
+            forks,
+            "-c",
+            textwrap.dedent(source),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         start_new_session=True,
         env={**os.environ, **(env or {})},
     )
@@ -51,7 +72,7 @@ def run(source: str, *, interrupt_at: str | None = None, env: dict[str, str] | N
             process.send_signal(signal.SIGINT)
         rest, err = process.communicate(timeout=KILLED_AFTER)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
         rest, err = process.communicate()
         raise AssertionError(f"not ended after {KILLED_AFTER} s\n{out}{rest}\n{err}") from None
     now = time.perf_counter()

@@ -12,10 +12,10 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvloop
 
+import needs
 from conftest import descriptors
-from event_loops import RUNNERS, LoopWithoutReaders, run_without_readers
+from event_loops import INSTALLED_RUNNERS, NEW_LOOPS, RUNNERS, LoopWithoutReaders
 from feishu_feed_card import AsyncClient, ClientClosedError, FeedCardError, InvalidInputError, RejectedError
 from feishu_feed_card.sandbox import Sandbox
 
@@ -67,7 +67,8 @@ def test_closing_stops_a_call_after_its_timeout(run: Run, feishu_sandbox: Sandbo
         started = time.monotonic()
         await client.aclose(timeout=0.2)
         await longer
-        assert 0.2 <= time.monotonic() - started < 5
+        # The clock of Windows has a resolution of 16 ms.
+        assert 0.15 < time.monotonic() - started < 5
         with pytest.raises(ClientClosedError) as caught:
             await call
         assert (caught.value.station, caught.value.unknown) == ("answer", (feishu_sandbox.USER,))
@@ -253,16 +254,13 @@ def test_several_loops_in_several_threads(feishu_sandbox: Sandbox):
         except BaseException as error:
             failures.append(error)
 
-    workers = [
-        threading.Thread(target=work, args=(runner,))
-        for runner in [asyncio.run, uvloop.run, run_without_readers] * 2
-    ]
+    workers = [threading.Thread(target=work, args=(runner,)) for runner in INSTALLED_RUNNERS * 2]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(30)
     assert failures == []
-    assert feishu_sandbox.request_count() == 1 + 6 * 100
+    assert feishu_sandbox.request_count() == 1 + len(workers) * 100
 
 
 def test_a_client_outlives_its_loops(run: Run, feishu_sandbox: Sandbox):
@@ -272,18 +270,18 @@ def test_a_client_outlives_its_loops(run: Run, feishu_sandbox: Sandbox):
     assert feishu_sandbox.token_fetches() == 1
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop, LoopWithoutReaders])
-def test_a_loop_closed_with_calls_in_flight(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
-    before = descriptors()
-    client = feishu_sandbox.async_client()
+def close_loops_with_calls_in_flight(
+    new_loop: Callable[[], Any], client: AsyncClient, sandbox: Sandbox
+) -> list[weakref.ref[Any]]:
+    """Makes a call on each of five loops, and closes the loop before the response."""
     gone = []
     for number in range(5):
-        feishu_sandbox.faults([{"on": "call", "delay_before_ms": 300}])
+        sandbox.faults([{"on": "call", "delay_before_ms": 300}])
         loop = new_loop()
-        task = loop.create_task(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
+        task = loop.create_task(client.set_bot_time_sensitive([sandbox.USER], True))
         for _ in range(200):
             loop.run_until_complete(asyncio.sleep(0.005))
-            if feishu_sandbox.request_count() >= number + 2:
+            if sandbox.request_count() >= number + 2:
                 break
         task._log_destroy_pending = False
         loop.close()
@@ -291,12 +289,35 @@ def test_a_loop_closed_with_calls_in_flight(new_loop: Callable[[], Any], feishu_
         del loop, task
     time.sleep(0.5)
     gc.collect()
-    assert [ref() for ref in gone] == [None] * 5, "nothing keeps a closed loop"
-    # The client's own idle connections and the runtime's descriptors stay.
+    return gone
+
+
+LOOPS_OF_ALL_KINDS = pytest.mark.parametrize(
+    "new_loop", [*NEW_LOOPS, pytest.param(LoopWithoutReaders, id="without_readers")]
+)
+
+
+@LOOPS_OF_ALL_KINDS
+def test_a_loop_closed_with_a_call_in_flight_is_collected(
+    new_loop: Callable[[], Any], feishu_sandbox: Sandbox
+):
+    gone = close_loops_with_calls_in_flight(new_loop, feishu_sandbox.async_client(), feishu_sandbox)
+    assert [ref() for ref in gone] == [None] * 5
+
+
+@needs.proc
+@LOOPS_OF_ALL_KINDS
+def test_a_loop_closed_with_a_call_in_flight_leaves_no_descriptor(
+    new_loop: Callable[[], Any], feishu_sandbox: Sandbox
+):
+    before = descriptors()
+    client = feishu_sandbox.async_client()
+    close_loops_with_calls_in_flight(new_loop, client, feishu_sandbox)
+    # The client's idle connections and the runtime's descriptors stay open.
     assert descriptors() - before < 12
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("new_loop", NEW_LOOPS)
 def test_a_loop_closed_with_an_end_it_has_not_seen(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
     client = feishu_sandbox.async_client(rate_limit=None)
     loop = new_loop()

@@ -129,7 +129,8 @@ def test_closing_stops_a_call_after_its_timeout(feishu_sandbox: Sandbox):
     thread, ends = _made_in_a_thread(client, feishu_sandbox)
     started = time.monotonic()
     client.close(timeout=0.2)
-    assert 0.2 <= time.monotonic() - started < 5
+    # The clock of Windows has a resolution of 16 ms.
+    assert 0.15 < time.monotonic() - started < 5
     thread.join(10)
     [error] = ends
     assert type(error) is ClientClosedError

@@ -24,12 +24,12 @@ def test_example(name: str, chats: list[str], outsiders: int, feishu_sandbox: Sa
     for chat in CHATS:
         feishu_sandbox.put_chat({"feed_card_id": chat, "members": [feishu_sandbox.USER]})
     file = tmp_path / "chats.txt"
-    file.write_text("\n\n".join(chats) + "\n")
+    file.write_text("\n\n".join(chats) + "\n", encoding="utf-8")
     arguments = [str(file)] if name == "pin_many" else []
     on_call = [feishu_sandbox.USER, feishu_sandbox.OUTSIDER][: 1 + outsiders]
     ended = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments, *on_call],
-        input=file.read_text(),
+        input=file.read_text(encoding="utf-8"),
         env={
             **os.environ,
             "FEISHU_APP_ID": feishu_sandbox.APP_ID,

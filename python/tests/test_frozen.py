@@ -14,6 +14,7 @@ import pytest
 import feishu_feed_card
 from feishu_feed_card.sandbox import Sandbox
 
+EXE = ".exe" if sys.platform == "win32" else ""
 RUST = Path(__file__).parents[2] / "crates/python/src"
 
 PROGRAM = """
@@ -63,7 +64,7 @@ asyncio.run(main())
 
 def test_a_frozen_program_pins(tmp_path: Path, feishu_sandbox: Sandbox):
     program = tmp_path / "program.py"
-    program.write_text(textwrap.dedent(PROGRAM))
+    program.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
     freeze = [sys.executable, "-m", "PyInstaller", "--log-level=WARN", "--noconfirm", str(program)]
     # Where the package is installed in place, with a path file.
     freeze += ["--paths", str(Path(feishu_feed_card.__file__).parents[1])]
@@ -80,7 +81,7 @@ def test_a_frozen_program_pins(tmp_path: Path, feishu_sandbox: Sandbox):
         feishu_sandbox.USER,
     ]
     ended = subprocess.run(
-        [str(tmp_path / "dist/program/program"), *arguments],
+        [str(tmp_path / "dist" / "program" / f"program{EXE}"), *arguments],
         capture_output=True,
         text=True,
         timeout=60,

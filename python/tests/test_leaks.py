@@ -11,9 +11,12 @@ import time
 
 import pytest
 
+import needs
 from conftest import descriptors, memory, threads
 from feishu_feed_card import InvalidInputError, RejectedError
 from feishu_feed_card.sandbox import Sandbox
+
+pytestmark = needs.proc
 
 ROUNDS = 10
 # `cargo matrix`, whose build is an optimised one, makes 100,000.

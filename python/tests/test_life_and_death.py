@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
 
+import needs
 from scripts import prints, run
 
 SETUP = """
@@ -190,6 +193,7 @@ print(reminder.client.set_bot_time_sensitive(USERS, True).ok)
     )
 
 
+@needs.sigint
 @pytest.mark.parametrize(
     "wait",
     [
@@ -216,6 +220,7 @@ except KeyboardInterrupt:
     assert (ended.code, ended.out, ended.err) == (0, "calling\ninterrupted\n[] True\n", "")
 
 
+@needs.alarm
 def test_ctrl_c_ends_a_call_within_100_ms():
     ended = run(
         script("""
@@ -243,6 +248,7 @@ print(len(waits), max(waits) < 0.1, waits if max(waits) >= 0.1 else "")
     assert ended.out.startswith("5 True"), ended.out
 
 
+@needs.sigint
 def test_ctrl_c_while_waiting_for_the_quota():
     ended = run(
         script("""
@@ -260,6 +266,7 @@ except KeyboardInterrupt:
     assert ended.after_signal < 3
 
 
+@needs.sigint
 def test_ctrl_c_ends_asyncio_run():
     ended = run(
         script("""
@@ -283,6 +290,7 @@ except KeyboardInterrupt:
     assert (ended.code, ended.out) == (0, "calling\ncancelled\ninterrupted\n"), ended
 
 
+@needs.alarm
 def test_a_signal_handler_may_call():
     prints(
         script("""
@@ -313,6 +321,7 @@ def in_child(work):
 """
 
 
+@needs.fork
 def test_a_forked_child_goes_on_with_its_parents_client():
     prints(
         script(
@@ -335,6 +344,7 @@ print(client.set_bot_time_sensitive(USERS, True).ok)
     )
 
 
+@needs.fork
 def test_a_fork_before_the_first_call():
     prints(
         script(
@@ -349,6 +359,7 @@ print(client.set_bot_time_sensitive(USERS, True).ok)
     )
 
 
+@needs.fork
 def test_a_fork_while_other_threads_call():
     ended = run(
         script(
@@ -415,6 +426,7 @@ FIRST_USES = [
 ]
 
 
+@needs.fork
 @pytest.mark.parametrize(("setup", "ends"), FIRST_USES)
 def test_a_fork_while_another_thread_makes_its_first_call(setup: str, ends: str):
     prints(
@@ -434,6 +446,7 @@ first.join()
     )
 
 
+@needs.alarm
 @pytest.mark.parametrize(("setup", "ends"), FIRST_USES)
 def test_a_signal_handler_may_call_during_the_first_call(setup: str, ends: str):
     prints(
@@ -451,6 +464,7 @@ time.sleep(0.3)
     )
 
 
+@needs.fork
 def test_a_fork_inside_a_loop_with_calls_in_flight():
     prints(
         script(
@@ -481,6 +495,7 @@ asyncio.run(main())
     )
 
 
+@needs.fork
 def test_a_forked_child_drops_what_it_inherited():
     prints(
         script(
@@ -514,6 +529,7 @@ task._log_destroy_pending = False
     )
 
 
+@needs.fork
 def test_a_forked_child_cannot_control_its_parents_sandbox():
     prints(
         script(
@@ -534,7 +550,7 @@ print(sandbox.request_count())
     )
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_multiprocessing(method: str, tmp_path):
     file = tmp_path / "main.py"
     file.write_text(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
+import needs
 from scripts import run
 
-if sys.platform == "win32":
-    pytest.skip("Windows has no such limits", allow_module_level=True)
+pytestmark = needs.limits
 
 SETUP = """
 import asyncio, os, resource, sys, threading

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import feishu_feed_card
+import needs
 from event_loops import RUNNERS
 from feishu_feed_card import AsyncClient, InvalidInputError, RejectedError
 from feishu_feed_card.sandbox import Sandbox
@@ -110,7 +111,8 @@ def test_a_call_at_debug(kept: Kept, feishu_sandbox: Sandbox, player: Callable[[
     done = kept.found("done")[0]
     assert vars(done)["log_id"] in done.getMessage()
     now = logging.makeLogRecord({})
-    assert 0 <= now.created - done.created < 30
+    # Python before 3.13 reads a clock of Windows with a resolution of 16 ms; the record's time is exact.
+    assert -0.02 < now.created - done.created < 30
     assert now.relativeCreated - done.relativeCreated == pytest.approx(
         (now.created - done.created) * 1000, abs=0.01
     )
@@ -310,6 +312,7 @@ print(fail(client))
     assert ended.out.splitlines() == ["WARNING failed", "REJECTED"], ended
 
 
+@needs.fork
 def test_a_forked_child_logs_of_its_own():
     ended = run(
         SCRIPT

@@ -18,6 +18,7 @@ from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 
+import needs
 from conftest import threads
 from event_loops import RUNNERS
 from feishu_feed_card import (
@@ -452,8 +453,8 @@ def test_leaving_early(client: Client, sandbox: Sandbox):
 
 def test_a_file_is_not_closed(client: Client, tmp_path):
     path = tmp_path / "requests"
-    path.write_text("a\nb\n")
-    with path.open() as file:
+    path.write_text("a\nb\n", encoding="utf-8")
+    with path.open(encoding="utf-8") as file:
         with client.set_time_sensitive_many(file) as many:  # type: ignore[arg-type]
             assert isinstance(next(many).error, InvalidInputError)
         assert not file.closed
@@ -1230,6 +1231,7 @@ def test_the_records(client: Client):
     assert "Many, 0 done" in repr(client.set_time_sensitive_many([]))
 
 
+@needs.proc
 def test_nothing_stays_behind(client: Client):
     play(client, [PIN] * 50)
     before = threads()
@@ -1253,6 +1255,7 @@ def in_flight(count):
 """
 
 
+@needs.alarm
 def test_ctrl_c():
     ended = run(
         SCRIPT
@@ -1417,6 +1420,7 @@ print(next(many).error, "token provider" in str(threading.enumerate()))
     assert (ended.code, ended.out, ended.err) == (0, "5\nNone True\n", ""), ended
 
 
+@needs.fork
 def test_a_fork_while_it_runs():
     ended = run(
         SCRIPT
@@ -1453,6 +1457,7 @@ print(len(list(many)), many.report().succeeded)
     assert ended.out.splitlines() == [refused] * 3 + ["3 True", "0", "299 300"], ended
 
 
+@needs.fork
 def test_a_forks_child_hands_out_nothing_of_its_parents():
     ended = run(
         SCRIPT

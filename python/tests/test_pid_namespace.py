@@ -1,4 +1,4 @@
-"""A forked child with its parent's pid, as the first process of a PID namespace has, is another process."""
+"""A forked child may have its parent's process id: each may be the first process of a PID namespace."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def may_unshare() -> bool:
     return tried.returncode == 0
 
 
-@pytest.mark.skipif(not may_unshare(), reason="PID namespaces take root and util-linux")
+@pytest.mark.skipif(not may_unshare(), reason="needs a PID namespace: Linux, root, and unshare of util-linux")
 def test_a_child_with_its_parents_pid_makes_calls():
     command = [*UNSHARE, sys.executable, "-c", SCRIPT]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
 import pytest
-import uvloop
 
+from event_loops import NEW_LOOPS
 from feishu_feed_card import (
     AsyncClient,
     AuthenticationError,
@@ -447,7 +447,7 @@ def test_a_waiting_call_asks_again_where_another_loop_was_closed(feishu_sandbox:
     assert loops[0] is not loops[1], "each on the loop of the call that asks"
 
 
-LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+LOOPS = pytest.mark.parametrize("new_loop", NEW_LOOPS)
 
 
 @LOOPS

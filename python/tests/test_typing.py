@@ -41,7 +41,7 @@ def test_wrong_uses_are_errors():
             r"wrong_uses\.py:(\d+): error: .*\[([a-z-]+)\]$", ended.stdout, re.MULTILINE
         )
     }
-    lines = enumerate(file.read_text().splitlines(), 1)
+    lines = enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
     expected = {
         (number, code)
         for number, line in lines

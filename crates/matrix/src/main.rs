@@ -64,7 +64,7 @@ const KNOWN: [(&str, &str, &str); 9] = [
     ),
     (
         "Bun",
-        "a rejection that nobody catches is printed with its text",
+        "an unhandled rejection is printed with its message",
         "prints it in a form of its own",
     ),
     (
@@ -76,12 +76,12 @@ const KNOWN: [(&str, &str, &str); 9] = [
     ("Deno", BROKEN, "words the cause in its own way"),
     (
         "Deno",
-        "worker threads that end with calls in flight > the main thread uses the package",
+        "worker threads may end with calls in flight > when the main thread uses the package",
         WORKER,
     ),
     (
         "Deno",
-        "worker threads that end with calls in flight > no other user of the package",
+        "worker threads may end with calls in flight > when the main thread does not use the package",
         WORKER,
     ),
     (

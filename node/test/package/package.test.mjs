@@ -21,29 +21,25 @@ import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/co
 import { nodeFileTrace } from '@vercel/nft'
 import { publint } from 'publint'
 import { formatMessage } from 'publint/utils'
+import { npm } from '../../scripts/npm.mjs'
 import { nativeFile, packageName, platformOf } from '../../scripts/platforms.mjs'
 
 const root = path.join(import.meta.dirname, '../..')
 const packed = path.join(root, 'packed')
 
-function run(command, args, cwd) {
-  const done = spawnSync(command, args, {
-    cwd,
-    encoding: 'utf8',
-    timeout: 120_000,
-    shell: process.platform === 'win32',
-  })
-  assert.equal(
-    done.status,
-    0,
-    `${command} ${args.join(' ')}: ${done.stdout}${done.stderr}${done.error ?? ''}`,
-  )
-  return done.stdout
+const spawning = (cwd) => ({ cwd, encoding: 'utf8', timeout: 120_000 })
+
+/** Runs this Node.js. Returns what it printed. */
+const run = (args, cwd) => succeeded(args, spawnSync(process.execPath, args, spawning(cwd)))
+
+function succeeded(args, { status, stdout, stderr, error = '' }) {
+  assert.equal(status, 0, `${args.join(' ')}: ${stdout}${stderr}${error}`)
+  return stdout
 }
 
 let tarballs
 before(() => {
-  run(process.execPath, ['scripts/pack.mjs'], root)
+  run(['scripts/pack.mjs'], root)
   tarballs = readdirSync(packed).map((name) => path.join(packed, name))
 })
 
@@ -63,12 +59,13 @@ describe('installed into an empty project', () => {
     const quiet = ['--offline', '--no-audit', '--no-fund', '--loglevel=error']
     // What is packed for other platforms npm refuses when asked for by name, and passes over as optional dependency.
     const own = tarballs.find((file) => path.basename(file).startsWith(`${here}-`))
-    run('npm', ['install', ...quiet, mainTarball(), own], project)
+    const args = ['install', ...quiet, mainTarball(), own]
+    succeeded(args, npm(args, spawning(project)))
   })
   const installed = () => path.join(project, 'node_modules', 'feishu-feed-card')
   const script = (name, text) => {
     writeFileSync(path.join(project, name), text)
-    return run(process.execPath, [name], project)
+    return run([name], project)
   }
   const body = `
     const sandbox = Sandbox.start()
@@ -100,7 +97,7 @@ describe('installed into an empty project', () => {
       cpSync(path.join(root, 'test/types', name), path.join(project, 'types', name))
     }
     const tsc = path.join(root, 'node_modules/typescript/bin/tsc')
-    run(process.execPath, [tsc, '--project', 'types'], project)
+    run([tsc, '--project', 'types'], project)
     const bundled = [
       '--module',
       'esnext',
@@ -111,21 +108,14 @@ describe('installed into an empty project', () => {
       '--types',
       'node',
     ]
-    run(
-      process.execPath,
-      [tsc, ...bundled, '--lib', 'es2022,esnext.disposable', '--ignoreConfig', 'types/uses.ts'],
-      project,
-    )
+    const lib = ['--lib', 'es2022,esnext.disposable']
+    run([tsc, ...bundled, ...lib, '--ignoreConfig', 'types/uses.ts'], project)
   })
 
   test('in TypeScript with the old module resolution', () => {
     const tsc = path.join(root, 'node_modules/typescript-5/bin/tsc')
     const old = ['--module', 'commonjs', '--moduleResolution', 'node10', '--strict', '--noEmit']
-    run(
-      process.execPath,
-      [tsc, ...old, '--target', 'es2022', '--types', 'node', 'types/required.cts'],
-      project,
-    )
+    run([tsc, ...old, '--target', 'es2022', '--types', 'node', 'types/required.cts'], project)
   })
 
   test('and traced as Next.js and Vercel do, which copy the files that they find', async () => {
@@ -145,7 +135,7 @@ describe('installed into an empty project', () => {
         for (const file of files) {
           cpSync(path.join(project, file), path.join(deployed, file))
         }
-        assert.equal(run(process.execPath, [name], deployed), 'function\n')
+        assert.equal(run([name], deployed), 'function\n')
       } finally {
         rmSync(deployed, { recursive: true })
       }

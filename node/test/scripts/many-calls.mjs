@@ -1,13 +1,14 @@
-// Many calls by one client: what do memory, handles and threads do?
+// Makes many calls with one client. Prints memory, handles and threads before and after.
 import { readdirSync } from 'node:fs'
 import { clientOf, member } from '../stage.mjs'
 
 const [, , baseUrl, count] = process.argv
 const client = clientOf({ baseUrl }, { rateLimit: false })
+// Other systems have no /proc: their test is skipped.
 const threads = () => (process.platform === 'linux' ? readdirSync('/proc/self/task').length : 0)
-const look = async () => {
+const measure = async () => {
   globalThis.gc()
-  // From Node 22 on V8 keeps up to 20 MB that it has freed, unless it is asked in this way.
+  // Since Node.js 22, V8 returns up to 20 MB of freed memory only after this kind of collection.
   globalThis.gc({ type: 'major', execution: 'sync', flavor: 'last-resort' })
   await new Promise((resolve) => setTimeout(resolve, 100))
   const { rss, heapUsed } = process.memoryUsage()
@@ -30,10 +31,10 @@ async function calls(number) {
   return failed
 }
 
-// Until what the engine compiles and keeps is there: with Deno that takes 20,000.
+// Warm-up, until the engine has compiled and cached everything: that takes Deno 20,000 calls.
 await calls(count / 4)
-const before = await look()
-// Every chat is unknown to the sandbox: each call also makes an error.
+const before = await measure()
+// The sandbox knows none of the chats, so each call also makes an error.
 const failed = await calls(Number(count))
-const after = await look()
+const after = await measure()
 process.stdout.write(JSON.stringify({ before, after, failed }))

@@ -1,4 +1,4 @@
-// A client made while the system refuses every new thread, and another one later.
+// Makes a client while the system refuses every new thread, and another client later.
 import { execFile, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { promisify } from 'node:util'
@@ -10,7 +10,7 @@ function skip(why) {
 }
 
 try {
-  // Root has no such limit.
+  // The limit does not apply to root.
   if (process.getuid?.() === 0) {
     process.setuid(65_534)
   }
@@ -19,7 +19,7 @@ try {
   skip(error.message)
 }
 
-// A process of its own, which may still start others, changes the limit of this one.
+// Another process, which may still start processes, changes the limit of this one.
 const { pid } = process
 const script = `
   set_limit() { prlimit --pid ${pid} --nproc=$1: && echo set; }

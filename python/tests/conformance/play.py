@@ -98,7 +98,7 @@ def _stage(case: dict[str, Any]) -> Iterator[tuple[Sandbox, dict[str, Any]]]:
         if sandbox.ca_pem is not None:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             options["ca_certs"] = Path(folder, "ca.pem")
-            options["ca_certs"].write_text(sandbox.ca_pem)
+            options["ca_certs"].write_text(sandbox.ca_pem, encoding="utf-8")
         options.update(case.get("client", {}))
         options = {name: value for name, value in options.items() if value is not None}
         options["base_url"] = options.get("base_url", "{base_url}").replace("{base_url}", base_url)

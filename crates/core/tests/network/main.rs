@@ -14,12 +14,16 @@ use feishu_feed_card_sandbox::{Sandbox, World};
 
 mod connections;
 mod environment;
+// Lowers limits of its process with `rustix`, which is a dependency on Linux only.
 #[cfg(target_os = "linux")]
 mod limits;
+// Needs mount namespaces.
 #[cfg(target_os = "linux")]
 mod names;
+// Needs network namespaces.
 #[cfg(target_os = "linux")]
 mod namespaces;
+// Needs network namespaces.
 #[cfg(target_os = "linux")]
 mod outage;
 mod proxies;

@@ -1,7 +1,7 @@
 //! Certificates: whose are trusted, and what becomes of a connection whose are not.
 
 use std::collections::HashSet;
-#[cfg(unix)]
+#[cfg(unix)] // for mkfifo
 use std::process::Command;
 
 use feishu_feed_card::{Client, ErrorKind};
@@ -80,7 +80,9 @@ async fn in_env_the_machine_trusts_the_sandbox() {
     );
 }
 
-/// The file is a pipe that can be read once. Each connection that meets the unknown issuer before that waits for it.
+/// `SSL_CERT_FILE` is a pipe that can be read only once. All connections that meet the unknown issuer meanwhile wait for
+/// the same read.
+// Needs mkfifo.
 #[cfg(unix)]
 #[test]
 fn the_systems_roots_are_loaded_once_for_all_connections() {
