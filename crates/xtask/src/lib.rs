@@ -11,7 +11,7 @@ pub mod python;
 pub mod run;
 mod standard_library;
 
-/// The examples of the README, compiled. Not in the crate `feishu-feed-card`: its package holds the README elsewhere.
+/// The examples of the project's README, compiled. Each crate compiles those of its own README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
