@@ -52,7 +52,7 @@ for (const [target, platform] of built) {
   pack(manifest, { 'README.md': readme, 'sbom.cdx.json': bill }, { [file]: file })
 }
 const optionalDependencies = Object.fromEntries(built.map(([, platform]) => [packageName(platform), version]))
-pack({ ...main, optionalDependencies }, {}, { dist: 'dist', 'README.md': '../README.md' })
+pack({ ...main, optionalDependencies }, {}, { dist: 'dist', 'README.md': 'README.md' })
 
 /** Packs a manifest with texts and copies of what lies in the clone, and the licences. */
 function pack(manifest, texts, copies) {

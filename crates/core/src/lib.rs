@@ -56,6 +56,11 @@ pub use options::ClientBuilder;
 pub use stations::quota::{QuotaHandle, RateLimit};
 pub use stations::token::{ProvidedToken, Providing, TokenProvider, TokenReason};
 
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// Programs that must not compile.
 #[cfg(doctest)]
 #[doc = include_str!("../tests/mistakes.md")]

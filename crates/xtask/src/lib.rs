@@ -1,5 +1,4 @@
-//! The examples of the README, compiled. They are not tested in the crate `feishu-feed-card`, whose package holds the
-//! README elsewhere.
+//! The examples of the project's README, compiled. Each crate compiles those of its own README.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
