@@ -142,7 +142,7 @@ fn install(run: &Run, name: &str, packages: &[&str]) -> Result<(), String> {
     if packages.is_empty() {
         return Ok(());
     }
-    let mut npm = run.command("npm");
+    let mut npm = run.command(node::NPM);
     npm.args([
         "install",
         "--no-audit",

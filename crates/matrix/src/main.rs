@@ -258,7 +258,7 @@ fn install_runtime(run: &Run, package: &str, program: &str) -> Result<PathBuf, S
     // Without one, npm would install into the folder above that has one.
     fs::write(folder.join("package.json"), "{ \"private\": true }\n")
         .map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut npm = run.command("npm");
+    let mut npm = run.command(node::NPM);
     npm.args(["install", "--no-audit", "--no-fund", "--silent", package])
         .current_dir(&folder);
     quietly(&format!("npm install {package}"), npm)?;

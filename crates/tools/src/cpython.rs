@@ -44,6 +44,7 @@ pub(crate) fn musl(run: &Run, tools: &Venv, processor: &str) -> Result<PathBuf, 
                 // Questions that configure cannot answer without running a program.
                 "ac_cv_file__dev_ptmx=yes",
                 "ac_cv_file__dev_ptc=no",
+                "ac_cv_buggy_getaddrinfo=no",
             ],
         )?;
     }

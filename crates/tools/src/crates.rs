@@ -1,4 +1,4 @@
-//! The crates as crates.io gets them.
+//! The crates, packed as for crates.io.
 
 use std::fs;
 use std::io::Write;
@@ -6,20 +6,20 @@ use std::path::PathBuf;
 
 use crate::run::{Run, quietly};
 
-/// In the order in which they are published: the core's tests need the sandbox.
+/// In the order of publication: the core's tests depend on the sandbox.
 pub const CRATES: [&str; 2] = ["feishu-feed-card-sandbox", "feishu-feed-card"];
 
 const FOLDER: &str = ".scratch/crates";
 
-/// `-p` for each crate.
+/// The arguments that select these crates.
 pub fn selected() -> impl Iterator<Item = &'static str> {
     CRATES.into_iter().flat_map(|name| ["--package", name])
 }
 
-/// Packs the crates, compiles them from their packages, and runs the tests that are in these.
+/// Packs the crates, compiles each from its package, and runs the tests that the package contains.
 pub(crate) fn package(run: &mut Run) -> Result<Vec<PathBuf>, String> {
     let mut package = run.cargo(["package", "--locked"]);
-    // A clone with changes can be packaged, too; a release is made of a tag.
+    // Packaging a clone with changes is allowed: a release is only made from a tag.
     package.arg("--allow-dirty").args(selected());
     run.step("crates", package)?;
 
@@ -31,14 +31,14 @@ pub(crate) fn package(run: &mut Run) -> Result<Vec<PathBuf>, String> {
     for name in CRATES {
         let file = run.target()?.join(format!("package/{name}-{version}.crate"));
         let mut unpack = run.command("tar");
-        // The files in it are of 2006: cargo would take what it compiled from an earlier package for theirs.
+        // `-m`: the files' dates are from 2006, so cargo would reuse what it compiled from an earlier package.
         unpack.args(["-x", "-m", "-f"]).arg(&file).current_dir(&folder);
         quietly("tar", unpack)?;
         packed.push(file);
     }
     for name in CRATES {
         let manifest = folder.join(format!("{name}-{version}/Cargo.toml"));
-        // Else cargo takes it for a forgotten member of this workspace.
+        // Without a workspace of its own, cargo reports it as a forgotten member of this one.
         let addition = match name {
             "feishu-feed-card" => format!(
                 "\n[workspace]\n[patch.crates-io.feishu-feed-card-sandbox]\n\

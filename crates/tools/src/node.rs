@@ -1,4 +1,4 @@
-//! Node: a version that is new enough, and npm.
+//! Node.js and npm.
 
 use std::fs;
 use std::process::Command;
@@ -6,6 +6,9 @@ use std::process::Command;
 use crate::run::{Run, output, quietly};
 
 const OLDEST: u32 = 20;
+
+/// On Windows, npm is a script, and scripts are only found by their full name.
+pub const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 
 /// Returns an error if Node.js is missing or too old, or npm is missing.
 pub fn check(run: &Run) -> Result<(), String> {
@@ -23,14 +26,14 @@ pub fn check(run: &Run) -> Result<(), String> {
     {
         return Err(format!("{needed}: this is {version}"));
     }
-    ask("npm")
+    ask(NPM)
         .map(drop)
         .ok_or_else(|| "npm is needed, which usually comes with Node".to_owned())
 }
 
 /// `npm …` in the package's folder.
 pub fn npm<'a>(run: &Run, arguments: impl IntoIterator<Item = &'a str>) -> Command {
-    let mut npm = run.command("npm");
+    let mut npm = run.command(NPM);
     npm.args(arguments).current_dir(run.root.join("node"));
     npm
 }
@@ -40,7 +43,7 @@ pub fn ci(run: &Run) -> Command {
     npm(run, ["ci", "--no-audit", "--no-fund"])
 }
 
-/// Holds the lock file that `npm ci` last ran for.
+/// A copy of the lock file for which `npm ci` last ran.
 const STAMP: &str = "node/node_modules/.wanted";
 
 fn lock(run: &Run) -> Result<String, String> {
@@ -53,7 +56,7 @@ pub fn installed(run: &Run) -> Result<(), String> {
     fs::write(run.root.join(STAMP), lock(run)?).map_err(|error| format!("{STAMP}: {error}"))
 }
 
-/// `npm ci`, unless it has already run for the present lock file.
+/// Runs `npm ci`, unless it has already run for the present lock file.
 pub fn install(run: &Run) -> Result<(), String> {
     let wanted = lock(run)?;
     if fs::read_to_string(run.root.join(STAMP)).is_ok_and(|had| had == wanted) {

@@ -95,14 +95,14 @@ pub fn assemble(run: &mut Run) -> Result<(), String> {
     sizes(run, &venv)
 }
 
-/// Adds what is the same for all platforms, and checks everything.
+/// Adds the source distribution, the crates and the main npm package, and checks all packages.
 fn finish(run: &mut Run, venv: &Venv) -> Result<(), String> {
     source_distribution(run, venv)?;
     let crates = crates::package(run)?;
     let mut twine = venv.command(run, "twine");
     twine.args(["check", "--strict"]).args(files(run, WHEELS)?);
     run.step("twine check", twine)?;
-    // Packs them; then publint and "Are the types wrong?" look at them, and an empty project installs them.
+    // Packs them, checks them with publint and "Are the types wrong?", and installs them into an empty project.
     run.tests("npm packages", node::npm(run, ["run", "test:package"]))?;
 
     let mut contents = venv.command(run, "python");
@@ -114,7 +114,7 @@ fn finish(run: &mut Run, venv: &Venv) -> Result<(), String> {
     run.step("contents", contents)
 }
 
-/// Removes the native modules of an earlier build, for all platforms: they would be packed too.
+/// Removes the native modules of an earlier build, which would be packed too.
 pub fn without_modules(run: &Run) -> Result<(), String> {
     for module in with(run, NODE_MODULES, "node")? {
         fs::remove_file(&module).map_err(|error| format!("{}: {error}", module.display()))?;
@@ -127,7 +127,7 @@ pub fn tools(run: &Run) -> Result<Venv, String> {
     Venv::at(run, ".scratch/package", &TOOLS, &TOOLS.join(" "))
 }
 
-/// Builds the source distribution, and from it alone, with nothing from a registry but crates, a wheel.
+/// Builds the source distribution, and a wheel from it. That build may use crates, but no Python packages.
 fn source_distribution(run: &mut Run, venv: &Venv) -> Result<(), String> {
     let mut sdist = venv.command(run, "maturin");
     sdist
@@ -150,12 +150,12 @@ fn source_distribution(run: &mut Run, venv: &Venv) -> Result<(), String> {
     ])
     .args(["--wheel-dir", ".scratch/from-source"])
     .arg(source)
-    // Whether it can be built is asked, not how fast the result is.
+    // The fastest profile: this only checks that the build succeeds.
     .env("MATURIN_PEP517_ARGS", "--profile=dev");
     run.step("a wheel from the source distribution", pip)
 }
 
-/// Prints how large everything is; an error where something is too large.
+/// Prints the size of each package and library. Returns an error if one is too large.
 fn sizes(run: &Run, venv: &Venv) -> Result<(), String> {
     let mut measured = Vec::new();
     for file in [files(run, WHEELS)?, files(run, TARBALLS)?].concat() {
@@ -188,7 +188,7 @@ fn sizes(run: &Run, venv: &Venv) -> Result<(), String> {
     }
 }
 
-/// A folder's files with this extension.
+/// Returns a folder's files with this extension.
 fn with(run: &Run, folder: &str, extension: &str) -> Result<Vec<PathBuf>, String> {
     let mut found = files(run, folder)?;
     found.retain(|file| file.extension().is_some_and(|its| its == extension));

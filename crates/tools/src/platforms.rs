@@ -1,5 +1,5 @@
-//! `cargo xtask platforms`: type-checks what is published for every platform that this machine is not. It needs no SDK,
-//! and no C compiler for them: what their libraries of C contain does not matter to types.
+//! `cargo xtask platforms`: type-checks what is published for all platforms other than this machine's. It needs neither
+//! an SDK nor a C compiler for them: the compiled C code does not affect types.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const PUBLISHED: [&str; 4] = [
     "--package=feishu-feed-card-node",
 ];
 
-/// Writes the empty files that it is asked for, as a C compiler and as an archiver.
+/// Stands in for a C compiler and an archiver: writes empty output files.
 const COMPILER: &str = r#"#!/bin/sh
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -37,7 +37,7 @@ while [ $# -gt 0 ]; do
 done
 "#;
 
-/// In place of an interpreter for each of them.
+/// Describes a Python to `PyO3`, so that it needs no interpreter for each platform.
 const PYTHON: &str = "\
 implementation=CPython
 version=3.10
@@ -46,7 +46,7 @@ target_abi=CPython-abi3-3.10
 lib_name=python3
 ";
 
-/// Checks the types for all of them. What is not used on a platform is an error, too.
+/// Checks the types for all platforms. Unused code on any of them is an error, too.
 pub fn platforms(run: &mut Run) -> Result<(), String> {
     let sources = Sources::find(run)?;
     let folder = run.root.join(".scratch/platforms");
@@ -71,12 +71,12 @@ pub fn platforms(run: &mut Run) -> Result<(), String> {
             .env(format!("CXX_{name}"), &compiler)
             .env(format!("AR_{name}"), &compiler);
         if target.ends_with("musl") {
-            // A library that Python or Node loads shares their libc.
+            // A library that Python or Node.js loads shares their libc.
             let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", name.to_uppercase());
             cargo.env(flags, "-C target-feature=-crt-static");
         }
     }
-    // ring looks for a `clang` for Windows on arm64, whatever the variables say.
+    // For Windows on arm64, ring runs `clang` from PATH and ignores the variables.
     let mut path = vec![folder];
     path.extend(std::env::split_paths(
         &std::env::var_os("PATH").unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! Python: an interpreter that is new enough, and virtual environments made with it.
+//! Python interpreters and virtual environments.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const NAMES: [&str; 7] = [
 pub struct Venv(PathBuf);
 
 impl Venv {
-    /// The project's own, with the package's development tools.
+    /// The environment in the clone, with the development tools of the package.
     pub fn of_project(run: &Run) -> Result<Self, String> {
         const TOOLS: &str = "python/requirements-dev.txt";
         let file = run.root.join(TOOLS);
@@ -30,13 +30,13 @@ impl Venv {
         Self::at(run, ".venv", &["--requirement", TOOLS], &wanted)
     }
 
-    /// An environment in this folder with what `pip install` installs. An existing one is used again if it was made
-    /// with the same `wanted`.
+    /// An environment in this folder, made by `pip install` with these arguments. An existing one is reused if it was
+    /// made with the same `wanted`.
     pub fn at(run: &Run, folder: &str, install: &[&str], wanted: &str) -> Result<Self, String> {
         Self::with(run, folder, install, wanted, || find(run))
     }
 
-    /// The same with another interpreter, which is only looked for if the environment has to be made.
+    /// As [`at`](Self::at), with another interpreter. `python` is only called if the environment must be made.
     pub fn with(
         run: &Run,
         folder: &str,
@@ -73,14 +73,14 @@ impl Venv {
         self.folder_of_programs().join(name)
     }
 
-    /// One of the environment's programs, run as in the activated environment.
+    /// A command that runs one of the environment's programs in the activated environment.
     pub fn command(&self, run: &Run, program: &str) -> Command {
         let mut command = run.command(self.program(program));
         self.activate(&mut command);
         command
     }
 
-    /// Lets a command find the environment's programs.
+    /// Activates the environment for a command, so that it finds the environment's programs.
     pub fn activate(&self, command: &mut Command) {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths(
@@ -100,7 +100,7 @@ impl Venv {
     }
 }
 
-/// The first interpreter that is new enough and can make virtual environments.
+/// Finds an interpreter that is new enough and can make virtual environments.
 fn find(run: &Run) -> Result<PathBuf, String> {
     let mut seen = Vec::new();
     for name in NAMES {
@@ -126,7 +126,7 @@ fn find(run: &Run) -> Result<PathBuf, String> {
     Err(format!("Python {major}.{minor} or later is needed: {seen}"))
 }
 
-/// An interpreter's version; `None` if it does not run.
+/// Returns an interpreter's version, or `None` if it does not run.
 pub fn version(mut python: Command) -> Option<(u32, u32)> {
     python.args(["-c", "import sys; print('%d %d' % sys.version_info[:2])"]);
     let text = output(python)?;

@@ -1,4 +1,4 @@
-//! Running other programs, step by step.
+//! Runs other programs as steps, which are timed and summed up.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where the project is, and the steps run so far.
+/// The project's folder, and the steps run so far.
 pub struct Run {
     /// The project's root folder.
     pub root: PathBuf,
@@ -19,7 +19,7 @@ pub struct Run {
 struct Step {
     name: &'static str,
     took: Duration,
-    /// How many tests passed, where the step runs tests.
+    /// The number of tests that passed, if the step runs tests.
     tests: Option<u64>,
     failed: bool,
 }
@@ -33,8 +33,8 @@ impl Default for Run {
 impl Run {
     /// Finds the project's root from the package that `cargo run` runs.
     pub fn new() -> Self {
-        // The path compiled in belongs to another clone if the target folder was copied with this one: cargo does
-        // not rebuild for that.
+        // Not the path at compile time: if a target folder is copied into another clone, cargo does not compile this
+        // again.
         let here =
             std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
         let here = Path::new(&here);
@@ -49,7 +49,7 @@ impl Run {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
-        // `cargo run` sets these for the package it runs. Passed on, they would make ring's build script run again.
+        // `cargo run` sets these for this program. ring's build script would run again if they reached another cargo.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
@@ -67,7 +67,7 @@ impl Run {
         command
     }
 
-    /// The target folder, wherever it is: this program runs from a folder in it.
+    /// The target folder, which contains the folder of this program.
     pub fn target(&self) -> Result<PathBuf, String> {
         let this = std::env::current_exe().map_err(|error| error.to_string())?;
         Ok(this.ancestors().nth(2).unwrap_or(&self.root).to_owned())
@@ -81,7 +81,7 @@ impl Run {
         })
     }
 
-    /// The same for a program that runs tests; also counts those that passed, from its output.
+    /// As [`step`](Self::step), for a program that runs tests: also counts those that passed, from its output.
     pub fn tests(&mut self, name: &'static str, mut command: Command) -> Result<(), String> {
         self.timed(name, || {
             announce(name, &command);
@@ -152,14 +152,14 @@ pub fn quietly(what: &str, mut command: Command) -> Result<(), String> {
     Err(format!("{what} failed: {}", output.status))
 }
 
-/// What a program prints on standard output; `None` if it cannot be run or fails.
+/// Returns what a program prints on standard output, or `None` if it cannot be run or fails.
 pub fn output(mut command: Command) -> Option<String> {
     let output = command.stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     output.status.success().then_some(text)
 }
 
-/// A folder's entries, sorted.
+/// Returns a folder's entries, sorted.
 pub fn files(run: &Run, folder: &str) -> Result<Vec<PathBuf>, String> {
     let entries = fs::read_dir(run.root.join(folder)).map_err(|error| format!("{folder}: {error}"))?;
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
@@ -178,7 +178,7 @@ fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
-/// Passes on a test runner's output, and counts the tests that passed according to it.
+/// Forwards a test runner's output, and returns the number of passed tests that it reports.
 fn echo(from: Option<impl Read>, mut to: impl Write) -> u64 {
     let mut passed = 0;
     let mut line = Vec::new();
@@ -192,7 +192,7 @@ fn echo(from: Option<impl Read>, mut to: impl Write) -> u64 {
     passed
 }
 
-/// The number in a runner's summary: cargo test's, nextest's, pytest's or node's.
+/// Returns the number of passed tests in a line, if it is the summary of cargo test, nextest, pytest or node.
 fn tests_passed(line: &str) -> Option<u64> {
     let line = line.trim();
     if let Some(count) = line

@@ -1,5 +1,6 @@
-//! Rust's standard library for targets that are not this machine's: rustup's, or else one built from the sources that
-//! Debian ships beside its compiler of the same version. Both are unpacked into a folder; nothing is installed.
+//! Rust's standard library for targets other than this machine's: the one that rustup installed, or one built from
+//! Debian's package of its sources, with Debian's compiler of the same version. Both packages are unpacked into a
+//! folder; nothing is installed.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +8,14 @@ use crate::artifacts::{Environment, remap};
 use crate::debian;
 use crate::run::{Run, output};
 
-/// Debian's compilers and their sources: the one that is kept new for Firefox, and the release's own.
+/// Debian's packages of the compiler and of its sources: the newer ones that Firefox needs, then the default ones.
 const PACKAGES: [(&str, &str); 2] = [("rustc-web", "rust-web-src"), ("rustc", "rust-src")];
 
-/// Where the standard library is.
+/// The standard library of a target.
 pub(crate) enum Std {
-    /// Among the toolchain's own.
+    /// Installed with the toolchain.
     Installed,
-    /// To be built.
+    /// Built from its sources.
     Sources(Sources),
 }
 
@@ -42,7 +43,7 @@ impl Std {
         }
     }
 
-    /// The flag for rustc that keeps the place of the sources out of what it builds.
+    /// The flag for rustc that keeps the path of the sources out of the library.
     pub(crate) fn without_paths(&self) -> String {
         match self {
             Self::Installed => String::new(),
@@ -101,7 +102,7 @@ fn unpack(run: &Run, folder: &Path) -> Result<(), String> {
     debian::unpack(run, &packages, folder)
 }
 
-/// A field of the package that apt-get would install.
+/// Returns a field of the package that apt-get would install.
 fn field(run: &Run, package: &str, name: &str) -> Option<String> {
     let mut show = debian::own(run, "apt-cache");
     show.args(["show", "--no-all-versions", package]);
@@ -110,7 +111,7 @@ fn field(run: &Run, package: &str, name: &str) -> Option<String> {
     Some(line.strip_prefix(": ")?.to_owned())
 }
 
-/// Those of a package's dependencies that belong to the compiler: every machine has the others.
+/// Returns the dependencies of a package that belong to the compiler. The others are on every machine with Debian.
 fn dependencies(depends: &str) -> Vec<String> {
     depends
         .split(", ")

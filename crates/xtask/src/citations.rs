@@ -1,4 +1,4 @@
-//! Citations: the reasons that code, tests and documents give must be in the repository, where a reader finds them.
+//! Citations: code, tests and documents may only cite documents of this repository, so that a reader finds them.
 //!
 //! A citation is `docs/<file>.md#<anchor>`. Documents also link to each other, and to their own anchors.
 
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use tools::run::{Run, output};
 
-/// Has examples of everything that is an error elsewhere.
+/// Exempt, because its tests contain dead citations.
 const THIS: &str = "crates/xtask/src/citations.rs";
 
 /// Returns an error that lists the dead citations, and those of documents outside the repository.
@@ -63,7 +63,7 @@ fn wrong(files: &BTreeMap<&str, String>) -> Vec<String> {
     wrong
 }
 
-/// The documents and anchors that a line of a file cites.
+/// Returns the documents and anchors that a line of a file cites.
 fn citations<'a>(file: &str, line: &'a str) -> Vec<(String, &'a str)> {
     let is_document = file.starts_with("docs/") && is_markdown(file);
     let mut found = Vec::new();
@@ -94,7 +94,7 @@ fn is_markdown(file: &str) -> bool {
         .is_some_and(|extension| extension == "md")
 }
 
-/// The path that a relative link in a file means, from the root.
+/// Resolves a relative link in a file to a path from the root.
 fn beside(file: &str, link: &str) -> String {
     let mut parts: Vec<&str> = file.split('/').collect();
     parts.pop();
@@ -110,7 +110,7 @@ fn beside(file: &str, link: &str) -> String {
     parts.join("/")
 }
 
-/// The anchors of a Markdown document: of its headings, as GitHub makes them, and `<a id="…">`.
+/// Returns the anchors of a Markdown document: those that GitHub makes from headings, and `<a id="…">`.
 fn anchors(markdown: &str) -> HashSet<String> {
     let mut anchors = HashSet::new();
     let mut times: HashMap<String, u32> = HashMap::new();
@@ -140,7 +140,7 @@ fn anchors(markdown: &str) -> HashSet<String> {
     anchors
 }
 
-/// A heading in lower case, with hyphens for spaces, and without punctuation and the targets of links.
+/// Returns GitHub's anchor for a heading: lower case, hyphens for spaces, no punctuation, no targets of links.
 fn anchor_of(heading: &str) -> String {
     let mut text = String::new();
     let mut rest = heading.trim();
@@ -164,7 +164,7 @@ fn is_of_anchor(letter: char) -> bool {
     letter.is_alphanumeric() || matches!(letter, '-' | '_')
 }
 
-/// Whether a line has a word that is not a part of another one, such as of a constant's name.
+/// Whether a line contains a whole word. A part of a longer name does not count.
 fn has_word(line: &str, word: &str) -> bool {
     let is_of_name = |letter: char| letter.is_alphanumeric() || letter == '_';
     line.match_indices(word).any(|(start, _)| {

@@ -1,4 +1,4 @@
-//! `cargo xtask dependencies`: which they may be, and how old they and Rust may be.
+//! `cargo xtask dependencies`: checks licences and advisories, and compiles with the oldest supported versions.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ pub(crate) fn dependencies(run: &mut Run) -> Result<(), String> {
     Ok(())
 }
 
-/// Licences, advisories, duplicates and sources: `deny.toml`. Advisories are fetched from GitHub.
+/// Checks licences, advisories, duplicates and sources by the rules in `deny.toml`. Fetches the advisories from GitHub.
 fn deny(run: &mut Run) -> Result<(), String> {
     let on_path = output(run.cargo(["deny", "--version"])).is_some();
     let folder = run.root.join(".scratch/cargo-deny");
@@ -34,7 +34,7 @@ fn deny(run: &mut Run) -> Result<(), String> {
     run.step("cargo deny", deny)
 }
 
-/// The crates with the smallest versions that their manifests permit for direct dependencies.
+/// Compiles the crates with the smallest versions that their manifests permit for direct dependencies.
 fn smallest_versions(run: &mut Run) -> Result<(), String> {
     let folder = run.root.join(".scratch/smallest");
     let lock = folder.join("Cargo.lock");
@@ -43,14 +43,15 @@ fn smallest_versions(run: &mut Run) -> Result<(), String> {
     let mut check = run.cargo(["check", "-Zdirect-minimal-versions", "-Zlockfile-path"]);
     check
         .args(selected())
-        // Both are unstable, and the toolchain is stable.
+        // Both options are unstable; this lets the stable toolchain accept them.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_RESOLVER_LOCKFILE_PATH", lock)
         .env("CARGO_TARGET_DIR", folder.join("target"));
     run.step("smallest versions", check)
 }
 
-/// Everything published with the `rust-version` that it declares: users compile the Python package, too.
+/// Compiles what is published with its declared `rust-version`. That includes the Python package, which users may
+/// compile from its source distribution.
 fn oldest_rust(run: &mut Run) -> Result<(), String> {
     let oldest = env!("CARGO_PKG_RUST_VERSION");
     let mut install = run.command("rustup");

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that one machine with one Python and one Node can prove.
+//! `cargo xtask test`: all checks that need one machine with one Python and one Node.js.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use tools::run::{Run, output};
 use crate::{WITHOUT_BINDINGS, citations};
 
 pub(crate) fn test(run: &mut Run) -> Result<(), String> {
-    // Before the long part: nobody should wait for minutes to hear that Node is missing.
+    // First, so that a missing Node.js is reported at once and not after minutes.
     node::check(run)?;
     citations::check(run)?;
     let venv = Venv::of_project(run)?;
@@ -83,7 +83,7 @@ fn typescript(run: &mut Run) -> Result<(), String> {
     run.step("npm ci", node::ci(run))?;
     node::installed(run)?;
     run.step("Node module", node::npm(run, ["run", "check:binding"]))?;
-    // Of what JavaScript cannot see. It needs no Node: napi looks its symbols up when it is loaded.
+    // Tests of what JavaScript cannot see. They run without Node.js: napi looks up its symbols when it is loaded.
     let inside = run.cargo(["test", "--package=feishu-feed-card-node", "--locked"]);
     run.tests("Node module's own tests", inside)?;
     run.tests("Node tests", readable(node::npm(run, ["test"])))?;
@@ -92,7 +92,7 @@ fn typescript(run: &mut Run) -> Result<(), String> {
     run.tests("npm package", readable(node::npm(run, ["run", "test:package"])))
 }
 
-/// The other type checker that people use for Python. It comes from npm.
+/// Checks Python's types with pyright as well as mypy: users have either. pyright comes from npm.
 fn pyright(run: &mut Run, venv: &Venv) -> Result<(), String> {
     let mut pyright = node::npm(
         run,
@@ -105,21 +105,21 @@ fn pyright(run: &mut Run, venv: &Venv) -> Result<(), String> {
     run.step("pyright, wrong uses", wrong)
 }
 
-/// Node's test runner speaks TAP where it does not write to a terminal: five lines and more for a test.
+/// Sets a short report: by default, Node's test runner writes TAP to a pipe, with five lines or more per test.
 fn readable(mut tests: Command) -> Command {
     tests.env("NODE_OPTIONS", "--test-reporter=spec");
     tests
 }
 
-/// The platform's own clients, unchanged, against the sandbox: they, not we, say whether it speaks the
-/// platform's language. The versions are those whose sources were read.
+/// Runs the platform's own clients, unchanged, against the sandbox. They show independently of our own clients that the
+/// sandbox behaves as the platform does.
 fn official_clients(run: &mut Run) -> Result<(), String> {
     const LARK_OAPI: &str = "lark-oapi==1.7.5";
     const NODE_SDK: &str = "@larksuiteoapi/node-sdk@1.74.0";
 
     let folder = run.root.join(".scratch/official");
     let venv = Venv::at(run, ".scratch/official/venv", &[LARK_OAPI], LARK_OAPI)?;
-    let mut install = run.command("npm");
+    let mut install = run.command(node::NPM);
     install.args([
         "install",
         "--no-audit",

@@ -1,5 +1,5 @@
-//! The demo: pins the platform page's own example group from Rust, Python and Node, and shows after each
-//! call who has it pinned. `cargo xtask demo` builds what it needs and runs it.
+//! The demo: pins the example group of the platform's page from Rust, Python and Node.js, and shows after each call for
+//! whom it is pinned. `cargo xtask demo` builds what the demo needs, and runs it.
 
 use std::error::Error;
 use std::fmt::Display;

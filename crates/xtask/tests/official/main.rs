@@ -1,5 +1,5 @@
-//! The platform's own clients, unchanged, make the calls against the sandbox. `cargo xtask test` installs
-//! them and says where they are.
+//! Calls the sandbox with the platform's own clients, unchanged. `cargo xtask test` installs them, and passes their
+//! location in environment variables.
 
 #![allow(
     clippy::panic,
@@ -54,7 +54,7 @@ fn script(name: &str) -> PathBuf {
     Path::new("tests/official").join(name)
 }
 
-/// Pins and unpins with a client, and compares what it says and what the sandbox then holds.
+/// Pins and unpins with a client, and checks its output and the state of the sandbox.
 fn check(client: impl Fn(&str, &str) -> Command) {
     let without_bot = Chat {
         bot_in_chat: false,
