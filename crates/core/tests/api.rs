@@ -279,3 +279,58 @@ fn lark_is_named_wherever_the_base_url_is_explained() {
         );
     }
 }
+
+/// The text of a page of the guide.
+fn guide(page: &str) -> String {
+    fs::read_to_string(format!("../../docs/guide/en/src/{page}")).unwrap()
+}
+
+#[test]
+fn the_guide_explains_every_kind_of_error_reason_and_station() {
+    let page = guide("errors.md");
+    for kind in ErrorKind::ALL {
+        assert!(page.contains(&format!("`{kind}`, in Rust `{kind:?}`")), "{kind}");
+    }
+    let source = fs::read_to_string("src/data/error.rs").unwrap();
+    let mut found = 0;
+    for name in ["ConnectionReason", "Station"] {
+        let (_, names) = source.split_once(&format!("impl {name} {{")).unwrap();
+        let (names, _) = names.split_once("\n    }\n").unwrap();
+        for text in names
+            .split('"')
+            .skip(1)
+            .step_by(2)
+            .filter(|text| !text.is_empty())
+        {
+            found += 1;
+            assert!(page.contains(&format!("| `{text}` | ")), "{name}: {text}");
+        }
+    }
+    assert!(found >= 17, "only {found} names were found");
+}
+
+#[test]
+fn the_guide_explains_every_option() {
+    let page = guide("options.md");
+    let source = fs::read_to_string("src/options.rs").unwrap();
+    let (_, builder) = source.split_once("impl ClientBuilder {").unwrap();
+    let (builder, _) = builder.split_once("pub fn build(").unwrap();
+    let mut found = 0;
+    for method in builder
+        .split("\n\n")
+        .filter(|method| !method.contains("#[doc(hidden)]"))
+    {
+        let Some((_, method)) = method.split_once("pub fn ") else {
+            continue;
+        };
+        let name = method.split('(').next().unwrap();
+        found += 1;
+        let is_explained = [
+            format!("`{name}`"),
+            format!("`.{name}("),
+            format!("`Client.{name}("),
+        ];
+        assert!(is_explained.iter().any(|text| page.contains(text)), "{name}");
+    }
+    assert!(found > 20, "only {found} options were found");
+}
