@@ -262,10 +262,7 @@ fn lark_is_named_wherever_the_base_url_is_explained() {
         ("../../python/README.md", "| `base_url` |"),
         ("../../node/README.md", "| `baseUrl` |"),
         ("../../docs/guide/en/src/options.md", "| `base_url` |"),
-        (
-            "../../python/src/feishu_feed_card/_client.py",
-            "Where the platform is",
-        ),
+        ("../../python/src/feishu_feed_card/_client.py", "base_url: The "),
         ("../../node/src/client.ts", "baseUrl?: string"),
     ] {
         let text = fs::read_to_string(file).unwrap();
