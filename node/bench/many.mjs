@@ -1,16 +1,16 @@
-// What a million requests through `setTimeSensitiveMany` cost beside a thousand: peak memory, and CPU time
-// of the main thread for each result. Each count runs in a process of its own, against a stand-in in
-// another, which answers at once; pacing is off.
+// Compares a million requests through `setTimeSensitiveMany` with a thousand: peak memory, and CPU time of the main
+// thread per result. Each measurement runs in a new process. The sandbox runs in the parent process and answers immediately.
+// The client has no rate limit.
 //
 //   npm run build && node bench/many.mjs [requests]
 //
-// The peak is the operating system's (`maxRSS`). V8 lets its young generation grow to 48 MB while there is
-// work, however little of it lives on: with `--max-semi-space-size=1`, as a program with little memory would
-// set it, the peak shows what is held. It is given without that too, and for a loop that makes as many objects
-// of that size and no calls at all: what that grows by is V8's.
+// The peak is the operating system's (`maxRSS`). V8's young generation grows to 48 MB under load, even if few objects
+// stay alive. With `--max-semi-space-size=1`, which a program with little memory would set, the peak shows the memory in
+// use. The benchmark measures with and without this flag. It also measures a loop that creates as many objects of the
+// same size without any calls: its growth is V8's own.
 //
-// The CPU time is that of the thread the loop runs on, in user and system mode, from the first `next` to the
-// last: what Node's other threads do, and the network's, is not in it.
+// The CPU time is that of the loop's thread, in user and system mode, from the first `next` to the last. It does not
+// include Node's other threads and the runtime's thread.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -55,13 +55,13 @@ async function measure(source, requests, flags, { baseUrl }) {
   const child = spawn(process.execPath, [...flags, file, 'call', source, requests, baseUrl], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
-  let told = ''
-  child.stdout.on('data', (text) => (told += text))
+  let output = ''
+  child.stdout.on('data', (text) => (output += text))
   const [code] = await once(child, 'close')
   if (code !== 0) {
-    throw new Error(`${requests} requests ended with ${code}`)
+    throw new Error(`the process for ${requests} requests exited with ${code}`)
   }
-  return JSON.parse(told)
+  return JSON.parse(output)
 }
 
 async function call(source, requests, baseUrl) {
@@ -72,7 +72,7 @@ async function call(source, requests, baseUrl) {
     rateLimit: false,
   })
   const many = {
-    'no calls': () => nothing(pins(requests)),
+    'no calls': () => withoutCalls(pins(requests)),
     generator: () => client.setTimeSensitiveMany(pins(requests)),
     'async generator': () => client.setTimeSensitiveMany(asynchronously(pins(requests))),
   }[source]()
@@ -85,7 +85,7 @@ async function call(source, requests, baseUrl) {
   const cpu = (threadCpu() - before) / requests
   const wall = ((performance.now() - began) / requests) * 1000
   if (reached !== requests) {
-    throw new Error(`${reached} of ${requests} were reached`)
+    throw new Error(`${reached} of ${requests} requests succeeded`)
   }
   console.log(JSON.stringify({ peak: process.resourceUsage().maxRSS, cpu, wall }))
 }
@@ -104,8 +104,8 @@ async function* asynchronously(requests) {
   yield* requests
 }
 
-/** A hundred requests open at a time, of which 64 come back at once. */
-async function* nothing(requests) {
+/** Yields items without making calls. Keeps up to 100 requests open, and finishes 64 at a time. */
+async function* withoutCalls(requests) {
   const open = []
   let made = 0
   const items = (count) =>
@@ -124,7 +124,7 @@ async function* nothing(requests) {
   yield* items(100)
 }
 
-/** Microseconds. Node tells them from version 23.9 on, Linux always. */
+/** Returns the thread's CPU time in microseconds, from Node 23.9 or from Linux. */
 function threadCpu() {
   if (process.threadCpuUsage) {
     const { user, system } = process.threadCpuUsage()

@@ -1,5 +1,4 @@
-// Pins the chats whose ids come on standard input, one a line, for the users given as arguments, and shows
-// how far it is:
+// Pins the chats whose ids are on standard input, one per line, for the users given as arguments. Shows a progress bar:
 //
 //   FEISHU_APP_ID=cli_… FEISHU_APP_SECRET=… node examples/many.mjs ou_… ou_… < chats.txt
 
@@ -21,7 +20,7 @@ bar.start(chats.length, 0, { failed: 0, seconds: '…' })
 
 const requests = chats.map((feedCardId) => ({ feedCardId, userIds, timeSensitive: true }))
 const many = Client.fromEnv().setTimeSensitiveMany(requests, {
-  // What the quota allows, not what the last seconds were like.
+  // `etaMs` comes from the quota, not from the speed so far.
   progress: ({ done, failed, etaMs = 0 }) => bar.update(done, { failed, seconds: Math.ceil(etaMs / 1000) }),
 })
 const failures = []

@@ -1,11 +1,13 @@
-// Builds the native module with cargo and the facade with tsc and esbuild:
+// Builds the native module with cargo, and the facade with tsc and esbuild:
 //
 //   node scripts/build.mjs [--debug] [--check] [--target TRIPLE] [--zig]
 //   node scripts/build.mjs --facade
 //
-// `src/binding.ts`, the native module's types, is written from what the build says of them; with
-// `--check` it is an error if that changes the committed file. With `--zig` cargo-zigbuild links, and the triple of
-// a target may end with a version of glibc. With `--facade` the native module is left alone.
+// The build also writes `src/binding.ts`, the types of the native module.
+//
+//   --check   fails if `src/binding.ts` has changed
+//   --zig     links with cargo-zigbuild; the target's triple may then end with a version of glibc
+//   --facade  builds only the facade
 import { spawnSync } from 'node:child_process'
 import {
   copyFileSync,
@@ -42,10 +44,10 @@ function buildNative() {
   const { target_directory: targetFolder } = JSON.parse(
     run('cargo', ['metadata', '--format-version=1', '--no-deps'], { capture: true }),
   )
-  // The path is always the same, so that the derive macros' output stays when cargo has nothing to do.
+  // The path must not change: if cargo has nothing to do, the output of the derive macros from the last build is used.
   const typeFolder = path.join(targetFolder, 'node-types', options.target ?? 'host')
   mkdirSync(typeFolder, { recursive: true })
-  const said = run(
+  const messages = run(
     'cargo',
     [
       options.zig ? 'zigbuild' : 'build',
@@ -56,7 +58,7 @@ function buildNative() {
     ],
     { capture: true, env: { ...process.env, NAPI_TYPE_DEF_TMP_FOLDER: typeFolder } },
   )
-  const artifact = said
+  const artifact = messages
     .split('\n')
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line))
@@ -65,9 +67,9 @@ function buildNative() {
     )
   const library = artifact?.filenames.find((name) => /\.(so|dylib|dll)$/.test(name))
   if (library === undefined) {
-    throw new Error('cargo made no native module')
+    throw new Error('cargo reported no library of the package feishu-feed-card-node')
   }
-  // Moved into place in one step: a process that has the old one loaded keeps it whole.
+  // Replace the file by a rename, so that a process that has loaded the old file keeps it intact.
   const file = path.join(root, nativeFile(platformOf(options.target?.replace(/\.[\d.]+$/, ''))))
   copyFileSync(library, `${file}.new`)
   renameSync(`${file}.new`, file)
@@ -78,7 +80,7 @@ function buildNative() {
   if (binding !== committed) {
     writeFileSync(bindingFile, binding)
     if (options.check) {
-      throw new Error('src/binding.ts was not current; it is now: commit it')
+      throw new Error('src/binding.ts was out of date; commit the new file')
     }
   }
 }
@@ -88,7 +90,7 @@ function buildFacade() {
   rmSync(dist, { recursive: true, force: true })
   run(process.execPath, [path.join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '--project', root])
   bundle(dist)
-  // Editors read all of it; four blanks an indentation are a tenth of it, and what may be left out a twentieth.
+  // Shorten the declarations, which editors read completely: tabs save a tenth, optional tokens a twentieth.
   for (const name of readdirSync(dist).filter((file) => file.endsWith('.d.ts'))) {
     const file = path.join(dist, name)
     writeFileSync(
@@ -99,14 +101,14 @@ function buildFacade() {
         .replaceAll(/^export declare /gm, 'export '),
     )
   }
-  // Says that `dist/*.js` is CommonJS, as it says for the sources.
+  // Marks `dist/*.js` as CommonJS, as it does for the sources.
   copyFileSync(path.join(root, 'src', 'package.json'), path.join(dist, 'package.json'))
 }
 
 /**
- * One file for the facade: to find, read and compile one for each source took a third of `require`'s time. What an
- * ES module imports is beside it, and no more than the names: Node parses all of such a file in JavaScript to find
- * them, and for the whole facade that took longer than it saved.
+ * Bundles the facade to one file, because loading one file per source took a third of the time of `require`. ES modules
+ * import a second file, which only lists the exported names: Node parses a CommonJS file in JavaScript to find them, and
+ * for the whole facade this took longer than the bundle saved.
  */
 function bundle(dist) {
   buildSync({
@@ -117,13 +119,13 @@ function bundle(dist) {
     format: 'cjs',
     platform: 'node',
     target: 'node20',
-    // The platforms' packages, of which one is installed beside this one.
+    // The platform packages, of which the one for this machine is installed.
     external: ['feishu-feed-card-*'],
   })
   const facade = readFileSync(path.join(dist, 'facade.js'), 'utf8')
   const names = facade.slice(facade.lastIndexOf('0 && (module.exports = {'))
   if (!names.startsWith('0 &&')) {
-    throw new Error('esbuild does not tell the names that the facade exports')
+    throw new Error('the output of esbuild does not list the names that the facade exports')
   }
   writeFileSync(
     path.join(dist, 'index.js'),
@@ -143,7 +145,7 @@ function run(command, args, { capture = false, env = process.env } = {}) {
     stdio: ['ignore', capture ? 'pipe' : 'inherit', 'inherit'],
   })
   if (error) {
-    throw new Error(`${command} does not run: ${error.message}`)
+    throw new Error(`cannot run ${command}: ${error.message}`)
   }
   if (status !== 0) {
     process.exit(status ?? 1)

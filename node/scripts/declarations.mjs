@@ -1,10 +1,7 @@
-/** What the package shows of them; the rest stays out of the published declarations. */
-const shown = ['FailedUserReason', 'FieldViolation', 'PermissionViolation', 'Quota', 'Users']
+/** The public types. The others are marked `@internal` and not published. */
+const publicTypes = ['FailedUserReason', 'FieldViolation', 'PermissionViolation', 'Quota', 'Users']
 
-/**
- * The native module's types as a TypeScript file, from what napi's macros say of each item: one JSON
- * object a line.
- */
+/** Returns the native module's types as a TypeScript file. `lines` is the output of napi's macros: one JSON object per line. */
 export function declarations(lines) {
   const items = lines
     .split('\n')
@@ -13,7 +10,7 @@ export function declarations(lines) {
   const methodsOf = (name) =>
     items.filter((item) => item.kind === 'impl' && item.name === name).map((item) => item.def)
   const declared = {
-    // Neither constructed nor imitated in TypeScript, unless the macro says how to construct it.
+    // A private constructor and field prevent that TypeScript code creates or imitates a class without a constructor.
     struct: ({ name, def }) =>
       `export declare class ${name} {\n${body(constructible(methodsOf(name)) ? '' : 'private constructor()\n#native', def, ...methodsOf(name))}\n}`,
     interface: ({ name, def }) => `export interface ${name} {\n${body(def)}\n}`,
@@ -28,7 +25,7 @@ export function declarations(lines) {
         throw new Error(`declarations: no rule for a ${item.kind} (${item.name})`)
       }
       const text = declare(item)
-      return text && `${shown.includes(item.name) ? item.js_doc : internal(item.js_doc)}${text}\n`
+      return text && `${publicTypes.includes(item.name) ? item.js_doc : internal(item.js_doc)}${text}\n`
     })
     .filter(Boolean)
   return `// Written by scripts/build.mjs from crates/node/src; do not edit.\n\n${texts.join('\n')}`

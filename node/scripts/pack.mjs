@@ -1,7 +1,6 @@
-// Makes the npm packages of what is built: `packed/feishu-feed-card-VERSION.tgz`, and one for each native
-// module that lies here; with `--all` it is an error if a platform has none. The platform packages become optional
-// dependencies only now: names that are not published yet would break `npm ci` in a clone, and could be taken by
-// anyone.
+// Packs the npm packages into `packed`: the main package, and one for each native module that has been built. With
+// `--all`, fails if the native module of a platform is missing. The platform packages become optional dependencies only
+// here, because names that are not published yet would break `npm ci` in a clone, and anyone could register them.
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -11,7 +10,7 @@ import { sbom } from './sbom.mjs'
 
 const root = path.join(import.meta.dirname, '..')
 const main = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'))
-// Only what is packed here is fit to be published.
+// `private` prevents publishing from the clone. Only the packages made here may be published.
 delete main.private
 delete main.devDependencies
 delete main.scripts
@@ -23,7 +22,7 @@ if (process.argv.includes('--all') && missing.length > 0) {
   throw new Error(`no native module for ${missing.map(([target]) => target).join(', ')}`)
 }
 if (built.length === 0 || !existsSync(path.join(root, 'dist/index.js'))) {
-  throw new Error('nothing is built: npm run build')
+  throw new Error('the native module or the facade is not built; run npm run build')
 }
 
 const packed = path.join(root, 'packed')
@@ -54,7 +53,7 @@ for (const [target, platform] of built) {
 const optionalDependencies = Object.fromEntries(built.map(([, platform]) => [packageName(platform), version]))
 pack({ ...main, optionalDependencies }, {}, { dist: 'dist', 'README.md': 'README.md' })
 
-/** Packs a manifest with texts and copies of what lies in the clone, and the licences. */
+/** Packs a manifest, texts by their file names, copies of files of the clone, and the licences. */
 function pack(manifest, texts, copies) {
   const folder = mkdtempSync(path.join(tmpdir(), 'feishu-feed-card-'))
   try {

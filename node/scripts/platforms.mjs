@@ -1,4 +1,4 @@
-// The platforms a native module is built for, by the names that Node and npm give them.
+// The platforms of the native module: Rust's target triple, and Node's and npm's names.
 export const platforms = {
   'aarch64-apple-darwin': { name: 'darwin-arm64', os: 'darwin', cpu: 'arm64' },
   'aarch64-pc-windows-msvc': { name: 'win32-arm64-msvc', os: 'win32', cpu: 'arm64' },
@@ -10,19 +10,22 @@ export const platforms = {
   'x86_64-unknown-linux-musl': { name: 'linux-x64-musl', os: 'linux', cpu: 'x64', libc: 'musl' },
 }
 
-/** The platform of a Rust target, or of this machine. */
+/** Returns the platform of a Rust target, or of this machine. */
 export function platformOf(target) {
   if (target !== undefined) {
     const platform = platforms[target]
     if (platform === undefined) {
-      throw new Error(`no package for ${target}: one of ${Object.keys(platforms).join(', ')}`)
+      throw new Error(
+        `no package for the target ${target}; expected one of ${Object.keys(platforms).join(', ')}`,
+      )
     }
     return platform
   }
   const libc =
     process.platform === 'linux' && (process.report.getReport().header.glibcVersionRuntime ? 'glibc' : 'musl')
   const here = Object.values(platforms).find(
-    ({ os, cpu, libc: its }) => os === process.platform && cpu === process.arch && (its ?? false) === libc,
+    (platform) =>
+      platform.os === process.platform && platform.cpu === process.arch && (platform.libc ?? false) === libc,
   )
   if (here === undefined) {
     throw new Error(`no package for ${process.platform}-${process.arch}`)

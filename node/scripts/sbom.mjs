@@ -1,4 +1,4 @@
-// A CycloneDX bill of materials: the crates that are compiled into a native module. For wheels and npm packages.
+// Writes a CycloneDX bill of materials for a wheel or npm package: the crates in its native module.
 //
 //   node scripts/sbom.mjs CRATE TARGET FILE
 import { execFileSync } from 'node:child_process'
@@ -7,7 +7,7 @@ import path from 'node:path'
 
 const root = path.join(import.meta.dirname, '../..')
 
-/** The bill of a crate of this workspace, for a Rust target. */
+/** Returns the bill of materials of a crate of this workspace, for a Rust target. */
 export function sbom(crate, target) {
   const options = ['--locked', '--package', crate, '--target', target, '--edges=normal,no-proc-macro']
   const tree = execFileSync('cargo', ['tree', ...options, '--prefix=depth', '--format= {p} |{l}|'], {
@@ -28,7 +28,7 @@ export function sbom(crate, target) {
       name,
       version,
       ...(checksum && { hashes: [{ alg: 'SHA-256', content: checksum }] }),
-      // `MIT/Apache-2.0` is an old way to write `MIT OR Apache-2.0`.
+      // `MIT/Apache-2.0` is an old form of `MIT OR Apache-2.0`.
       licenses: [{ expression: licence.replaceAll(/ ?\/ ?/g, ' OR ') }],
       purl,
     })
@@ -53,7 +53,7 @@ export function sbom(crate, target) {
   }
 }
 
-/** The SHA-256 of each crate's package, by name and version. */
+/** Returns the SHA-256 of each crate's package, by name and version. */
 function readChecksums() {
   const lock = readFileSync(path.join(root, 'Cargo.lock'), 'utf8')
   const packages = lock.matchAll(/^name = "(.*)"\nversion = "(.*)"\nsource = .*\nchecksum = "(.*)"$/gm)

@@ -1,21 +1,21 @@
 // Written by scripts/build.mjs from crates/node/src; do not edit.
 
 /**
- * One for each environment of Node, made when the facade is loaded there.
+ * An environment of Node. The facade creates it when it is loaded.
  *
  * @internal
  */
 export declare class Environment {
-  /** `deliver` is called with messages, a JSON array, and must not throw. */
+  /** `deliver` is called with a JSON array of messages. It must not throw. */
   constructor(deliver: (arg0: string) => unknown)
-  /** Drops a call in flight: its promise is the caller's business from here. */
+  /** Stops a call in progress. No message with its result will come. */
   abort(id: number): void
-  /** A token provider's answer: a token, or why there is none. */
-  answerToken(id: number, token?: string | undefined | null, expiresInMs?: number | undefined | null, failure?: string | undefined | null): void
+  /** Sets the result of a token provider: a token, or an error message. */
+  provideToken(id: number, token?: string | undefined | null, expiresInMs?: number | undefined | null, failure?: string | undefined | null): void
 }
 
 /**
- * What went wrong.
+ * An error.
  *
  * @internal
  */
@@ -37,25 +37,22 @@ export interface ErrorData {
   permissionViolations: Array<PermissionViolation>
   fieldViolations: Array<FieldViolation>
   users: Users
-  /** What it was caused by, outermost first. */
+  /** Messages of the causes, outermost first. */
   causes: Array<string>
-  /**
-   * The question that a token provider did not answer, where that was the cause: the facade keeps
-   * what the provider threw.
-   */
-  question?: number
+  /** The id of the failed call of a token provider, if this was the cause. The facade keeps the provider's exception. */
+  providerCall?: number
 }
 
-/** To be listed is to have failed: `errorCode` is 0 in the platform's own example. */
+/** A user that was not reached. `errorCode` can be 0. */
 export interface FailedUserReason {
   errorCode: number
   /** Such as `The user is not in the chat`. */
   errorMessage: string
-  /** Where the app has the field permission, `contact:user.employee_id:readonly` for `user_id`. */
+  /** Needs the field permission of the id's type: `contact:user.employee_id:readonly` for `user_id`. */
   userId?: string
 }
 
-/** A field the platform refused. */
+/** A field that the platform refused. */
 export interface FieldViolation {
   field: string
   /** As text. */
@@ -64,19 +61,19 @@ export interface FieldViolation {
 }
 
 /**
- * How many calls are made.
+ * The options of many calls.
  *
  * @internal
  */
 export interface ManyArguments {
   concurrency?: number
   totalTimeoutMs?: number
-  /** How many requests there will be, where that is known. */
+  /** Number of requests, if known. */
   total?: number
-  /** The context of the calls, if someone listens or provides tokens. */
+  /** The context of the calls, if there is a listener or a token provider. */
   context?: number
-  /** The context's listeners are told the calls' events. */
-  tellsEvents: boolean
+  /** Whether the context's listeners get the calls' events. */
+  wantsEvents: boolean
 }
 
 /**
@@ -88,53 +85,57 @@ export declare class NativeClient {
   private constructor()
   #native
   /**
-   * Begins a call; its end comes to the environment's `deliver`, under this id. No `feedCardId` is the bot's
-   * own chat. With `tells`, the id is that of a context as well, whose listeners are told the call's events if it is true.
+   * Starts a call. The environment's `deliver` gets its result, under this id. Without a `feedCardId`, the call is for
+   * the bot's own chat. `wantsEvents` is absent for a call without a context. Otherwise the id is also that of the
+   * context, and the value says whether the context's listeners get the call's events.
    */
-  start(id: number, userIds: Array<string>, timeSensitive: boolean, feedCardId?: string | undefined | null, userIdType?: string | undefined | null, timeoutMs?: number | undefined | null, tells?: boolean | undefined | null): void
-  /** Makes a handle of many calls; nothing is sent until it is asked. */
+  start(id: number, userIds: Array<string>, timeSensitive: boolean, feedCardId?: string | undefined | null, userIdType?: string | undefined | null, timeoutMs?: number | undefined | null, wantsEvents?: boolean | undefined | null): void
+  /** Prepares many calls. Nothing is sent until the first results are requested. */
   many(arguments: ManyArguments): NativeMany | ErrorData
-  /** Hands over a store app's new ticket. */
+  /** Sets a store app's new ticket. */
   setAppTicket(appTicket: string): ErrorData | null
-  /** The quota, absent without pacing. */
+  /** The quota, or `null` without a rate limit. */
   get quota(): Quota | null
   /**
-   * Refuses new calls, and lets go of connections and secrets once no call uses them any more. Calls are stopped after
-   * the timeout. The environment's `deliver` gets a message with this id when no call is in progress. Returns an
-   * error, and does nothing, if the timeout is wrong.
+   * Refuses new calls, stops calls in progress after the timeout, and drops connections and secrets when no call uses
+   * them. When no call is in progress, the environment's `deliver` gets a message with this id. If the timeout is
+   * invalid, returns an error and does nothing.
    */
   close(id: number, timeoutMs?: number | undefined | null): ErrorData | null
 }
 
 /**
- * The core's handle. The facade reads requests while there is room.
+ * The state of many calls. The facade reads requests while there is room.
  *
  * @internal
  */
 export declare class NativeMany {
   private constructor()
   #native
-  /** Requests that the facade may have read and not got back. */
+  /** Maximum number of requests that the facade has read and that have no result yet. */
   readonly concurrency: number
-  /** How long the facade reads its source at a stretch, so that neither results nor the event loop wait for it. */
+  /**
+   * Maximum time for which the facade reads its source without a pause, so that it does not delay results or block the
+   * event loop.
+   */
   readonly readsForMs: number
   /**
-   * Takes the next requests: a JSON array, with `null` for each element that the facade rejected. Indices count
-   * from 0, in the order fed.
+   * Accepts the next requests: a JSON array, with `null` for each request that the facade rejected. Their indices count
+   * from 0.
    */
   feed(requests: string): void
-  /** Takes a request that threw while it was read, with the user ids read before. */
+  /** Accepts a request that threw an exception while it was read, with the user ids that were read before. */
   feedUnreadable(userIds: Array<string>): void
-  /** Ends the input. */
+  /** Reports the end of the requests. */
   end(): void
-  /** Asks for the next results. The environment's `deliver` gets them, under this id. */
-  ask(id: number): void
-  /** Stops all calls and asks for the report, under this id. */
+  /** Requests the next results. The environment's `deliver` gets them, under this id. */
+  nextBatch(id: number): void
+  /** Stops all calls. The environment's `deliver` gets the report, under this id. */
   report(id: number): void
 }
 
 /**
- * A running stand-in.
+ * A running sandbox.
  *
  * @internal
  */
@@ -143,18 +144,18 @@ export declare class NativeSandbox {
   #native
   /** `http://127.0.0.1:…` */
   readonly baseUrl: string
-  /** `https://127.0.0.1:…`, where https was asked for. */
+  /** `https://127.0.0.1:…`. Absent without https. */
   readonly httpsBaseUrl?: string
-  /** The authority to trust for https. */
+  /** The certificate to trust for https. */
   readonly caPem?: string
-  /** Carries out a control, JSON to JSON. */
+  /** Runs a control. Argument and result are JSON. */
   control(control: string): string | Refusal
   /** Stops the server and closes its connections. */
   close(): void
 }
 
 /**
- * An option of a client. The facade checks the types of values by it.
+ * An option of a client, from which the facade knows the type to check.
  *
  * @internal
  */
@@ -164,7 +165,7 @@ export interface OptionData {
 }
 
 /**
- * What a call that the platform accepted came back with.
+ * The outcome of a call.
  *
  * @internal
  */
@@ -175,25 +176,25 @@ export interface OutcomeData {
   requests: number
   call?: number
   users: Users
-  /** What `throwIfFailed` throws; absent where every user was reached. */
+  /** The error for `throwIfFailed`. Absent if all users were reached. */
   failure?: ErrorData
 }
 
-/** A permission the platform says is missing. */
+/** A missing permission, as reported by the platform. */
 export interface PermissionViolation {
   type: string
   /** The scope, such as `im:datasync.feed_card.time_sensitive:write`. */
   subject: string
 }
 
-/** A client's. */
+/** A client's quota, to be shared. */
 export declare class Quota {
   private constructor()
   #native
 }
 
 /**
- * How many calls to make at most.
+ * The option `rateLimit`.
  *
  * @internal
  */
@@ -203,7 +204,7 @@ export interface Rate {
 }
 
 /**
- * What went wrong, as a sentence.
+ * An error message.
  *
  * @internal
  */
@@ -211,62 +212,62 @@ export interface Refusal {
   refusal: string
 }
 
-/** Every user id handed in, each in exactly one list, in the order given. */
+/** The call's user ids. Each is in exactly one list. */
 export interface Users {
   reached: readonly string[]
-  /** The platform said no, for them alone or for the whole request. */
+  /** Refused by the platform, individually or with the whole request. */
   failed: readonly string[]
-  /** No answer came, or the platform counted failures without naming them. */
+  /** Sent, but not answered; or the platform reported failures without naming the users. */
   unknown: readonly string[]
   /** Never sent. */
   notAttempted: readonly string[]
 }
 
 /**
- * All options but `onEvent`, which only the facade knows.
+ * Returns all options except `onEvent`, which only the facade has.
  *
  * @internal
  */
 export declare function clientOptions(): Array<OptionData>
 
 /**
- * Makes a client, or says which option is wrong, or what the system refuses. With `asks` its tokens come from the facade, which is
- * asked under this id; with `tells` the facade is told its events.
+ * Creates a client, or returns an error. `provider` is the id of the facade's callbacks if they include a token provider,
+ * and `listener` is the same id if they include a listener for events.
  *
  * @internal
  */
-export declare function createClient(environment: Environment, options: object, asks?: number | undefined | null, tells?: number | undefined | null): NativeClient | ErrorData
+export declare function createClient(environment: Environment, options: object, provider?: number | undefined | null, listener?: number | undefined | null): NativeClient | ErrorData
 
 /**
- * The world a sandbox starts from unless told otherwise, as JSON.
+ * Returns a sandbox's default initial state as JSON.
  *
  * @internal
  */
 export declare function exampleWorld(): string
 
 /**
- * What the error says for what the facade found to be of a wrong type.
+ * Returns the message of the error for a value of a wrong type.
  *
  * @internal
  */
 export declare function invalidMessage(field: string, value: string, expected: string): string
 
 /**
- * A text as an error shows it.
+ * Returns a text in the form in which errors show it.
  *
  * @internal
  */
 export declare function shown(text: string): string
 
 /**
- * Starts a sandbox from a world given as JSON.
+ * Starts a sandbox. `world` is its initial state as JSON.
  *
  * @internal
  */
 export declare function startSandbox(world: string, port: number, https: boolean, httpsPort: number): NativeSandbox | Refusal
 
 /**
- * The error for an unknown key of one of many requests.
+ * Returns the error for an unknown key of one of many requests.
  *
  * @internal
  */

@@ -8,11 +8,11 @@ export type UserIdType = 'open_id' | 'union_id' | 'user_id'
 export interface CallOptions {
   /** Default: `open_id`. */
   userIdType?: UserIdType | undefined
-  /** Stops the call: its promise rejects with the signal's reason. */
+  /** Stops the call. Its promise rejects with the signal's reason. */
   signal?: AbortSignal | undefined
   /** Default: the client's. */
   timeoutMs?: number | undefined
-  /** Gets this call's events, beside the client's own. */
+  /** Receives this call's events, after the client's `onEvent`. */
   onEvent?: ((event: ClientEvent) => void) | undefined
 }
 
@@ -45,7 +45,7 @@ export const botCallNames: readonly CallName[] = [
 /** @internal */
 export const groupCallNames: readonly CallName[] = ['feedCardId', ...botCallNames]
 /**
- * One of many has no signal and no listener of its own, but a tag.
+ * Keys of one of many requests. It has a tag, but no signal and no listener.
  *
  * @internal
  */
@@ -56,7 +56,7 @@ export const requestNames: readonly Name[] = [
 
 /** @internal */
 export interface Checked {
-  /** None for the bot's own chat. */
+  /** Undefined for the bot's own chat. */
   feedCardId: string | undefined
   userIds: string[]
   timeSensitive: boolean
@@ -67,8 +67,8 @@ export interface Checked {
 }
 
 /**
- * The types of what was handed in; values are the core's to check. The ids are put into `userIds` as they are
- * read, and stay there when the caller's own code throws.
+ * Checks the types of a call's arguments. The core checks the values. The ids are added to `userIds` one by one, so that
+ * they are available if the caller's code throws.
  *
  * @internal
  */
@@ -82,8 +82,8 @@ export function checkCall(
     return checked(what, given, names, userIds)
   } catch (error) {
     if (error instanceof InvalidInputError) {
-      const handedIn = idsIn(given)
-      Object.assign(error, handedIn.length > 0 && { notAttempted: handedIn })
+      const ids = idsIn(given)
+      Object.assign(error, ids.length > 0 && { notAttempted: ids })
     }
     throw error
   }
@@ -94,7 +94,7 @@ function checked(what: string, given: unknown, names: readonly Name[], userIds: 
   const fields = check.fields(what, given, names, unknown)
   const { feedCardId, timeSensitive, userIdType, signal, timeoutMs, onEvent } = fields
   check.strings('userIds', fields.userIds, 'an array of user ids', userIds)
-  // Each is the call's own, so that what is absent is not found in a polluted prototype.
+  // All properties are own ones, so that a missing one is not read from a polluted `Object.prototype`.
   const call: Checked = {
     feedCardId: undefined,
     userIds,
@@ -124,7 +124,7 @@ function checked(what: string, given: unknown, names: readonly Name[], userIds: 
 
 const unknownKey = (name: string) => errorOf(native.unknownKey(name))
 
-/** The ids among what was handed in as such: also one by itself, and beside what is none. */
+/** Returns the ids in a call's `userIds`, also if it is a single string or contains other values. */
 function idsIn(given: unknown): string[] {
   const isOwn = typeof given === 'object' && given !== null && Object.hasOwn(given, 'userIds')
   const userIds: unknown = isOwn ? (given as SetTimeSensitive).userIds : undefined

@@ -1,10 +1,10 @@
-// What JavaScript may hand in where TypeScript is not there to see it.
+// Checks of argument types, for callers without TypeScript.
 
 import { invalidInput } from './errors.js'
 import { native } from './load.js'
 
 /**
- * Names a value's type, not the value: it may be a secret.
+ * Names a value's type. Does not show the value, because it may be a secret.
  *
  * @internal
  */
@@ -28,7 +28,7 @@ export function string(field: string, value: unknown, expected: string): string 
   return value
 }
 
-/** Half of a surrogate pair has no UTF-8, and would arrive as another id. */
+/** Whether a value is a string that UTF-8 can encode. Half of a surrogate pair would be replaced by another character. */
 function isText(value: unknown): value is string {
   return typeof value === 'string' && value.isWellFormed()
 }
@@ -50,7 +50,7 @@ export function number(field: string, value: unknown, expected: string): number 
 }
 
 /**
- * Puts them into `read` one by one, where they stay when the caller's own code throws.
+ * Adds the strings to `read` one by one, so that they are available if the caller's code throws.
  *
  * @internal
  */
@@ -72,7 +72,7 @@ export function callback(field: string, value: unknown): Function | undefined {
 }
 
 /**
- * What behaves like a signal will do: polyfills and other realms have classes of their own.
+ * Accepts any object with a signal's interface, because polyfills and other realms have different classes.
  *
  * @internal
  */
@@ -85,8 +85,8 @@ export function signal(value: unknown): AbortSignal {
 }
 
 /**
- * The object's own fields, each known. Not an inherited one: a polluted `Object.prototype` could name another server
- * for the secret. All known names are the result's own, also those without a value.
+ * Returns an object's own fields, and throws for an unknown one. Ignores inherited ones: a polluted `Object.prototype`
+ * could set another server for the secret. All known names are own properties of the result, also those without a value.
  *
  * @internal
  */
@@ -116,19 +116,19 @@ export function fields<Name extends string>(
   return own
 }
 
-/** Throws if a class in the prototype chain defines a known field, as a getter: the field would be ignored. */
+/** Throws if a class in the prototype chain defines a known field, for example as a getter, because it would be ignored. */
 function refuseInherited(what: string, own: object, prototype: object): void {
   let next: object | null = prototype
   while (next !== null) {
     const above: object | null = Object.getPrototypeOf(next) as object | null
-    // The last one is `Object.prototype`, perhaps of another realm.
+    // The last prototype is `Object.prototype`, perhaps of another realm.
     if (above === null) return
     for (const name of Object.keys(own)) {
       if (Object.hasOwn(next, name) && (own as Record<string, unknown>)[name] === undefined) {
         throw invalidInput(
           name,
           `inherited in ${what}`,
-          `an own property: name it in a plain object, as in { ${name}: value.${name} }`,
+          `an own property; pass a plain object, as in { ${name}: value.${name} }`,
         )
       }
     }
@@ -136,7 +136,7 @@ function refuseInherited(what: string, own: object, prototype: object): void {
   }
 }
 
-/** For what is never a secret: a text as it is, of anything else the type. */
+/** Describes a value that is never a secret: a string by its text, any other value by its type. */
 function shown(value: unknown): string {
   return typeof value === 'string' ? `the string ${native.shown(value.toWellFormed())}` : kindOf(value)
 }

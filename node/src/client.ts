@@ -14,9 +14,9 @@ import {
   type ClientEvent,
   type OnEvent,
   type TokenProvider,
-  ask,
   bugOf,
   environment,
+  messageFor,
   reasonOf,
   send,
 } from './environment.js'
@@ -26,56 +26,56 @@ import { type Exactly, Many, type ManyOptions, type ManyRequest, type Owner, che
 import { type Outcome, outcomeOf } from './outcome.js'
 
 /**
- * Who the client is: `appId` with `appSecret`, or `tenantAccessToken`, or `tokenProvider`. All else has a
- * default. Durations are in milliseconds. Only own properties count; those of a class are refused.
+ * Options of a client. Required: `appId` and `appSecret`, or `tenantAccessToken`, or `tokenProvider`. Durations are in
+ * milliseconds. Inherited properties are an error.
  */
 export interface ClientOptions {
   /** `cli_…` */
   appId?: string | undefined
   appSecret?: string | undefined
-  /** Makes it a store app, acting for this tenant. */
+  /** The tenant that a store app acts for. */
   tenantKey?: string | undefined
-  /** The one pushed last; later ones go to `setAppTicket`. */
+  /** The ticket last pushed to the store app. Pass later ones to `setAppTicket`. */
   appTicket?: string | undefined
-  /** Never renewed: at its end, two hours at most, calls fail. */
+  /** A token that is not renewed. Calls fail after it expires. */
   tenantAccessToken?: string | undefined
   /**
-   * Asked once for all calls that wait, near the token's end (a minute if unknown), and when it is refused:
-   * then it gets `refusedToken`.
+   * Called for the first token, before a token expires (after a minute if its lifetime is unknown), and with
+   * `refusedToken` after the platform refused a token.
    */
   tokenProvider?: TokenProvider | undefined
   /** `https://open.larksuite.com` for Lark. Default: `https://open.feishu.cn`. */
   baseUrl?: string | undefined
-  /** Allows `http` to other machines: the token travels readable to everyone. */
+  /** Allows `http` to other machines. The token is then sent unencrypted. */
   allowHttp?: boolean | undefined
-  /** `http://user:password@host:port`, also https or SOCKS; `false` for none. Default: the environment's. */
+  /** `http://user:password@host:port`, also https or SOCKS. `false`: no proxy. Default: from the environment. */
   proxy?: string | false | undefined
-  /** A PEM file to trust besides the usual authorities and `NODE_EXTRA_CA_CERTS`. */
+  /** Path of a PEM file with further certificates to trust. */
   caCerts?: string | undefined
-  /** Appended to ours. */
+  /** Text appended to the `User-Agent`. */
   userAgent?: string | undefined
-  /** For one call, retries and waiting included. Default: 30,000. */
+  /** Deadline of a call, including retries and waiting. Default: 30,000. */
   timeoutMs?: number | undefined
   /** Default: 5,000. */
   connectTimeoutMs?: number | undefined
-  /** For one attempt. Default: all that remains of the call's timeout. */
+  /** Deadline of one attempt. Default: the rest of the call's. */
   attemptTimeoutMs?: number | undefined
-  /** Retries of one request. Default: 3. */
+  /** Default: 3. */
   maxRetries?: number | undefined
-  /** Default: 50 calls a second, 1,000 a minute. `false` for no pacing. */
+  /** Default: 50 calls per second and 1,000 per minute. `false`: no limit. */
   rateLimit?: { perSecond: number; perMinute: number } | false | undefined
-  /** Another client's, to share it: the platform counts by app and tenant. */
+  /** Another client's quota, to share it. The platform counts per app and tenant. */
   quota?: Quota | undefined
-  /** How long a request may arrive after its connection closed (see the README). Default: 5,000. */
+  /** How long an unanswered request may still arrive after its connection closed (see the README). Default: 5,000. */
   lateArrivalMs?: number | undefined
   /** Calls with more users are split. Default: 50. */
   maxUsersPerRequest?: number | undefined
-  /** Gets every event, in the call's async context. What it throws is an uncaught exception. */
+  /** Receives all events, in the call's async context. An exception it throws is uncaught. */
   onEvent?: ((event: ClientEvent) => void) | undefined
 }
 
 export interface CloseOptions {
-  /** How long to wait for calls in flight. Default: until their own timeouts. */
+  /** How long to wait for calls in progress. 0 stops them immediately. Default: until their deadlines. */
   timeoutMs?: number | undefined
 }
 
@@ -87,9 +87,7 @@ let makeCall: (
 ) => Promise<Outcome>
 
 /**
- * Pins group chats to the top of people's message lists, and unpins them again.
- *
- * Renews tokens, keeps the quota and the order of opposite calls, retries, and bounds every wait.
+ * Pins group chats to the top of users' message lists, and unpins them.
  *
  * @example
  * ```ts
@@ -103,12 +101,11 @@ let makeCall: (
 export class Client {
   readonly #native: NativeClient
   readonly #callbacks: Callbacks | undefined
-  // Weak: one that was begun and dropped is collected, and its calls stop.
   #inFlight = 0
   #closing: Promise<void> | undefined
   #idle = () => {}
 
-  /** @throws {@link InvalidInputError} with the wrong `field`. */
+  /** @throws {@link InvalidInputError} An option is wrong. */
   constructor(options: ClientOptions) {
     try {
       const { options: checked, tokenProvider, onEvent } = checkOptions(options)
@@ -120,30 +117,33 @@ export class Client {
       }
       this.#native = made
     } catch (error) {
-      throw above(error, new.target)
+      throw startStackAbove(error, new.target)
     }
   }
 
-  /** Takes `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL` where the options do not say. */
+  /** Reads `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL`. Options take precedence. */
   static fromEnv(options: ClientOptions = {}): Client {
     const given = check.fields('options', options, optionNames)
-    const taken = Object.entries(variables).filter(([name]) => given[name] === undefined)
-    // `process.env` inherits from `Object.prototype`.
-    const found = taken
+    const unset = Object.entries(variables).filter(([name]) => given[name] === undefined)
+    // Own properties only: `process.env` inherits from `Object.prototype`.
+    const found = unset
       .filter(([, variable]) => Object.hasOwn(process.env, variable))
       .map(([name, variable]) => [name, process.env[variable] || undefined])
     try {
       return new this({ ...options, ...Object.fromEntries(found) })
     } catch (error) {
-      const [, variable] = taken.find(([name]) => (error as FeedCardError).field === name) ?? []
-      throw above(variable === undefined ? error : takenFrom(variable, error as FeedCardError), this.fromEnv)
+      const [, variable] = unset.find(([name]) => (error as FeedCardError).field === name) ?? []
+      throw startStackAbove(
+        variable === undefined ? error : withVariable(variable, error as FeedCardError),
+        this.fromEnv,
+      )
     }
   }
 
   /**
    * Pins or unpins a group chat at the top of these users' message lists.
    *
-   * The bot must be in the chat. Users who are not come back as `failedUserReasons`. Calling twice does no harm.
+   * The bot must be in the chat. `failedUserReasons` lists the users who are not. Repeating a call is harmless.
    *
    * @example
    * ```ts
@@ -154,13 +154,13 @@ export class Client {
     return makeCall(this, 'setTimeSensitive', call, groupCallNames)
   }
 
-  /** The same for the bot's own chat. */
+  /** Pins or unpins the bot's own chat. */
   setBotTimeSensitive(call: SetBotTimeSensitive): Promise<Outcome> {
     return makeCall(this, 'setBotTimeSensitive', call, botCallNames)
   }
 
   /**
-   * Makes many calls as fast as the quota allows; gives each result as it comes back.
+   * Makes many calls as fast as the quota allows. Iterates over the results as they come in.
    *
    * @example
    * ```ts
@@ -177,13 +177,13 @@ export class Client {
     try {
       const checked = checkMany(requests, options)
       const context = CallContext.of(this.#callbacks, checked.options.onEvent)
-      const { id, tells = false } = context ?? {}
+      const { id, wantsEvents = false } = context ?? {}
       const made = this.#native.many(
-        // Without a prototype, as a client's options.
+        // Without a prototype, as in `checkOptions`.
         Object.assign(Object.create(null) as object, {
           ...checked.arguments,
           ...(id !== undefined && { context: id }),
-          tellsEvents: tells,
+          wantsEvents,
         }),
       )
       if (!(made instanceof native.NativeMany)) {
@@ -193,11 +193,11 @@ export class Client {
       const owner: Owner = { context, errorOf: (data, outcome) => this.#errorOf(data, outcome) }
       return new Many<R>(made, owner, requests, checked.options)
     } catch (error) {
-      throw above(error, this.setTimeSensitiveMany)
+      throw startStackAbove(error, this.setTimeSensitiveMany)
     }
   }
 
-  /** Hands over a ticket that the platform pushed to the store app. */
+  /** Sets the ticket that the platform pushed to the store app. */
   setAppTicket(appTicket: string): void {
     try {
       const error = this.#native.setAppTicket(check.string('appTicket', appTicket, 'a ticket'))
@@ -205,26 +205,26 @@ export class Client {
         throw errorOf(error)
       }
     } catch (error) {
-      throw above(error, this.setAppTicket)
+      throw startStackAbove(error, this.setAppTicket)
     }
   }
 
-  /** To share with another client of the app; none without pacing. */
+  /** To share with another client of the app. `undefined` without a rate limit. */
   get quota(): Quota | undefined {
     return this.#native.quota ?? undefined
   }
 
   /**
-   * Closes the client: new calls fail with a `ClientClosedError`. Loops over many read no more requests, finish those
-   * in progress, and then throw that error if requests were left. Waits for all calls in progress; those that remain
-   * after `timeoutMs` (0: at once) are stopped and reject with a `ClientClosedError`.
+   * Closes the client, and waits for calls in progress. New calls reject with a `ClientClosedError`, as do calls
+   * that are not finished after `timeoutMs`. Loops over many calls read no more requests, and throw this error at the
+   * end if requests were left.
    */
   async close(options: CloseOptions = {}): Promise<void> {
     try {
       const { timeoutMs } = check.fields('close', options, ['timeoutMs'])
       const timeout =
         timeoutMs === undefined ? undefined : check.number('timeoutMs', timeoutMs, 'a number of milliseconds')
-      await ask((id) => {
+      await messageFor((id) => {
         const error = this.#native.close(id, timeout)
         if (error) {
           throw errorOf(error)
@@ -232,7 +232,7 @@ export class Client {
         this.#closing ??= this.#end()
       })
     } catch (error) {
-      throw above(error, this.close)
+      throw startStackAbove(error, this.close)
     }
     await this.#closing
   }
@@ -253,9 +253,10 @@ export class Client {
 
   static {
     makeCall = async (client, method, given, names) => {
-      // No second `async` function around this one, at a promise a call: once it has waited, the method is no
-      // longer on the stack. Not a method of its own, so that one taken off its client rejects and does not throw;
-      // and without the class's name, for which the bundle would rename the class.
+      // Both public methods share this function. A second `async` function around it would cost one more promise per
+      // call. It is not a private method, so that a method detached from its client rejects instead of throwing. It
+      // does not use the class's name, because the bundle would then rename the class. After the first `await`, the
+      // public method is no longer on the stack.
       let isWithin = true
       client.#inFlight += 1
       try {
@@ -266,17 +267,17 @@ export class Client {
         }
         const sent = send(client.#native, call, CallContext.of(client.#callbacks, call.onEvent))
         isWithin = false
-        const answer = await sent
-        if (answer.panic !== undefined) {
-          throw bugOf(answer.panic)
+        const result = await sent
+        if (result.panic !== undefined) {
+          throw bugOf(result.panic)
         }
-        const outcome = outcomeOf(answer, call.userIds)
-        if (answer.error !== undefined) {
-          throw client.#errorOf(answer.error, outcome)
+        const outcome = outcomeOf(result, call.userIds)
+        if (result.error !== undefined) {
+          throw client.#errorOf(result.error, outcome)
         }
         return outcome as Outcome
       } catch (error) {
-        throw above(error, isWithin ? client[method] : makeCall)
+        throw startStackAbove(error, isWithin ? client[method] : makeCall)
       } finally {
         client.#inFlight -= 1
         if (client.#inFlight === 0) {
@@ -286,19 +287,19 @@ export class Client {
     }
   }
 
-  /** With what the token provider threw as the cause; the core knows only its text. */
+  /** Sets the token provider's exception as the `cause`. The core has only its text. */
   #errorOf(data: ErrorData, outcome: Outcome | undefined): FeedCardError {
     const failure = this.#callbacks?.failure
-    const isKnown = data.question !== undefined && failure?.question === data.question
+    const isKnown = data.providerCall !== undefined && failure?.providerCall === data.providerCall
     return errorOf(data, { ...(isKnown && { cause: failure.thrown }), ...(outcome && { outcome }) })
   }
 }
 
 const variables = { appId: 'FEISHU_APP_ID', appSecret: 'FEISHU_APP_SECRET', baseUrl: 'FEISHU_BASE_URL' }
 
-/** Not by the core: a worker thread's environment is not the process's. */
-function takenFrom(variable: string, { message, field }: FeedCardError): InvalidInputError {
-  const hint = `It is taken from the environment variable ${variable}`
+/** Names the variable. The core cannot: a worker thread's `process.env` may differ from the process's environment. */
+function withVariable(variable: string, { message, field }: FeedCardError): InvalidInputError {
+  const hint = `The value comes from the environment variable ${variable}`
   return new InvalidInputError(`${message}. ${hint}`, { hint, ...(field !== undefined && { field }) })
 }
 
@@ -307,7 +308,7 @@ const optionNames = [...clientOptions.map(({ name }) => name), 'onEvent']
 
 function checkOptions(options: unknown) {
   const given = check.fields('options', options, optionNames)
-  // Without a prototype: the native module would find in a polluted one what is absent here.
+  // Without a prototype, so that the native module does not read options from a polluted `Object.prototype`.
   const checked = Object.create(null) as Record<string, unknown>
   for (const { name, kind } of clientOptions) {
     if (given[name] !== undefined) {
@@ -330,7 +331,7 @@ const checks: Record<OptionData['kind'], (name: string, value: unknown) => unkno
   milliseconds: (name, value) => check.number(name, value, 'a number of milliseconds'),
   count: (name, value) => check.number(name, value, 'a number'),
   proxy: (name, value) =>
-    value === false ? value : check.string(name, value, "a proxy's URL, or false for none"),
+    value === false ? value : check.string(name, value, "a proxy's URL, or false for no proxy"),
   rateLimit: (name, value) => {
     if (value === false) {
       return value
@@ -355,8 +356,8 @@ const checks: Record<OptionData['kind'], (name: string, value: unknown) => unkno
   },
 }
 
-/** The error with a stack that begins at the caller of `method`, where the engine can tell. */
-function above(error: unknown, method: Function): unknown {
+/** Makes the stack of a FeedCardError start at the caller of `method`, if the engine supports it. */
+function startStackAbove(error: unknown, method: Function): unknown {
   if (error instanceof FeedCardError) {
     const { stack } = error
     Error.captureStackTrace(error, method)

@@ -1,29 +1,29 @@
-// Calls in flight in this environment of Node (the main thread, or a worker thread).
+// The calls in progress in this environment of Node (the main thread, or a worker thread).
 
 import { AsyncResource } from 'node:async_hooks'
 import type { NativeClient } from './binding.js'
 import type { Checked } from './call.js'
 import { native } from './load.js'
 import { fields, kindOf } from './checks.js'
-import type { Answer } from './outcome.js'
+import type { CallResult } from './outcome.js'
 
 export type ProvidedToken = string | { token: string; expiresInMs?: number }
 
 /** Why a token is needed. */
 export interface TokenReason {
-  /** The platform refused it: return another one. Absent for the first token and for a renewal. */
+  /** The token that the platform refused: return another one. Absent for the first token and a renewal. */
   refusedToken?: string
 }
 
-/** Supplies `tenant_access_token`s from elsewhere. */
+/** Supplies `tenant_access_token`s. */
 export type TokenProvider = (reason: TokenReason) => ProvidedToken | PromiseLike<ProvidedToken>
 
 /**
- * With what is known: `call` (its number), `feedCardId`, `users` (how many), `attempt`, `code`, `status`,
- * `logId`, `waitMs`…
+ * An event, with the known facts: `call` (its number), `feedCardId`, `users` (their number), `attempt`, `code`,
+ * `status`, `logId`, `waitMs`…
  */
 export interface ClientEvent {
-  /** `call`, `attempt` and `token_fetch`, at their ends; else a few words. */
+  /** `call`, `attempt` or `token_fetch` at the end of one; otherwise a short text. */
   name: string
   level: 'error' | 'warn' | 'info' | 'debug' | 'trace'
   durationMs?: number
@@ -33,22 +33,22 @@ export interface ClientEvent {
 /** @internal */
 export type OnEvent = (event: ClientEvent) => void
 
-/** What is called from the event loop: a client's callbacks, or a call's. */
+/** The callbacks of a client or of a call. */
 interface Listener {
   readonly client: Callbacks | undefined
-  tell(event: ClientEvent): void
+  emit(event: ClientEvent): void
   run<T>(callback: () => T): T
 }
 
 /**
- * A client's. Outside of calls they run in no async context.
+ * The callbacks of a client. Outside of calls they run without an async context.
  *
  * @internal
  */
 export class Callbacks implements Listener {
   readonly id = ++lastId
-  /** What the token provider threw last. */
-  failure: { readonly question: number; readonly thrown: unknown } | undefined
+  /** The last exception of the token provider. */
+  failure: { readonly providerCall: number; readonly thrown: unknown } | undefined
 
   constructor(
     readonly provide: TokenProvider | undefined,
@@ -62,8 +62,8 @@ export class Callbacks implements Listener {
     return this
   }
 
-  tell(event: ClientEvent): void {
-    tell(this.onEvent, event)
+  emit(event: ClientEvent): void {
+    callOnEvent(this.onEvent, event)
   }
 
   run<T>(callback: () => T): T {
@@ -72,7 +72,7 @@ export class Callbacks implements Listener {
 }
 
 /**
- * The async context that a call, or many, was made in, with the call's own listener.
+ * The async context in which a call, or many calls, were made, with the call's own listener.
  *
  * @internal
  */
@@ -80,7 +80,7 @@ export class CallContext implements Listener {
   readonly id = ++lastId
   readonly #resource = new AsyncResource('FeishuFeedCardCall')
 
-  /** None if nobody listens and nobody provides tokens. */
+  /** Returns `undefined` if there is neither a listener nor a token provider. */
   static of(client: Callbacks | undefined, onEvent: OnEvent | undefined): CallContext | undefined {
     return client || onEvent ? new CallContext(client, onEvent) : undefined
   }
@@ -90,20 +90,23 @@ export class CallContext implements Listener {
     readonly onEvent: OnEvent | undefined,
   ) {}
 
-  /** Whether anyone wants events. */
-  get tells(): boolean {
+  /** Whether there is a listener for events. */
+  get wantsEvents(): boolean {
     return Boolean(this.client?.onEvent ?? this.onEvent)
   }
 
-  /** Until the native module says that the context is over, also after the end of the call; `weak` for what may be dropped. */
+  /**
+   * Registers this context until the native module reports it as over, which may be after the end of the call. With
+   * `weak`, the context may be collected before.
+   */
   listen(weak = false): void {
     listeners.set(this.id, weak ? new WeakRef<Listener>(this) : { deref: () => this })
   }
 
-  tell(event: ClientEvent): void {
+  emit(event: ClientEvent): void {
     this.run(() => {
-      this.client?.tell(event)
-      tell(this.onEvent, event)
+      this.client?.emit(event)
+      callOnEvent(this.onEvent, event)
     })
   }
 
@@ -113,35 +116,35 @@ export class CallContext implements Listener {
 }
 
 /**
- * What the native module tells: a call's end, what many calls were asked for, a question of a token provider's
- * client, an event.
+ * A message of the native module: the result of a call, results or the report of many calls, a call of a token provider,
+ * or an event.
  *
  * @internal
  */
-export interface Message extends Answer {
-  /** Of the call, of the question, or of the context or client whose event it is. */
+export interface Message extends CallResult {
+  /** The id of the call or provider call. For an event, the id of its context or client. */
   id: number
-  /** The context or client whose token provider is asked; the answer goes to `Environment.answerToken`. */
+  /** The context or client whose token provider to call. Its result goes to `Environment.provideToken`. */
   tokenWantedBy?: number
   refusedToken?: string
-  /** Nothing more comes from this context. */
+  /** No more messages will come for this context. */
   over?: true
   many?: unknown
   event?: ClientEvent
-  /** A bug of this package ended the call: what the panic said. */
+  /** The message of a panic that ended the call, which is a bug of this package. */
   panic?: string
 }
 
 let lastId = 0
 const waiting = new Map<number, (message: Message) => void>()
-// Weak: a callback that holds its client would keep it for ever.
+// Weak references, because a callback that refers to its client would keep the client forever.
 const listeners = new Map<number, { deref(): Listener | undefined }>()
 const forgotten = new FinalizationRegistry<number>((id) => listeners.delete(id))
 /** @internal */
 export const environment = new native.Environment(deliver)
 
 /**
- * Makes a call and waits for its end. Rejects only with the signal's reason.
+ * Makes a call and waits for its result. Rejects only with the signal's reason.
  *
  * @internal
  */
@@ -153,7 +156,7 @@ export function send(
   return new Promise((resolve, reject) => {
     const id = context?.id ?? ++lastId
     const { feedCardId, userIds, timeSensitive, userIdType, timeoutMs, signal } = call
-    client.start(id, userIds, timeSensitive, feedCardId, userIdType, timeoutMs, context?.tells)
+    client.start(id, userIds, timeSensitive, feedCardId, userIdType, timeoutMs, context?.wantsEvents)
     context?.listen()
     if (signal === undefined) {
       waiting.set(id, resolve)
@@ -172,11 +175,11 @@ export function send(
 }
 
 /**
- * Asks something of which the answer comes to `deliver`.
+ * Starts an operation of the native module under a new id, and waits for its message.
  *
  * @internal
  */
-export function ask(begin: (id: number) => void): Promise<Message> {
+export function messageFor(begin: (id: number) => void): Promise<Message> {
   return new Promise((resolve) => {
     const id = ++lastId
     begin(id)
@@ -185,18 +188,18 @@ export function ask(begin: (id: number) => void): Promise<Message> {
 }
 
 /**
- * The error for a panic of the native module.
+ * Returns the error for a panic of the native module.
  *
  * @internal
  */
 export const bugOf = (panic = 'no reason') =>
   new Error(`feishu-feed-card: this is a bug, please report it: ${panic}`)
 
-/** The calls that a signal stops, and its one listener: at the eleventh Node would warn of a leak. */
+/** The calls that a signal stops, and its only listener, because Node warns of a leak at the eleventh. */
 const stoppable = new WeakMap<AbortSignal, { stops: Set<() => void>; listener: () => void }>()
 
 /**
- * Calls `stop` when the signal is aborted; returns what makes it forget that.
+ * Calls `stop` when the signal is aborted. Returns a function that cancels this.
  *
  * @internal
  */
@@ -224,7 +227,7 @@ export function onAbort(signal: AbortSignal, stop: () => void): () => void {
 }
 
 /**
- * What fetch rejects with.
+ * Returns a signal's reason, or its default, as for `fetch`.
  *
  * @internal
  */
@@ -232,19 +235,19 @@ export function reasonOf(signal: AbortSignal): unknown {
   return signal.reason ?? new DOMException('This operation was aborted', 'AbortError')
 }
 
-/** Called from the event loop with all that is ready; what it throws would end the process. */
+/** Called from the event loop with all available messages. Must not throw: an exception would end the process. */
 function deliver(messages: string): void {
   for (const message of JSON.parse(messages) as Message[]) {
     const { id, tokenWantedBy, refusedToken, event, over } = message
     if (event !== undefined) {
-      listeners.get(id)?.deref()?.tell(event)
+      listeners.get(id)?.deref()?.emit(event)
     } else if (over) {
       listeners.delete(id)
     } else if (tokenWantedBy === undefined) {
       waiting.get(id)?.(message)
       waiting.delete(id)
     } else {
-      void answer(
+      void callProvider(
         id,
         listeners.get(tokenWantedBy)?.deref(),
         refusedToken === undefined ? {} : { refusedToken },
@@ -253,23 +256,23 @@ function deliver(messages: string): void {
   }
 }
 
-function tell(onEvent: OnEvent | undefined, event: ClientEvent): void {
+function callOnEvent(onEvent: OnEvent | undefined, event: ClientEvent): void {
   try {
     onEvent?.(event)
   } catch (thrown) {
-    // No call of its own to fail: an uncaught exception, as what an event listener throws is.
+    // Make it an uncaught exception, like one of an event listener.
     process.nextTick(() => {
       throw thrown
     })
   }
 }
 
-async function answer(question: number, listener: Listener | undefined, reason: TokenReason): Promise<void> {
+async function callProvider(id: number, listener: Listener | undefined, reason: TokenReason): Promise<void> {
   const provider = listener?.client
   try {
     const provide = provider?.provide
     const provided: unknown = await listener?.run(() => provide?.(reason))
-    const { token, expiresInMs } = typeof provided === 'object' ? answerIn(provided) : { token: provided }
+    const { token, expiresInMs } = typeof provided === 'object' ? partsOf(provided) : { token: provided }
     if (typeof token !== 'string' || !token.isWellFormed()) {
       throw new TypeError(`it returned ${kindOf(provided)}; expected a token, or { token, expiresInMs }`)
     }
@@ -279,23 +282,23 @@ async function answer(question: number, listener: Listener | undefined, reason: 
     ) {
       throw new TypeError(`its expiresInMs is ${kindOf(expiresInMs)}; expected a positive, finite number`)
     }
-    environment.answerToken(question, token, expiresInMs)
+    environment.provideToken(id, token, expiresInMs)
   } catch (thrown) {
     if (provider !== undefined) {
-      provider.failure = { question, thrown }
+      provider.failure = { providerCall: id, thrown }
     }
-    environment.answerToken(question, undefined, undefined, said(thrown))
+    environment.provideToken(id, undefined, undefined, messageOf(thrown))
   }
 }
 
-/** The parts of what a token provider returned. */
-function answerIn(provided: object | null): { token?: unknown; expiresInMs?: unknown } {
+/** Returns the parts of an object that a token provider returned. */
+function partsOf(provided: object | null): { token?: unknown; expiresInMs?: unknown } {
   return provided === null || Array.isArray(provided)
     ? { token: undefined }
-    : fields('what it returned', provided, ['token', 'expiresInMs'])
+    : fields('the returned object', provided, ['token', 'expiresInMs'])
 }
 
-function said(thrown: unknown): string {
+function messageOf(thrown: unknown): string {
   try {
     return String(thrown instanceof Error ? thrown.message || thrown.name : thrown).toWellFormed()
   } catch {

@@ -2,7 +2,7 @@ import type { ErrorData, FieldViolation, PermissionViolation, Users } from './bi
 import { native } from './load.js'
 import type { Outcome } from './outcome.js'
 
-/** One class for each. */
+/** Each code has a class. */
 export type ErrorCode =
   | 'INVALID_INPUT'
   | 'AUTHENTICATION'
@@ -17,10 +17,10 @@ export type ErrorCode =
   | 'CLIENT_CLOSED'
   | 'PARTIAL_FAILURE'
 
-/** Where on a call's way. */
+/** The step at which a call failed. */
 export type Station = 'order' | 'quota' | 'token' | 'connect' | 'send' | 'answer'
 
-/** Why there is no connection, or why it broke. */
+/** Why a connection could not be made, or why it broke. */
 export type ConnectionReason =
   | 'dns'
   | 'refused'
@@ -35,35 +35,36 @@ export type ConnectionReason =
   | 'closed'
 
 export interface ErrorFacts extends Users {
-  /** What is wrong, such as `userIds[3]`. */
+  /** The invalid argument, such as `userIds[3]`. */
   field?: string
   platformCode?: number
-  /** The platform's. Prose that changes over the years: never branch on it. */
+  /** The platform's message. It changes: do not branch on it. */
   msg?: string
-  /** Of the last answer, as are `platformCode`, `msg` and `logId`. */
+  /** Of the last response, as are `platformCode`, `msg` and `logId`. */
   httpStatus?: number
-  /** The platform's support asks for it. */
+  /** For the platform's support. */
   logId?: string
   /** Whether the same call may succeed later. */
   retryable: boolean
-  /** How long to wait before, where that is known. */
+  /** How long to wait before the next try, if known. */
   retryAfterMs?: number
-  /** How often it was sent. */
+  /** How many times the request was sent. */
   attempts: number
-  /** The `call` of its events; absent if the input was refused. */
+  /** The call's number, as in its events. Absent if the input was invalid. */
   call?: number
   station?: Station
-  /** Of a {@link ConnectionFailedError}; absent if the process has no thread or descriptor left. */
+  /** Of a {@link ConnectionFailedError}. Absent if the process has no thread or file descriptor left. */
   reason?: ConnectionReason
+  /** What to do. */
   hint?: string
   permissionViolations: readonly PermissionViolation[]
   fieldViolations: readonly FieldViolation[]
-  /** Of the requests of a split call that succeeded, or what `throwIfFailed` was called on. */
+  /** Of the successful requests of a split call. Of a {@link PartialFailureError}, the whole outcome. */
   outcome?: Outcome
 }
 
 /**
- * The base of every error.
+ * The base class of all errors.
  *
  * @example
  * ```ts
@@ -83,7 +84,7 @@ export class FeedCardError extends Error {
     Object.assign(this, { code: this.code }, known)
   }
 
-  /** For logs: all that is known, with the causes' messages, no stack. `name` is `type` and `msg` is `platformMsg`: loggers have keys of those names. */
+  /** Plain data for logs, with the messages of the causes. `name` becomes `type` and `msg` becomes `platformMsg`, because loggers use these keys. */
   toJSON(): object {
     const { name: type, message, retryable, attempts } = this
     const { msg, ...known } = this
@@ -102,7 +103,7 @@ export interface FeedCardError extends Readonly<ErrorFacts> {
 /** @internal */
 export const nothing: never[] = []
 Object.freeze(nothing)
-// What is not known, or empty, stays out of a printed error.
+// Defaults on the prototype: a printed error does not show them.
 Object.defineProperty(FeedCardError.prototype, 'name', { value: 'FeedCardError' })
 Object.assign(FeedCardError.prototype, {
   retryable: false,
@@ -115,15 +116,15 @@ Object.assign(FeedCardError.prototype, {
   notAttempted: nothing,
 })
 
-/** `field` is wrong; nothing was sent. */
+/** `field` is invalid. Nothing was sent. */
 export class InvalidInputError extends FeedCardError {
   declare readonly code: 'INVALID_INPUT'
 }
-/** Wrong app, secret, ticket or token, also after a new token. */
+/** The app id, secret, ticket or token was refused, also after a retry with a new token. */
 export class AuthenticationError extends FeedCardError {
   declare readonly code: 'AUTHENTICATION'
 }
-/** A scope is missing, the bot is not in the chat, the IP is not allowed, the app is disabled. */
+/** A scope is missing, the bot is not in the chat, the IP is blocked, or the app is disabled. */
 export class PermissionDeniedError extends FeedCardError {
   declare readonly code: 'PERMISSION_DENIED'
 }
@@ -131,40 +132,40 @@ export class PermissionDeniedError extends FeedCardError {
 export class RejectedError extends FeedCardError {
   declare readonly code: 'REJECTED'
 }
-/** No slot before the deadline, or the replays are used up. */
+/** No slot of the quota before the deadline, or all retries were rate-limited. */
 export class RateLimitedError extends FeedCardError {
   declare readonly code: 'RATE_LIMITED'
 }
-/** The month's quota of the tenant is used up. */
+/** The tenant's monthly quota is used up. */
 export class QuotaExhaustedError extends FeedCardError {
   declare readonly code: 'QUOTA_EXHAUSTED'
 }
-/** A 5xx or an internal code, and the replays are used up. */
+/** A 5xx status or internal error code, also for all retries. */
 export class ServerError extends FeedCardError {
   declare readonly code: 'SERVER'
 }
-/** The answer could not be read: HTML, broken JSON, no `code`. */
+/** The response is HTML, invalid JSON, or has no `code`. */
 export class UnexpectedResponseError extends FeedCardError {
   declare readonly code: 'UNEXPECTED_RESPONSE'
 }
-/** DNS, TCP, TLS or proxy failed, or the connection broke; `reason` says which. */
+/** The connection failed or broke. `reason` says why. */
 export class ConnectionFailedError extends FeedCardError {
   declare readonly code: 'CONNECTION'
 }
-/** The call's deadline passed; `station` says where. */
+/** The deadline passed. `station` says at which step. */
 export class DeadlineExceededError extends FeedCardError {
   declare readonly code: 'TIMEOUT'
 }
-/** The client was closed before the call, or during it. */
+/** The client was closed before or during the call. */
 export class ClientClosedError extends FeedCardError {
   declare readonly code: 'CLIENT_CLOSED'
 }
-/** Only from `Outcome.throwIfFailed()`. */
+/** Some users were not reached. Thrown only by `Outcome.throwIfFailed()`. */
 export class PartialFailureError extends FeedCardError {
   declare readonly code: 'PARTIAL_FAILURE'
 }
 
-/** With their names, which a program's own bundler may take from the classes. */
+/** The classes with their names, because a bundler may rename the classes. */
 const classes: Record<ErrorCode, [string, typeof FeedCardError]> = {
   INVALID_INPUT: ['InvalidInputError', InvalidInputError],
   AUTHENTICATION: ['AuthenticationError', AuthenticationError],
@@ -187,7 +188,7 @@ for (const [code, [name, kind]] of Object.entries(classes)) {
 }
 
 /**
- * The error that the native module's data tells of.
+ * Returns the error for the native module's data.
  *
  * @internal
  */
@@ -195,7 +196,7 @@ export function errorOf(data: ErrorData, more: { cause?: unknown; outcome?: Outc
   const { users, ...facts } = data
   const known = Object.entries({ ...facts, ...users }).filter(
     ([name, value]) =>
-      !borderOnly.includes(name) && value !== undefined && !(Array.isArray(value) && value.length === 0),
+      !internalFields.includes(name) && value !== undefined && !(Array.isArray(value) && value.length === 0),
   )
   const details: Partial<ErrorFacts> & ErrorOptions = {
     cause: causeOf(data.causes),
@@ -206,11 +207,11 @@ export function errorOf(data: ErrorData, more: { cause?: unknown; outcome?: Outc
   return new Kind(data.message, details)
 }
 
-/** What the native module tells this one, and nobody else. */
-const borderOnly = ['kind', 'message', 'causes', 'question']
+/** Fields that are not passed on to the error. */
+const internalFields = ['kind', 'message', 'causes', 'providerCall']
 
 /**
- * The error for a value of a wrong type: which, what it was (never a secret), what is expected.
+ * Returns the error for a value of a wrong type. `value` describes the value and must not show a secret.
  *
  * @internal
  */
@@ -218,7 +219,7 @@ export function invalidInput(field: string, value: string, expected: string): In
   return new InvalidInputError(native.invalidMessage(field, value, expected), { field })
 }
 
-/** Longest chain of causes in JSON: a program's own error may be its own cause. */
+/** Maximum number of causes in JSON. The chain may be endless: an error can be its own cause. */
 const mostCauses = 10
 
 function causesOf(cause: unknown): { causes: string[] } | undefined {
@@ -235,7 +236,7 @@ function causesOf(cause: unknown): { causes: string[] } | undefined {
 }
 
 /**
- * Plain data with a `toJSON` that is not among its fields.
+ * Adds a `toJSON` method that is not enumerable.
  *
  * @internal
  */
@@ -250,7 +251,7 @@ function toJSON(this: object): object {
 function causeOf(causes: string[]): Error | undefined {
   return causes.reduceRight<Error | undefined>((cause, text) => {
     const error = new Error(text, cause && { cause })
-    // Where it happened is in no line of JavaScript.
+    // The error did not occur in JavaScript, so a stack would mislead.
     error.stack = `Error: ${text}`
     return error
   }, undefined)

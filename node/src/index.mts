@@ -1,2 +1,2 @@
-// One implementation, CommonJS: an error is of the same class however the package was loaded.
+// Re-exports the CommonJS implementation, so that `import` and `require` get the same error classes.
 export * from './index.js'

@@ -1,17 +1,17 @@
 import { createRequire } from 'node:module'
 import type * as Binding from './binding.js'
 
-/** The platforms of which one may be this one; the module for the other libc does not load. */
+/** Returns the platforms to try. On Linux there are two, and the module for the other libc does not load. */
 function candidates(): string[] {
   const { platform, arch } = process
   const libcs: Record<string, string[]> = { linux: ['-gnu', '-musl'], win32: ['-msvc'] }
   return (libcs[platform] ?? ['']).map((libc) => `${platform}-${arch}${libc}`)
 }
 
-/** The platforms' packages that were published with this one; empty in a clone of the repository. */
+/** Returns the platform packages published together with this package. Empty in a clone of the repository. */
 function published(): string[] {
   try {
-    // Hidden from bundlers: the package's own file is not for a bundle.
+    // `createRequire` hides the file from bundlers, which must not include it.
     const { optionalDependencies } = createRequire(__filename)('../package.json') as {
       optionalDependencies?: Record<string, string>
     }
@@ -25,21 +25,21 @@ function published(): string[] {
 function load(): typeof Binding {
   const failures: unknown[] = []
   const failed = (error: unknown) => {
-    // "Not there" says nothing that the message below does not say.
+    // The message below already says that the module is missing.
     if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') {
       failures.push(error)
     }
   }
   for (const name of candidates()) {
     try {
-      // Hidden from bundlers, which would warn: it is in no published package.
+      // `createRequire` hides the file from bundlers. They would warn, because no published package contains it.
       return createRequire(__filename)(`../feishu-feed-card.${name}.node`) as typeof Binding
     } catch (error) {
       failed(error)
     }
     try {
-      // Bundlers and file tracers follow a `require` of a literal only, and within `try` they accept that the
-      // package is not installed. A test compares the list with scripts/platforms.mjs.
+      // Bundlers and file tracers follow only a `require` of a literal. Within `try` they accept a missing package. A
+      // test compares this list with scripts/platforms.mjs.
       switch (name) {
         case 'darwin-arm64':
           return require('feishu-feed-card-darwin-arm64') as typeof Binding
@@ -64,7 +64,7 @@ function load(): typeof Binding {
       failed(error)
     }
   }
-  const why = failures.length > 0 ? 'does not load (see cause)' : 'is missing'
+  const problem = failures.length > 0 ? 'cannot be loaded (see cause)' : 'is missing'
   const cause =
     failures.length > 0
       ? { cause: failures.length > 1 ? new AggregateError(failures) : failures[0] }
@@ -72,8 +72,8 @@ function load(): typeof Binding {
   const names = published()
   if (names.length === 0) {
     throw new Error(
-      `feishu-feed-card: the native module ${why}. In a clone of the repository, build it: npm run build. ` +
-        'In a bundle, keep feishu-feed-card outside (external)',
+      `feishu-feed-card: the native module ${problem}. In a clone of the repository, run npm run build. ` +
+        'With a bundler, mark feishu-feed-card as external',
       cause,
     )
   }
@@ -82,16 +82,16 @@ function load(): typeof Binding {
     .filter((name) => names.includes(name))
   if (packages.length === 0) {
     throw new Error(
-      `feishu-feed-card: there is no package with its native module for ${process.platform} on ${process.arch}, ` +
-        `only ${names.join(', ')}. In a clone of the repository you can build it: npm run build`,
+      `feishu-feed-card: no native module is published for ${process.platform}-${process.arch}, ` +
+        `only ${names.join(', ')}. In a clone of the repository, run npm run build`,
       cause,
     )
   }
   throw new Error(
-    `feishu-feed-card: the package with its native module, ${packages.join(' or ')}, ${why}. ` +
-      'It is an optional dependency: install again without --omit=optional or --no-optional, on the machine ' +
-      `(and for the libc) it shall run on; or add it yourself: npm install ${packages[0]}. ` +
-      'In a bundle, keep feishu-feed-card outside (external)',
+    `feishu-feed-card: the package of the native module, ${packages.join(' or ')}, ${problem}. ` +
+      'It is an optional dependency: install again without --omit=optional or --no-optional, on a machine with ' +
+      `the target's platform and libc, or run npm install ${packages[0]}. ` +
+      'With a bundler, mark feishu-feed-card as external',
     cause,
   )
 }

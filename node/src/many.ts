@@ -6,27 +6,28 @@ import {
   type ClientEvent,
   type Message,
   type OnEvent,
-  ask,
   bugOf,
+  messageFor,
   onAbort,
   reasonOf,
 } from './environment.js'
 import { type FeedCardError, InvalidInputError, invalidInput, withJSON } from './errors.js'
-import { type Answer, type Outcome, outcomeOf } from './outcome.js'
+import { type CallResult, type Outcome, outcomeOf } from './outcome.js'
 import { Source } from './source.js'
 
 export interface ManyRequest extends Omit<SetTimeSensitive, 'signal' | 'onEvent'> {
-  /** Any value of your own. Not sent; returned with the result. */
+  /** Any value. Not sent, but returned with the result. */
   tag?: unknown
 }
 
 /** Rejects keys that `ManyRequest` does not have, as the client does at run time. */
 export type Exactly<R> = R & { [Key in Exclude<keyof R, keyof ManyRequest>]: never }
 
-/** What one request, the very object handed in, came back with. */
+/** The result of one request. */
 export type ManyItem<R extends ManyRequest = ManyRequest> = {
   /** From 0. */
   index: number
+  /** The same object that was in `requests`. */
   request: R
   tag: R['tag']
   /** Plain data. */
@@ -34,45 +35,45 @@ export type ManyItem<R extends ManyRequest = ManyRequest> = {
 } & ({ outcome: Outcome; error?: undefined } | { outcome?: undefined; error: FeedCardError })
 
 export interface ManyOptions {
-  /** Requests on their way, or waiting for the quota, at a time. Default: 100. */
+  /** Maximum number of requests in progress or waiting for the quota. Default: 100. */
   concurrency?: number | undefined
-  /** Called with results, and every 2 s of waiting. What it throws stops the calls. */
+  /** Called when results come in, and every 2 s in between. An exception it throws stops the calls. */
   progress?: ((progress: Progress) => void) | undefined
   /**
-   * Time limit for all requests. Default: none. After it no more requests are read, and unanswered ones fail. If not all were read, the
-   * loop throws a {@link DeadlineExceededError} at its end.
+   * Deadline of all requests together. Default: none. After it no more requests are read, and unfinished ones fail. If
+   * some were not read, the loop throws a {@link DeadlineExceededError} at its end.
    */
   totalTimeoutMs?: number | undefined
-  /** Stops everything: the loop throws the signal's reason. */
+  /** Stops all calls. The loop throws the signal's reason. */
   signal?: AbortSignal | undefined
-  /** Gets the events of all, beside the client's own. */
+  /** Receives the events of all calls, after the client's `onEvent`. */
   onEvent?: ((event: ClientEvent) => void) | undefined
 }
 
 export interface Progress {
-  /** Those that failed included. */
+  /** Finished requests, including failed ones. */
   done: number
-  /** Known of an array or a `Set`. */
+  /** Only of an array or a `Set`. */
   total?: number
   /** With an error, or with users not reached. */
   failed: number
   waitingForQuota: number
-  /** The least that the quota allows, where the total is known. */
+  /** Shortest time that the quota allows for the remaining requests, if `total` is known. */
   etaMs?: number
 }
 
-/** `taken` is the sum of `succeeded`, `failed` and the unfinished. */
+/** `taken` is the sum of `succeeded`, `failed` and `unfinished.length`. */
 export interface Report<R extends ManyRequest = ManyRequest> {
   /** Requests read. */
   taken: number
   succeeded: number
   /** With an error, or with users not reached. */
   failed: number
-  /** Requests not read; absent if the number is unknown. */
+  /** Requests not read. Absent if the number is unknown. */
   notRead?: number
-  /** Items that failed, by index; at most the first 10,000 that finished. */
+  /** Failed items by index. At most the first 10,000 that finished. */
   failures: readonly ManyItem<R>[]
-  /** Results that are counted above and were not handed out. */
+  /** Items that the loop did not take. They are counted above. */
   unread: readonly ManyItem<R>[]
   unfinished: readonly Unfinished<R>[]
   /** Plain data. */
@@ -81,7 +82,7 @@ export interface Report<R extends ManyRequest = ManyRequest> {
   toString(): string
 }
 
-/** Stopped on its way, with what became of its users. */
+/** A request that was stopped before it finished, with the results of its users. */
 export interface Unfinished<R extends ManyRequest = ManyRequest> extends Readonly<Users> {
   index: number
   request: R
@@ -89,22 +90,22 @@ export interface Unfinished<R extends ManyRequest = ManyRequest> extends Readonl
 }
 
 /**
- * What a handle needs of its client.
+ * The part of the client that a `Many` uses.
  *
  * @internal
  */
 export interface Owner {
   errorOf(data: ErrorData, outcome: Outcome | undefined): FeedCardError
-  /** Lives as long as the handle. */
+  /** Referenced here for as long as the `Many` exists. */
   readonly context: CallContext | undefined
 }
 
-/** A request that was read and is not back. */
+/** A request that was read and has no result yet. */
 interface Open<R> {
   readonly request: R
   readonly tag: unknown
   readonly userIds: string[]
-  /** What this side found wrong with it. */
+  /** The error of an invalid request. */
   readonly error: InvalidInputError | undefined
 }
 
@@ -115,17 +116,18 @@ interface Waiter<R extends ManyRequest> {
 
 interface Batch {
   items: ItemData[]
-  /** Every request has come back. */
+  /** All requests have finished. */
   isLast: boolean
-  /** If it has changed. */
+  /** Absent if it has not changed. */
   progress?: Progress
-  /** The core takes no more requests: the total timeout passed, the calls were stopped, or the input ended. */
+  /** The core accepts no more requests: the total timeout passed, the calls were stopped, or the input ended. */
   readsNoMore: boolean
-  /** To be thrown after the last result. */
+  /** The error to throw after the last result. */
   error?: ErrorData
 }
 
-type ItemData = [index: number, answer: Answer, isListed: boolean]
+/** `isListed`: whether the report's `failures` include the item. */
+type ItemData = [index: number, result: CallResult, isListed: boolean]
 
 interface ReportData {
   taken: number
@@ -137,7 +139,7 @@ interface ReportData {
   unfinished: [index: number, users: Users][]
 }
 
-/** Reads requests as there is room, while results are asked for. Leaving the loop stops it. */
+/** An async iterator of results. Reads requests while results are requested. Leaving the loop stops all calls. */
 export class Many<R extends ManyRequest = ManyRequest> {
   readonly #native: NativeMany
   readonly #owner: Owner
@@ -149,18 +151,19 @@ export class Many<R extends ManyRequest = ManyRequest> {
   #sourceLeft: Promise<void> | undefined
   #taken = 0
   readonly #open = new Map<number, Open<R>>()
-  /** Read, and to be handed over. */
+  /** Requests that were read and not yet passed to the core. */
   #toFeed: unknown[] = []
-  #asked: Promise<void> | undefined
-  /** Results that came back and were not asked for yet. */
+  /** The request to the core for the next results. */
+  #nextBatch: Promise<void> | undefined
+  /** Results that were not requested yet. */
   #results: ManyItem<R>[] = []
   readonly #waiters: Waiter<R>[] = []
-  /** To be thrown after the results. */
+  /** Thrown after the results. */
   #failure: { readonly thrown: unknown } | undefined
-  /** The failure that says that not all requests were read. */
+  /** The error to throw because some requests were not read. */
   #notAllRead: FeedCardError | undefined
   #stopping: Promise<void> | undefined
-  /** Nothing comes any more but `#results` and `#failure`. */
+  /** Only `#results` and `#failure` are left. */
   #isOver = false
   #unread: ManyItem<R>[] = []
   readonly #failures: ManyItem<R>[] = []
@@ -184,15 +187,15 @@ export class Many<R extends ManyRequest = ManyRequest> {
     return this
   }
 
-  /** Fails: `await` of the handle itself would send nothing. */
-  // oxlint-disable-next-line no-thenable -- so that awaiting it fails
+  /** Rejects, because `await` of a `Many` would send nothing. */
+  // oxlint-disable-next-line no-thenable -- so that `await` fails
   then(_: unknown, reject: (thrown: unknown) => void): void {
     reject(
       invalidInput('setTimeSensitiveMany', 'awaited', 'a loop with `for await`, or `await many.collect()`'),
     )
   }
 
-  /** Rejects with what `requests` throws; a request's error is in its item. */
+  /** Rejects with an exception of `requests`. The error of a single request is in its item. */
   next(): Promise<IteratorResult<ManyItem<R>, undefined>> {
     if (this.#results.length > 0 && this.#waiters.length === 0) {
       return Promise.resolve({ done: false, value: this.#results.shift() as ManyItem<R> })
@@ -203,7 +206,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
     })
   }
 
-  /** Stops what is on its way, and closes `requests`. */
+  /** Stops all calls, and closes `requests`. */
   async return(): Promise<IteratorReturnResult<undefined>> {
     this.#failure = undefined
     this.#leave()
@@ -218,9 +221,9 @@ export class Many<R extends ManyRequest = ManyRequest> {
   }
 
   /**
-   * The items that were not handed out, by index, and the report. If not all requests were read, because
-   * `totalTimeoutMs` passed or the client was closed, it does not reject, as the items would be lost:
-   * `report.notRead` says how many were not read.
+   * Waits for all calls. Returns the items that the loop has not taken, by index, and the report. Does not reject if
+   * `totalTimeoutMs` passed or the client was closed before all requests were read, because the items would be lost:
+   * see `report.notRead`.
    *
    * @example
    * ```ts
@@ -245,7 +248,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
     return { items: items.toSorted(byIndex), report: await this.report() }
   }
 
-  /** What became of every request. Stops what is on its way. */
+  /** Stops all calls, and accounts for every request. */
   async report(): Promise<Report<R>> {
     this.#leave()
     await this.#stop()
@@ -270,15 +273,15 @@ export class Many<R extends ManyRequest = ManyRequest> {
     }
   }
 
-  /** Reads what there is room for, and asks for results. */
+  /** Reads requests while there is room, and requests results from the core. */
   #pull(): void {
-    if (this.#asked !== undefined || this.#stopping !== undefined) {
+    if (this.#nextBatch !== undefined || this.#stopping !== undefined) {
       return
     }
     this.#start()
     this.#source?.read()
     if (this.#stopping === undefined) {
-      this.#asked = ask((id) => this.#native.ask(id)).then(
+      this.#nextBatch = messageFor((id) => this.#native.nextBatch(id)).then(
         (message) => this.#take(message),
         (thrown: unknown) => this.#fail(thrown),
       )
@@ -295,12 +298,12 @@ export class Many<R extends ManyRequest = ManyRequest> {
       return
     }
     if (signal !== undefined) {
-      // Weak: a signal may live as long as the program, and a handle that was dropped is collected.
-      const handle = new WeakRef(this)
+      // Weak, because a signal may live as long as the program and must not keep this object.
+      const weak = new WeakRef(this)
       this.#forgetSignal = onAbort(signal, () => {
-        const living = handle.deref()
-        if (living !== undefined) {
-          living.#abort(signal)
+        const many = weak.deref()
+        if (many !== undefined) {
+          many.#abort(signal)
         }
       })
     }
@@ -331,7 +334,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
       this.#open.set(index, { request, tag, userIds, error: undefined })
     } catch (error) {
       if (!(error instanceof InvalidInputError)) {
-        // Its own code threw.
+        // The request's own code threw, for example in a getter.
         this.#open.set(index, { request, tag, userIds, error: undefined })
         this.#feed()
         this.#native.feedUnreadable(userIds)
@@ -350,7 +353,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
   }
 
   #take({ many, panic }: Message): void {
-    this.#asked = undefined
+    this.#nextBatch = undefined
     if (many === undefined) {
       this.#fail(bugOf(panic))
       return
@@ -370,16 +373,16 @@ export class Many<R extends ManyRequest = ManyRequest> {
     } else if (isLast) {
       void this.#stop()
     } else if (progress !== undefined) {
-      this.#tell(progress)
+      this.#reportProgress(progress)
     }
     this.#serve()
   }
 
-  #tell(progress: Progress): void {
+  #reportProgress(progress: Progress): void {
     try {
       const returned: unknown = this.#progress?.(progress)
       if (returned instanceof Promise) {
-        // An unhandled rejection where no loop is there any more to throw it to.
+        // After the end, leave it as an unhandled rejection, because the loop can no longer throw it.
         returned.catch((thrown: unknown) => (this.#isOver ? Promise.reject(thrown) : this.#fail(thrown)))
       }
     } catch (thrown) {
@@ -389,8 +392,8 @@ export class Many<R extends ManyRequest = ManyRequest> {
 
   #keep(items: ItemData[]): void {
     const results = this.#isOver ? this.#unread : this.#results
-    for (const [index, answer, isListed] of items) {
-      const item = this.#itemOf(index, answer)
+    for (const [index, result, isListed] of items) {
+      const item = this.#itemOf(index, result)
       results.push(item)
       if (isListed) {
         this.#failures.push(item)
@@ -398,18 +401,18 @@ export class Many<R extends ManyRequest = ManyRequest> {
     }
   }
 
-  #itemOf(index: number, answer: Answer): ManyItem<R> {
-    const { request, tag, userIds, error: found } = this.#takeBack(index)
-    if (found !== undefined) {
-      return withJSON({ index, request, tag, error: found })
+  #itemOf(index: number, result: CallResult): ManyItem<R> {
+    const { request, tag, userIds, error: invalid } = this.#takeOpen(index)
+    if (invalid !== undefined) {
+      return withJSON({ index, request, tag, error: invalid })
     }
-    const outcome = outcomeOf(answer, userIds)
-    return answer.error === undefined
+    const outcome = outcomeOf(result, userIds)
+    return result.error === undefined
       ? withJSON({ index, request, tag, outcome: outcome as Outcome })
-      : withJSON({ index, request, tag, error: this.#owner.errorOf(answer.error, outcome) })
+      : withJSON({ index, request, tag, error: this.#owner.errorOf(result.error, outcome) })
   }
 
-  #takeBack(index: number): Open<R> {
+  #takeOpen(index: number): Open<R> {
     const open = this.#open.get(index) as Open<R>
     this.#open.delete(index)
     return open
@@ -421,7 +424,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
     void this.#stop()
   }
 
-  /** Lets what had finished be read first. */
+  /** Stops all calls. The loop throws the exception after the available results. */
   #fail(thrown: unknown): void {
     if (this.#stopping === undefined) {
       this.#failure = { thrown }
@@ -429,7 +432,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
     }
   }
 
-  /** Nobody reads on. */
+  /** Ends the loop. The remaining results go to the report. */
   #leave(): void {
     this.#isOver = true
     this.#unread.push(...this.#results)
@@ -440,7 +443,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
   #leaveSource(): void {
     if (this.#source !== undefined && this.#sourceLeft === undefined) {
       this.#sourceLeft = this.#source.leave()
-      // Only `return` tells what closing the source threw; other ends have a reason of their own.
+      // Only `return` throws an exception of closing the source. At other ends, the loop throws the reason of the end.
       this.#sourceLeft.catch(() => {})
     }
   }
@@ -451,14 +454,14 @@ export class Many<R extends ManyRequest = ManyRequest> {
   }
 
   async #end(): Promise<void> {
-    // Whoever stops it has to know that it is stopping before the source's own code runs.
+    // `#stopping` must be set before the source's code runs.
     await undefined
     this.#forgetSignal()
     this.#leaveSource()
     this.#feed()
-    const told = ask((id) => this.#native.report(id))
-    await this.#asked
-    const { many, panic } = await told
+    const message = messageFor((id) => this.#native.report(id))
+    await this.#nextBatch
+    const { many, panic } = await message
     let counts: Pick<Report, 'taken' | 'succeeded' | 'failed' | 'notRead'> = {
       taken: this.#taken,
       succeeded: 0,
@@ -482,7 +485,7 @@ export class Many<R extends ManyRequest = ManyRequest> {
   }
 
   #unfinished(index: number, users: Users): Unfinished<R> {
-    const { request, tag } = this.#takeBack(index)
+    const { request, tag } = this.#takeOpen(index)
     return { index, request, tag, ...users }
   }
 }
@@ -502,7 +505,7 @@ export function checkMany(requests: unknown, given: unknown) {
     throw invalidInput(
       'requests',
       isPromise ? 'a promise' : check.kindOf(requests),
-      `an iterable or async iterable of requests${isPromise ? ': await it first' : ''}`,
+      `an iterable or async iterable of requests${isPromise ? '; await the promise first' : ''}`,
     )
   }
   const { concurrency, progress, totalTimeoutMs, signal, onEvent } = check.fields(

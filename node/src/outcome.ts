@@ -1,12 +1,12 @@
 import type { ErrorData, FailedUserReason, OutcomeData, Users } from './binding.js'
 import { errorOf, nothing } from './errors.js'
 
-/** Only this module has it. */
+/** Key of the private constructor. Only this module has it. */
 const ours = Symbol('outcome')
 let outcomeFrom: (data: OutcomeData) => Outcome
 
 /**
- * What a call that the platform accepted came back with. Users may still have failed one by one.
+ * The result of a call. It may include users that were not reached.
  *
  * @example
  * ```ts
@@ -15,23 +15,23 @@ let outcomeFrom: (data: OutcomeData) => Outcome
  * ```
  */
 export class Outcome {
-  /** Whether every user was reached. */
+  /** Whether all users were reached. */
   readonly ok: boolean
-  /** The users not reached. */
+  /** The users that were not reached. */
   readonly failedUserReasons: readonly FailedUserReason[]
   /** The first of `logIds`. */
   readonly logId: string | undefined
-  /** One for each answered request; the platform's support asks for them. */
+  /** One for each answered request, for the platform's support. */
   readonly logIds: readonly string[]
-  /** How many were sent, replays included. */
+  /** Number of HTTP requests sent, including retries. */
   readonly requests: number
-  /** The `call` of its events. */
+  /** The call's number, as in its events. */
   readonly call: number | undefined
   readonly #failure: ErrorData | undefined
 
   private constructor(data: OutcomeData, key: symbol) {
     if (key !== ours) {
-      throw new TypeError('an Outcome comes from a call: it has no public constructor')
+      throw new TypeError('Outcome has no public constructor; calls return outcomes')
     }
     this.ok = data.ok
     this.failedUserReasons = data.failedUserReasons
@@ -43,7 +43,7 @@ export class Outcome {
     this.#failure = data.failure
   }
 
-  /** Plain data, without what is not known. */
+  /** Plain data without undefined fields. */
   toJSON(): object {
     return JSON.parse(JSON.stringify({ ...this })) as object
   }
@@ -65,7 +65,7 @@ export class Outcome {
 
 export interface Outcome extends Readonly<Users> {}
 
-/** One by one: `Object.assign` is several times as slow. */
+/** Sets the fields one by one, because `Object.assign` takes several times as long. */
 function setUsers(outcome: Users, users: Users): void {
   outcome.reached = users.reached
   outcome.failed = users.failed
@@ -74,12 +74,12 @@ function setUsers(outcome: Users, users: Users): void {
 }
 
 /**
- * What a call came back with, as the native module tells it.
+ * The result of a call, from the native module.
  *
  * @internal
  */
-export interface Answer {
-  /** With `logIds`, in place of an outcome: every user handed in was reached, and none was there twice. */
+export interface CallResult {
+  /** Set with `logIds`, in place of `outcome`, if all users were reached and no id was repeated. */
   requests?: number
   logIds?: string[]
   call?: number
@@ -89,10 +89,10 @@ export interface Answer {
 
 /**
  * @internal
- * @param userIds A copy of what the caller handed in.
+ * @param userIds A copy of the call's user ids.
  */
 export function outcomeOf(
-  { requests, logIds, call, outcome }: Answer,
+  { requests, logIds, call, outcome }: CallResult,
   userIds: string[],
 ): Outcome | undefined {
   if (requests === undefined || logIds === undefined) {

@@ -1,20 +1,20 @@
 import type { NativeSandbox, Refusal } from './binding.js'
 import { native } from './load.js'
 
-/** What is left out has its likeliest value. */
+/** An app. The defaults describe a working self-built app. */
 export interface App {
   app_id: string
   app_secret: string
   kind?: 'self_built' | 'store'
   tenant_key?: string
   scopes?: string[]
-  /** Whether failed users are named. */
+  /** Whether failures name their users. */
   user_id_permission?: boolean
   enabled?: boolean
   installed?: boolean
   bot_enabled?: boolean
   ip_allowed?: boolean
-  /** Calls that the month still allows. */
+  /** Calls left in this month. */
   monthly_quota?: number | null
 }
 
@@ -32,9 +32,9 @@ export interface Chat {
   dissolved?: boolean
 }
 
-/** What the documentation leaves open; there are more, see `switches()`. */
+/** The platform's behaviour where its documentation leaves it open. For all switches, see `switches()`. */
 export interface Switches {
-  /** `null` for no limit. */
+  /** `null`: no limit. */
   per_second?: number | null
   per_minute?: number | null
   [name: string]: unknown
@@ -48,16 +48,16 @@ export interface World {
   seed?: number | null
 }
 
-/** Taken by the next `times` requests that are `on` its kind. */
+/** A fault of the next `times` requests of the kind `on`. */
 export interface Fault {
   on?: 'any' | 'call' | 'token'
-  /** Default: 1; 0 for all. */
+  /** Default: 1. 0: all requests. */
   times?: number
   delay_before_ms?: number
   delay_after_ms?: number
-  /** Takes effect also when the client has gone. */
+  /** The request is processed even if the client disconnects. */
   detached?: boolean
-  /** Reset or answered; the request arrives this much later. */
+  /** The request arrives this much later, after the connection was reset or answered. */
   late_ms?: number
   refuse?: boolean
   reset?: 'before' | 'after'
@@ -67,17 +67,17 @@ export interface Fault {
   code?: number
   msg?: string
   html?: boolean
-  /** The platform sees the request before it gets the script's own answer. */
+  /** The platform processes the request before the scripted answer is sent. */
   after?: boolean
   truncate?: number
   revoke_tokens?: boolean
   big_body?: number
   no_content_length?: boolean
-  /** A token answer's `expire`; `null` leaves it out. */
+  /** The `expire` of a token response. `null` omits it. */
   expire?: unknown
 }
 
-/** A request as the sandbox saw it. */
+/** A request that the sandbox received. */
 export interface RecordedRequest {
   number: number
   connection: number
@@ -87,9 +87,9 @@ export interface RecordedRequest {
   path: string
   query: string | null
   headers: { [name: string]: string }
-  /** The scheme alone, `Bearer`. */
+  /** The scheme only: `Bearer`. */
   authorization: string | null
-  /** Which token, counted from 1. */
+  /** The token's number, from 1. */
   token: number | null
   body: unknown
   status: number | null
@@ -99,23 +99,23 @@ export interface RecordedRequest {
 
 export interface SandboxOptions {
   world?: World
-  /** Default: a free one. */
+  /** Default: a free port. */
   port?: number
-  /** With a certificate made at the start: see `caPem`. */
+  /** Serves https too, with a new certificate: see `caPem`. */
   https?: boolean
   httpsPort?: number
 }
 
 /**
- * A stand-in for the platform in this process, on the loopback interface: a strict model with apps, tokens,
- * chats and frequency limits. What it holds and tells is data under the platform's own names.
+ * A local stand-in for the platform, on a loopback port of this process: a strict model with apps, tokens, chats and
+ * frequency limits. Its data has the platform's field names.
  *
  * @example
  * ```ts
  * using sandbox = Sandbox.start()
  * const client = new Client({ appId: 'cli_example', appSecret: 'example-secret', baseUrl: sandbox.baseUrl })
  * await client.setTimeSensitive({ feedCardId, userIds, timeSensitive: true })
- * sandbox.pinnedUsers(feedCardId) // who has the chat pinned now
+ * sandbox.pinnedUsers(feedCardId) // the users for whom the chat is pinned
  * ```
  */
 export class Sandbox {
@@ -128,10 +128,10 @@ export class Sandbox {
 
   static start(options: SandboxOptions = {}): Sandbox {
     const { world = this.exampleWorld(), port = 0, https = false, httpsPort = 0 } = options
-    return new this(granted(native.startSandbox(JSON.stringify(world), port, https, httpsPort)))
+    return new this(valueOrThrow(native.startSandbox(JSON.stringify(world), port, https, httpsPort)))
   }
 
-  /** Two apps, a group, a member, an outsider: the default. */
+  /** The default: two apps, a group, a member, a user outside the group. */
   static exampleWorld(): Required<World> {
     return JSON.parse(native.exampleWorld()) as Required<World>
   }
@@ -144,127 +144,127 @@ export class Sandbox {
     return this.#native.httpsBaseUrl ?? undefined
   }
 
-  /** The authority to trust for https. */
+  /** The certificate to trust for https. */
   get caPem(): string | undefined {
     return this.#native.caPem ?? undefined
   }
 
   /** Chat ids. */
   pinned(openId: string): string[] {
-    return this.#ask('pinned', { open_id: openId })
+    return this.#run('pinned', { open_id: openId })
   }
 
   /** Open ids. */
   pinnedUsers(feedCardId: string): string[] {
-    return this.#ask('pinned_users', { feed_card_id: feedCardId })
+    return this.#run('pinned_users', { feed_card_id: feedCardId })
   }
 
   /** App ids. */
   botPinned(openId: string): string[] {
-    return this.#ask('bot_pinned', { open_id: openId })
+    return this.#run('bot_pinned', { open_id: openId })
   }
 
   /** Open ids. */
   botPinnedUsers(appId: string): string[] {
-    return this.#ask('bot_pinned_users', { app_id: appId })
+    return this.#run('bot_pinned_users', { app_id: appId })
   }
 
   /** Oldest first. */
   requests(): RecordedRequest[] {
-    return this.#ask('requests')
+    return this.#run('requests')
   }
 
   requestCount(): number {
-    return this.#ask('request_count')
+    return this.#run('request_count')
   }
 
   tokenFetches(): number {
-    return this.#ask('token_fetches')
+    return this.#run('token_fetches')
   }
 
-  /** The most arrivals in any window of this length. */
+  /** The largest number of calls in any window of this length. */
   maxInWindow(call: 'group' | 'bot', ms: number): number {
-    return this.#ask('max_in_window', { interface: call, ms })
+    return this.#run('max_in_window', { interface: call, ms })
   }
 
-  /** Forgets the requests, nothing else. */
+  /** Deletes the recorded requests only. */
   clearRecord(): void {
-    this.#ask('clear_record')
+    this.#run('clear_record')
   }
 
-  /** Moves the platform's clock forward. */
+  /** Advances the platform's clock. */
   advance(ms: number): void {
-    this.#ask('advance', { ms })
+    this.#run('advance', { ms })
   }
 
   revokeTokens(): void {
-    this.#ask('revoke_tokens')
+    this.#run('revoke_tokens')
   }
 
   appTicket(appId: string): string | null {
-    return this.#ask('app_ticket', { app_id: appId })
+    return this.#run('app_ticket', { app_id: appId })
   }
 
-  /** Makes the one before worthless. */
+  /** Invalidates the old ticket, and returns the new one. */
   rotateAppTicket(appId: string): string | null {
-    return this.#ask('rotate_app_ticket', { app_id: appId })
+    return this.#run('rotate_app_ticket', { app_id: appId })
   }
 
-  /** Adds to the end of the script. */
+  /** Appends to the fault script. */
   faults(...faults: Fault[]): void {
-    this.#ask('faults', { faults })
+    this.#run('faults', { faults })
   }
 
   clearFaults(): void {
-    this.#ask('clear_faults')
+    this.#run('clear_faults')
   }
 
   faultsLeft(): number {
-    return this.#ask('faults_left')
+    return this.#run('faults_left')
   }
 
   script(): Fault[] {
-    return this.#ask('script')
+    return this.#run('script')
   }
 
   switches(): Required<Switches> {
-    return this.#ask('switches')
+    return this.#run('switches')
   }
 
-  /** What is left out stays as it is. */
+  /** The other switches keep their values. */
   setSwitches(switches: Switches): void {
-    this.#ask('set_switches', { switches })
+    this.#run('set_switches', { switches })
   }
 
-  /** Adds it, or changes the one with this id. */
+  /** Adds the app, or replaces the one with this id. */
   putApp(app: App): void {
-    this.#ask('put_app', { app })
+    this.#run('put_app', { app })
   }
 
   putUser(user: User): void {
-    this.#ask('put_user', { user })
+    this.#run('put_user', { user })
   }
 
   putChat(chat: Chat): void {
-    this.#ask('put_chat', { chat })
+    this.#run('put_chat', { chat })
   }
 
-  /** Closes the ports: who connects now is refused. */
+  /** Closes the ports, so that new connections are refused. */
   pauseListening(): void {
-    this.#ask('pause_listening')
+    this.#run('pause_listening')
   }
 
   resumeListening(): void {
-    this.#ask('resume_listening')
+    this.#run('resume_listening')
   }
 
   closeConnections(): void {
-    this.#ask('close_connections')
+    this.#run('close_connections')
   }
 
   /** `{ do: 'advance', ms: 7200000 }` */
   control(control: { do: string; [field: string]: unknown }): unknown {
-    return JSON.parse(granted(this.#native.control(JSON.stringify(control))))
+    return JSON.parse(valueOrThrow(this.#native.control(JSON.stringify(control))))
   }
 
   close(): void {
@@ -276,15 +276,15 @@ export class Sandbox {
     this.close()
   }
 
-  #ask<Answer>(control: string, fields: object = {}): Answer {
-    return this.control({ do: control, ...fields }) as Answer
+  #run<Result>(control: string, fields: object = {}): Result {
+    return this.control({ do: control, ...fields }) as Result
   }
 }
 
-/** Like a server of Node's own, one that listens is not collected: its URL may be all that is left of it. */
+/** Open sandboxes. They are not collected, as with Node's servers, because the program may keep only the URL. */
 const listening = new Set<NativeSandbox>()
 
-function granted<Value extends object | string>(value: Value | Refusal): Value {
+function valueOrThrow<Value extends object | string>(value: Value | Refusal): Value {
   if (typeof value === 'object' && 'refusal' in value) {
     throw new Error(`sandbox: ${value.refusal}`)
   }

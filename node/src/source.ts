@@ -1,16 +1,16 @@
-// Reads what a caller handed in, one element after the other, as far as there is room for them.
+// Reads a caller's iterable, one element after the other, while the reader has room.
 
 /** @internal */
 export interface Reader<Element> {
-  /** How long a source is read at a stretch: one that is slow must not hold up results, nor the event loop. */
+  /** Maximum time to read without a pause. A slow source must not delay results or block the event loop. */
   readonly readsForMs: number
   hasRoom(): boolean
   take(element: Element): void
-  /** What was taken may go on: no more is at hand. */
+  /** Called when no more elements are available for now. */
   flush(): void
-  /** There are no more. */
+  /** Called after the last element. */
   end(): void
-  /** The source threw, or what it gave did. */
+  /** Called when the source or `take` throws. */
   fail(thrown: unknown): void
 }
 
@@ -19,11 +19,11 @@ export class Source<Element> {
   readonly #reader: Reader<Element>
   readonly #iterator: Iterator<Element> | AsyncIterator<Element>
   readonly #isAsync: boolean
-  /** It was asked for an element and has not answered yet. */
-  #isAsked = false
+  /** `next` was called and has no result yet. */
+  #isReading = false
   #isFlushing = false
-  #readsOnSoon = false
-  /** It ended, threw, or was left. */
+  #continuesSoon = false
+  /** The source has ended, thrown, or been left. */
   #isOver = false
 
   constructor(elements: Iterable<Element> | AsyncIterable<Element>, reader: Reader<Element>) {
@@ -33,7 +33,7 @@ export class Source<Element> {
       Symbol.asyncIterator in elements ? elements[Symbol.asyncIterator]() : elements[Symbol.iterator]()
   }
 
-  /** Goes on until there is no room. */
+  /** Reads until there is no room. */
   read(): void {
     if (this.#isAsync) {
       void this.#readAsync()
@@ -42,19 +42,19 @@ export class Source<Element> {
     }
   }
 
-  /** Tells the source that nothing more is wanted, as a loop that is left does. */
+  /** Closes the source, like a `for await` loop that is left. */
   async leave(): Promise<void> {
     if (this.#isOver) {
       return
     }
     this.#isOver = true
-    if (!this.#isAsked) {
+    if (!this.#isReading) {
       await this.#iterator.return?.()
     } else if (this.#isAsync) {
-      // A generator answers only when what it waits for has come, which may be never.
+      // Do not wait: a generator closes only after its current `await`, which may never finish.
       Promise.resolve(this.#iterator.return?.()).catch(() => {})
     }
-    // A generator cannot be closed while it runs: `#readSync` does it.
+    // A running synchronous generator cannot be closed here. `#readSync` closes it.
   }
 
   #readSync(): void {
@@ -62,13 +62,13 @@ export class Source<Element> {
     const until = performance.now() + this.#reader.readsForMs
     while (this.#wantsMore()) {
       if (performance.now() > until) {
-        this.#readOnSoon()
+        this.#continueSoon()
         break
       }
       try {
-        this.#isAsked = true
+        this.#isReading = true
         const step = iterator.next()
-        this.#isAsked = false
+        this.#isReading = false
         this.#take(step)
         if (this.#isOver && !step.done) {
           iterator.return?.()
@@ -80,11 +80,11 @@ export class Source<Element> {
     this.#reader.flush()
   }
 
-  #readOnSoon(): void {
-    if (!this.#readsOnSoon) {
-      this.#readsOnSoon = true
+  #continueSoon(): void {
+    if (!this.#continuesSoon) {
+      this.#continuesSoon = true
       setImmediate(() => {
-        this.#readsOnSoon = false
+        this.#continuesSoon = false
         this.#readSync()
       })
     }
@@ -93,9 +93,9 @@ export class Source<Element> {
   async #readAsync(): Promise<void> {
     while (this.#wantsMore()) {
       try {
-        this.#isAsked = true
+        this.#isReading = true
         const step = await this.#iterator.next()
-        this.#isAsked = false
+        this.#isReading = false
         this.#take(step)
       } catch (thrown) {
         this.#fail(thrown)
@@ -104,7 +104,7 @@ export class Source<Element> {
     }
   }
 
-  /** Its elements come one after the other: what it has at hand goes on together. */
+  /** Flushes in the next turn of the event loop, so that elements that are available together are flushed together. */
   #flushSoon(): void {
     if (!this.#isFlushing) {
       this.#isFlushing = true
@@ -116,7 +116,7 @@ export class Source<Element> {
   }
 
   #wantsMore(): boolean {
-    return !this.#isOver && !this.#isAsked && this.#reader.hasRoom()
+    return !this.#isOver && !this.#isReading && this.#reader.hasRoom()
   }
 
   #take(step: IteratorResult<Element>): void {
@@ -134,9 +134,9 @@ export class Source<Element> {
 
   #fail(thrown: unknown): void {
     const wasLeft = this.#isOver
-    // What `next` threw has closed the source; what its element threw has not.
-    if (this.#isAsked) {
-      this.#isAsked = false
+    // An exception of `next` has closed the source. An exception of `take` has not.
+    if (this.#isReading) {
+      this.#isReading = false
       this.#isOver = true
     }
     if (!wasLeft) {

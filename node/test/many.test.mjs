@@ -715,7 +715,7 @@ test('a handle that is awaited, and a promise as the source, are errors that say
   for (const promise of [Promise.resolve([pin]), { then: () => {} }]) {
     assert.throws(
       () => client.setTimeSensitiveMany(promise),
-      /requests: a promise; expected an iterable or async iterable of requests: await it first/,
+      /requests: a promise; expected an iterable or async iterable of requests; await the promise first/,
     )
   }
 })

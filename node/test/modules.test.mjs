@@ -59,7 +59,7 @@ const all = Object.values(platforms).map(packageName).toSorted()
 test('a module that is missing is told with how to get it', async () => {
   const end = await run('missing.mjs', ['none', all.join()])
   assert.equal(end.code, 0, end.stderr)
-  assert.match(end.stdout, /the package with its native module, feishu-feed-card-\w+-\w+.* is missing/)
+  assert.match(end.stdout, /the package of the native module, feishu-feed-card-\w+-\w+.* is missing/)
   assert.match(end.stdout, /npm install feishu-feed-card-/)
 })
 
@@ -107,7 +107,7 @@ test('a machine without a package is told which there are', async () => {
   ]) {
     const end = await run('missing.mjs', ['none', published.join(), platform, arch])
     assert.equal(end.code, 0, end.stderr)
-    assert.match(end.stdout, new RegExp(`no package .* for ${platform} on ${arch}, only `))
+    assert.match(end.stdout, new RegExp(`no native module is published for ${platform}-${arch}, only `))
     const named = end.stdout.match(/feishu-feed-card-[\w-]+/g) ?? []
     assert.deepEqual(named.toSorted(), published)
   }
@@ -116,6 +116,6 @@ test('a machine without a package is told which there are', async () => {
 test('a module that does not load is told with its cause', async () => {
   const end = await run('missing.mjs', ['broken', all.join()])
   assert.equal(end.code, 0, end.stderr)
-  assert.match(end.stdout, /does not load \(see cause\)/)
+  assert.match(end.stdout, /cannot be loaded \(see cause\)/)
   assert.match(end.stdout, /cause: Error: /)
 })

@@ -167,8 +167,8 @@ test('a part of its answer that is not known is named', async (t) => {
   }
   const sandbox = sandboxFor(t)
   for (const [value, field, text] of [
-    [{ token: 't-1', expiresIn: 60 }, 'expiresIn', 'unknown in what it returned'],
-    [new Answer(), 'token', 'inherited in what it returned'],
+    [{ token: 't-1', expiresIn: 60 }, 'expiresIn', 'unknown in the returned object'],
+    [new Answer(), 'token', 'inherited in the returned object'],
   ]) {
     await assert.rejects(withProvider(sandbox, () => value).setTimeSensitive(pin), (error) => {
       assert.ok(error instanceof AuthenticationError, `${error}`)

@@ -1,4 +1,4 @@
-//! A client and its two calls.
+//! A client and its calls.
 
 use std::cell::{OnceCell, RefCell};
 use std::str::FromStr;
@@ -18,11 +18,11 @@ use crate::environment::{Environment, PendingCall, Queue};
 use crate::events::{CallContext, events};
 use crate::many::{ManyArguments, NativeMany};
 use crate::options::{self, Refused, milliseconds, milliseconds_or_zero};
-use crate::provider::Asked;
+use crate::provider::FacadeProvider;
 use crate::runtime::runtime;
 
-/// What a client holds outside of V8's heap (a thousand of them: 24 MB). Told to V8, which sees a hundred
-/// bytes of it and would not collect dropped clients in time.
+/// Memory of a client outside of V8's heap (24 MB for a thousand clients). V8 itself sees only a hundred bytes of it, and
+/// would collect dropped clients too late.
 const CLIENT_SIZE: i64 = 24 * 1024;
 
 /// A client of the core.
@@ -31,7 +31,7 @@ pub struct NativeClient {
     client: RefCell<Option<Client>>,
     closing: Closing,
     queue: Arc<Queue>,
-    /// Made for the first call that someone listens to.
+    /// Created for the first call with a listener.
     events: OnceCell<Dispatch>,
 }
 
@@ -41,33 +41,33 @@ impl ObjectFinalize for NativeClient {
     }
 }
 
-/// A client's.
+/// A client's quota, to be shared.
 #[napi]
 pub struct Quota {
     pub(crate) handle: QuotaHandle,
 }
 
-/// Makes a client, or says which option is wrong, or what the system refuses. With `asks` its tokens come from the facade, which is
-/// asked under this id; with `tells` the facade is told its events.
+/// Creates a client, or returns an error. `provider` is the id of the facade's callbacks if they include a token provider,
+/// and `listener` is the same id if they include a listener for events.
 #[napi(catch_unwind)]
 pub(crate) fn create_client(
     env: &Env,
     environment: &Environment,
     options: Object<'_>,
-    asks: Option<i64>,
-    tells: Option<i64>,
+    provider: Option<i64>,
+    listener: Option<i64>,
 ) -> Result<Either<NativeClient, ErrorData>> {
     let _within = match runtime() {
         Ok(runtime) => runtime.enter(),
         Err(error) => return Ok(Either::B((&binding::out_of_resources(error, Vec::new())).into())),
     };
     let queue = environment.queue.clone();
-    let events = tells.map(|client| events(queue.clone(), Some(client)));
+    let events = listener.map(|client| events(queue.clone(), Some(client)));
     let make = || {
         let mut builder = options::builder(&options)?;
-        if let Some(client) = asks {
+        if let Some(client) = provider {
             let queue = queue.clone();
-            builder = builder.token_provider(Asked { queue, client });
+            builder = builder.token_provider(FacadeProvider { queue, client });
         }
         builder.build().map_err(Refused::Wrong)
     };
@@ -90,19 +90,19 @@ pub(crate) fn create_client(
     }
 }
 
-/// What the error says for what the facade found to be of a wrong type.
+/// Returns the message of the error for a value of a wrong type.
 #[napi(catch_unwind)]
 pub(crate) fn invalid_message(field: String, value: String, expected: String) -> String {
     invalid_input(field, value, expected).to_string()
 }
 
-/// The error for an unknown key of one of many requests.
+/// Returns the error for an unknown key of one of many requests.
 #[napi(catch_unwind)]
 pub(crate) fn unknown_key(key: String) -> ErrorData {
     (&binding::unknown_key(&key)).into()
 }
 
-/// A text as an error shows it.
+/// Returns a text in the form in which errors show it.
 #[napi(catch_unwind)]
 pub(crate) fn shown(text: String) -> String {
     binding::shown(&text)
@@ -110,11 +110,12 @@ pub(crate) fn shown(text: String) -> String {
 
 #[napi]
 impl NativeClient {
-    /// Begins a call; its end comes to the environment's `deliver`, under this id. No `feedCardId` is the bot's
-    /// own chat. With `tells`, the id is that of a context as well, whose listeners are told the call's events if it is true.
+    /// Starts a call. The environment's `deliver` gets its result, under this id. Without a `feedCardId`, the call is for
+    /// the bot's own chat. `wantsEvents` is absent for a call without a context. Otherwise the id is also that of the
+    /// context, and the value says whether the context's listeners get the call's events.
     #[allow(
         clippy::too_many_arguments,
-        reason = "to look up each field of an object across the border takes longer than to read it"
+        reason = "reading each field of a JavaScript object takes longer than passing arguments"
     )]
     #[napi(catch_unwind)]
     pub fn start(
@@ -126,29 +127,30 @@ impl NativeClient {
         feed_card_id: Option<String>,
         user_id_type: Option<String>,
         timeout_ms: Option<f64>,
-        tells: Option<bool>,
+        wants_events: Option<bool>,
     ) -> Result<()> {
         let _within = runtime()?.enter();
         let users = user_ids.len();
         let target = feed_card_id.map_or(Target::Bot, |id| Target::Chat(id.into()));
         let mut call: PendingCall =
             match self.call(target, user_ids, time_sensitive, user_id_type, timeout_ms) {
-                // Now and not when first polled: a call takes its place in the order when it is made.
+                // Create the future now: a call takes its place in the order of calls when it is made
+                // (docs/architecture.md#order).
                 Ok(call) => Box::pin(call.into_future()),
                 Err(error) => Box::pin(std::future::ready(Err(error))),
             };
-        if let Some(tells) = tells {
-            call = Box::pin(self.context(id, tells).around(call));
+        if let Some(wants_events) = wants_events {
+            call = Box::pin(self.context(id, wants_events).around(call));
         }
         self.queue.start(env, id, call, users)
     }
 
-    /// Makes a handle of many calls; nothing is sent until it is asked.
+    /// Prepares many calls. Nothing is sent until the first results are requested.
     #[napi(catch_unwind)]
     pub fn many(&self, arguments: ManyArguments) -> Either<NativeMany, ErrorData> {
         let context = arguments
             .context
-            .map(|id| self.context(id, arguments.tells_events));
+            .map(|id| self.context(id, arguments.wants_events));
         let made = self
             .open()
             .and_then(|client| NativeMany::new(&client, self.queue.clone(), context, &arguments));
@@ -158,23 +160,23 @@ impl NativeClient {
         }
     }
 
-    /// Hands over a store app's new ticket.
+    /// Sets a store app's new ticket.
     #[napi(catch_unwind)]
     pub fn set_app_ticket(&self, app_ticket: String) -> Option<ErrorData> {
         let set = self.open().and_then(|client| client.set_app_ticket(app_ticket));
         set.err().map(|error| (&error).into())
     }
 
-    /// The quota, absent without pacing.
+    /// The quota, or `null` without a rate limit.
     #[napi(getter, catch_unwind)]
     pub fn quota(&self) -> Option<Quota> {
         let client = self.open().ok()?;
         client.quota().map(|handle| Quota { handle })
     }
 
-    /// Refuses new calls, and lets go of connections and secrets once no call uses them any more. Calls are stopped after
-    /// the timeout. The environment's `deliver` gets a message with this id when no call is in progress. Returns an
-    /// error, and does nothing, if the timeout is wrong.
+    /// Refuses new calls, stops calls in progress after the timeout, and drops connections and secrets when no call uses
+    /// them. When no call is in progress, the environment's `deliver` gets a message with this id. If the timeout is
+    /// invalid, returns an error and does nothing.
     #[napi(catch_unwind)]
     pub fn close(&self, env: &Env, id: i64, timeout_ms: Option<f64>) -> Result<Option<ErrorData>> {
         let timeout = timeout_ms
@@ -190,9 +192,9 @@ impl NativeClient {
         Ok(None)
     }
 
-    fn context(&self, id: i64, tells: bool) -> CallContext {
+    fn context(&self, id: i64, wants_events: bool) -> CallContext {
         let events = self.events.get_or_init(|| events(self.queue.clone(), None));
-        CallContext::new(events.clone(), id, tells)
+        CallContext::new(events.clone(), id, wants_events)
     }
 
     fn open(&self) -> std::result::Result<Client, Error> {
@@ -224,12 +226,12 @@ impl NativeClient {
     }
 }
 
-/// A call's `userIdType`.
+/// Converts a call's `userIdType`.
 pub(crate) fn kind(user_id_type: Option<String>) -> std::result::Result<UserIdType, Error> {
     user_id_type.map_or_else(|| Ok(UserIdType::default()), |text| UserIdType::from_str(&text))
 }
 
-/// A call's `timeoutMs`.
+/// Converts a call's `timeoutMs`.
 pub(crate) fn timeout(timeout_ms: Option<f64>) -> std::result::Result<Option<Duration>, Error> {
     timeout_ms.map(|ms| milliseconds("timeoutMs", ms)).transpose()
 }

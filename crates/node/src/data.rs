@@ -1,4 +1,4 @@
-//! What crosses the border to TypeScript, as plain data.
+//! Plain data for the TypeScript facade.
 
 use std::error::Error as _;
 
@@ -12,17 +12,17 @@ use serde::Serialize;
 use crate::names::in_javascript;
 use crate::provider::ProviderFailed;
 
-/// Every user id handed in, each in exactly one list, in the order given.
+/// The call's user ids. Each is in exactly one list.
 #[napi(object, object_from_js = false)]
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Users {
     #[napi(ts_type = "readonly string[]")]
     pub reached: Vec<String>,
-    /// The platform said no, for them alone or for the whole request.
+    /// Refused by the platform, individually or with the whole request.
     #[napi(ts_type = "readonly string[]")]
     pub failed: Vec<String>,
-    /// No answer came, or the platform counted failures without naming them.
+    /// Sent, but not answered; or the platform reported failures without naming the users.
     #[napi(ts_type = "readonly string[]")]
     pub unknown: Vec<String>,
     /// Never sent.
@@ -30,7 +30,7 @@ pub struct Users {
     pub not_attempted: Vec<String>,
 }
 
-/// To be listed is to have failed: `errorCode` is 0 in the platform's own example.
+/// A user that was not reached. `errorCode` can be 0.
 #[napi(object, object_from_js = false, js_name = "FailedUserReason")]
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -38,12 +38,12 @@ pub(crate) struct Reason {
     pub error_code: i64,
     /// Such as `The user is not in the chat`.
     pub error_message: String,
-    /// Where the app has the field permission, `contact:user.employee_id:readonly` for `user_id`.
+    /// Needs the field permission of the id's type: `contact:user.employee_id:readonly` for `user_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
 }
 
-/// A permission the platform says is missing.
+/// A missing permission, as reported by the platform.
 #[napi(object, object_from_js = false, js_name = "PermissionViolation")]
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,7 +55,7 @@ pub struct MissingPermission {
     pub subject: String,
 }
 
-/// A field the platform refused.
+/// A field that the platform refused.
 #[napi(object, object_from_js = false, js_name = "FieldViolation")]
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,7 +66,7 @@ pub struct RefusedField {
     pub description: String,
 }
 
-/// What a call that the platform accepted came back with.
+/// The outcome of a call.
 #[napi(object, object_from_js = false)]
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -78,12 +78,12 @@ pub(crate) struct OutcomeData {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<i64>,
     pub users: Users,
-    /// What `throwIfFailed` throws; absent where every user was reached.
+    /// The error for `throwIfFailed`. Absent if all users were reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<ErrorData>,
 }
 
-/// What went wrong.
+/// An error.
 #[napi(object, object_from_js = false)]
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -115,27 +115,26 @@ pub struct ErrorData {
     pub permission_violations: Vec<MissingPermission>,
     pub field_violations: Vec<RefusedField>,
     pub users: Users,
-    /// What it was caused by, outermost first.
+    /// Messages of the causes, outermost first.
     pub causes: Vec<String>,
-    /// The question that a token provider did not answer, where that was the cause: the facade keeps
-    /// what the provider threw.
+    /// The id of the failed call of a token provider, if this was the cause. The facade keeps the provider's exception.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub question: Option<i64>,
+    pub provider_call: Option<i64>,
 }
 
-/// What a call came back with.
+/// The result of a call.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CallResult {
-    /// With `log_ids`, in place of an outcome: every user handed in was reached, and none was there twice, so
-    /// that the facade's own list of them will do.
+    /// Set with `log_ids`, in place of `outcome`, if all users were reached and no id was repeated. The facade then uses
+    /// its own list of the ids.
     #[serde(skip_serializing_if = "Option::is_none")]
     requests: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log_ids: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     call: Option<i64>,
-    /// Beside an `error`: what those requests of a split call that succeeded came back with.
+    /// With an `error`, the outcome of the successful requests of a split call.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<Box<OutcomeData>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,7 +142,7 @@ pub(crate) struct CallResult {
 }
 
 impl CallResult {
-    /// For a call with this many users, repeats included.
+    /// `users` is the number of the call's user ids, including repeated ones.
     pub(crate) fn new(result: Result<Outcome, Error>, users: usize) -> Self {
         match result {
             Ok(outcome) if outcome.ok() && outcome.users.reached.len() == users => Self {
@@ -244,12 +243,13 @@ impl From<&Error> for ErrorData {
             field_violations: error.field_violations().iter().map(Into::into).collect(),
             users: error.users().into(),
             causes: causes(error),
-            question: chain(error).find_map(|cause| Some(cause.downcast_ref::<ProviderFailed>()?.question)),
+            provider_call: chain(error)
+                .find_map(|cause| Some(cause.downcast_ref::<ProviderFailed>()?.provider_call)),
         }
     }
 }
 
-/// A call's number. JavaScript's numbers are exact up to 2^53.
+/// Converts a call's number. JavaScript's numbers are exact up to 2^53.
 fn call_number(call: u64) -> Option<i64> {
     i64::try_from(call).ok()
 }
@@ -263,7 +263,7 @@ fn chain(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'stati
     })
 }
 
-/// A wrapper that only passes on what it wraps is left out.
+/// Returns the messages of the causes. Leaves out a wrapper with the same message as the error in it.
 fn causes(error: &Error) -> Vec<String> {
     let mut causes: Vec<String> = chain(error).map(ToString::to_string).collect();
     causes.dedup();

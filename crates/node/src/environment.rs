@@ -1,8 +1,7 @@
-//! One environment of Node (the main thread, or a worker thread): its calls in flight, and the queue on
-//! which their ends come back.
+//! An environment of Node (the main thread, or a worker thread), with its calls in progress and its queue of messages.
 //!
-//! Runtime threads push an end and wake the JavaScript thread once for all that are ready; a promise of
-//! napi's own costs a handle of the event loop for each call.
+//! The runtime's thread pushes results and wakes the JavaScript thread once for all available messages. napi's own
+//! promises would cost a handle of the event loop for each call.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -26,38 +25,38 @@ use crate::many::ManyData;
 use crate::options;
 use crate::runtime::runtime;
 
-/// A core's call under way.
+/// A call of the core.
 pub(crate) type PendingCall = Pin<Box<dyn Future<Output = std::result::Result<Outcome, Error>> + Send>>;
 
-/// A token provider's answer: the token and the milliseconds it is good for.
+/// A token provider's result: the token and its lifetime in milliseconds, or an error message.
 pub(crate) type Provided = std::result::Result<(String, Option<f64>), String>;
 
-/// Weak: an idle environment ends.
+/// Weak, so that it does not keep an idle environment alive.
 type Wake = ThreadsafeFunction<(), Unknown<'static>, FnArgs<(String,)>, napi::Status, false, true>;
 
-/// What TypeScript is told, of which the facade's `Message` is the other side.
+/// A message for TypeScript. The facade's `Message` has the same fields.
 #[derive(Serialize)]
 struct Message {
-    /// Of the call, of the question, or of the context or client whose event it is.
+    /// The id of the call or provider call. For an event, the id of its context or client.
     id: i64,
     #[serde(flatten)]
-    told: Told,
+    payload: Payload,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-enum Told {
-    /// What a handle of many calls was asked for.
+enum Payload {
+    /// Results or the report of many calls.
     Many(ManyData),
-    /// What a client, or a call, asked to be told of.
+    /// An event for the listeners of a client or call.
     Event(Value),
-    /// Nothing more comes from this context.
+    /// No more messages will come for this context.
     Over(bool),
-    /// A bug of this package ended the call: what the panic said.
+    /// The message of a panic that ended the call, which is a bug of this package.
     Panic(String),
     #[serde(untagged, rename_all = "camelCase")]
-    Question {
-        /// The context of the call that wants a token, or the client.
+    ProviderCall {
+        /// The context of the call that needs a token, or the client.
         token_wanted_by: i64,
         /// The token that the platform refused.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +66,7 @@ enum Told {
     Call(CallResult),
 }
 
-/// What both sides hold.
+/// The messages and calls of an environment. Shared by the JavaScript thread and the runtime.
 #[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<QueueState>,
@@ -76,16 +75,16 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct QueueState {
-    /// Messages, a JSON array that is not closed yet: the JavaScript thread's own parser is several times as
-    /// fast as making each object and each of its fields across the border.
-    told: String,
-    /// The calls whose end is among them.
+    /// Messages as a JSON array without its closing bracket. Parsing JSON in JavaScript is several times as fast as creating
+    /// objects field by field from Rust.
+    messages: String,
+    /// Ids of the operations that end with one of the messages.
     ended: Vec<i64>,
-    /// Calls and questions of many calls whose promise is open. Ids are TypeScript's own.
+    /// Operations in progress, by the id that TypeScript chose: calls, closes, and requests of `Many` for results.
     in_flight: HashMap<i64, AbortHandle>,
-    /// Questions to token providers that are not answered yet.
-    questions: HashMap<i64, oneshot::Sender<Provided>>,
-    last_question: i64,
+    /// Token provider calls in progress.
+    provider_calls: HashMap<i64, oneshot::Sender<Provided>>,
+    last_provider_call: i64,
 }
 
 impl Queue {
@@ -94,13 +93,16 @@ impl Queue {
     }
 
     fn push(self: &Arc<Self>, message: &Message) {
-        let json = written(message);
+        let json = to_json(message);
         let (is_first, is_last) = {
             let state = &mut *self.state();
-            let is_first = state.told.is_empty();
-            state.told.push(if is_first { '[' } else { ',' });
-            state.told.push_str(&json);
-            if matches!(message.told, Told::Call(_) | Told::Many(_) | Told::Panic(_)) {
+            let is_first = state.messages.is_empty();
+            state.messages.push(if is_first { '[' } else { ',' });
+            state.messages.push_str(&json);
+            if matches!(
+                message.payload,
+                Payload::Call(_) | Payload::Many(_) | Payload::Panic(_)
+            ) {
                 state.ended.push(message.id);
             }
             (is_first, state.ended.len() == state.in_flight.len())
@@ -109,7 +111,7 @@ impl Queue {
             return;
         }
         match runtime() {
-            // After what else is ready now: to wake the other thread costs both as much as some calls do.
+            // Wait for other results that are ready now: waking the JavaScript thread costs as much as a few calls.
             Ok(runtime) if !is_last => {
                 let queue = self.clone();
                 runtime.spawn(async move {
@@ -123,7 +125,7 @@ impl Queue {
 
     fn wake_up(&self) {
         if let Some(wake) = &*self.wake() {
-            // Refused only where the environment is ending, and its calls with it.
+            // Fails only if the environment is ending.
             wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         }
     }
@@ -132,10 +134,10 @@ impl Queue {
         self.wake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the environment's event loop waits for what is in flight.
+    /// Sets whether the event loop stays alive for the operations in progress.
     #[expect(
         deprecated,
-        reason = "cloning, which napi recommends instead, cannot let the event loop go while the handle lives"
+        reason = "cloning, which napi recommends, keeps the event loop alive as long as the handle exists"
     )]
     fn keep_alive(&self, env: &Env, keep: bool) -> Result<()> {
         match &mut *self.wake() {
@@ -145,30 +147,30 @@ impl Queue {
         }
     }
 
-    /// Asks a client's token provider, in the context of the call; an error where the environment ends before the
-    /// answer.
-    pub(crate) fn ask(
+    /// Calls a client's token provider in the context of the call. The receiver fails if the environment ends before the
+    /// provider returns.
+    pub(crate) fn call_provider(
         self: &Arc<Self>,
         token_wanted_by: i64,
         refused_token: Option<String>,
     ) -> (i64, oneshot::Receiver<Provided>) {
-        let (tell, answer) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         let id = {
             let state = &mut *self.state();
-            state.last_question += 1;
-            state.questions.retain(|_, question| !question.is_closed());
-            state.questions.insert(state.last_question, tell);
-            state.last_question
+            state.last_provider_call += 1;
+            state.provider_calls.retain(|_, call| !call.is_closed());
+            state.provider_calls.insert(state.last_provider_call, sender);
+            state.last_provider_call
         };
-        let told = Told::Question {
+        let payload = Payload::ProviderCall {
             token_wanted_by,
             refused_token,
         };
-        self.push(&Message { id, told });
-        (id, answer)
+        self.push(&Message { id, payload });
+        (id, result)
     }
 
-    /// Puts a close on the runtime; its end comes back under this id.
+    /// Runs a close on the runtime. Its message has this id.
     pub(crate) fn start_close(
         self: &Arc<Self>,
         env: &Env,
@@ -177,56 +179,54 @@ impl Queue {
     ) -> Result<()> {
         self.put(env, id, async move {
             closing.await;
-            Told::Call(CallResult::default())
+            Payload::Call(CallResult::default())
         })
     }
 
-    /// Tells the listeners of a context, or of a client.
-    pub(crate) fn tell(self: &Arc<Self>, id: i64, event: Value) {
-        let told = Told::Event(event);
-        self.push(&Message { id, told });
+    /// Sends an event to the listeners of a context or client.
+    pub(crate) fn send_event(self: &Arc<Self>, id: i64, event: Value) {
+        let payload = Payload::Event(event);
+        self.push(&Message { id, payload });
     }
 
-    /// The facade may forget the context.
+    /// Reports that the facade no longer needs the context.
     pub(crate) fn over(self: &Arc<Self>, context: i64) {
-        let told = Told::Over(true);
-        self.push(&Message { id: context, told });
+        let payload = Payload::Over(true);
+        self.push(&Message { id: context, payload });
     }
 
     #[cfg(test)]
-    pub(crate) fn told(&self) -> String {
-        self.state().told.clone()
+    pub(crate) fn messages(&self) -> String {
+        self.state().messages.clone()
     }
 
-    /// Puts a call with this many users on the runtime; its end comes back under this id.
+    /// Runs a call on the runtime. Its message has this id. `users` is the number of the call's user ids.
     pub(crate) fn start(self: &Arc<Self>, env: &Env, id: i64, call: PendingCall, users: usize) -> Result<()> {
-        self.put(
-            env,
-            id,
-            async move { Told::Call(CallResult::new(call.await, users)) },
-        )
+        self.put(env, id, async move {
+            Payload::Call(CallResult::new(call.await, users))
+        })
     }
 
-    /// Puts what many calls were asked for on the runtime; the answer comes back under this id.
+    /// Runs an operation of many calls on the runtime. Its message has this id.
     pub(crate) fn start_many(
         self: &Arc<Self>,
         env: &Env,
         id: i64,
-        asked: impl Future<Output = ManyData> + Send + 'static,
+        operation: impl Future<Output = ManyData> + Send + 'static,
     ) -> Result<()> {
-        self.put(env, id, async move { Told::Many(asked.await) })
+        self.put(env, id, async move { Payload::Many(operation.await) })
     }
 
     fn put(
         self: &Arc<Self>,
         env: &Env,
         id: i64,
-        told: impl Future<Output = Told> + Send + 'static,
+        payload: impl Future<Output = Payload> + Send + 'static,
     ) -> Result<()> {
         let queue = self.clone();
         let task = runtime()?.spawn(async move {
-            let told = end_of(told).await;
-            queue.push(&Message { id, told });
+            let payload = end_of(payload).await;
+            queue.push(&Message { id, payload });
         });
         let was_idle = {
             let in_flight = &mut self.state().in_flight;
@@ -239,11 +239,10 @@ impl Queue {
         Ok(())
     }
 
-    /// On the JavaScript thread: what came since the last time, a JSON array, and whether nothing is in flight
-    /// any more.
+    /// Takes the messages as a JSON array, and returns whether no operation is in progress. Called on the JavaScript thread.
     fn drain(&self) -> (String, bool) {
         let QueueState {
-            told,
+            messages,
             ended,
             in_flight,
             ..
@@ -251,29 +250,29 @@ impl Queue {
         for id in ended.drain(..) {
             in_flight.remove(&id);
         }
-        (std::mem::take(told) + "]", in_flight.is_empty())
+        (std::mem::take(messages) + "]", in_flight.is_empty())
     }
 }
 
-/// Only maps with keys that are no text, and writers that fail, cannot be written.
-fn written(message: &Message) -> String {
+/// Cannot fail: only maps with keys that are not strings, and failing writers, cause errors.
+fn to_json(message: &Message) -> String {
     serde_json::to_string(message).unwrap_or_default()
 }
 
-/// A panic ends the call it happened in, not the process.
-async fn end_of(told: impl Future<Output = Told>) -> Told {
-    let told = AssertUnwindSafe(told).catch_unwind().await;
-    told.unwrap_or_else(|panic| Told::Panic(said(&*panic)))
+/// Converts a panic to a message, so that it ends only its own call.
+async fn end_of(payload: impl Future<Output = Payload>) -> Payload {
+    let payload = AssertUnwindSafe(payload).catch_unwind().await;
+    payload.unwrap_or_else(|panic| Payload::Panic(message_of(&*panic)))
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
+/// Returns the message of a panic.
+fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("panicked").to_owned()
 }
 
-/// One for each environment of Node, made when the facade is loaded there.
+/// An environment of Node. The facade creates it when it is loaded.
 #[napi]
 pub struct Environment {
     pub(crate) queue: Arc<Queue>,
@@ -281,7 +280,7 @@ pub struct Environment {
 
 #[napi]
 impl Environment {
-    /// `deliver` is called with messages, a JSON array, and must not throw.
+    /// `deliver` is called with a JSON array of messages. It must not throw.
     #[napi(constructor, catch_unwind)]
     pub fn new(deliver: Function<'_, FnArgs<(String,)>, Unknown<'static>>) -> Result<Self> {
         options::read_environment();
@@ -302,7 +301,7 @@ impl Environment {
         Ok(Self { queue })
     }
 
-    /// Drops a call in flight: its promise is the caller's business from here.
+    /// Stops a call in progress. No message with its result will come.
     #[napi(catch_unwind)]
     pub fn abort(&self, env: &Env, id: i64) -> Result<()> {
         let (call, is_idle) = {
@@ -318,40 +317,40 @@ impl Environment {
         Ok(())
     }
 
-    /// A token provider's answer: a token, or why there is none.
+    /// Sets the result of a token provider: a token, or an error message.
     #[napi(catch_unwind)]
-    pub fn answer_token(
+    pub fn provide_token(
         &self,
         id: i64,
         token: Option<String>,
         expires_in_ms: Option<f64>,
         failure: Option<String>,
     ) {
-        let question = self.queue.state().questions.remove(&id);
-        if let Some(question) = question {
-            let answer = token
+        let call = self.queue.state().provider_calls.remove(&id);
+        if let Some(call) = call {
+            let result = token
                 .map(|token| (token, expires_in_ms))
                 .ok_or_else(|| failure.unwrap_or_default());
-            // Nobody waits any more where the fetch ran into its timeout.
-            question.send(answer).ok();
+            // Fails if the token fetch has timed out.
+            call.send(result).ok();
         }
     }
 }
 
 impl Drop for Environment {
-    /// The environment ends, perhaps in the middle (`process.exit`, a worker terminated).
+    /// Stops all calls. Also runs when the environment ends early (`process.exit`, a terminated worker).
     fn drop(&mut self) {
-        let (in_flight, questions) = {
+        let (in_flight, provider_calls) = {
             let state = &mut *self.queue.state();
             (
                 std::mem::take(&mut state.in_flight),
-                std::mem::take(&mut state.questions),
+                std::mem::take(&mut state.provider_calls),
             )
         };
         for call in in_flight.into_values() {
             call.abort();
         }
-        drop(questions);
+        drop(provider_calls);
     }
 }
 
@@ -361,34 +360,34 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    use super::{Message, Told, end_of, written};
+    use super::{Message, Payload, end_of, to_json};
 
-    fn told(call: impl Future<Output = Told>) -> String {
-        let told = end_of(call).now_or_never().unwrap();
-        written(&Message { id: 7, told })
+    fn message_for(call: impl Future<Output = Payload>) -> String {
+        let payload = end_of(call).now_or_never().unwrap();
+        to_json(&Message { id: 7, payload })
     }
 
     #[test]
-    fn a_panic_comes_back_as_the_end_of_its_call() {
-        let message = told(async { panic!("left = {}", 1) });
+    fn a_panic_is_the_result_of_its_call() {
+        let message = message_for(async { panic!("left = {}", 1) });
         assert_eq!(message, r#"{"id":7,"panic":"left = 1"}"#);
-        let message = told(async { panic!("right") });
+        let message = message_for(async { panic!("right") });
         assert_eq!(message, r#"{"id":7,"panic":"right"}"#);
-        let message = told(async { panic_any(5) });
+        let message = message_for(async { panic_any(5) });
         assert_eq!(message, r#"{"id":7,"panic":"panicked"}"#);
     }
 
     #[test]
-    fn a_question_names_the_refused_token_if_there_is_one() {
-        let written = |refused_token| {
-            let told = Told::Question {
+    fn a_provider_call_names_the_refused_token_if_there_is_one() {
+        let json = |refused_token| {
+            let payload = Payload::ProviderCall {
                 token_wanted_by: 3,
                 refused_token,
             };
-            written(&Message { id: 7, told })
+            to_json(&Message { id: 7, payload })
         };
-        assert_eq!(written(None), r#"{"id":7,"tokenWantedBy":3}"#);
-        let message = written(Some("t-1".to_owned()));
+        assert_eq!(json(None), r#"{"id":7,"tokenWantedBy":3}"#);
+        let message = json(Some("t-1".to_owned()));
         assert_eq!(message, r#"{"id":7,"tokenWantedBy":3,"refusedToken":"t-1"}"#);
     }
 }

@@ -1,11 +1,10 @@
-//! What the core reports of one client's calls, handed to that client's `onEvent` and to the calls' own.
+//! Passes the core's reports of a client's calls to the `onEvent` of the client and of the calls.
 //!
-//! A subscriber for each client that asks, set around those of its calls that someone listens to: where no client
-//! asks there is none in the process, and each trace is a look at one number.
+//! Each client with a listener has a subscriber, which is set only around its calls with a listener. Without a listener
+//! there is no subscriber in the process, and a trace costs the check of one number.
 //!
-//! A span of this crate around each call, or around many, has the number of its context in the facade. The spans within
-//! and the events inherit it, also in tasks that the core starts, so that the facade runs callbacks in the async
-//! context of the call.
+//! A span around each call, or around many calls, has the id of its context in the facade. Inner spans and events inherit
+//! the id, also in tasks that the core starts, so that the facade runs callbacks in the call's async context.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,29 +20,29 @@ use tracing::{Dispatch, Instrument, Span};
 use crate::environment::Queue;
 use crate::names::camel_case;
 
-/// Pushes one client's events onto the queue of the environment that the client was made in.
+/// Pushes a client's events onto the queue of the client's environment.
 pub(crate) struct Events {
     queue: Arc<Queue>,
-    /// Gets what happens outside of calls, while the client is made.
+    /// The client's listener, for events outside of calls, while the client is created.
     client: Option<i64>,
     spans: Spans,
-    /// How many spans of each context are open.
+    /// Number of open spans of each context.
     open: Mutex<HashMap<i64, usize>>,
 }
 
-/// What a call, or many, runs within if someone listens or provides tokens.
+/// The span and subscriber of a call, or of many calls, with a listener or token provider.
 #[derive(Clone)]
 pub(crate) struct CallContext {
     events: Dispatch,
     span: Span,
 }
 
-/// While a process has a single subscriber, tracing asks whoever passes a place in the code first whether
-/// that place is of interest, and keeps the answer: a client that does not ask would silence it for the one
-/// that does. With a second one, both are asked.
+/// A second subscriber. With a single subscriber in the process, tracing caches for each trace whether the first thread
+/// that reaches it wants it, so a client without a listener would disable the trace for others. With two subscribers,
+/// tracing asks both.
 static SECOND: OnceLock<Dispatch> = OnceLock::new();
 
-/// What hears of one client's calls.
+/// Creates a client's subscriber.
 pub(crate) fn events(queue: Arc<Queue>, client: Option<i64>) -> Dispatch {
     SECOND.get_or_init(|| Dispatch::new(NoSubscriber::new()));
     Dispatch::new(Subscriber(Events {
@@ -55,11 +54,11 @@ pub(crate) fn events(queue: Arc<Queue>, client: Option<i64>) -> Dispatch {
 }
 
 impl CallContext {
-    /// With the facade's number of it. Without `tells` nobody wants its events, only its token provider the context.
-    pub(crate) fn new(events: Dispatch, id: i64, tells: bool) -> Self {
+    /// `id` is the facade's id of the context. Without `wants_events`, the context is only for the token provider.
+    pub(crate) fn new(events: Dispatch, id: i64, wants_events: bool) -> Self {
         let span = with_default(
             &events,
-            || tracing::debug_span!(target: "feishu_feed_card::node", CONTEXT, context = id, tells),
+            || tracing::debug_span!(target: "feishu_feed_card::node", CONTEXT, context = id, wants_events),
         );
         Self { events, span }
     }
@@ -71,10 +70,10 @@ impl CallContext {
     }
 }
 
-/// Name of the span, and of its field with the number.
+/// Name of the span, and of its field with the id.
 const CONTEXT: &str = "context";
 
-/// The context of the code that runs now.
+/// Returns the id of the current context.
 pub(crate) fn current_context() -> Option<i64> {
     get_default(|dispatch| {
         let Subscriber(events) = dispatch.downcast_ref::<Subscriber<Events>>()?;
@@ -90,7 +89,8 @@ impl Events {
         *self.open().entry(context).or_default() += 1;
     }
 
-    /// Once no span of it is open, the facade can forget the context: a fetch of a token may outlive its call.
+    /// Reports the context as over once it has no open span. This may be after the end of the call, because a token fetch
+    /// may outlive its call.
     fn ended(&self, context: i64) {
         let is_over = {
             let open = &mut *self.open();
@@ -125,14 +125,14 @@ impl Listener for Events {
 
     fn hear(&self, mut report: TraceReport<'_>) {
         let mut context = None;
-        let mut tells = true;
+        let mut wants_events = true;
         report.fields.retain(|(name, value)| match (*name, value) {
             (CONTEXT, Value::Whole(id)) => {
                 context = Some(*id);
                 false
             }
-            ("tells", Value::Flag(flag)) => {
-                tells = *flag;
+            ("wants_events", Value::Flag(flag)) => {
+                wants_events = *flag;
                 false
             }
             _ => true,
@@ -141,8 +141,8 @@ impl Listener for Events {
         if let (What::Begins(_), Some(context)) = (&report.what, context) {
             self.begun(context);
         }
-        if let (true, Some(listener)) = (tells, context.or(self.client)) {
-            self.tell(listener, report);
+        if let (true, Some(listener)) = (wants_events, context.or(self.client)) {
+            self.send(listener, report);
         }
         if let (true, Some(context)) = (ended, context) {
             self.ended(context);
@@ -151,21 +151,21 @@ impl Listener for Events {
 }
 
 impl Events {
-    /// A span is told when it has ended, with how long it took.
-    fn tell(&self, listener: i64, report: TraceReport<'_>) {
-        let mut told = Map::new();
+    /// Sends an event to the facade. A span is sent when it ends, with its duration.
+    fn send(&self, listener: i64, report: TraceReport<'_>) {
+        let mut event = Map::new();
         match report.what {
             What::Begins(_) | What::Ended(CONTEXT, _) => return,
-            What::Event(message) => told.insert("name".to_owned(), message.into()),
+            What::Event(message) => event.insert("name".to_owned(), message.into()),
             What::Ended(name, took) => {
-                told.insert("durationMs".to_owned(), json!(took.as_secs_f64() * 1000.0));
-                told.insert("name".to_owned(), name.into())
+                event.insert("durationMs".to_owned(), json!(took.as_secs_f64() * 1000.0));
+                event.insert("name".to_owned(), name.into())
             }
         };
         let level = report.level.as_str().to_ascii_lowercase();
-        told.insert("level".to_owned(), level.into());
+        event.insert("level".to_owned(), level.into());
         for (name, value) in report.fields {
-            // Seconds, which JavaScript counts in milliseconds.
+            // Convert seconds to milliseconds.
             let scale: u16 = if name.ends_with("_s") { 1000 } else { 1 };
             let value = match value {
                 Value::Text(text) => json!(text),
@@ -174,9 +174,9 @@ impl Events {
                 Value::Count(number) => json!(number.saturating_mul(scale.into())),
                 Value::Number(number) => json!(number * f64::from(scale)),
             };
-            told.insert(in_javascript(name), value);
+            event.insert(in_javascript(name), value);
         }
-        self.queue.tell(listener, told.into());
+        self.queue.send_event(listener, event.into());
     }
 }
 
@@ -203,24 +203,24 @@ mod tests {
         let context = CallContext::new(events(queue.clone(), None), 7, false);
         let inner = context.around(async {
             assert_eq!(current_context(), Some(7));
-            tracing::warn!(target: reports::TARGET, "not told");
+            tracing::warn!(target: reports::TARGET, "not passed on");
             tracing::debug_span!(target: reports::TARGET, "token_fetch")
         });
         let outlives = inner.now_or_never().unwrap();
         assert_eq!(current_context(), None);
         drop(context);
-        assert_eq!(queue.told(), "");
+        assert_eq!(queue.messages(), "");
         drop(outlives);
-        assert_eq!(queue.told(), r#"[{"id":7,"over":true}"#);
+        assert_eq!(queue.messages(), r#"[{"id":7,"over":true}"#);
     }
 
-    /// One test, as what is traced is a setting of the whole process.
+    /// A single test, because subscribers are a setting of the whole process.
     #[test]
     fn nothing_is_traced_until_a_client_asks() {
         assert_eq!(LevelFilter::current(), LevelFilter::OFF);
         let asked = events(Arc::default(), Some(1));
         assert_eq!(LevelFilter::current(), LevelFilter::TRACE);
-        // Around that client's calls alone.
+        // The subscriber is set only around the client's calls.
         assert!(!tracing::enabled!(target: reports::TARGET, tracing::Level::ERROR));
         tracing::dispatcher::with_default(&asked, || {
             assert!(tracing::enabled!(target: reports::TARGET, tracing::Level::TRACE));

@@ -1,5 +1,5 @@
-//! Many calls: requests from the facade, results for it. Both cross in batches, as JSON. What happens between is the
-//! core's [`ManyDriver`], in a task of the runtime.
+//! Many calls. Requests from the facade and results for it are passed in batches, as JSON. The core's [`ManyDriver`] makes
+//! the calls in a task of the runtime.
 
 use std::cell::{OnceCell, RefCell};
 use std::panic::resume_unwind;
@@ -24,36 +24,37 @@ use crate::events::CallContext;
 use crate::options::{milliseconds, whole};
 use crate::runtime::runtime;
 
-/// How many calls are made.
+/// The options of many calls.
 #[napi(object, object_to_js = false)]
 pub struct ManyArguments {
     pub concurrency: Option<f64>,
     pub total_timeout_ms: Option<f64>,
-    /// How many requests there will be, where that is known.
+    /// Number of requests, if known.
     pub total: Option<u32>,
-    /// The context of the calls, if someone listens or provides tokens.
+    /// The context of the calls, if there is a listener or a token provider.
     pub context: Option<i64>,
-    /// The context's listeners are told the calls' events.
-    pub tells_events: bool,
+    /// Whether the context's listeners get the calls' events.
+    pub wants_events: bool,
 }
 
-/// The core's handle. The facade reads requests while there is room.
+/// The state of many calls. The facade reads requests while there is room.
 #[napi]
 pub struct NativeMany {
     driver: ManyDriver,
-    /// What makes the calls, until they begin.
+    /// The future that makes the calls, until it is started.
     calls: RefCell<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     task: OnceCell<AbortHandle>,
     queue: Arc<Queue>,
-    /// Requests that the facade may have read and not got back.
+    /// Maximum number of requests that the facade has read and that have no result yet.
     #[napi(readonly)]
     pub concurrency: u32,
-    /// How long the facade reads its source at a stretch, so that neither results nor the event loop wait for it.
+    /// Maximum time for which the facade reads its source without a pause, so that it does not delay results or block the
+    /// event loop.
     #[napi(readonly)]
     pub reads_for_ms: f64,
 }
 
-/// A request as the facade writes it.
+/// A request from the facade.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fed {
@@ -64,19 +65,19 @@ struct Fed {
     timeout_ms: Option<f64>,
 }
 
-/// What a handle was asked for.
+/// The message for `nextBatch` or `report`.
 #[derive(Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 pub(crate) enum ManyData {
     Batch {
         items: Vec<ItemData>,
-        /// Every request has come back.
+        /// All requests have finished.
         is_last: bool,
         /// Absent if it has not changed.
         #[serde(skip_serializing_if = "Option::is_none")]
         progress: Option<ProgressData>,
         reads_no_more: bool,
-        /// To be thrown after the last result.
+        /// The error to throw after the last result.
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<Box<ErrorData>>,
     },
@@ -93,8 +94,8 @@ pub(crate) enum ManyData {
     },
 }
 
-/// A request's index, what it came back with (neither an outcome nor an error if it was `null`), and whether the
-/// report's failures are to include it.
+/// A request's index, its result (empty for a request that was fed as `null`), and whether the report's failures include
+/// it.
 type ItemData = (usize, CallResult, bool);
 
 #[derive(Serialize)]
@@ -111,8 +112,8 @@ pub(crate) struct ProgressData {
 
 #[napi]
 impl NativeMany {
-    /// Takes the next requests: a JSON array, with `null` for each element that the facade rejected. Indices count
-    /// from 0, in the order fed.
+    /// Accepts the next requests: a JSON array, with `null` for each request that the facade rejected. Their indices count
+    /// from 0.
     #[napi(catch_unwind)]
     pub fn feed(&self, requests: String) -> Result<()> {
         let requests: Vec<Option<Fed>> =
@@ -124,21 +125,21 @@ impl NativeMany {
         Ok(())
     }
 
-    /// Takes a request that threw while it was read, with the user ids read before.
+    /// Accepts a request that threw an exception while it was read, with the user ids that were read before.
     #[napi(catch_unwind)]
     pub fn feed_unreadable(&self, user_ids: Vec<String>) {
         self.driver.push_unreadable(user_ids);
     }
 
-    /// Ends the input.
+    /// Reports the end of the requests.
     #[napi(catch_unwind)]
     pub fn end(&self) {
         self.driver.end_input();
     }
 
-    /// Asks for the next results. The environment's `deliver` gets them, under this id.
+    /// Requests the next results. The environment's `deliver` gets them, under this id.
     #[napi(catch_unwind)]
-    pub fn ask(&self, env: &Env, id: i64) -> Result<()> {
+    pub fn next_batch(&self, env: &Env, id: i64) -> Result<()> {
         self.begin()?;
         let driver = self.driver.clone();
         self.queue.start_many(env, id, async move {
@@ -159,7 +160,7 @@ impl NativeMany {
         })
     }
 
-    /// Stops all calls and asks for the report, under this id.
+    /// Stops all calls. The environment's `deliver` gets the report, under this id.
     #[napi(catch_unwind)]
     pub fn report(&self, env: &Env, id: i64) -> Result<()> {
         self.driver.stop();
@@ -228,7 +229,7 @@ impl NativeMany {
 }
 
 impl Drop for NativeMany {
-    /// The handle was collected, or its environment ends.
+    /// Runs when the facade's object is collected, or when its environment ends.
     fn drop(&mut self) {
         if let Some(task) = self.task.get() {
             task.abort();
@@ -269,10 +270,10 @@ impl From<Progress> for ProgressData {
 }
 
 fn item(item: ManyItem) -> ItemData {
-    let answer = match item.result {
+    let result = match item.result {
         Ok(outcome) => CallResult::new(Ok(outcome), item.users),
         Err(Some(error)) => CallResult::new(Err(error), item.users),
         Err(None) => CallResult::default(),
     };
-    (item.index, answer, item.is_listed)
+    (item.index, result, item.is_listed)
 }

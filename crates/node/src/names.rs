@@ -1,8 +1,8 @@
-//! JavaScript's spelling of the core's names.
+//! Conversion of the core's names to JavaScript's spelling.
 
 use feishu_feed_card::binding::options::{ClientOption, Kind};
 
-/// Arguments and fields that are durations, beside options: in milliseconds, and named so.
+/// Arguments and fields, other than options, that are durations. JavaScript has them in milliseconds.
 const DURATIONS: [&str; 2] = ["total_timeout", "retry_after"];
 
 /// `base_url` → `baseUrl`, `connect_timeout` → `connectTimeoutMs`.

@@ -1,4 +1,4 @@
-//! A client's options as TypeScript hands them over, turned into the core's builder.
+//! Conversion of a client's options from TypeScript to the core's builder.
 
 use std::env;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use napi_derive::napi;
 use crate::client::Quota;
 use crate::names::in_javascript;
 
-/// Node's variable for certificates to trust besides its own.
+/// Node's variable for further certificates to trust.
 const EXTRA_CA_CERTS: &str = "NODE_EXTRA_CA_CERTS";
 
 /// The variable's value when the package was loaded. Node itself reads it when the process starts, and documents that a
@@ -22,12 +22,12 @@ const EXTRA_CA_CERTS: &str = "NODE_EXTRA_CA_CERTS";
 static EXTRA_CA_CERTS_FILE: LazyLock<Option<OsString>> =
     LazyLock::new(|| env::var_os(EXTRA_CA_CERTS).filter(|path| !path.is_empty()));
 
-/// Keeps what the environment says now.
+/// Reads the variable now.
 pub(crate) fn read_environment() {
     LazyLock::force(&EXTRA_CA_CERTS_FILE);
 }
 
-/// An option of a client. The facade checks the types of values by it.
+/// An option of a client, from which the facade knows the type to check.
 #[napi(object, object_from_js = false)]
 pub(crate) struct OptionData {
     pub name: String,
@@ -37,7 +37,7 @@ pub(crate) struct OptionData {
     pub kind: &'static str,
 }
 
-/// All options but `onEvent`, which only the facade knows.
+/// Returns all options except `onEvent`, which only the facade has.
 #[napi(catch_unwind)]
 pub(crate) fn client_options() -> Vec<OptionData> {
     let option = |option: ClientOption| OptionData {
@@ -58,21 +58,21 @@ pub(crate) fn client_options() -> Vec<OptionData> {
     OPTIONS.map(option).into()
 }
 
-/// How many calls to make at most.
+/// The option `rateLimit`.
 #[napi(object, object_to_js = false)]
 pub(crate) struct Rate {
     pub per_second: f64,
     pub per_minute: f64,
 }
 
-/// Why there is no client.
+/// Why a client was not created.
 pub(crate) enum Refused {
     Wrong(Error),
-    /// Of the facade: it checks the types.
+    /// A value of a wrong type. This is a bug of the facade, which checks types.
     Bug(napi::Error),
 }
 
-/// The builder with the options that the facade has checked.
+/// Returns a builder with the options that the facade has checked.
 pub(crate) fn builder(options: &Object<'_>) -> Result<ClientBuilder, Refused> {
     let mut builder = Client::builder();
     if let Some(path) = &*EXTRA_CA_CERTS_FILE {
@@ -118,7 +118,7 @@ fn with(
             let quota: ClassInstance<'_, Quota> = options.get_named_property(name)?;
             builder.quota(quota.handle.clone())
         }
-        // The facade keeps it, and is asked.
+        // The facade keeps the provider and calls it.
         Kind::TokenProvider => builder,
     })
 }
@@ -135,7 +135,7 @@ impl From<napi::Error> for Refused {
     }
 }
 
-/// A duration given as a number of milliseconds, JavaScript's habit.
+/// Converts a number of milliseconds, which must not be 0.
 pub(crate) fn milliseconds(field: &str, ms: f64) -> Result<Duration, Error> {
     match Duration::try_from_secs_f64(ms / 1000.0) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
@@ -148,7 +148,7 @@ pub(crate) fn milliseconds(field: &str, ms: f64) -> Result<Duration, Error> {
     }
 }
 
-/// Like [`milliseconds`], but it may be 0.
+/// Converts a number of milliseconds, which may be 0.
 pub(crate) fn milliseconds_or_zero(field: &str, ms: f64) -> Result<Duration, Error> {
     if ms == 0.0 {
         return Ok(Duration::ZERO);
@@ -157,11 +157,11 @@ pub(crate) fn milliseconds_or_zero(field: &str, ms: f64) -> Result<Duration, Err
 }
 
 pub(crate) fn whole(field: &str, number: f64) -> Result<u32, Error> {
-    // A double above 2^53 has no fraction to lose, and is as good as no limit.
+    // Larger numbers become the largest u32, which is practically no limit.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "checked to be whole and not negative; the cast stops at the largest u32"
+        reason = "the number is whole and not negative, and the cast saturates"
     )]
     if number >= 0.0 && number.fract() == 0.0 {
         Ok(number as u32)

@@ -9,25 +9,25 @@ use feishu_feed_card::{BoxError, ProvidedToken, Providing, TokenProvider, TokenR
 use crate::environment::Queue;
 use crate::events::current_context;
 
-/// Asks the facade, on the thread of the environment that the client was made in.
-pub(crate) struct Asked {
+/// Calls the facade's token provider, in the environment in which the client was created.
+pub(crate) struct FacadeProvider {
     pub(crate) queue: Arc<Queue>,
     pub(crate) client: i64,
 }
 
-impl TokenProvider for Asked {
+impl TokenProvider for FacadeProvider {
     fn tenant_access_token(&self, reason: TokenReason<'_>) -> Providing {
         let refused = reason.refused_token().map(str::to_owned);
         let wanted_by = current_context().unwrap_or(self.client);
-        let (question, told) = self.queue.ask(wanted_by, refused);
+        let (provider_call, result) = self.queue.call_provider(wanted_by, refused);
         Box::pin(async move {
-            let answer = told
+            let result = result
                 .await
-                .map_err(|_| BoxError::from("its thread ended before it answered"))?;
-            let (token, expires_in_ms) = answer.map_err(|why| ProviderFailed { question, why })?;
+                .map_err(|_| BoxError::from("its thread ended before it returned a token"))?;
+            let (token, expires_in_ms) = result.map_err(|why| ProviderFailed { provider_call, why })?;
             let token = ProvidedToken::new(token);
             Ok(match expires_in_ms {
-                // The facade lets only positive, finite numbers through.
+                // The facade accepts only positive, finite numbers.
                 Some(ms) => {
                     token.expires_in(Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX))
                 }
@@ -37,10 +37,10 @@ impl TokenProvider for Asked {
     }
 }
 
-/// A token provider threw, or gave what is no token.
+/// A token provider threw an exception, or returned an invalid token.
 #[derive(Debug)]
 pub(crate) struct ProviderFailed {
-    pub(crate) question: i64,
+    pub(crate) provider_call: i64,
     why: String,
 }
 

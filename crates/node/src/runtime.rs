@@ -1,4 +1,4 @@
-//! The one tokio runtime of the process, whatever the number of clients and of worker threads of Node.
+//! The process's only tokio runtime, shared by all clients and all worker threads of Node.
 
 use std::future::pending;
 use std::io;
@@ -7,18 +7,18 @@ use std::thread;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// Never dropped: at the end of the process its thread ends with it.
+/// Never dropped. Its thread ends with the process.
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
-/// One thread moves more requests than the JavaScript thread can make. It is started here and not by tokio, whose
-/// runtimes with threads panic when the system refuses one.
+/// Returns the runtime. Its single thread can send more requests than the JavaScript thread can create. The thread is
+/// started here, because tokio's multi-threaded runtimes panic if the system has no thread left.
 pub(crate) fn runtime() -> io::Result<&'static Runtime> {
-    static BEING_MADE: Mutex<()> = Mutex::new(());
+    static BEING_CREATED: Mutex<()> = Mutex::new(());
 
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime);
     }
-    let _being_made = BEING_MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _being_created = BEING_CREATED.lock().unwrap_or_else(PoisonError::into_inner);
     if RUNTIME.get().is_none() {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let name = "feishu-feed-card".to_owned();

@@ -1,4 +1,4 @@
-//! The stand-in platform in this process.
+//! The local stand-in for the platform.
 
 use std::cell::RefCell;
 
@@ -6,34 +6,34 @@ use feishu_feed_card_sandbox::{Sandbox, World};
 use napi::bindgen_prelude::{Either, Error, Result};
 use napi_derive::napi;
 
-/// What went wrong, as a sentence.
+/// An error message.
 #[napi(object, object_from_js = false)]
 pub struct Refusal {
     pub refusal: String,
 }
 
-/// A running stand-in.
+/// A running sandbox.
 #[napi]
 pub struct NativeSandbox {
     sandbox: RefCell<Option<Sandbox>>,
     /// `http://127.0.0.1:…`
     #[napi(readonly)]
     pub base_url: String,
-    /// `https://127.0.0.1:…`, where https was asked for.
+    /// `https://127.0.0.1:…`. Absent without https.
     #[napi(readonly)]
     pub https_base_url: Option<String>,
-    /// The authority to trust for https.
+    /// The certificate to trust for https.
     #[napi(readonly)]
     pub ca_pem: Option<String>,
 }
 
-/// The world a sandbox starts from unless told otherwise, as JSON.
+/// Returns a sandbox's default initial state as JSON.
 #[napi(catch_unwind)]
 pub(crate) fn example_world() -> Result<String> {
     serde_json::to_string(&World::example()).map_err(|error| Error::from_reason(error.to_string()))
 }
 
-/// Starts a sandbox from a world given as JSON.
+/// Starts a sandbox. `world` is its initial state as JSON.
 #[napi(catch_unwind)]
 pub(crate) fn start_sandbox(
     world: String,
@@ -64,7 +64,7 @@ pub(crate) fn start_sandbox(
 
 #[napi]
 impl NativeSandbox {
-    /// Carries out a control, JSON to JSON.
+    /// Runs a control. Argument and result are JSON.
     #[napi(catch_unwind)]
     pub fn control(&self, control: String) -> Either<String, Refusal> {
         match &*self.sandbox.borrow() {
