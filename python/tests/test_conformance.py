@@ -1,4 +1,4 @@
-"""What all languages must agree on: the cases in the project's `tests` folder."""
+"""The conformance cases in `tests/`, on which all languages must agree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAYERS = pytest.mark.parametrize(
 )
 
 
-def test_there_are_cases():
+def test_cases_are_found():
     assert len(CASES) > 200
     assert len(BROKEN) > 15
 

@@ -1,5 +1,4 @@
-// A case as it stands in the file; tests/README.md says what its parts mean. An unknown key is an error,
-// so that a typo cannot make a check vanish.
+// Loads cases. tests/README.md describes their keys; an unknown key is an error.
 
 import { readFileSync, readdirSync } from 'node:fs'
 import path from 'node:path'
@@ -62,12 +61,12 @@ const MANY = ['requests', 'concurrency', 'total_timeout', 'take', 'collect', 'it
 
 const REPORT = ['taken', 'succeeded', 'failed', 'not_read', 'failures', 'unread', 'unfinished', 'text']
 
-/** Throws where the case is none. */
+/** Throws if the case is not valid. */
 export function checkCase(given) {
   only('the case', given, ['name', 'source', 'world', 'client', 'https', 'faults', 'steps', 'seen'])
   only('world', given.world ?? {}, ['apps', 'users', 'chats', 'switches', 'seed'])
   if (!Array.isArray(given.steps) || given.steps.length === 0) {
-    throw new Error('steps: none')
+    throw new Error('steps: expected a list with at least one step')
   }
   for (const [index, step] of given.steps.entries()) {
     checkStep(`step ${index}`, step, given.steps.length)
@@ -88,7 +87,7 @@ function checkStep(place, step, steps) {
   }
   only(place, step, ['control', 'together', 'many', 'new_client'])
   if (Object.keys(step).length !== 1) {
-    throw new Error(`${place}: not one step: ${JSON.stringify(step)}`)
+    throw new Error(`${place}: expected one kind of step: ${JSON.stringify(step)}`)
   }
   for (const call of step.together ?? []) {
     checkCall(place, call)
@@ -100,7 +99,7 @@ function checkStep(place, step, steps) {
     only(place, step.new_client, ['raises'])
     checkRaises(place, step.new_client.raises)
     if (steps !== 1) {
-      throw new Error(`${place}: new_client is not the only step`)
+      throw new Error(`${place}: new_client must be the only step`)
     }
   }
 }
@@ -114,7 +113,7 @@ function checkMany(place, many) {
   for (const item of many.items) {
     only(place, item, ['index', 'tag', 'returns', 'raises'])
     if (!Number.isInteger(item.index)) {
-      throw new Error(`${place}: an item without its index`)
+      throw new Error(`${place}: an item must have an index`)
     }
     checkEnd(place, item)
   }
@@ -125,7 +124,7 @@ function checkCall(place, step) {
   only(place, step, ['call', 'args', 'returns', 'raises'])
   const names = ARGUMENTS[step.call]
   if (names === undefined) {
-    throw new Error(`${place}: no call ${step.call}`)
+    throw new Error(`${place}: unknown call ${step.call}`)
   }
   only(place, step.args, names)
   checkEnd(place, step)
@@ -133,7 +132,7 @@ function checkCall(place, step) {
 
 function checkEnd(place, step) {
   if ('returns' in step === 'raises' in step) {
-    throw new Error(`${place}: a call says either what it returns or what it raises`)
+    throw new Error(`${place}: a step must have either returns or raises`)
   }
   if ('raises' in step) {
     checkRaises(place, step.raises)
@@ -150,11 +149,11 @@ function checkRaises(place, raises) {
 
 function only(place, object, known) {
   if (typeof object !== 'object' || object === null) {
-    throw new Error(`${place}: ${JSON.stringify(object)} is no object`)
+    throw new Error(`${place}: ${JSON.stringify(object)}; expected an object`)
   }
   for (const key of Object.keys(object)) {
     if (!known.includes(key)) {
-      throw new Error(`${place}: nobody knows ${key}; known are ${known.join(', ')}`)
+      throw new Error(`${place}: unknown key ${key}; expected one of ${known.join(', ')}`)
     }
   }
 }

@@ -1,4 +1,4 @@
-/** What differs, one line each; nothing where all is as expected. */
+/** Returns one line for each difference between an expected and an actual value. */
 export function differences(expected, came, path = '') {
   if (isRange(expected)) {
     const isIn = typeof came === 'number' && expected.min <= came && came <= expected.max

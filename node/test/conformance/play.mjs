@@ -9,7 +9,7 @@ import { errorInJson, has, inJavaScript, outcomeInJson, reportInJson } from './n
 
 const EXAMPLE_APP = { app_id: 'cli_example', app_secret: 'example-secret' }
 
-/** Plays a case; throws with everything that is not as it says. */
+/** Plays a case. Throws an error with all differences between the expected and the actual results. */
 export async function play(given) {
   let sandbox
   let folder
@@ -37,7 +37,7 @@ export async function play(given) {
       }
     }
     await steps(given.steps, () => new Client(inJavaScript(options)), sandbox)
-    look(given.seen ?? {}, sandbox, options.app_id, refused)
+    checkSeen(given.seen ?? {}, sandbox, options.app_id, refused)
   } catch (error) {
     throw new Error(`${given.name}\n  ${error.message}`, { cause: error })
   } finally {
@@ -127,8 +127,8 @@ async function makeMany(client, place, step) {
   }
   await judge(`${place}, end`, raises === undefined ? { returns: null } : { raises }, end)
   if (report !== undefined) {
-    const told = reportInJson(await many.report())
-    verdict(`${place}, report`, differences(report, told), told)
+    const actual = reportInJson(await many.report())
+    verdict(`${place}, report`, differences(report, actual), actual)
   }
 }
 
@@ -164,7 +164,7 @@ const lacks = (what, text, parts) =>
     .filter((part) => !has(text, part))
     .map((part) => `.${what}_contains: expected ${JSON.stringify(part)} in ${JSON.stringify(text)}`)
 
-function look(seen, sandbox, appId, refused) {
+function checkSeen(seen, sandbox, appId, refused) {
   const records = sandbox.requests()
   const calls = records.filter(({ method }) => method === 'PATCH')
   const came = {

@@ -1,4 +1,4 @@
-"""A case as it stands in the file: every key is known, so that a typo cannot make a check vanish."""
+"""Loads cases. `tests/README.md` describes their keys; an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _ARGUMENTS = {
 
 
 class BrokenCaseError(Exception):
-    """The case itself is wrong."""
+    """A case that is not valid."""
 
 
 def load() -> list[dict[str, Any]]:
-    """All cases, with the theme's file in their name's front."""
+    """Loads and checks all cases, sorted by file."""
     cases: list[dict[str, Any]] = []
     for path in sorted((CASES / "cases").glob("*.json")):
         for case in json.loads(path.read_text(encoding="utf-8")):
@@ -53,23 +53,23 @@ def load() -> list[dict[str, Any]]:
 
 
 def load_broken() -> list[dict[str, Any]]:
-    """The cases that must fail, each with what the message must mention."""
+    """Loads the cases that must fail, each with a text that the message must contain."""
     broken: list[dict[str, Any]] = json.loads((CASES / "broken.json").read_text(encoding="utf-8"))
     return broken
 
 
 def check(case: dict[str, Any]) -> None:
-    """Raises where the case has a key nobody knows, or a step that expects nothing."""
+    """Raises `BrokenCaseError` if a key is unknown or a step has no expectation."""
     _known(case, {"name", "source", "world", "client", "https", "faults", "steps", "seen"}, "the case")
     _known(case.get("world", {}), {"apps", "users", "chats", "switches", "seed"}, "world")
     _known(case.get("client", {}), _OPTIONS, "client")
     seen = case.get("seen", {})
     _known(seen, {"requests", "calls", "token_fetches", "refused_tokens", "pinned", "bot_pinned"}, "seen")
     if not (isinstance(case.get("name"), str) and isinstance(case.get("source"), str)):
-        raise BrokenCaseError("name and source are strings")
+        raise BrokenCaseError("name and source must be strings")
     steps = case.get("steps")
     if not isinstance(steps, list) or not steps:
-        raise BrokenCaseError("no steps")
+        raise BrokenCaseError("steps must be a list with at least one step")
     for step in steps:
         _check_step(step, alone=len(steps) == 1)
 
@@ -84,10 +84,10 @@ def _check_step(step: dict[str, Any], *, alone: bool) -> None:
         _check_many(step["many"])
     elif step.keys() == {"new_client"}:
         if not alone or step["new_client"].keys() != {"raises"}:
-            raise BrokenCaseError("new_client stands alone, and says how it fails and nothing else")
+            raise BrokenCaseError("new_client must be the only step, with nothing but raises")
         _check_expected(step["new_client"])
     elif step.keys() != {"control"}:
-        raise BrokenCaseError(f"no such step: {step}")
+        raise BrokenCaseError(f"unknown step: {step}")
 
 
 def _check_many(many: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ def _check_many(many: dict[str, Any]) -> None:
     for item in many["items"]:
         _known(item, {"index", "tag", "returns", "raises"}, "an item")
         if not isinstance(item.get("index"), int):
-            raise BrokenCaseError("an item without its index")
+            raise BrokenCaseError("an item must have an index")
         _check_expected(item)
     _known(many.get("report", {}), _REPORT, "report")
 
@@ -108,14 +108,14 @@ def _check_call(step: dict[str, Any]) -> None:
     _known(step, {"call", "args", "returns", "raises"}, "a call step")
     args = _ARGUMENTS.get(step["call"])
     if args is None:
-        raise BrokenCaseError(f"no such call: {step['call']}")
+        raise BrokenCaseError(f"unknown call: {step['call']}")
     _known(step["args"], args, "args")
     _check_expected(step)
 
 
 def _check_expected(step: dict[str, Any]) -> None:
     if ("returns" in step) == ("raises" in step):
-        raise BrokenCaseError("a step has either returns or raises")
+        raise BrokenCaseError("a step must have either returns or raises")
     if "raises" in step:
         _known(step["raises"], _ERROR, "raises")
     expected = step.get("raises") or step.get("returns") or {}
@@ -128,4 +128,4 @@ def _check_expected(step: dict[str, Any]) -> None:
 def _known(given: dict[str, Any], known: set[str], where: str) -> None:
     unknown = given.keys() - known
     if unknown:
-        raise BrokenCaseError(f"{where}: keys nobody knows: {sorted(unknown)}")
+        raise BrokenCaseError(f"{where}: unknown keys {sorted(unknown)}")

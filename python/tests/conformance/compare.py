@@ -1,4 +1,4 @@
-"""Comparing what came with what a case expects."""
+"""Compares an actual value with the expected value of a case."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def differences(expected: object, came: object, path: str = "") -> list[str]:
-    """What differs, one line each; nothing where all is as expected."""
+    """Returns one line for each difference."""
     if isinstance(expected, dict) and not _is_range(expected):
         if not isinstance(came, dict):
             return [_difference(path, expected, came)]

@@ -1,4 +1,4 @@
-"""Playing a case: the sandbox, the client, the steps, and the look at what the sandbox has seen."""
+"""Plays a case: starts the sandbox, makes the client, runs the steps, checks what the sandbox received."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class CaseFailedError(Exception):
-    """What was expected and what came."""
+    """A difference between the expected and the actual result."""
 
 
 def play_blocking(case: dict[str, Any]) -> None:
-    """Plays a case with `Client`; what is made together is made in threads."""
+    """Plays a case with `Client`. Calls made together run in threads."""
     check(case)
     with _stage(case) as (sandbox, options):
         client = _client(Client, options, case)
@@ -46,11 +46,11 @@ def play_blocking(case: dict[str, Any]) -> None:
                 else:
                     for call, end in zip(calls, _in_threads(client, calls), strict=True):
                         _judge(f"step {index}", call, end)
-        _look(sandbox, options, case.get("seen", {}))
+        _check_seen(sandbox, options, case.get("seen", {}))
 
 
 def play_async(case: dict[str, Any]) -> None:
-    """Plays a case with `AsyncClient`; what is made together is made in tasks."""
+    """Plays a case with `AsyncClient`. Calls made together run in tasks."""
     check(case)
     asyncio.run(_play_async(case))
 
@@ -70,11 +70,11 @@ async def _play_async(case: dict[str, Any]) -> None:
                 ends = await asyncio.gather(*(_awaited(client, call) for call in calls))
                 for call, end in zip(calls, ends, strict=True):
                     _judge(f"step {index}", call, end)
-        _look(sandbox, options, case.get("seen", {}))
+        _check_seen(sandbox, options, case.get("seen", {}))
 
 
 class _Provider:
-    """Returns its tokens in turn, the last one for ever, and records what it was called with."""
+    """Returns its tokens in turn, then always the last one. Records the refused tokens."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
@@ -110,7 +110,7 @@ def _stage(case: dict[str, Any]) -> Iterator[tuple[Sandbox, dict[str, Any]]]:
 
 
 def _client(kind: Any, options: dict[str, Any], case: dict[str, Any]) -> Any:
-    """A client, or None where making one failed as it must."""
+    """Makes the client. Returns None if the case expects this to fail."""
     new = case["steps"][0].get("new_client")
     try:
         client = kind(**options)
@@ -143,7 +143,7 @@ def _in_threads(client: Client, steps: list[dict[str, Any]]) -> list[End]:
     for thread in threads:
         thread.join(30)
         if thread.is_alive():
-            raise CaseFailedError("a call made together with others has not ended after 30 s")
+            raise CaseFailedError("a call of a together step has not ended after 30 s")
     return ends
 
 
@@ -204,8 +204,8 @@ def _judge_many(place: str, step: dict[str, Any], items: list[Item], report: Rep
         _judge(f"{place}, item {item.index}", expected, item.error or item.outcome)
     _judge(f"{place}, end", {"raises": step["raises"]} if "raises" in step else {"returns": None}, end)
     if "report" in step:
-        told = _report_in_json(report)
-        _verdict(f"{place}, report", differences(step["report"], told), told)
+        actual = _report_in_json(report)
+        _verdict(f"{place}, report", differences(step["report"], actual), actual)
 
 
 def _control(sandbox: Sandbox, index: int, step: dict[str, Any]) -> None:
@@ -238,7 +238,7 @@ def _wrong_with(error: FeedCardError, expected: dict[str, Any]) -> list[str]:
     return wrong + differences(expected, _error_in_json(error))
 
 
-def _look(sandbox: Sandbox, options: dict[str, Any], seen: dict[str, Any]) -> None:
+def _check_seen(sandbox: Sandbox, options: dict[str, Any], seen: dict[str, Any]) -> None:
     calls = [dict(request) for request in sandbox.requests() if request["method"] == "PATCH"]
     came = {
         "requests": calls,

@@ -1,4 +1,4 @@
-//! A case as it stands in the file; `tests/README.md` says what its parts mean.
+//! Loads cases. `tests/README.md` describes their keys; an unknown key is an error.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -39,20 +39,20 @@ pub(crate) struct WorldParts {
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[allow(clippy::option_option, reason = "null and nothing said are two things")]
+#[allow(clippy::option_option, reason = "null and a missing key differ")]
 pub(crate) struct ClientOptions {
     pub(crate) app_id: Option<String>,
     pub(crate) app_secret: Option<String>,
     pub(crate) tenant_access_token: Option<String>,
-    /// The tokens that it returns in turn.
+    /// The tokens that the provider returns in turn.
     pub(crate) token_provider: Option<Vec<String>>,
     pub(crate) tenant_key: Option<String>,
     pub(crate) app_ticket: Option<String>,
     pub(crate) base_url: Option<String>,
     pub(crate) allow_http: Option<bool>,
     pub(crate) proxy: Option<Proxy>,
-    /// `Some(None)` is `null`, which leaves out the sandbox's own certificate.
-    #[serde(deserialize_with = "said")]
+    /// `Some(None)` is `null`: the sandbox's certificate is not trusted.
+    #[serde(deserialize_with = "present")]
     pub(crate) ca_certs: Option<Option<PathBuf>>,
     pub(crate) user_agent: Option<String>,
     pub(crate) timeout: Option<f64>,
@@ -64,7 +64,7 @@ pub(crate) struct ClientOptions {
     pub(crate) max_users_per_request: Option<usize>,
 }
 
-/// A URL, or `false` for none.
+/// A proxy's URL, or `false` for no proxy.
 #[derive(Deserialize)]
 #[serde(try_from = "Value")]
 pub(crate) enum Proxy {
@@ -79,7 +79,7 @@ impl TryFrom<Value> for Proxy {
         match value {
             Value::String(url) => Ok(Self::Url(url)),
             Value::Bool(false) => Ok(Self::Off),
-            other => Err(format!("proxy is {other}, and should be a URL or false")),
+            other => Err(format!("proxy is {other}; expected a URL or false")),
         }
     }
 }
@@ -119,20 +119,20 @@ pub(crate) enum Step {
     Many(ManyStep),
 }
 
-/// Many requests at once, by their index.
+/// A `set_time_sensitive_many`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ManyStep {
     pub(crate) requests: Vec<ManyRequest>,
     pub(crate) concurrency: Option<usize>,
     pub(crate) total_timeout: Option<f64>,
-    /// The loop is left after so many items.
+    /// The number of items after which the loop is left.
     pub(crate) take: Option<usize>,
-    /// Items come from `collect` and not from a loop.
+    /// Whether items come from `collect` and not from a loop.
     #[serde(default)]
     pub(crate) collect: bool,
     pub(crate) items: Vec<ItemEnd>,
-    /// What follows the last item. Nothing may if this is absent.
+    /// The expected error after the last item. `None`: there must be no error.
     pub(crate) raises: Option<End>,
     pub(crate) report: Option<Value>,
 }
@@ -248,13 +248,13 @@ const RAISED: [&str; 15] = [
 struct RawCallStep {
     call: String,
     args: Value,
-    /// `null` is what `set_app_ticket` and `close` return, and not the same as nothing said.
-    #[serde(default, deserialize_with = "said")]
+    /// `Some(Null)` is the result of `set_app_ticket` and `close`; `None` is a missing key.
+    #[serde(default, deserialize_with = "present")]
     returns: Option<Value>,
     raises: Option<Value>,
 }
 
-fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
@@ -267,7 +267,7 @@ impl TryFrom<Value> for Step {
         }
         let (name, content) = match step {
             Value::Object(only) if only.len() == 1 => only.into_iter().next().unwrap_or_default(),
-            other => return Err(format!("not one step: {other}")),
+            other => return Err(format!("expected one kind of step: {other}")),
         };
         match &*name {
             "control" => read(content).map(Self::Control),
@@ -277,11 +277,9 @@ impl TryFrom<Value> for Step {
                 Some(raises) if content.as_object().is_some_and(|new| new.len() == 1) => {
                     Expected::new(None, Some(raises.clone())).map(Self::NewClient)
                 }
-                _ => Err(format!(
-                    "new_client says how it fails and nothing else: {content}"
-                )),
+                _ => Err(format!("new_client must have nothing but raises: {content}")),
             },
-            _ => Err(format!("no such step: {name}")),
+            _ => Err(format!("unknown step: {name}")),
         }
     }
 }
@@ -295,7 +293,7 @@ impl TryFrom<RawCallStep> for CallStep {
             "set_bot_time_sensitive" => Call::Bot(read(step.args)?),
             "set_app_ticket" => Call::AppTicket(read(step.args)?),
             "close" => Call::Close(read(step.args)?),
-            other => return Err(format!("no such call: {other}")),
+            other => return Err(format!("unknown call: {other}")),
         };
         let expected = Expected::new(step.returns, step.raises)?;
         Ok(Self { call, expected })
@@ -307,7 +305,7 @@ impl Expected {
         let only_known = |what: &str, value: &Value, known: &[&str]| {
             let object = value.as_object().into_iter().flatten();
             match object.map(|(key, _)| key).find(|key| !known.contains(&&***key)) {
-                Some(unknown) => Err(format!("{what} has no {unknown}")),
+                Some(unknown) => Err(format!("unknown key {unknown} in {what}")),
                 None => Ok(()),
             }
         };
@@ -320,7 +318,7 @@ impl Expected {
                 only_known("raises", &raises, &RAISED)?;
                 Ok(Self::Raises(raises))
             }
-            _ => Err("a step has either returns or raises".to_owned()),
+            _ => Err("a step must have either returns or raises".to_owned()),
         }
     }
 }
@@ -360,7 +358,7 @@ pub(crate) struct CloseArgs {
     pub(crate) timeout: Option<f64>,
 }
 
-/// What the sandbox must have seen.
+/// What the sandbox must have received.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Seen {
@@ -379,17 +377,17 @@ pub(crate) struct BrokenCase {
     pub(crate) must_mention: String,
 }
 
-/// The project's `tests/`; cargo runs tests in their package's folder.
+/// The folder `tests/` of the clone, relative to this package, in which cargo runs its tests.
 const FOLDER: &str = "../../tests";
 
-/// A file of the folder `tests/`.
+/// Reads a file of the folder `tests/`.
 pub(crate) fn read_file<T: DeserializeOwned>(name: &str) -> T {
     let path = Path::new(FOLDER).join(name);
     let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every case of every file, each under a name of its own.
+/// Loads all cases. Panics if two of them have the same name.
 pub(crate) fn all() -> Vec<Case> {
     let folder = Path::new(FOLDER).join("cases");
     let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -403,7 +401,7 @@ pub(crate) fn all() -> Vec<Case> {
         .collect();
     let mut seen = HashSet::new();
     for case in &cases {
-        assert!(seen.insert(&case.name), "two cases are called {:?}", case.name);
+        assert!(seen.insert(&case.name), "two cases have the name {:?}", case.name);
     }
     cases
 }

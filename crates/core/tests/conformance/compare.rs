@@ -1,8 +1,8 @@
-//! Comparing what came with what a case expects.
+//! Compares an actual value with the expected value of a case.
 
 use serde_json::{Map, Value};
 
-/// What differs, one line each; nothing where all is as expected.
+/// Returns one line for each difference.
 pub(crate) fn differences(expected: &Value, came: &Value) -> Vec<String> {
     let mut found = Vec::new();
     compare("", expected, came, &mut found);
@@ -37,7 +37,7 @@ fn compare(path: &str, expected: &Value, came: &Value, found: &mut Vec<String>) 
             _ => true,
         },
         Value::String(any) if any == "*" => is_empty(came),
-        // 1 and 1.0 are one number in JSON, and in two of the four languages.
+        // 1 and 1.0 are the same number in JSON and in JavaScript.
         Value::Number(number) => number.as_f64() != came.as_f64(),
         other => other != came,
     };

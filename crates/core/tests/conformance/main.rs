@@ -1,4 +1,4 @@
-//! The conformance cases of `tests/`, which all languages share, in Rust.
+//! The conformance cases in `tests/`, on which all languages must agree.
 
 #![allow(
     clippy::expect_used,
@@ -20,10 +20,10 @@ use tokio::time::timeout;
 
 use case::{BrokenCase, Case};
 
-/// Each case has a server of its own; more at a time only make each of them slower.
+/// Cases played at once. Each has a sandbox; more of them would make each case slower, and timeouts pass.
 const AT_ONCE: usize = 8;
 
-/// A case takes a tenth of a second; this only keeps a hanging one from hanging the run.
+/// Limit of one case. A case takes 100 ms; this ends one that hangs.
 const LONGEST: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +64,7 @@ async fn broken_cases_fail() {
         let failure = verdict.expect_err(&format!("the broken case passes: {name}"));
         assert!(
             failure.contains(&name) && failure.contains(&must_mention),
-            "the failure does not mention the case and {must_mention:?}: {failure}"
+            "the failure lacks the case's name or {must_mention:?}: {failure}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Playing a case: the sandbox, the client, the steps, and the look at what the sandbox has seen.
+//! Plays a case: starts the sandbox, makes the client, runs the steps, checks what the sandbox received.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -55,10 +55,10 @@ pub(crate) async fn play(case: Case) -> Result<(), String> {
                 let done = sandbox.control(control.clone());
                 done.map_err(|error| format!("  {place}: {error}"))?;
             }
-            Step::NewClient(_) => return Err(format!("  {place}: new_client is not the only step")),
+            Step::NewClient(_) => return Err(format!("  {place}: new_client must be the only step")),
         }
     }
-    look(&sandbox, &app_id, &refused, &case.seen)
+    check_seen(&sandbox, &app_id, &refused, &case.seen)
 }
 
 fn world(parts: WorldParts) -> World {
@@ -72,7 +72,7 @@ fn world(parts: WorldParts) -> World {
     }
 }
 
-/// The sandbox's certificate where a client can read it; gone when dropped.
+/// A file with the sandbox's certificate, removed on drop.
 struct CertificateFile(PathBuf);
 
 impl CertificateFile {
@@ -92,10 +92,10 @@ impl Drop for CertificateFile {
     }
 }
 
-/// What a token provider was called with.
+/// The refused token in each call of the token provider.
 type RefusedTokens = Arc<Mutex<Vec<Option<String>>>>;
 
-/// Returns its tokens in turn, the last one for ever.
+/// Returns its tokens in turn, then always the last one.
 struct Provider {
     tokens: Vec<String>,
     refused: RefusedTokens,
@@ -319,7 +319,7 @@ fn verdict(place: &str, wrong: &[String], came: &str) -> Result<(), String> {
     Err(report)
 }
 
-/// As a program prints it: an error of ours does not repeat its causes, those of the bindings do.
+/// The error with its causes, as a Rust program prints it. Errors of the bindings have the causes in their own text.
 fn with_causes(error: &Error) -> String {
     let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     causes.fold(error.to_string(), |printed, cause| format!("{printed}: {cause}"))
@@ -343,7 +343,7 @@ fn wrong_with(error: &Error, expected: &Value) -> Vec<String> {
     wrong
 }
 
-fn look(sandbox: &Sandbox, app_id: &str, refused: &RefusedTokens, seen: &Seen) -> Result<(), String> {
+fn check_seen(sandbox: &Sandbox, app_id: &str, refused: &RefusedTokens, seen: &Seen) -> Result<(), String> {
     let records = json!(sandbox.requests());
     let is_call = |record: &&Value| record["method"] == "PATCH";
     let calls: Vec<&Value> = records.as_array().into_iter().flatten().filter(is_call).collect();
