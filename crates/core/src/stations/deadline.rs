@@ -48,8 +48,8 @@ impl TimeLimit {
         }
     }
 
-    /// Whether a pause that the platform asks for counts as a retry. It must count for one of many calls, whose waits for
-    /// slots have no deadline: otherwise a 429 response that is repeated forever would be retried forever.
+    /// Whether a pause that the platform asks for counts as a retry. It must count for one of many calls, because its own
+    /// timeout does not limit its waits for slots: a 429 response that is repeated forever would be retried forever.
     pub(crate) fn counts_pauses(&self) -> bool {
         matches!(self, Self::OfMany { .. })
     }

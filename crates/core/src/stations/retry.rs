@@ -51,7 +51,7 @@ impl Retries {
     /// for.
     ///
     /// A frequency limit with a wait is the platform's pacing and not a failure. It does not count as a retry if the
-    /// call has a deadline. If it did, two processes that share an app's quota would make each other's calls fail.
+    /// call's deadline limits it. If it did, two processes that share an app's quota would make each other's calls fail.
     pub(crate) fn next(&mut self, rule: RetryRule, requested: Option<Duration>) -> Option<Duration> {
         match (rule, requested) {
             (RetryRule::No | RetryRule::NewToken, _) => None,
