@@ -60,7 +60,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        // Install the signal handlers before the greeting is printed: it shows that the sandbox can be stopped.
+        // Install the signal handlers before the greeting is printed, because its reader may stop the sandbox at once.
         let stop = StopSignal::listen()?;
         let builder = Sandbox::builder().world(world.clone()).port(options.port);
         let builder = match options.https_port {

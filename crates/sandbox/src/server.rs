@@ -27,7 +27,7 @@ use crate::deliver::{Delivery, NoContentLength};
 use crate::stage::Stage;
 use crate::wire::{ResetHandle, ResponseBody, Socket};
 
-/// Larger bodies are refused with 413, as by a proxy in front of the platform. A body with 50 ids has about 4 KiB.
+/// Larger bodies are refused with 413, as by a proxy in front of the platform. 50 ids need about a thousandth of this.
 const MAX_BODY: usize = 4 << 20;
 
 /// The most that is read of a body that is too large. After that the connection is closed.

@@ -1,4 +1,4 @@
-//! The close of a client. It refuses new calls; calls in progress end by themselves, or are stopped.
+//! Closing a client. A closed client refuses new calls. Calls in progress end by themselves or are stopped.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,21 +12,22 @@ use tokio::time::timeout;
 use crate::data::error::{Error, ErrorKind};
 use crate::stations::deadline::{after, reached};
 
-/// How long a close waits for the calls that it has stopped. A stopped call ends when it is polled next, and a caller may
-/// never poll it.
-const LONGEST_WIND_UP: Duration = Duration::from_secs(1);
+/// How long a close waits for calls after it has stopped them. A stopped call ends when it is polled next, but its caller
+/// may never poll it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whether a client is open, and its calls in progress. Clones share them.
+/// Whether a client is open, and its calls in progress. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Closing(Arc<Shared>);
 
-// Atomics and no lock: every call passes here several times.
+// Atomics instead of a lock, because every call uses them several times.
 #[derive(Debug, Default)]
 struct Shared {
     /// A [`Phase`].
     phase: AtomicU8,
+    /// The number of calls in progress.
     calls: AtomicUsize,
-    /// Notifies of a new phase, and of the last call's end in a closed client.
+    /// Notifies of a new phase, and of the end of a closed client's last call.
     changed: Notify,
 }
 
@@ -39,13 +40,13 @@ enum Phase {
     Stopped,
 }
 
-/// A call in progress, until it is dropped.
+/// Counts a call as in progress until it is dropped.
 #[derive(Debug)]
 pub(crate) struct InProgress(Closing);
 
 impl Closing {
     /// Closes the client immediately, not when the future is first polled. The future ends when no call is in progress.
-    /// Calls that are still in progress after `longest_wait` are stopped.
+    /// It stops the calls that are still in progress after `longest_wait`.
     pub fn close(&self, longest_wait: Option<Duration>) -> impl Future<Output = ()> + Send + use<> {
         self.advance_to(Phase::Closed);
         let until = longest_wait.map(after);
@@ -54,13 +55,13 @@ impl Closing {
             select! {
                 biased;
                 () = closing.idle() => {}
-                // Another close ended earlier and stopped the calls.
+                // Another close with a shorter wait has stopped the calls.
                 () = closing.stopped() => {}
                 () = reached(until) => {}
             }
             closing.advance_to(Phase::Stopped);
-            // An error means that the time has passed.
-            drop(timeout(LONGEST_WIND_UP, closing.idle()).await);
+            // The error means that the timeout has passed.
+            drop(timeout(STOP_TIMEOUT, closing.idle()).await);
         }
     }
 
@@ -68,7 +69,7 @@ impl Closing {
     pub(crate) fn enter(&self) -> Option<InProgress> {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
         let call = InProgress(self.clone());
-        // Only now: a close that comes after this look sees the call.
+        // Check after counting: a close after this check sees the call in the count.
         (!self.is_closed()).then_some(call)
     }
 
@@ -120,7 +121,7 @@ impl Drop for InProgress {
     }
 }
 
-/// The error of a call that was made after the close.
+/// The error of a call on a closed client.
 pub(crate) fn client_closed() -> Error {
     Error::new(ErrorKind::ClientClosed, "the client is closed").with_hint("Make another client")
 }
@@ -143,12 +144,12 @@ mod tests {
         drop((call, close));
         assert!(
             closing.enter().is_none(),
-            "a dropped close does not open it again"
+            "dropping the future does not open the client again"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_waits_for_calls_until_its_timeout() {
+    async fn a_close_waits_for_calls_until_its_timeout() {
         for (timeout, ends_after) in [(None, 10), (Some(3), 3), (Some(0), 0), (Some(20), 10)] {
             let closing = Closing::default();
             let call = closing.enter().unwrap();
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_earliest_of_several_closes_stops_the_calls() {
+    async fn the_close_with_the_shortest_timeout_stops_the_calls() {
         let closing = Closing::default();
         let call = closing.enter().unwrap();
         let [first, second] = [None, Some(3 * SECOND)].map(|timeout| closing.close(timeout));
@@ -183,11 +184,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_nobody_polls_does_not_hold_it_up() {
+    async fn a_call_that_is_never_polled_delays_a_close_by_a_second_at_most() {
         let closing = Closing::default();
         let _unpolled = closing.enter().unwrap();
         let began = Instant::now();
         closing.close(Some(SECOND)).await;
-        assert_eq!(began.elapsed(), SECOND + LONGEST_WIND_UP);
+        assert_eq!(began.elapsed(), SECOND + STOP_TIMEOUT);
     }
 }

@@ -1,4 +1,4 @@
-//! How long a call may take, and what ends its waits.
+//! The deadlines of a call, and how they and a stop end its waits.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -24,9 +24,10 @@ pub(crate) enum TimeLimit {
     },
 }
 
-/// What ends all of many calls, whatever time each of them has left.
+/// The limits for all of many calls together.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchLimit {
+    /// The end of `total_timeout`.
     pub(crate) deadline: Option<Instant>,
     /// Set to `true` when the caller stops early.
     pub(crate) stop: watch::Receiver<bool>,
@@ -39,7 +40,7 @@ pub(crate) fn after(wait: Duration) -> Instant {
 }
 
 impl TimeLimit {
-    /// Deadline for waiting in line, on a chat or for a slot. `None`: as long as it takes.
+    /// Deadline for waiting in line, for the turn on a chat or for a slot. `None`: no limit.
     pub(crate) fn for_a_turn(&self) -> Option<Instant> {
         match self {
             Self::At(deadline) => Some(*deadline),
@@ -47,8 +48,8 @@ impl TimeLimit {
         }
     }
 
-    /// Whether a pause that the platform asks for counts as a retry. It must where waiting for a slot is not
-    /// limited by the call's own timeout: a 429 response that repeats forever would be retried forever.
+    /// Whether a pause that the platform asks for counts as a retry. It must count for one of many calls, because its own
+    /// timeout does not limit its waits for slots: a 429 response that is repeated forever would be retried forever.
     pub(crate) fn counts_pauses(&self) -> bool {
         matches!(self, Self::OfMany { .. })
     }
@@ -65,14 +66,15 @@ impl TimeLimit {
             Self::At(_) => pending().await,
             Self::OfMany { batch, .. } => {
                 let mut stop = batch.stop.clone();
-                // An error says that the caller has dropped the sender: nobody waits any more either. Boxed, because
-                // single calls need no room for it.
+                // An error means that the sender was dropped, which also stops the calls. Boxed, because single calls
+                // do not need this future.
                 drop(Box::pin(stop.wait_for(|is_stopped| *is_stopped)).await);
             }
         }
     }
 }
 
+/// Waits until the deadline, or forever without one.
 pub(crate) async fn reached(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
@@ -80,11 +82,11 @@ pub(crate) async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// The time of one call. Its parts share it.
+/// The deadline of one call, shared by its parts.
 pub(crate) struct CallTime<'a> {
     pub(crate) limit: &'a TimeLimit,
     closing: &'a Closing,
-    /// Deadline of one of many calls; `None` before its first slot.
+    /// Deadline of this call if it is one of many. `None` before its first slot.
     own: Mutex<Option<Instant>>,
 }
 
@@ -94,9 +96,9 @@ impl<'a> CallTime<'a> {
         Self { limit, closing, own }
     }
 
-    /// Awaits `future`. Returns `None` if the deadline passes first, if the caller of many calls stops them, or if
-    /// the closed client stops its calls. Takes a pinned future, because an async function would store one that it
-    /// is given twice.
+    /// Awaits `future`. Returns `None` if the deadline passes first, if the caller of many calls stops them, or if a close
+    /// of the client stops its calls. Takes a pinned future, because an async function stores a future that it takes by
+    /// value twice.
     pub(crate) async fn bound<F: Future>(
         &self,
         deadline: Option<Instant>,
@@ -128,19 +130,19 @@ impl<'a> CallTime<'a> {
         }
     }
 
-    /// Waits for a slot, as long as the call may wait for a turn. For one of many calls the first slot starts the
-    /// timeout, and the wait for a further one extends the deadline.
+    /// Waits for a slot until the deadline for waiting in line. If this is one of many calls, its first slot starts the
+    /// timeout, and waits for further slots extend its deadline.
     pub(crate) async fn for_a_slot<F: Future>(&self, slot: Pin<&mut F>) -> Option<F::Output> {
         let until = self.limit.for_a_turn();
         let TimeLimit::OfMany { timeout, batch } = self.limit else {
             return self.bound(until, slot).await;
         };
-        let (asked, deadline) = (Instant::now(), self.deadline());
+        let (began, deadline) = (Instant::now(), self.deadline());
         let slot = self.bound(until, slot).await?;
-        let extended = deadline.map_or_else(|| after(*timeout), |deadline| deadline + asked.elapsed());
+        let extended = deadline.map_or_else(|| after(*timeout), |deadline| deadline + began.elapsed());
         let extended = batch.deadline.map_or(extended, |end| end.min(extended));
         let own = &mut *self.own();
-        // The longest of the waits counts, not their sum: parts wait at the same time.
+        // The longest wait counts and not the sum, because the parts wait at the same time.
         *own = Some(own.map_or(extended, |other| other.max(extended)));
         Some(slot)
     }
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_of_any_length_has_an_end() {
+    async fn the_end_of_a_very_long_wait_is_bounded() {
         let now = Instant::now();
         assert_eq!(after(SECOND), now + SECOND);
         let years = after(Duration::MAX).duration_since(now).as_secs() / (365 * 24 * 60 * 60);
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_result_counts_if_it_is_there_at_the_deadline() {
+    async fn a_result_that_is_ready_at_the_deadline_counts() {
         let now = Instant::now();
         let (limit, closing) = (TimeLimit::At(now), Closing::default());
         let time = CallTime::new(&limit, &closing);
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_ends_what_runs_and_starts_nothing() {
+    async fn a_stop_ends_running_futures_and_starts_none() {
         let now = Instant::now();
         let (stop, limit) = of_many(SECOND, None);
         let closing = Closing::default();
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_closed_client_ends_what_runs_and_starts_nothing() {
+    async fn a_close_ends_running_futures_and_starts_none() {
         let now = Instant::now();
         let (limit, closing) = (TimeLimit::At(now + 100 * SECOND), Closing::default());
         let time = CallTime::new(&limit, &closing);
@@ -219,13 +221,13 @@ mod tests {
         assert_eq!(
             now.elapsed(),
             2 * SECOND,
-            "the call in progress is dropped after the close"
+            "1 s, and 1 s of waiting for the call in progress, which is not dropped before"
         );
         assert_eq!(time.bound(None, pin!(ready(()))).await, None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_one_of_many_has_a_time_of_its_own() {
+    async fn only_one_of_many_calls_starts_its_timeout_with_its_first_slot() {
         let now = Instant::now();
         let end = now + 100 * SECOND;
         let single = TimeLimit::At(end);
@@ -253,7 +255,7 @@ mod tests {
         let began = Instant::now();
         time.for_a_slot(pin!(sleep(SECOND))).await;
         assert_eq!(time.deadline(), Some(began + 6 * SECOND));
-        // Both wait at the same time.
+        // Both parts wait at the same time.
         let (first, second) = (pin!(sleep(4 * SECOND)), pin!(sleep(3 * SECOND)));
         join!(time.for_a_slot(first), time.for_a_slot(second));
         assert_eq!(time.deadline(), Some(began + 10 * SECOND));
@@ -261,7 +263,7 @@ mod tests {
         assert_eq!(
             time.deadline(),
             Some(began + 20 * SECOND),
-            "the end of all of them"
+            "the end of total_timeout"
         );
     }
 }

@@ -14,7 +14,7 @@ use crate::data::error::{Error, ErrorKind, Station};
 use crate::data::input::Target;
 use crate::data::text::text;
 
-/// The running and waiting calls of all chats. Clones share them.
+/// The running and waiting calls of all chats. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Order(Arc<Mutex<Chats>>);
 
@@ -33,17 +33,17 @@ struct Chat {
     running: [usize; 2],
     /// Latest time at which an unanswered request may still arrive, per state (unpin, pin).
     late_until: [Option<Instant>; 2],
-    /// The waiting calls by ticket, first come, first served. A map, because giving up a place must not
-    /// scan the line: 64,000 waiters missed their deadlines by seconds that way.
+    /// The waiting calls by ticket, first come, first served. A map, so that leaving the line does not scan it: with
+    /// 64,000 waiters that took seconds, and they missed their deadlines.
     line: BTreeMap<u64, Arc<Notify>>,
 }
 
 /// Whether a call may start.
 enum Admission {
     Now,
-    /// An unanswered request of the opposite state may still arrive until then.
+    /// Not before this time, until which an unanswered request of the opposite state may arrive.
     NotBefore(Instant),
-    /// A call of the opposite state is running, or others are first in line.
+    /// Not yet: a call of the opposite state is running, or other calls are ahead in line.
     AfterOthers,
 }
 
@@ -101,8 +101,8 @@ impl Order {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place on the chat. Not `async`: calls run in the order in which they were made, not in the
-    /// order in which a runtime first polls them.
+    /// Gives a call its place on the chat. Not `async`, because calls run in the order in which they were made, and not
+    /// in which a runtime first polls them.
     pub(crate) fn line_up(&self, target: &Target, state: bool) -> Place {
         let chats = &mut *self.chats();
         chats.remove_expired();
@@ -159,7 +159,7 @@ fn too_late(until: Instant) -> Error {
     ))
 }
 
-/// A place in line, given up when dropped.
+/// A place in line. Dropping it leaves the line.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     order: Order,
@@ -216,7 +216,7 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         let chats = &mut *self.order.chats();
         if let Some(chat) = chats.by_target.get_mut(&self.target) {
-            // Still in line: this waiter may have been notified without having been polled since.
+            // If it is still in line, it may have been notified and not polled since. So notify the next one.
             if chat.line.remove(&self.ticket).is_some() {
                 chat.wake_first();
             }
@@ -234,7 +234,7 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// Records that a request of this call is unanswered and may arrive until then.
+    /// Records that an unanswered request of this call may arrive until `until`.
     pub(crate) fn late_until(&self, until: Instant) {
         let chats = &mut *self.order.chats();
         let Some(chat) = chats.by_target.get_mut(&self.target) else {
@@ -290,9 +290,9 @@ mod tests {
         }
     }
 
-    /// In a debug build: 166 s when each waiter that gave up scanned the line, 1 s with tickets.
+    /// Takes 1 s in a debug build. It took 166 s when each waiter that left scanned the line.
     #[tokio::test(start_paused = true)]
-    async fn giving_up_does_not_scan_the_line() {
+    async fn leaving_does_not_scan_the_line() {
         const WAITERS: usize = 64_000;
         let order = Order::default();
         let pin = running(order.line_up(&chat(), PIN));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_next_waiter_of_the_same_state_enters_with_the_first() {
+    async fn waiters_of_the_same_state_enter_together() {
         let order = Order::default();
         let pin = running(order.line_up(&chat(), PIN));
         let unpins = [(); 3].map(|()| tokio::spawn(waiting(order.line_up(&chat(), UNPIN)).enter(None)));
@@ -340,13 +340,13 @@ mod tests {
             let entered = tokio::time::timeout(Duration::from_secs(1), unpin).await;
             passes.push(entered.unwrap().unwrap().unwrap());
         }
-        assert!(!second_pin.is_finished(), "unpins are running");
+        assert!(!second_pin.is_finished(), "the unpins are still running");
         drop(passes);
         second_pin.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_latest_of_several_unanswered_requests_counts() {
+    async fn an_opposite_call_waits_for_the_latest_of_several_unanswered_requests() {
         let order = Order::default();
         let began = Instant::now();
         let pin = running(order.line_up(&chat(), PIN));

@@ -1,8 +1,8 @@
-//! The quota: 50 calls a second and 1,000 a minute, for each of the two calls (docs/platform.md#limits).
+//! The quota: 50 calls a second and 1,000 a minute, for each of the two interfaces (docs/platform.md#limits).
 //!
 //! A request takes a slot in both windows before it is sent. The slot becomes free one window after the
 //! platform's **answer**. The request arrived before that, so the platform never counts more than its limit,
-//! whatever the latency. Waiters form one line for each of the two calls; only the first one has a timer.
+//! regardless of latency. Waiters form one line for each interface, and only the first one has a timer.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -100,26 +100,27 @@ impl fmt::Debug for QuotaHandle {
     }
 }
 
-/// One of the two calls. The platform's limit is per interface, so each has its own windows.
+/// One of the two interfaces. The platform's limit is per interface, so each has its own windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     Chat,
     Bot,
 }
 
-/// How long calls fail after the monthly quota is exhausted. Calls are sent again then, because an administrator may
-/// have raised it.
+/// How long calls fail without being sent after the monthly quota is exhausted. After that, calls are sent again,
+/// because an administrator may have raised the quota.
 const EXHAUSTED_FOR: Duration = Duration::from_secs(60);
 
-/// Longest pause that the platform can ask for. None of its windows is longer than a minute, so a longer
-/// reset is a mistake and must not stop the client for a day.
+/// Longest pause that the client accepts. The platform's windows have a minute at most, so a much longer
+/// `x-ogw-ratelimit-reset` is a mistake, and must not stop the client for a day.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// How long a limit from a 429 response applies. Safe to forget: the next 429 repeats it.
 const LOWERED_FOR: Duration = Duration::from_secs(600);
 
-/// Factor between the clocks of two machines over a window: NTP slews at most 0.05 %, so 0.2 % is safe.
-const SLEW: f64 = 1.002;
+/// How much longer a window is than the platform's, because two clocks may run at different speeds. NTP changes the
+/// speed of a clock by 0.05 % at most, so 0.2 % is safe.
+const CLOCK_DRIFT: f64 = 1.002;
 
 #[derive(Debug)]
 pub(crate) struct Quota {
@@ -130,20 +131,20 @@ pub(crate) struct Quota {
 /// The waiters of one lane, first come, first served.
 #[derive(Debug)]
 struct Line {
-    /// Held by the first waiter. tokio's mutex is fair, and giving up its line costs O(1).
+    /// Held by the first waiter. tokio's mutex is fair, and a waiter leaves its queue in O(1).
     first: tokio::sync::Mutex<()>,
-    /// Number of waiters, including the first, until they have their slot.
+    /// Number of calls without a slot, including the first one.
     waiting: AtomicUsize,
-    /// Notifies the first waiter: the time at which it may take a slot has changed.
+    /// Notifies the first waiter that the time of its slot may have changed.
     freed: Notify,
-    /// Notifies all waiters: the platform has paused or stopped the client.
+    /// Notifies all waiters that the platform has paused the client, or that the monthly quota is exhausted.
     slowed_down: Notify,
 }
 
 #[derive(Debug)]
 struct QuotaState {
     limit: RateLimit,
-    /// Per lane: the second's window and the minute's.
+    /// The windows of a second and of a minute, for each lane.
     windows: [[Window; 2]; 2],
     paused_until: Option<Instant>,
     /// The pace after a pause; `None` if only the windows limit the calls.
@@ -164,20 +165,22 @@ struct Window {
     freeing: VecDeque<Instant>,
 }
 
-/// The calls per second after a pause. A pause within the client's own limit means that someone else uses
-/// the same quota, so the calls leave one by one: first at half the rate that was too high, then faster with
+/// The pace of calls after a pause. If the platform refuses calls although the client stays within its limit, someone
+/// else uses the same quota. Calls are then sent one by one, first at half the rate that was too high, and faster with
 /// each call that the platform accepts.
 #[derive(Debug)]
 struct Pace {
     per_second: f64,
+    /// When the next call may be sent.
     next: Instant,
+    /// When the platform asked for the pause.
     since: Instant,
 }
 
-/// Why a call gets no slot.
+/// The reason why a call gets no slot.
 #[derive(Debug)]
 pub(crate) enum NoSlot {
-    /// None becomes free before the deadline. How long the call would have to wait at least.
+    /// No slot becomes free before the deadline. The shortest time that the call would have to wait.
     TooLate(Duration),
     /// The monthly quota is exhausted.
     Exhausted(Error),
@@ -203,7 +206,7 @@ impl From<NoSlot> for Error {
 impl Window {
     fn new(seconds: u64, slots: u32) -> Self {
         Self {
-            span: Duration::from_secs(seconds).mul_f64(SLEW),
+            span: Duration::from_secs(seconds).mul_f64(CLOCK_DRIFT),
             slots: slots as usize,
             lowered: None,
             in_use: 0,
@@ -233,11 +236,11 @@ impl Window {
         self.capacity().saturating_sub(self.taken())
     }
 
-    /// A lower bound for the time at which a waiter with `ahead` others before it can have a slot.
+    /// A lower bound for the time at which a call with `ahead` calls before it can have a slot.
     fn soonest(&self, now: Instant, ahead: usize) -> Instant {
         let rounds = ahead / self.capacity();
         let index = ahead % self.capacity();
-        // A lowered limit: so many more slots are taken than may be.
+        // Slots taken in excess of a limit that was lowered. These must become free first.
         let excess = self.taken().saturating_sub(self.capacity());
         let first = match index.checked_sub(self.free()) {
             None => now,
@@ -253,15 +256,15 @@ impl Window {
 
     fn free_at(&mut self, at: Instant) {
         self.give_back();
-        // Nearly always the last. Slots of unanswered requests become free later than those of requests that
-        // were sent after them.
+        // Nearly always the end of the queue. Only slots of unanswered requests may become free later than slots of
+        // requests that were sent after them.
         let later = self.freeing.iter().rev().take_while(|other| **other > at).count();
         self.freeing.insert(self.freeing.len() - later, at);
     }
 }
 
 impl QuotaState {
-    /// A lower bound for the time at which a waiter with `ahead` others before it can have a slot.
+    /// A lower bound for the time at which a call with `ahead` calls before it can have a slot.
     fn soonest(&mut self, lane: Lane, now: Instant, ahead: usize) -> Result<Instant, NoSlot> {
         if let Some((until, error)) = &self.exhausted {
             if now < *until {
@@ -303,7 +306,7 @@ impl QuotaState {
         }
     }
 
-    /// Raises the pace, by about one call a second every second: the platform has accepted a call.
+    /// Raises the pace after the platform has accepted a call: by about one call a second, every second.
     fn speed_up(&mut self) {
         if let Some(pace) = &mut self.pace {
             pace.per_second += 1.0 / pace.per_second.max(1.0);
@@ -313,8 +316,8 @@ impl QuotaState {
         }
     }
 
-    /// Halves the pace, for calls after `paused_until`. A request that was sent before the last pause does
-    /// not count: it shows the pace before that.
+    /// Halves the pace for calls after `paused_until`. Ignores the refusal of a request that was sent before the last
+    /// pause, because the pace was higher then.
     fn slow_down(&mut self, now: Instant, paused_until: Instant, sent_at: Instant) {
         let current = self.pace.as_ref();
         if current.is_some_and(|pace| sent_at < pace.since) {
@@ -383,7 +386,7 @@ pub(crate) struct LaneHandle {
     lane: Lane,
 }
 
-/// Result of trying to take a slot without waiting.
+/// The result of trying to take a slot without waiting.
 enum Taking {
     Taken(Slot),
     NotBefore(Instant),
@@ -403,18 +406,18 @@ impl LaneHandle {
         &self.quota.lines[self.lane as usize]
     }
 
-    /// Returns an error if the last of `count` further requests cannot have its slot before the deadline.
+    /// Returns an error if the last of `count` more requests cannot have its slot before the deadline.
     pub(crate) fn check(&self, count: usize, deadline: Option<Instant>) -> Result<(), NoSlot> {
         let ahead = self.waiting() + count.saturating_sub(1);
         self.check_wait(ahead, deadline)
     }
 
-    /// Number of calls that wait in line.
+    /// The number of calls without a slot.
     pub(crate) fn waiting(&self) -> usize {
         self.line().waiting.load(Ordering::Relaxed)
     }
 
-    /// Least time that a call with `ahead` others before it has to wait.
+    /// The shortest time that a call with `ahead` calls before it has to wait.
     pub(crate) fn estimate(&self, ahead: usize) -> Duration {
         let now = Instant::now();
         let soonest = self.quota.state().soonest(self.lane, now, ahead);
@@ -428,9 +431,9 @@ impl LaneHandle {
             .map(drop)
     }
 
-    /// Takes a slot: at once if one is free and nobody waits, else in line. Returns an error immediately if
-    /// none can become free before the deadline, also when the platform pauses or stops the client meanwhile.
-    /// Dropping the future gives up the place in line.
+    /// Takes a slot, immediately if one is free and no call waits, otherwise in line. Returns an error as soon as no slot
+    /// can become free before the deadline, which a pause by the platform may cause. Dropping the future leaves the
+    /// line.
     pub(crate) async fn take(&self, deadline: Option<Instant>) -> Result<Slot, NoSlot> {
         let line = self.line();
         let ahead = line.waiting.fetch_add(1, Ordering::Relaxed);
@@ -459,7 +462,7 @@ impl LaneHandle {
         }
     }
 
-    /// Waits to be the first in line.
+    /// Waits until the call is the first in line.
     async fn wait_in_line(
         &self,
         mut ahead: usize,
@@ -476,7 +479,7 @@ impl LaneHandle {
                 guard = &mut first => return Ok(guard),
                 () = slowed_down => {}
             }
-            // Those before this waiter may have left meanwhile.
+            // How many calls are still ahead is unknown, because some may have left. 0 is a lower bound.
             ahead = 0;
         }
     }
@@ -496,8 +499,8 @@ impl LaneHandle {
         }))
     }
 
-    /// The platform has refused a request because of its frequency limit: all calls wait as long as it says,
-    /// and then leave at a lower pace. `limit` is the limit in its answer. `sent_at` is when the refused
+    /// Pauses all calls after the platform has refused a request because of its frequency limit. They wait for `wait`,
+    /// and are then sent at a lower pace. `limit` is the limit in the platform's answer. `sent_at` is when the refused
     /// request took its slot.
     pub(crate) fn pause(&self, wait: Duration, limit: Option<u32>, sent_at: Instant) {
         let now = Instant::now();
@@ -513,7 +516,7 @@ impl LaneHandle {
         self.wake_all();
     }
 
-    /// The monthly quota is exhausted: all calls fail until [`EXHAUSTED_FOR`] has passed.
+    /// Makes all calls fail for [`EXHAUSTED_FOR`], because the monthly quota is exhausted.
     pub(crate) fn exhaust(&self, error: Error) {
         self.quota.state().exhausted = Some((Instant::now() + EXHAUSTED_FOR, error));
         self.wake_all();
@@ -527,7 +530,7 @@ impl LaneHandle {
     }
 }
 
-/// The right to send one request. If dropped unused, it is free again at once.
+/// The permission to send one request. If it is dropped unused, it is free again immediately.
 #[derive(Debug)]
 pub(crate) struct Slot {
     lane: LaneHandle,
@@ -540,12 +543,14 @@ impl Slot {
         self.taken_at
     }
 
-    /// The platform has answered, so the request has arrived. `is_accepted`: within the platform's limit.
+    /// Frees the slot one window from now, because the platform has answered. `is_accepted` says whether the request was
+    /// within the platform's limit.
     pub(crate) fn answered(self, is_accepted: bool) {
         self.free_after(Instant::now(), is_accepted);
     }
 
-    /// The connection closed without an answer. If the request still arrives, it does within `late_arrival`.
+    /// Frees the slot one window after `late_arrival`, because the connection closed without an answer. A request that
+    /// still arrives does so within `late_arrival`.
     pub(crate) fn unanswered(self, late_arrival: Duration) {
         self.free_after(Instant::now() + late_arrival, false);
     }
@@ -598,7 +603,7 @@ mod tests {
         slot.expect("a slot is free").unwrap()
     }
 
-    /// A task that waits in line when this returns.
+    /// Starts a task that takes a slot. It waits in line when this function returns.
     async fn waiter(lane: &LaneHandle, deadline: Option<Instant>) -> JoinHandle<Result<Slot, NoSlot>> {
         let lane = lane.clone();
         let waiter = tokio::spawn(async move { lane.take(deadline).await });
@@ -606,12 +611,12 @@ mod tests {
         waiter
     }
 
-    fn used_up() -> Error {
-        Error::new(ErrorKind::QuotaExhausted, "used up")
+    fn exhausted() -> Error {
+        Error::new(ErrorKind::QuotaExhausted, "exhausted")
     }
 
     #[test]
-    fn a_handle_shows_its_limit() {
+    fn the_debug_output_of_a_handle_shows_its_limit() {
         let shown = format!("{:?}", QuotaHandle::new(RateLimit::new(25, 500)));
         assert!(shown.contains("25") && shown.contains("500"), "{shown}");
     }
@@ -620,7 +625,7 @@ mod tests {
     async fn a_slot_is_free_one_window_after_the_latest_arrival() {
         for (lane, window) in [(lane(2, 1000), ms(1_002)), (lane(1000, 2), ms(60_120))] {
             let [first, second] = [(); 2].map(|()| take_now(&lane));
-            assert_eq!(lane.estimate(0), window, "no answer yet: a window at least");
+            assert_eq!(lane.estimate(0), window, "at least a window without an answer");
             sleep(ms(300)).await;
             second.unanswered(5 * SECOND);
             first.answered(true);
@@ -637,7 +642,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_ahead_take_their_slots_first() {
+    async fn calls_ahead_take_their_slots_first() {
         let lane = lane(2, 1000);
         let waits = |lane: &LaneHandle| [0, 1, 2, 3, 4].map(|ahead| lane.estimate(ahead));
         let window = ms(1_002);
@@ -654,7 +659,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn several_requests_are_checked_by_the_last() {
+    async fn a_check_of_several_requests_is_for_the_last_one() {
         let lane = lane(2, 1000);
         let deadline = Some(Instant::now() + SECOND);
         assert!(lane.check(2, deadline).is_ok());
@@ -680,7 +685,7 @@ mod tests {
         drop(slot);
         assert!(
             lane.take(None).now_or_never().is_none(),
-            "the first waiter's slot"
+            "the slot belongs to the first waiter"
         );
         let began = Instant::now();
         first.await.unwrap().unwrap();
@@ -688,13 +693,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_that_has_passed_takes_no_slot() {
+    async fn a_call_after_its_deadline_takes_no_slot() {
         let result = lane(1, 1).take(Some(Instant::now())).await;
         assert!(matches!(result, Err(NoSlot::TooLate(Duration::ZERO))));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_waiters_learn_of_a_pause_and_of_the_months_end() {
+    async fn a_pause_and_an_exhausted_quota_reach_all_waiters() {
         let lane = lane(1, 1000);
         let slot = take_now(&lane);
         let deadline = Some(Instant::now() + 10 * SECOND);
@@ -711,7 +716,7 @@ mod tests {
             matches!(error, NoSlot::TooLate(wait) if wait == 22 * SECOND),
             "{error:?}"
         );
-        lane.exhaust(used_up());
+        lane.exhaust(exhausted());
         for waiter in [first, last] {
             let error = waiter.await.unwrap().unwrap_err();
             assert!(matches!(error, NoSlot::Exhausted(_)), "{error:?}");
@@ -720,9 +725,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_month_is_probed_again_after_a_minute() {
+    async fn calls_are_sent_again_a_minute_after_the_quota_was_exhausted() {
         let lane = lane(1, 1);
-        lane.exhaust(used_up());
+        lane.exhaust(exhausted());
         assert_eq!(lane.estimate(0), EXHAUSTED_FOR);
         sleep(EXHAUSTED_FOR.saturating_sub(ms(1))).await;
         assert!(lane.take(None).await.is_err());
@@ -736,12 +741,16 @@ mod tests {
         let lane = lane(8, 1000);
         let [before, after] = [(); 2].map(|()| take_now(&lane).taken_at());
         sleep(SECOND).await;
-        // 4 a second from here on.
+        // From here on 4 calls a second.
         lane.pause(10 * SECOND, None, before);
         assert_eq!(lane.estimate(0), ms(10_250));
         sleep(SECOND).await;
         lane.pause(5 * SECOND, None, after);
-        assert_eq!(lane.estimate(0), ms(9_250), "of the pace before the pause");
+        assert_eq!(
+            lane.estimate(0),
+            ms(9_250),
+            "a request from before the pause does not count"
+        );
         sleep(ms(9_250)).await;
         let slot = take_now(&lane);
         assert_eq!(lane.estimate(0), ms(250));
@@ -764,7 +773,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_the_full_pace_only_the_windows_limit() {
+    async fn at_the_full_pace_only_the_windows_limit_calls() {
         for (is_accepted, wait) in [(true, Duration::ZERO), (false, SECOND)] {
             let lane = lane(2, 1000);
             lane.pause(Duration::ZERO, None, Instant::now());
@@ -775,7 +784,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_of_ages_is_a_mistake() {
+    async fn the_longest_pause_is_bounded() {
         let lane = lane(1, 1000);
         lane.pause(Duration::MAX, None, Instant::now());
         assert_eq!(lane.estimate(0), LONGEST_PAUSE + 2 * SECOND);
@@ -789,7 +798,7 @@ mod tests {
             sleep(ms(100)).await;
         }
         lane.pause(Duration::ZERO, Some(2), Instant::now());
-        // Two of the four slots must be free again before there is one within the lower limit.
+        // Three of the four slots must become free before one is free within the limit of 2.
         assert_eq!(
             [0, 1].map(|ahead| lane.estimate(ahead)),
             [ms(1_202 - 400), ms(1_302 - 400)]
@@ -801,7 +810,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_limit_above_the_seconds_is_the_minutes() {
+    async fn a_reported_limit_above_50_is_for_the_minute() {
         for (limit, wait) in [(50, ms(1_002)), (51, ms(60_120))] {
             let lane = lane(500, 1000);
             lane.pause(Duration::ZERO, Some(limit), Instant::now());

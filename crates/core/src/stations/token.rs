@@ -29,24 +29,24 @@ use fetch_time::FetchTime;
 
 pub use provider::{Abandoned, NoThread, ProvidedToken, Providing, TokenProvider, TokenReason};
 
-/// Longest time before its end at which a token is renewed. With less than 30 minutes left the platform hands
-/// out a new token, with more it repeats the old one (docs/platform.md#token-life).
-const WIDEST_MARGIN: Duration = Duration::from_secs(25 * 60);
+/// Longest time before the end of a token at which it is renewed. The platform returns a new token in the last 30 minutes
+/// of the old one, and the old one again before that (docs/platform.md#token-life).
+const MAX_MARGIN: Duration = Duration::from_secs(25 * 60);
 
 /// How long a token without an `expire` is used.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(60);
 
-/// Shortest time for which a token is used: an `expire` of 0 would mean a fetch for every call.
+/// Shortest time for which a token is used. Without it, an `expire` of 0 would cause a fetch for every call.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
-/// Longest time for which a token is used. The platform's live two hours at most
+/// Longest time for which a token is used. The platform's tokens are valid for two hours at most
 /// (docs/platform.md#token-life).
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a permanent refusal, such as that of a wrong secret, is returned to callers without asking again.
+/// How long a permanent refusal, for example of a wrong secret, is returned to callers without a new request.
 const REFUSAL_REMEMBERED: Duration = Duration::from_secs(1);
 
-/// How long after a failed renewal the next one may start. Calls use the old token meanwhile.
+/// How long after a failed renewal the next one may start. Calls use the old token during that time.
 const NEXT_RENEWAL: Duration = Duration::from_secs(10);
 
 /// A token in use.
@@ -55,12 +55,12 @@ pub(crate) struct Token {
     header: HeaderValue,
     renew_at: Instant,
     expires_at: Instant,
-    /// Whether the platform has accepted it before: a refusal after that is a revocation.
+    /// Whether the platform has accepted the token. A refusal after that means that it was revoked.
     accepted: AtomicBool,
 }
 
 impl Token {
-    /// A token that lives for `life` from now. Fails if it contains characters that a header cannot carry.
+    /// Creates a token that is valid for `life` from now. Returns an error if a header cannot contain it.
     fn new(value: SecretString, life: Option<Duration>) -> Result<Self, Error> {
         let Some(header) = secret::bearer(&value) else {
             return Err(Error::new(
@@ -72,7 +72,7 @@ impl Token {
         };
         let life = life.unwrap_or(UNKNOWN_LIFE).clamp(SHORTEST_LIFE, LONGEST_LIFE);
         let now = Instant::now();
-        let renew_at = now + life - (life / 2).min(WIDEST_MARGIN);
+        let renew_at = now + life - (life / 2).min(MAX_MARGIN);
         Ok(Self {
             value,
             header,
@@ -90,7 +90,7 @@ impl Token {
         secret::mask(text, &self.value);
     }
 
-    /// The platform accepted it.
+    /// Records that the platform has accepted the token.
     pub(crate) fn accept(&self) {
         if !self.accepted.load(Ordering::Relaxed) {
             self.accepted.store(true, Ordering::Relaxed);
@@ -106,7 +106,7 @@ impl Token {
     }
 }
 
-/// Where tokens come from, and the one in use. Cloning shares them.
+/// The source of tokens and the token in use. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Tokens(Arc<SharedTokens>);
 
@@ -120,13 +120,13 @@ struct SharedTokens {
 struct TokenState {
     current: Option<Arc<Token>>,
     fetch: Option<RunningFetch>,
-    /// When the next renewal may start; set by one that failed.
+    /// When the next renewal may start, after one has failed.
     no_renewal_before: Option<Instant>,
-    /// A permanent refusal, and until when it is returned to callers.
+    /// A permanent refusal of the app, and until when it is returned to callers.
     refused_until: Option<(Instant, Error)>,
-    /// The token that the platform refused last, and how many it has refused so far: a fetch that began before
-    /// the refusal may return this token again.
+    /// The token that the platform refused last. A fetch that began before the refusal may return this token again.
     refused: Option<Arc<Token>>,
+    /// The number of tokens that the platform has refused.
     refusals: u64,
 }
 
@@ -135,10 +135,11 @@ type Fetched = Result<Arc<Token>, Error>;
 /// A fetch that callers may wait for.
 #[derive(Clone)]
 struct RunningFetch {
-    /// Closed without a value if the fetch was dropped with its runtime, its provider was stopped, or the client was closed.
+    /// The result of the fetch. Closed without a value if the fetch was dropped with its runtime, its provider was stopped,
+    /// or the client was closed.
     result: watch::Receiver<Option<Fetched>>,
     time: FetchTime,
-    /// The runtime that drives it. Callers on another one do not join: nobody may be driving this one.
+    /// The runtime of the fetch. Callers on another runtime do not join, because this one may be idle.
     runtime: runtime::Id,
 }
 
@@ -146,9 +147,9 @@ struct RunningFetch {
 struct NewFetch {
     result: watch::Sender<Option<Fetched>>,
     time: FetchTime,
-    /// The token that it is to replace because the platform has refused it.
+    /// The refused token that it is to replace.
     refused: Option<Arc<Token>>,
-    /// How many tokens the platform had refused when it began.
+    /// The number of tokens that the platform had refused when the fetch began.
     refusals: u64,
 }
 
@@ -169,10 +170,10 @@ impl Tokens {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the token to use now. Waits only if there is none.
+    /// Returns the token to use now. Waits for a fetch only if there is no usable token.
     ///
-    /// The caller bounds the wait by its own deadline. A fetch that it waits for may go on until then, whoever
-    /// started it, so that no caller fails by the deadline of another one.
+    /// The caller must end the wait at its deadline. A fetch may go on until the latest deadline of its callers, so that
+    /// no caller fails because of another one's deadline.
     pub(crate) async fn get(&self, deadline: Option<Instant>) -> Fetched {
         if let Some(token) = self.state().fresh(Instant::now()) {
             return Ok(token);
@@ -196,16 +197,16 @@ impl Tokens {
                 if usable.is_none() {
                     state.still_refused(now)?;
                 }
-                let own = after(self.0.source.endpoints.timeout);
-                let (running, new) = state.join_or_begin(own);
-                // A renewal has the client's timeout: nobody waits for it yet.
+                let default_end = after(self.0.source.endpoints.timeout);
+                let (running, new) = state.join_or_begin(default_end);
+                // A renewal has the client's timeout, because no call waits for it yet.
                 if usable.is_none() {
-                    running.time.extend(deadline.unwrap_or(own));
+                    running.time.extend(deadline.unwrap_or(default_end));
                 }
                 (usable, running, new)
             };
             let has_joined = new.is_none();
-            // Without the lock: a provider is the caller's own code.
+            // After releasing the lock, because a provider is the caller's code.
             if let Some(new) = new {
                 self.start(new);
             }
@@ -214,7 +215,7 @@ impl Tokens {
             }
             let fetched = running.result.wait_for(Option::is_some).await;
             match fetched.ok().and_then(|fetched| fetched.clone()) {
-                // The joined fetch ran out of time, but this caller joined later and still has time for a fetch of its own.
+                // The time of the joined fetch is over, but this caller joined it later and still has time for another.
                 Some(Err(error))
                     if has_joined
                         && !is_last
@@ -232,12 +233,12 @@ impl Tokens {
         .with_hint("The runtime of the call that fetched it was shut down: call again"))
     }
 
-    /// Forgets a permanent refusal: with its new ticket, a store app may get a token now.
+    /// Forgets a permanent refusal, because a store app may get a token with its new ticket.
     pub(crate) fn forget_refusal(&self) {
         self.state().refused_until = None;
     }
 
-    /// Drops a token that the platform refused. A newer one is kept.
+    /// Drops a token that the platform refused. Keeps a newer token.
     pub(crate) fn refuse(&self, token: &Arc<Token>) {
         let state = &mut *self.state();
         if state
@@ -259,21 +260,21 @@ impl Tokens {
             refused,
             refusals,
         } = new;
-        // Called here and not in the task: a provider may need to know which call it serves.
+        // Called here and not in the task, because a provider may need the origin of the call (see `data/origin.rs`).
         let first = self.0.source.fetch(&time, refused.as_deref());
         let tokens = self.clone();
-        // In a task of its own, so that a caller that gives up does not cancel the others' fetch.
+        // In a separate task, so that the fetch goes on if its caller is cancelled.
         let fetch = async move {
             let mut fetched = first.await.map(Arc::new);
             if tokens.is_refused_since(&fetched, refusals) {
-                let again = {
+                let second = {
                     let refused = fetched.as_deref().ok();
                     tokens.0.source.fetch(&time, refused)
                 };
-                fetched = again.await.map(Arc::new);
+                fetched = second.await.map(Arc::new);
             }
             if fetched.as_ref().is_err_and(fetch::was_abandoned) {
-                // The waiting callers see the channel closed, and one of them starts another fetch.
+                // The channel closes, and one of the waiting callers starts another fetch.
                 tokens.state().fetch = None;
                 return;
             }
@@ -334,7 +335,7 @@ impl TokenState {
         }
     }
 
-    /// The running fetch, or a new one that the caller has to start, with time until `until`.
+    /// Returns the running fetch, or a new one that the caller has to start. A new one may take until `until`.
     fn join_or_begin(&mut self, until: Instant) -> (RunningFetch, Option<NewFetch>) {
         let runtime = Handle::current().id();
         if let Some(running) = &self.fetch
@@ -376,8 +377,8 @@ impl TokenState {
             }
             Err(error) => {
                 self.no_renewal_before = Some(now + NEXT_RENEWAL);
-                // Only the platform's own refusal is worth remembering: not a provider's failure, a gateway's
-                // code, or an app ticket that has not arrived yet.
+                // Remember only refusals by the platform: not a provider's failure, a gateway's code, or a missing app
+                // ticket.
                 if !error.retryable() && error.platform_code().is_some_and(codes::is_platforms) {
                     self.refused_until = Some((now + REFUSAL_REMEMBERED, error.clone()));
                 }

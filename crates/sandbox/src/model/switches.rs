@@ -22,9 +22,9 @@ pub struct Switches {
     pub success_msg: String,
     /// The form of a success without failed users.
     pub success_shape: SuccessShape,
-    /// The most calls of an app in a second, for each interface. `None`: no limit.
+    /// The most calls that an app may make in a second, for each interface. `None`: no limit.
     pub per_second: Option<u32>,
-    /// The most calls of an app in a minute, for each interface. `None`: no limit.
+    /// The most calls that an app may make in a minute, for each interface. `None`: no limit.
     pub per_minute: Option<u32>,
     /// Whether refused calls count in the frequency windows. Unknown. With the default, `false`, the next call after
     /// the time in `x-ogw-ratelimit-reset` is accepted.
@@ -33,8 +33,8 @@ pub struct Switches {
     pub rate_limit_status: u16,
     /// What happens to an unknown user id.
     pub unknown_ids: UnknownIds,
-    /// Whether an app without the field permission gets failed users without their ids of every kind. With `false`,
-    /// only ids of the kind `user_id` are left out. Unknown (docs/platform.md#field-permission).
+    /// Whether failed users have no ids of any kind for an app without the field permission. With `false`, only ids of
+    /// the kind `user_id` are left out. Which is right is unknown (docs/platform.md#field-permission).
     pub field_permission_for_every_id_type: bool,
     /// The most `user_ids` in a call on a group chat. No limit is known (docs/platform.md#users-per-request).
     pub group_max_users: Option<usize>,

@@ -131,7 +131,7 @@ pub struct App {
     /// Whether the caller's IP address is in the app's allow list. If not, calls fail with 99991401.
     #[serde(default = "yes")]
     pub ip_allowed: bool,
-    /// The remaining calls of the month. Later calls fail with 99991403. Default: no limit.
+    /// How many calls the app may still make this month. After that, calls fail with 99991403. Default: no limit.
     #[serde(default)]
     pub monthly_quota: Option<u64>,
 }

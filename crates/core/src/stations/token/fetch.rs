@@ -1,4 +1,4 @@
-//! Fetching a token: from the platform for a self-built or a store app, from a provider, or as given.
+//! Fetching a token: from the platform for a self-built app or a store app, or from a provider, or a fixed token.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,16 +34,16 @@ const APP_ACCESS_TOKEN: &str = "/open-apis/auth/v3/app_access_token";
 const TENANT_ACCESS_TOKEN: &str = "/open-apis/auth/v3/tenant_access_token";
 const RESEND: &str = "/open-apis/auth/v3/app_ticket/resend";
 
-/// How long one request of a fetch may take without an `attempt_timeout`. All calls wait for it, and it may be repeated
-/// freely: one that is lost must not cost them their whole time.
-const LONGEST_ATTEMPT: Duration = Duration::from_secs(10);
+/// The longest time for one request of a fetch, without an `attempt_timeout`. All calls wait for the token and the
+/// request is safe to retry, so a lost request must not use up their whole time.
+const MAX_ATTEMPT: Duration = Duration::from_secs(10);
 
-/// How long a fetch waits for the app ticket that it asked the platform to push again.
+/// How long a fetch waits for an app ticket that it has requested.
 const TICKET_WAIT: Duration = Duration::from_secs(5);
 
 pub(crate) type Fetching = Pin<Box<dyn Future<Output = Result<Token, Error>> + Send>>;
 
-/// Who the client is.
+/// The client's credentials.
 pub(crate) enum Identity {
     SelfBuilt(Arc<SelfBuiltApp>),
     Store(Arc<StoreApp>),
@@ -51,33 +51,34 @@ pub(crate) enum Identity {
     Provider(Arc<dyn TokenProvider>),
 }
 
-/// A self-built app, of one tenant.
+/// A self-built app, which belongs to one tenant.
 pub(crate) struct SelfBuiltApp {
     pub(crate) app_id: String,
     pub(crate) app_secret: SecretString,
 }
 
-/// A store app. It acts for one tenant, and authenticates with a ticket that the platform pushes every hour.
+/// A store app for one tenant. It authenticates with a ticket that the platform pushes every hour.
 pub(crate) struct StoreApp {
     pub(crate) app_id: String,
     pub(crate) app_secret: SecretString,
     pub(crate) tenant_key: String,
     pub(crate) ticket: watch::Sender<Option<SecretString>>,
+    /// The app's token, and when to renew it.
     pub(crate) app_access_token: Mutex<Option<(SecretString, Instant)>>,
 }
 
-/// How the token endpoints are reached.
+/// Access to the token endpoints.
 pub(crate) struct Endpoints {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) base_url: BaseUrl,
-    /// For one fetch, if no caller waits longer.
+    /// The time for one fetch, if no caller waits longer.
     pub(crate) timeout: Duration,
-    /// For each request of a fetch.
+    /// The time for each request of a fetch.
     pub(crate) attempt_timeout: Option<Duration>,
     pub(crate) max_retries: u32,
 }
 
-/// Where tokens come from.
+/// The source of tokens.
 pub(crate) struct Source {
     pub(crate) identity: Identity,
     pub(crate) endpoints: Arc<Endpoints>,
@@ -106,19 +107,19 @@ impl Source {
         }
     }
 
-    /// Whether a refused token can be replaced by another.
+    /// Whether a refused token can be replaced.
     pub(crate) fn can_replace(&self) -> bool {
         !matches!(self.identity, Identity::Given(_))
     }
 
-    /// Forgets what a refused token was made from: it may have been revoked too.
+    /// Forgets the app token from which a store app got its refused token, because it may have been revoked, too.
     pub(super) fn forget(&self) {
         if let Identity::Store(app) = &self.identity {
             app.remember(None);
         }
     }
 
-    /// Completes the error of a call whose token was refused, and for which the next fetch returned the same token.
+    /// Completes the error of a call whose token was refused, if the next fetch returned the same token.
     pub(crate) fn same_token_again(&self, refusal: Error) -> Error {
         match self.identity {
             Identity::Provider(_) => refusal
@@ -136,12 +137,12 @@ impl Source {
         }
     }
 
-    /// Fetches a token, to replace the `refused` one if there is one. A provider is called immediately and not at the
-    /// first poll, so that it knows which call it serves.
+    /// Fetches a token, which replaces `refused` if that is given. Calls a provider immediately, not when the future is
+    /// first polled, so that it finds the origin of the call (see `data/origin.rs`).
     pub(super) fn fetch(&self, time: &FetchTime, refused: Option<&Token>) -> Fetching {
         let endpoints = self.endpoints.clone();
         let time = time.clone();
-        let fetching: Fetching = match &self.identity {
+        let fetch: Fetching = match &self.identity {
             Identity::SelfBuilt(app) => {
                 let (app, time) = (app.clone(), time.clone());
                 Box::pin(async move { app.tenant_access_token(&endpoints, &time).await })
@@ -152,13 +153,13 @@ impl Source {
             }
             Identity::Given(token) => Box::pin(ready(Token::new(token.clone(), Some(super::LONGEST_LIFE)))),
             Identity::Provider(provider) => {
-                let providing = provider::ask(
+                let providing = provider::call(
                     &**provider,
                     TokenReason {
                         refused: refused.map(|token| &token.value),
                     },
                 );
-                let (time, cap) = (time.clone(), endpoints.longest_wait(&time));
+                let (time, cap) = (time.clone(), endpoints.provider_limit(&time));
                 Box::pin(async move {
                     match time.bound(Some(cap), providing).await {
                         Some(Ok(token)) => match secret::why_no_token(&token.value) {
@@ -168,7 +169,7 @@ impl Source {
                             None => Token::new(token.value, token.life),
                         },
                         Some(Err(error)) => Err(provider_failed(error)),
-                        None => Err(time_is_over(text!(
+                        None => Err(timed_out(text!(
                             "the token provider took too long (fetching the token)"
                         ))),
                     }
@@ -176,8 +177,8 @@ impl Source {
             }
         };
         Box::pin(async move {
-            let fetched = time.bound(None, fetching).await;
-            let fetched = fetched.unwrap_or_else(|| Err(time_is_over(DEADLINE_PASSED)));
+            let fetched = time.bound(None, fetch).await;
+            let fetched = fetched.unwrap_or_else(|| Err(timed_out(DEADLINE_PASSED)));
             fetched.map_err(|error| error.with_station(Station::Token))
         })
     }
@@ -185,7 +186,7 @@ impl Source {
 
 const DEADLINE_PASSED: Template = text!("the deadline passed (fetching the token)");
 
-fn time_is_over(message: Template) -> Error {
+fn timed_out(message: Template) -> Error {
     Error::new(ErrorKind::DeadlineExceeded, message)
         .with_station(Station::Token)
         .with_hint("Give the call a longer timeout, or call again")
@@ -202,7 +203,8 @@ fn provider_failed(error: BoxError) -> Error {
         .with_source(error)
 }
 
-/// Whether a provider was stopped before it returned: then another caller may ask again immediately.
+/// Whether the error is that of a provider that was stopped before it returned. Another caller may then call the provider
+/// again immediately.
 pub(super) fn was_abandoned(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     source.is_some_and(<dyn std::error::Error>::is::<Abandoned>)
@@ -224,13 +226,13 @@ impl Data for TokenData {
         self.code
     }
 
-    /// No error or outcome shows any of its texts.
+    /// Does nothing, because no error or outcome shows these texts.
     fn admit_texts(&mut self, _: Mask<'_>) {}
 }
 
 impl TokenData {
-    /// In seconds (docs/platform.md#self-built-app). Accepts a number in quotes too; anything else counts as
-    /// absent.
+    /// The life in `expire`, in seconds (docs/platform.md#self-built-app). Also accepts a number in quotes. Any other value
+    /// counts as missing.
     fn life(&self) -> Option<Duration> {
         let expire = self.expire.as_ref()?;
         let seconds = expire.as_f64().or_else(|| expire.as_str()?.trim().parse().ok())?;
@@ -298,9 +300,9 @@ impl StoreApp {
             .filter(|(_, renew_at)| Instant::now() < *renew_at);
         if let Some((token, _)) = remembered {
             match self.exchange(endpoints, &token, time).await {
-                // A wrong tenant_key looks the same; with a new app_access_token it is refused again.
+                // A wrong tenant_key has the same kind of error. With a new app_access_token it fails again below.
                 Err(error) if error.kind() == ErrorKind::Authentication => self.remember(None),
-                exchanged => return exchanged,
+                result => return result,
             }
         }
         let token = self.fetch_app_access_token(endpoints, time).await?;
@@ -325,7 +327,8 @@ impl StoreApp {
         tenant_token(data.map_err(|failure| failure.error)?)
     }
 
-    /// Uses the current ticket. If there is none, or the platform refuses it, asks for another and waits for it.
+    /// Fetches an app token with the current ticket. If there is no ticket or the platform refuses it, requests another
+    /// one and waits for it.
     async fn fetch_app_access_token(
         &self,
         endpoints: &Endpoints,
@@ -336,13 +339,13 @@ impl StoreApp {
         let refusal = match ticket {
             Some(ticket) => match self.app_access_token_with(endpoints, &ticket, time).await {
                 Err(failure) if failure.error.platform_code() == Some(APP_TICKET_INVALID) => failure.error,
-                answered => return answered.map_err(|failure| failure.error),
+                result => return result.map_err(|failure| failure.error),
             },
             None => Error::new(ErrorKind::Authentication, text!("there is no {app_ticket} yet")).with_hint(
                 text!("Pass the {app_ticket} that your event endpoint receives to {set_app_ticket}; one was asked for"),
             ),
         };
-        self.ask_for_ticket(endpoints, time).await?;
+        self.request_ticket(endpoints, time).await?;
         let deadline = Instant::now() + TICKET_WAIT;
         match timeout_at(deadline, tickets.changed()).await {
             Ok(Ok(())) => {}
@@ -378,12 +381,12 @@ impl StoreApp {
         };
         let token = SecretString::from(token);
         let life = life.unwrap_or(super::UNKNOWN_LIFE);
-        let renew_at = Instant::now() + life - (life / 2).min(super::WIDEST_MARGIN);
+        let renew_at = Instant::now() + life - (life / 2).min(super::MAX_MARGIN);
         self.remember(Some((token.clone(), renew_at)));
         Ok(token)
     }
 
-    async fn ask_for_ticket(&self, endpoints: &Endpoints, time: &FetchTime) -> Result<(), Error> {
+    async fn request_ticket(&self, endpoints: &Endpoints, time: &FetchTime) -> Result<(), Error> {
         let body = [
             ("app_id", &*self.app_id),
             ("app_secret", self.app_secret.expose_secret()),
@@ -395,7 +398,7 @@ impl StoreApp {
 }
 
 impl From<Error> for Failure {
-    /// A failure that no retry can fix.
+    /// Converts an error into a failure without a retry.
     fn from(error: Error) -> Self {
         Self {
             error,
@@ -416,13 +419,13 @@ impl Endpoints {
         mask: Mask<'_>,
     ) -> Result<TokenData, Failure> {
         let body = secret_json(body).map_err(Failure::from)?;
-        let mut replays = Retries::new(self.max_retries, false);
+        let mut retries = Retries::new(self.max_retries, false);
         let mut attempts = 0;
         loop {
             attempts += 1;
             let cap = match self.attempt_timeout {
-                Some(most) => after(most),
-                None => after(self.timeout.saturating_mul(2).min(LONGEST_ATTEMPT)),
+                Some(timeout) => after(timeout),
+                None => after(self.timeout.saturating_mul(2).min(MAX_ATTEMPT)),
             };
             let attempt = self.post_once(path, body.clone());
             let failure = match time.bound(Some(cap), attempt).await {
@@ -431,10 +434,10 @@ impl Endpoints {
                     Reading::Failure(failure) => failure,
                 },
                 Some(Err(error)) => no_answer::no_answer(error, true),
-                None if time.is_over() => return Err(time_is_over(DEADLINE_PASSED).into()),
+                None if time.is_over() => return Err(timed_out(DEADLINE_PASSED).into()),
                 None => self.attempt_timed_out(),
             };
-            let wait = replays.next(worth(&failure), failure.wait);
+            let wait = retries.next(retry_rule(&failure), failure.wait);
             match wait {
                 Some(wait) if Instant::now() + wait < time.until() => sleep(wait).await,
                 _ => {
@@ -451,9 +454,9 @@ impl Endpoints {
         }
     }
 
-    /// When to give up a provider that does not return. A caller that joins within the client's timeout has all of its own time until then. Without this limit,
-    /// callers that keep joining would keep a hanging provider alive.
-    fn longest_wait(&self, time: &FetchTime) -> Instant {
+    /// When to give up a provider that does not return. Without this limit, callers that keep joining would keep a hanging
+    /// provider alive. A caller with the client's timeout that joins within that timeout still has its whole time.
+    fn provider_limit(&self, time: &FetchTime) -> Instant {
         time.until().max(after(self.timeout.saturating_mul(2)))
     }
 
@@ -466,7 +469,7 @@ impl Endpoints {
         Failure {
             retry: RetryRule::Backoff,
             is_answer: false,
-            ..time_is_over(message).into()
+            ..timed_out(message).into()
         }
     }
 
@@ -481,35 +484,37 @@ impl Endpoints {
     }
 }
 
-/// The token endpoints report their own errors with HTTP 200. Another status without a code of the platform
-/// comes from a gateway in between, and is retried (docs/platform.md#token-errors).
-fn worth(failure: &Failure) -> RetryRule {
-    let is_noise = !failure.is_answer
+/// The retry rule for a failure of a token request. The token endpoints report their errors with HTTP 200. A response with
+/// another status and without a code of the platform comes from a gateway, and is retried
+/// (docs/platform.md#token-errors).
+fn retry_rule(failure: &Failure) -> RetryRule {
+    let is_from_gateway = !failure.is_answer
         && failure
             .error
             .http_status()
             .is_some_and(|status| !(200..300).contains(&status));
     match failure.retry {
-        RetryRule::No if is_noise => RetryRule::Backoff,
-        // No quota paces these requests, so every wait costs a retry.
+        RetryRule::No if is_from_gateway => RetryRule::Backoff,
+        // These requests do not use the quota, so a pause counts as a retry.
         RetryRule::Pause => RetryRule::Backoff,
         retry => retry,
     }
 }
 
-/// A request body that contains a secret. Zeroed when the last attempt drops it.
+/// Creates a request body that contains secrets. It is zeroed when the last attempt drops it.
 fn secret_json(fields: &[(&str, &str)]) -> Result<Bytes, Error> {
-    // JSON escapes one byte as six at most. A buffer that grows would leave a copy of the secret behind.
-    let most = fields
+    // Reserve the largest size, because a buffer that grows would leave a copy of the secret behind. JSON escapes one
+    // byte as six bytes at most.
+    let max_size = fields
         .iter()
         .map(|(name, value)| name.len() + 6 * value.len() + 6)
         .sum::<usize>()
         + 2;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(most));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max_size));
     let fields: BTreeMap<_, _> = fields.iter().copied().collect();
     serde_json::to_writer(&mut *bytes, &fields)
         .map_err(|error| Error::new(ErrorKind::InvalidInput, error.to_string()))?;
-    debug_assert!(bytes.len() <= most, "a buffer that grew");
+    debug_assert!(bytes.len() <= max_size, "the buffer must not grow");
     Ok(Bytes::from_owner(bytes))
 }
 
@@ -518,8 +523,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secrets_body_never_outgrows_its_buffer() {
-        // A control character takes the most bytes in JSON.
+    fn the_buffer_of_a_secret_body_does_not_grow() {
+        // JSON escapes a control character with the most bytes.
         let longest = "\u{1}".repeat(100);
         for value in ["", "s", r#""\"#, "提", &longest] {
             let body = secret_json(&[("app_id", value), ("app_secret", value)]).unwrap();

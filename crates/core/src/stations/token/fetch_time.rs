@@ -1,11 +1,11 @@
-//! How long a fetch may take that several callers wait for.
+//! The time limit of a fetch that several callers wait for.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Instant, timeout_at};
 
-/// The end of a fetch's time, which callers that join it move. Cloning shares it.
+/// The end of a fetch's time. Callers that join the fetch may extend it. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct FetchTime(Arc<Mutex<Instant>>);
 
@@ -18,7 +18,7 @@ impl FetchTime {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A caller waits until then.
+    /// Extends the time to `until`, if that is later.
     pub(super) fn extend(&self, until: Instant) {
         let end = &mut *self.lock();
         *end = until.max(*end);
@@ -32,8 +32,8 @@ impl FetchTime {
         self.until() <= Instant::now()
     }
 
-    /// Awaits a future until this time is over, or the `cap` if that comes first; `None` if it is not ready by
-    /// then. Callers may move the end while it waits.
+    /// Awaits a future until this time is over, or until `cap` if that is sooner. Returns `None` if the future is not ready
+    /// by then. Callers may extend the time during the wait.
     pub(super) async fn bound<F: Future>(&self, cap: Option<Instant>, future: F) -> Option<F::Output> {
         let end = || cap.map_or(self.until(), |cap| cap.min(self.until()));
         let mut future = pin!(future);

@@ -1,4 +1,4 @@
-//! Tokens that the caller supplies.
+//! Tokens supplied by the caller.
 
 use std::any::Any;
 use std::fmt;
@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::data::error::BoxError;
 
-/// Error of a binding's provider that was stopped before it returned, because its event loop has ended.
+/// The error of a binding's provider that was stopped before it returned, because its event loop has ended.
 #[derive(Debug)]
 pub struct Abandoned;
 
@@ -25,7 +25,7 @@ impl fmt::Display for Abandoned {
 
 impl std::error::Error for Abandoned {}
 
-/// What a binding's provider fails with when the system has no thread to run it on, and why.
+/// The error of a binding's provider for which the system could not start a thread, with the reason.
 #[derive(Debug)]
 pub struct NoThread(pub String);
 
@@ -37,14 +37,16 @@ impl fmt::Display for NoThread {
 
 impl std::error::Error for NoThread {}
 
-/// A [`TokenProvider`]'s pending token.
+/// A pending token of a [`TokenProvider`].
 pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>> + Send>>;
 
-/// Supplies `tenant_access_token`s from elsewhere: a vault, another service, a shared cache.
+/// Supplies `tenant_access_token`s, for example from a vault, another service or a shared cache.
 ///
-/// Called once for all calls that wait, again when the token nears its end, and again when the platform refuses
-/// it; then it must return a different one: see [`TokenReason::refused_token`]. `attempt_timeout` does not apply to it.
-/// Implemented for `Arc`s of providers, and for closures without arguments that return a future:
+/// The client calls its provider once for all calls that wait for a token, again shortly before the token expires, and
+/// again when the platform refuses the token. After a refusal the provider must return a different token: see
+/// [`TokenReason::refused_token`]. `attempt_timeout` does not apply to a provider.
+///
+/// The trait is implemented for `Arc`s of providers, and for closures without arguments that return a future:
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,7 +60,7 @@ pub type Providing = Pin<Box<dyn Future<Output = Result<ProvidedToken, BoxError>
 /// }
 /// ```
 ///
-/// A provider that keeps tokens implements the trait, to learn which of them the platform has refused:
+/// A provider that stores tokens implements the trait itself, to learn which token the platform has refused:
 ///
 /// ```
 /// use feishu_feed_card::{ProvidedToken, Providing, TokenProvider, TokenReason};
@@ -89,8 +91,8 @@ pub struct TokenReason<'a> {
 }
 
 impl TokenReason<'_> {
-    /// The token that the platform refused, if that is why a token is needed; `None` for the first token and for a
-    /// renewal. The provider returned it before.
+    /// The token that the platform has refused, which the provider must replace. `None` for the first token and for a
+    /// renewal.
     pub fn refused_token(&self) -> Option<&str> {
         self.refused.map(ExposeSecret::expose_secret)
     }
@@ -120,11 +122,11 @@ where
     }
 }
 
-/// Calls a provider. A panic, in the call or in its future, becomes an error.
-pub(super) fn ask(provider: &dyn TokenProvider, reason: TokenReason<'_>) -> Providing {
-    let asked = catch_unwind(AssertUnwindSafe(|| provider.tenant_access_token(reason)));
+/// Calls a provider. Converts a panic, in the call or in its future, into an error.
+pub(super) fn call(provider: &dyn TokenProvider, reason: TokenReason<'_>) -> Providing {
+    let called = catch_unwind(AssertUnwindSafe(|| provider.tenant_access_token(reason)));
     Box::pin(async move {
-        match asked {
+        match called {
             Ok(providing) => AssertUnwindSafe(providing)
                 .catch_unwind()
                 .await
@@ -135,19 +137,19 @@ pub(super) fn ask(provider: &dyn TokenProvider, reason: TokenReason<'_>) -> Prov
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Result<ProvidedToken, BoxError> {
-    // The panic hook has printed its message. In an error it might show a secret.
+    // The panic hook has received the message. It is not in the error, because it may contain a secret.
     drop(panic);
     Err("it panicked".into())
 }
 
-/// A token and how long it is valid.
+/// A token of a [`TokenProvider`], and how long it is valid.
 pub struct ProvidedToken {
     pub(super) value: SecretString,
     pub(super) life: Option<Duration>,
 }
 
 impl ProvidedToken {
-    /// A token without a known end: the provider is called again after a minute.
+    /// Creates a token with an unknown expiry. The provider is called again after a minute.
     pub fn new(tenant_access_token: impl Into<String>) -> Self {
         Self {
             value: tenant_access_token.into().into(),
