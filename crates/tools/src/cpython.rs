@@ -41,6 +41,8 @@ pub(crate) fn musl(run: &Run, tools: &Venv, processor: &str) -> Result<PathBuf, 
                 "--build=x86_64-linux-gnu",
                 &format!("--with-build-python={}", own.display()),
                 "--without-ensurepip",
+                // It would find the libraries of this machine.
+                "--with-pkg-config=no",
                 // Questions that configure cannot answer without running a program.
                 "ac_cv_file__dev_ptmx=yes",
                 "ac_cv_file__dev_ptc=no",
