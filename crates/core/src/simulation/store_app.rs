@@ -169,7 +169,12 @@ async fn a_refusal_is_remembered_until_a_new_ticket_is_set() {
             .app_ticket("an old ticket")
             .build()
             .unwrap();
-        let assert_refused = |error: crate::Error| assert_eq!(error.platform_code(), Some(10012));
+        let assert_refused = |error: crate::Error| {
+            assert_eq!(
+                (error.kind(), error.platform_code()),
+                (ErrorKind::Authentication, Some(10012))
+            );
+        };
         assert_refused(pin(&client).await.unwrap_err());
         let requests = app_token_requests(&stage);
         if is_new {
