@@ -139,7 +139,7 @@ interface ReportData {
   unfinished: [index: number, users: Users][]
 }
 
-/** An async iterator of results. Reads requests while results are requested. Leaving the loop stops all calls. */
+/** An async iterator of results. Reads requests only while a result is awaited. Leaving the loop stops all calls. */
 export class Many<R extends ManyRequest = ManyRequest> {
   readonly #native: NativeMany
   readonly #owner: Owner

@@ -57,7 +57,7 @@ pub struct NativeMany {
 /// A request from the facade.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Fed {
+struct FedRequest {
     feed_card_id: String,
     user_ids: Vec<String>,
     time_sensitive: bool,
@@ -116,7 +116,7 @@ impl NativeMany {
     /// from 0.
     #[napi(catch_unwind)]
     pub fn feed(&self, requests: String) -> Result<()> {
-        let requests: Vec<Option<Fed>> =
+        let requests: Vec<Option<FedRequest>> =
             serde_json::from_str(&requests).map_err(|error| napi::Error::from_reason(error.to_string()))?;
         for request in requests {
             self.driver
@@ -237,7 +237,7 @@ impl Drop for NativeMany {
     }
 }
 
-impl Fed {
+impl FedRequest {
     fn request(self) -> std::result::Result<Request, Error> {
         let Self {
             feed_card_id,

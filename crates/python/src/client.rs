@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyIterator};
 use crate::arguments;
 use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
-use crate::logs::{self, Listening, copy_context};
+use crate::logs::{self, CallListener, copy_context};
 use crate::loops::{self, CallHandle};
 use crate::many::Many;
 use crate::options::{Options, Pacing};
@@ -23,7 +23,7 @@ use crate::outcome;
 use crate::process::PerProcess;
 use crate::provider::{Provider, ProviderQueue, Route};
 use crate::quota::Quota;
-use crate::waits::{wait, wait_listening};
+use crate::waits::{wait, wait_with_listener};
 
 #[pyclass(module = "feishu_feed_card._native", frozen)]
 pub(crate) struct Client {
@@ -129,12 +129,12 @@ impl Client {
             Ok(engine) => engine,
             Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
         };
-        let listening = Listening::of_thread(py, arguments.on_event(py))?;
-        let making = arguments.make(&core);
+        let listener = CallListener::of_thread(py, arguments.on_event(py))?;
+        let call = arguments.make(&core);
         let queue = self.provider.is_some().then(|| live.queue.clone());
-        let end = match listening {
-            Some(listening) => wait_listening(py, engine, making, queue, &listening)?,
-            None => wait(py, engine, making, queue)?,
+        let end = match listener {
+            Some(listener) => wait_with_listener(py, engine, call, queue, &listener)?,
+            None => wait(py, engine, call, queue)?,
         };
         outcome::returned(py, &self.errors, end)
     }
@@ -157,8 +157,8 @@ impl Client {
         let Some(core) = self.core(self.live(py)?) else {
             return Err(self.closed_error(py, arguments.user_ids));
         };
-        let here = match loops::here(py)? {
-            Ok(here) => here,
+        let event_loop = match loops::current_loop(py)? {
+            Ok(event_loop) => event_loop,
             Err(error) => return Err(self.errors.out_of_resources(py, error, arguments.user_ids)),
         };
         let context = match self.provider {
@@ -166,8 +166,8 @@ impl Client {
             None => None,
         };
         let on_event = arguments.on_event(py);
-        let making = arguments.make(&core);
-        here.start(making, context, self.errors.clone_ref(py), on_event)
+        let call = arguments.make(&core);
+        event_loop.start(call, context, self.errors.clone_ref(py), on_event)
     }
 
     /// Returns the state of many calls, and an iterator of the requests, which is `None` for an async iterable.
@@ -226,8 +226,8 @@ impl Client {
         let Some((closing, _)) = self.begin_close(timeout) else {
             return Ok(None);
         };
-        match loops::here(py)? {
-            Ok(here) => here.wait(closing).map(Some),
+        match loops::current_loop(py)? {
+            Ok(event_loop) => event_loop.wait(closing).map(Some),
             Err(error) => Err(self.errors.out_of_resources(py, error, Vec::new())),
         }
     }

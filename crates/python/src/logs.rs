@@ -188,7 +188,7 @@ impl Listener for ReportQueue {
 }
 
 /// Handles the reports of a call, for `logging` or the call's `on_event`.
-pub(crate) struct Listening {
+pub(crate) struct CallListener {
     process: u64,
     number: u64,
     /// The queue of reports, or `None` if the reports go to an event loop.
@@ -200,7 +200,7 @@ pub(crate) struct Listening {
     on_event: Option<Py<PyAny>>,
 }
 
-impl Listening {
+impl CallListener {
     /// Creates the listener of a blocking call. Returns `None` if there is neither a log handler nor `on_event`.
     pub(crate) fn of_thread(py: Python<'_>, on_event: Option<Py<PyAny>>) -> PyResult<Option<Self>> {
         if !is_listened_to(on_event.as_ref()) {
@@ -326,7 +326,7 @@ impl Listening {
     }
 }
 
-impl Drop for Listening {
+impl Drop for CallListener {
     fn drop(&mut self) {
         // A forked child has a separate log.
         if let Some(log) = LOG.get().filter(|_| self.process == crate::process::id()) {

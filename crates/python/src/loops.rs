@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 
 use crate::engine::{Engine, engine};
 use crate::errors::Errors;
-use crate::logs::{Listening, Report, copy_context};
+use crate::logs::{CallListener, Report, copy_context};
 use crate::outcome;
 use crate::process::{self, PerProcess};
 use crate::provider::{Caller, ProviderCall};
@@ -155,7 +155,7 @@ struct InFlight {
     context: Option<Py<PyAny>>,
     /// The exception classes of a call. `None` for a wait, which raises no error.
     errors: Option<Errors>,
-    listening: Option<Arc<Listening>>,
+    listener: Option<Arc<CallListener>>,
 }
 
 /// A handle that stops one call or wait.
@@ -199,8 +199,8 @@ impl Calls {
                 if let Some(errors) = &call.errors {
                     errors.traverse(&visit)?;
                 }
-                if let Some(listening) = &call.listening {
-                    listening.traverse(&visit)?;
+                if let Some(listener) = &call.listener {
+                    listener.traverse(&visit)?;
                 }
             }
         }
@@ -252,11 +252,11 @@ impl Calls {
                 provider_call.run_on_loop(py, context)
             }
             Letter::Report(number, report) => {
-                let listening = lock(&self.state)
+                let listener = lock(&self.state)
                     .in_flight
                     .get(&number)
-                    .and_then(|call| call.listening.clone());
-                listening.map_or(Ok(()), |listening| listening.handle(py, [report], 0))
+                    .and_then(|call| call.listener.clone());
+                listener.map_or(Ok(()), |listener| listener.handle(py, [report], 0))
             }
         }
     }
@@ -318,14 +318,14 @@ impl Drop for Calls {
 }
 
 /// The running event loop, with its calls and the engine.
-pub(crate) struct Here<'py> {
+pub(crate) struct CurrentLoop<'py> {
     pub(crate) engine: &'static Engine,
     event_loop: Bound<'py, PyAny>,
     calls: Bound<'py, Calls>,
 }
 
 /// Returns the running event loop. The inner error means that the system had no thread or file descriptor left.
-pub(crate) fn here(py: Python<'_>) -> PyResult<io::Result<Here<'_>>> {
+pub(crate) fn current_loop(py: Python<'_>) -> PyResult<io::Result<CurrentLoop<'_>>> {
     let event_loop = running_loop(py)?;
     waker::check_not_over()?;
     let (engine, waker) = match engine().and_then(|engine| Ok((engine, waker()?))) {
@@ -333,18 +333,18 @@ pub(crate) fn here(py: Python<'_>) -> PyResult<io::Result<Here<'_>>> {
         Err(error) => return Ok(Err(error)),
     };
     let calls = Calls::of(&event_loop, waker)?;
-    Ok(Ok(Here {
+    Ok(Ok(CurrentLoop {
         engine,
         event_loop,
         calls,
     }))
 }
 
-impl<'py> Here<'py> {
+impl<'py> CurrentLoop<'py> {
     /// Starts a call. Returns a future for its result, and a handle that stops it.
     pub(crate) fn start(
         &self,
-        making: CallFuture,
+        pending: CallFuture,
         context: Option<Py<PyAny>>,
         errors: Errors,
         on_event: Option<Py<PyAny>>,
@@ -353,29 +353,29 @@ impl<'py> Here<'py> {
         let has_context = context.is_some();
         let (future, call, mailbox) = self.begin(context, Some(errors))?;
         let number = call.number;
-        let listening = Listening::of_loop(py, mailbox.clone(), number, on_event)
+        let listener = CallListener::of_loop(py, mailbox.clone(), number, on_event)
             // The call is not made, so remove its future.
             .inspect_err(|_| call.cancel())?
             .map(Arc::new);
-        let making: PendingCall = match &listening {
-            Some(listening) => Box::pin(listening.around(making)),
-            None => Box::pin(making),
+        let pending: PendingCall = match &listener {
+            Some(listener) => Box::pin(listener.around(pending)),
+            None => Box::pin(pending),
         };
         let task = self.engine.spawn(async move {
-            let making: PendingCall = if has_context {
+            let pending: PendingCall = if has_context {
                 let caller = Caller::new(mailbox.clone(), number);
-                Box::pin(with_origin(Some(caller), making))
+                Box::pin(with_origin(Some(caller), pending))
             } else {
-                making
+                pending
             };
             // Report a panic, too: otherwise the caller would wait forever.
-            let end = AssertUnwindSafe(making).catch_unwind().await.ok();
+            let end = AssertUnwindSafe(pending).catch_unwind().await.ok();
             mailbox.put(Letter::End(number, end));
         });
         // The result may already be in the mailbox, but only this thread opens the mailbox.
         if let Some(call) = lock(&call.calls.get().state).in_flight.get_mut(&number) {
             call.task = Some(task);
-            call.listening = listening;
+            call.listener = listener;
         }
         Ok((future, call))
     }
@@ -423,7 +423,7 @@ impl<'py> Here<'py> {
             task: None,
             context,
             errors,
-            listening: None,
+            listener: None,
         };
         let mut state = lock(&this.state);
         state.last += 1;

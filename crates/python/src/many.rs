@@ -23,13 +23,13 @@ use crate::client::Client;
 use crate::engine::{Engine, engine};
 use crate::errors::{Errors, Refusal};
 use crate::items::{Item, Unfinished};
-use crate::logs::{self, Listening};
-use crate::loops::{self, CallHandle, Here};
+use crate::logs::{self, CallListener};
+use crate::loops::{self, CallHandle, CurrentLoop};
 use crate::outcome;
 use crate::process;
 use crate::provider::Caller;
 use crate::records::Tuple;
-use crate::waits::{wait, wait_listening};
+use crate::waits::{wait, wait_with_listener};
 
 /// The state of many calls. They start when the first result is requested.
 #[pyclass(module = "feishu_feed_card._native", frozen)]
@@ -89,7 +89,7 @@ struct Running {
     on_loop: Option<(Arc<Caller>, CallHandle)>,
     /// Handles records and events when results are taken. On an event loop, they are handled in the context of the task
     /// that takes the results.
-    listening: Option<Arc<Listening>>,
+    listener: Option<Arc<CallListener>>,
 }
 
 impl Drop for State {
@@ -377,8 +377,8 @@ impl Many {
             }
             visit.call(&state.failure)?;
             if let Some(running) = &state.running {
-                if let Some(listening) = &running.listening {
-                    listening.traverse(&visit)?;
+                if let Some(listener) = &running.listener {
+                    listener.traverse(&visit)?;
                 }
                 if let Some((_, handle)) = &running.on_loop {
                     handle.traverse(&visit)?;
@@ -419,15 +419,22 @@ impl Many {
         let core = self.client.get().open(py)?;
         // First everything for which the system may have no resources.
         let engine = self.engine(py)?;
-        let here = self.client.get().is_async().then(|| self.here(py)).transpose()?;
+        let event_loop = self
+            .client
+            .get()
+            .is_async()
+            .then(|| self.current_loop(py))
+            .transpose()?;
         let queue = self.client.get().provider_queue(py)?;
         let reader = queue
             .map(|queue| queue.start_reader(py, self.errors()))
             .transpose()?;
         let on_event = self.on_event.as_ref().map(|on_event| on_event.clone_ref(py));
-        let listening = Listening::of_thread(py, on_event)?.map(Arc::new);
+        let listener = CallListener::of_thread(py, on_event)?.map(Arc::new);
         let (driver, run) = ManyDriver::new(&core, self.options);
-        let on_loop = here.map(|here| here.origin_of_many()).transpose()?;
+        let on_loop = event_loop
+            .map(|event_loop| event_loop.origin_of_many())
+            .transpose()?;
         let mut state = lock(&self.state);
         if state.is_left || state.running.is_some() {
             // Python code ran above, so another thread may have started the calls or left the loop.
@@ -435,9 +442,9 @@ impl Many {
             on_loop.inspect(|(_, handle)| handle.cancel());
             return Ok(());
         }
-        // The runtime must not own `listening`, because dropping it needs the GIL.
-        let run: Pin<Box<dyn Future<Output = ()> + Send>> = match &listening {
-            Some(listening) => Box::pin(listening.around(run)),
+        // The runtime must not own `listener`, because dropping it needs the GIL.
+        let run: Pin<Box<dyn Future<Output = ()> + Send>> = match &listener {
+            Some(listener) => Box::pin(listener.around(run)),
             None => Box::pin(run),
         };
         let origin = on_loop.as_ref().map(|(origin, _)| origin.clone() as Origin);
@@ -450,22 +457,22 @@ impl Many {
             driver,
             task,
             on_loop,
-            listening,
+            listener,
         });
         Ok(())
     }
 
-    fn listening(&self) -> Option<Arc<Listening>> {
+    fn listener(&self) -> Option<Arc<CallListener>> {
         let state = lock(&self.state);
         state
             .running
             .as_ref()
-            .and_then(|running| running.listening.clone())
+            .and_then(|running| running.listener.clone())
     }
 
     fn handle_reports(&self, py: Python<'_>) -> PyResult<()> {
-        self.listening()
-            .map_or(Ok(()), |listening| listening.handle_reports(py))
+        self.listener()
+            .map_or(Ok(()), |listener| listener.handle_reports(py))
     }
 
     /// Returns the core's driver, or `None` before the start. Fails in a forked child.
@@ -483,8 +490,8 @@ impl Many {
     }
 
     /// Returns the running event loop.
-    fn here<'py>(&self, py: Python<'py>) -> PyResult<Here<'py>> {
-        loops::here(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
+    fn current_loop<'py>(&self, py: Python<'py>) -> PyResult<CurrentLoop<'py>> {
+        loops::current_loop(py)?.map_err(|error| self.errors().out_of_resources(py, error, Vec::new()))
     }
 
     /// Reads requests until there are results. Waits for results if no more requests can be read.
@@ -503,8 +510,8 @@ impl Many {
     /// Waits in this thread.
     fn wait(&self, py: Python<'_>, waiting: impl Future<Output = ()> + Send + 'static) -> PyResult<()> {
         let queue = self.client.get().provider_queue(py)?;
-        match self.listening() {
-            Some(listening) => wait_listening(py, self.engine(py)?, waiting, queue, &listening),
+        match self.listener() {
+            Some(listener) => wait_with_listener(py, self.engine(py)?, waiting, queue, &listener),
             None => wait(py, self.engine(py)?, waiting, queue),
         }
     }
@@ -515,29 +522,29 @@ impl Many {
         py: Python<'py>,
         waiting: impl Future<Output = ()> + Send + 'static,
     ) -> PyResult<(Bound<'py, PyAny>, CallHandle)> {
-        let here = self.here(py)?;
-        self.move_to(&here)?;
-        here.wait(waiting)
+        let event_loop = self.current_loop(py)?;
+        self.move_to(&event_loop)?;
+        event_loop.wait(waiting)
     }
 
     /// Moves the token provider to this event loop, if it ran on another one.
-    fn move_to(&self, here: &Here<'_>) -> PyResult<()> {
-        let is_here = {
+    fn move_to(&self, event_loop: &CurrentLoop<'_>) -> PyResult<()> {
+        let is_same_loop = {
             let state = lock(&self.state);
             let on_loop = state
                 .running
                 .as_ref()
                 .and_then(|running| running.on_loop.as_ref());
-            on_loop.is_none_or(|(_, handle)| here.has(handle))
+            on_loop.is_none_or(|(_, handle)| event_loop.has(handle))
         };
-        if is_here {
+        if is_same_loop {
             return Ok(());
         }
-        let (there, mut handle) = here.origin_of_many()?;
+        let (new_origin, mut handle) = event_loop.origin_of_many()?;
         if let Some(running) = &mut lock(&self.state).running
             && let Some((origin, kept)) = &mut running.on_loop
         {
-            origin.move_to(&there);
+            origin.move_to(&new_origin);
             mem::swap(kept, &mut handle);
         }
         handle.cancel();

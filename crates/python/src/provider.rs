@@ -58,7 +58,7 @@ impl Provider {
         let module = callable.py().import("feishu_feed_card._provider")?;
         let takes_refused: Option<bool> = module.call_method1("takes_refused", (&callable,))?.extract()?;
         let Some(takes_refused) = takes_refused else {
-            let expected = "a function whose only required parameter may be `refused_token`";
+            let expected = "a function with no required parameter other than `refused_token`";
             return Err(arguments::wrong("token_provider", &callable, expected).into());
         };
         Ok(Self {
@@ -124,8 +124,8 @@ impl Caller {
 
     /// Redirects to the event loop of `other`, because many calls continue there.
     pub(crate) fn move_to(&self, other: &Self) {
-        let there = lock(&other.0).clone();
-        *lock(&self.0) = there;
+        let target = lock(&other.0).clone();
+        *lock(&self.0) = target;
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use crate::engine::Engine;
 use crate::greenlets;
-use crate::logs::Listening;
+use crate::logs::CallListener;
 use crate::provider::ProviderQueue;
 
 /// How often a blocking call checks for signals. Ctrl-C takes effect within 100 ms.
@@ -54,28 +54,32 @@ where
 }
 
 /// Like [`wait`], and handles the log records and events of the call.
-pub(crate) fn wait_listening<F>(
+pub(crate) fn wait_with_listener<F>(
     py: Python<'_>,
     engine: &Engine,
     call: F,
     queue: Option<Arc<ProviderQueue>>,
-    listening: &Listening,
+    listener: &CallListener,
 ) -> PyResult<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let running = Running::start(engine, listening.around(call), queue);
-    let end = end(py, running, Some(listening));
-    listening.handle_reports(py)?;
+    let running = Running::start(engine, listener.around(call), queue);
+    let end = end(py, running, Some(listener));
+    listener.handle_reports(py)?;
     end
 }
 
-fn end<T: Send + 'static>(py: Python<'_>, running: Running<T>, listening: Option<&Listening>) -> PyResult<T> {
+fn end<T: Send + 'static>(
+    py: Python<'_>,
+    running: Running<T>,
+    listener: Option<&CallListener>,
+) -> PyResult<T> {
     let end = match greenlets::pool(py)? {
         // Log handlers must run in the calling greenlet, not in the pool's thread.
         Some(pool) => greenlets::wait_in(&pool, running)?,
-        None => running.wait(py, listening)?,
+        None => running.wait(py, listener)?,
     };
     end.ok_or_else(|| PyRuntimeError::new_err("a bug in feishu_feed_card: the call ended without a result"))
 }
@@ -97,7 +101,7 @@ impl<T: Send + 'static> Running<T> {
     }
 
     /// Waits in this thread. Returns `None` if the future was stopped or panicked.
-    pub(crate) fn wait(mut self, py: Python<'_>, listening: Option<&Listening>) -> PyResult<Option<T>> {
+    pub(crate) fn wait(mut self, py: Python<'_>, listener: Option<&CallListener>) -> PyResult<Option<T>> {
         loop {
             let wakeups = &mut self.wakeups;
             let wakeup = py.detach(move || wakeups.recv_timeout(SIGNAL_CHECK_INTERVAL));
@@ -105,8 +109,8 @@ impl<T: Send + 'static> Running<T> {
             if let Some(queue) = &self.queue {
                 queue.run_calls(py)?;
             }
-            if let Some(listening) = listening {
-                listening.handle_reports(py)?;
+            if let Some(listener) = listener {
+                listener.handle_reports(py)?;
             }
             match wakeup {
                 Ok(Wakeup::End(end)) => return Ok(Some(end)),

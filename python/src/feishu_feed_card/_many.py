@@ -97,7 +97,7 @@ class _Handle:
             done = f"{self._bound.progress()[0]} done"
         except RuntimeError:
             done = "of another process"
-        return f"<{name}, {done}{', left' if self._is_over else ''}>"
+        return f"<{name}, {done}{', ended' if self._is_over else ''}>"
 
 
 class Many(_Handle):
