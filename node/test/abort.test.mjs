@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { DeadlineExceededError } from 'feishu-feed-card'
 import { chat, clientOf, member, pin, sandboxFor, until } from './stage.mjs'
 
-test('before: nothing is sent', async (t) => {
+test('an aborted signal rejects the call, and nothing is sent', async (t) => {
   const sandbox = sandboxFor(t)
   const reason = new Error('not any more')
   await assert.rejects(
@@ -18,12 +18,12 @@ test('before: nothing is sent', async (t) => {
   assert.equal(sandbox.requestCount(), 0)
 })
 
-test('an argument that is wrong goes before the signal, as it does in fetch', async (t) => {
+test('an invalid argument is reported before an aborted signal, as in fetch', async (t) => {
   const call = { ...pin, userIds: 'all', signal: AbortSignal.abort() }
   await assert.rejects(clientOf(sandboxFor(t)).setTimeSensitive(call), { code: 'INVALID_INPUT' })
 })
 
-test('during: the promise rejects at once, and the request is dropped', async (t) => {
+test('aborting during a call rejects at once and stops the request', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox)
   await client.setTimeSensitive(pin)
@@ -34,16 +34,16 @@ test('during: the promise rejects at once, and the request is dropped', async (t
   let isOver = false
   const rejected = assert.rejects(call, { name: 'AbortError' }).then(() => (isOver = true))
   controller.abort()
-  // It waits for nothing that takes a turn of the event loop.
+  // The promise is rejected without waiting for another turn of the event loop.
   await new Promise(setImmediate)
   assert.ok(isOver)
   await rejected
-  // The sandbox lets a request whose client has gone fall: the connection was closed, not left to itself.
+  // The sandbox drops a request whose connection was closed.
   await sleep(700)
   assert.deepEqual(sandbox.pinned(member), [chat])
 })
 
-test('during the fetch of a token, which goes on for the others', async (t) => {
+test('aborting during a token fetch does not stop the fetch for other calls', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox)
   sandbox.faults({ on: 'token', delay_before_ms: 100 })
@@ -57,14 +57,14 @@ test('during the fetch of a token, which goes on for the others', async (t) => {
   assert.equal(sandbox.tokenFetches(), 1)
 })
 
-test('after: nothing happens', async (t) => {
+test('aborting after a call has no effect', async (t) => {
   const controller = new AbortController()
   const outcome = await clientOf(sandboxFor(t)).setTimeSensitive({ ...pin, signal: controller.signal })
   controller.abort()
   assert.ok(outcome.ok)
 })
 
-test('AbortSignal.timeout rejects with its own TimeoutError, timeoutMs with ours', async (t) => {
+test('AbortSignal.timeout rejects with its TimeoutError, timeoutMs with a DeadlineExceededError', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults({ on: 'call', times: 0, delay_before_ms: 5000 })
   const client = clientOf(sandbox, { lateArrivalMs: 1 })
@@ -78,7 +78,7 @@ test('AbortSignal.timeout rejects with its own TimeoutError, timeoutMs with ours
   })
 })
 
-test('the listener is removed, and onabort left alone', async (t) => {
+test('the listener is removed after a call, and onabort is not changed', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox, { maxRetries: 0 })
   const controller = new AbortController()
@@ -127,7 +127,7 @@ test('one signal stops many calls', async (t) => {
   assert.deepEqual(warnings, [])
 })
 
-test('the client serves on after calls were stopped', async (t) => {
+test('a client can be used after its calls were aborted', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox, { lateArrivalMs: 1 })
   for (let round = 0; round < 20; round += 1) {
@@ -139,7 +139,7 @@ test('the client serves on after calls were stopped', async (t) => {
   assert.ok((await client.setTimeSensitive(pin)).ok)
 })
 
-test('what behaves like a signal will do, and nothing else', async (t) => {
+test('an object like a signal is accepted, and any other value is refused', async (t) => {
   const client = clientOf(sandboxFor(t))
   const target = new EventTarget()
   const signal = Object.assign(target, { aborted: false })

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test'
 import { Client, ClientClosedError, InvalidInputError, Outcome, PartialFailureError } from 'feishu-feed-card'
 import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor, secret, unpin, until } from './stage.mjs'
 
-test('an outcome comes from a call and from nowhere else', async (t) => {
+test('an Outcome cannot be constructed', async (t) => {
   const outcome = await clientOf(sandboxFor(t)).setTimeSensitive(pin)
   const data = { ...outcome.toJSON(), users: {} }
   for (const construct of [
@@ -19,7 +19,7 @@ test('an outcome comes from a call and from nowhere else', async (t) => {
   assert.equal(outcome.toJSON().requests, 1)
 })
 
-test('pins, and unpins again', async (t) => {
+test('a call pins, and another one unpins', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox)
   const outcome = await client.setTimeSensitive(pin)
@@ -33,13 +33,13 @@ test('pins, and unpins again', async (t) => {
   assert.deepEqual(sandbox.pinned(member), [])
 })
 
-test("pins the bot's own chat", async (t) => {
+test("setBotTimeSensitive pins the bot's own chat", async (t) => {
   const sandbox = sandboxFor(t)
   await clientOf(sandbox).setBotTimeSensitive({ userIds: [member], timeSensitive: true })
   assert.deepEqual(sandbox.botPinned(member), ['cli_example'])
 })
 
-test('tells who was not reached, and throws it when asked to', async (t) => {
+test('an outcome lists failed users, and throwIfFailed throws them', async (t) => {
   const client = clientOf(sandboxFor(t))
   const outcome = await client.setTimeSensitive({ ...pin, userIds: [member, outsider] })
   assert.equal(outcome.ok, false)
@@ -60,7 +60,7 @@ test('tells who was not reached, and throws it when asked to', async (t) => {
   assert.equal(reached.throwIfFailed(), reached)
 })
 
-test('the three kinds of user id', async (t) => {
+test('each userIdType is accepted', async (t) => {
   const client = clientOf(sandboxFor(t))
   const ids = { open_id: member, union_id: member.replace('ou_', 'on_'), user_id: '9d2beb61' }
   for (const [userIdType, id] of Object.entries(ids)) {
@@ -69,7 +69,7 @@ test('the three kinds of user id', async (t) => {
   }
 })
 
-test('undefined is as good as not given', async (t) => {
+test('undefined is the same as a missing option or argument', async (t) => {
   const client = clientOf(sandboxFor(t), {
     timeoutMs: undefined,
     rateLimit: undefined,
@@ -84,7 +84,7 @@ test('undefined is as good as not given', async (t) => {
   assert.ok(outcome.ok)
 })
 
-test('a store app takes the ticket that was pushed last', async (t) => {
+test('a store app uses the ticket of setAppTicket', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox, { appId: 'cli_example_store', tenantKey: 'tenant_example' })
   client.setAppTicket(sandbox.appTicket('cli_example_store'))
@@ -93,12 +93,12 @@ test('a store app takes the ticket that was pushed last', async (t) => {
   assert.throws(() => clientOf(sandbox).setAppTicket('g-1'), { code: 'INVALID_INPUT', field: 'appTicket' })
 })
 
-test('a method taken off its client rejects, as any wrong call does', async (t) => {
+test('a method without its client rejects', async (t) => {
   const { setTimeSensitive } = clientOf(sandboxFor(t))
   await assert.rejects(setTimeSensitive(pin), TypeError)
 })
 
-test('opposite calls on one chat arrive in the order they were made', async (t) => {
+test('opposite calls on one chat keep their order', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox)
   for (let round = 0; round < 20; round += 1) {
@@ -108,7 +108,7 @@ test('opposite calls on one chat arrive in the order they were made', async (t) 
   }
 })
 
-test('a shared quota is one quota', async (t) => {
+test('clients can share a quota', async (t) => {
   const sandbox = sandboxFor(t)
   const first = clientOf(sandbox, { rateLimit: { perSecond: 2, perMinute: 100 } })
   const second = clientOf(sandbox, { quota: first.quota })
@@ -134,14 +134,14 @@ describe('fromEnv', () => {
     }
   }
 
-  test('takes what is set', async (t) => {
+  test('reads the environment variables', async (t) => {
     t.after(() => set([]))
     const sandbox = sandboxFor(t)
     set(['cli_example', secret, sandbox.baseUrl])
     assert.ok((await Client.fromEnv().setTimeSensitive(pin)).ok)
   })
 
-  test('an option goes before a variable, and an empty variable is none', async (t) => {
+  test('an option takes precedence over a variable, and an empty variable is ignored', async (t) => {
     t.after(() => set([]))
     const sandbox = sandboxFor(t)
     set(['', 'wrong', deadUrl()])
@@ -161,7 +161,7 @@ describe('fromEnv', () => {
 })
 
 describe('close', () => {
-  test('waits for the calls in flight, and refuses later ones', async (t) => {
+  test('waits for calls in progress, and refuses later ones', async (t) => {
     const sandbox = sandboxFor(t)
     const client = clientOf(sandbox)
     sandbox.faults({ on: 'call', delay_before_ms: 100 })
@@ -185,7 +185,7 @@ describe('close', () => {
     await client.close()
   })
 
-  test('stops the calls that are left after its timeout', async (t) => {
+  test('stops the remaining calls after its timeout', async (t) => {
     const sandbox = sandboxFor(t)
     const client = clientOf(sandbox)
     sandbox.faults({ on: 'call', delay_before_ms: 20_000 })
@@ -206,7 +206,7 @@ describe('close', () => {
     await client.close({ timeoutMs: 0 })
   })
 
-  test('stops them at once where the timeout is 0', async (t) => {
+  test('stops calls at once if the timeout is 0', async (t) => {
     const sandbox = sandboxFor(t)
     const client = clientOf(sandbox)
     sandbox.faults({ on: 'call', delay_before_ms: 20_000 })

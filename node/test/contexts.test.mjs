@@ -104,8 +104,8 @@ describe('tokenProvider runs in the async context', () => {
   })
 })
 
-describe('a listener of its own', () => {
-  test("gets one call's events, in its context", async (t) => {
+describe('the onEvent of a call', () => {
+  test("gets the events of its call, in the call's context", async (t) => {
     const sandbox = sandboxFor(t)
     for (const [client, all] of [watched(sandbox), [clientOf(sandbox)]]) {
       const own = []
@@ -125,7 +125,7 @@ describe('a listener of its own', () => {
     }
   })
 
-  test("beside a token provider, and of the bot's chat", async (t) => {
+  test("works with a token provider, and for the bot's chat", async (t) => {
     const sandbox = sandboxFor(t)
     const token = await tokenOf(sandbox)
     const client = new Client({ tokenProvider: () => token, baseUrl: sandbox.baseUrl })
@@ -136,7 +136,7 @@ describe('a listener of its own', () => {
     assert.equal(names.filter((name) => name === 'call').length, 1)
   })
 
-  test('of many calls gets the events of all of them', async (t) => {
+  test('gets the events of all of many calls', async (t) => {
     const own = []
     const client = clientOf(sandboxFor(t))
     const numbers = []
@@ -148,7 +148,7 @@ describe('a listener of its own', () => {
     assert.deepEqual(calls.toSorted(), numbers.toSorted())
   })
 
-  test('has to be a function', async (t) => {
+  test('must be a function', async (t) => {
     const client = clientOf(sandboxFor(t))
     const wrong = { code: 'INVALID_INPUT', field: 'onEvent' }
     await assert.rejects(client.setTimeSensitive({ ...pin, onEvent: 'log' }), wrong)
@@ -159,14 +159,14 @@ describe('a listener of its own', () => {
     }
   })
 
-  test('and what is dropped is collected', async (t) => {
+  test('does not prevent garbage collection', async (t) => {
     const end = await run('collected.mjs', [sandboxFor(t).baseUrl, 'watched'], { execArgv: ['--expose-gc'] })
     assert.equal(end.code, 0, end.stderr)
     assert.ok(Number(end.stdout) >= 19, end.stdout)
   })
 })
 
-test("the call's number is on its error and its outcomes, with or without a listener", async (t) => {
+test('errors and outcomes have the number of their call, with or without a listener', async (t) => {
   const sandbox = sandboxFor(t)
   const silent = clientOf(sandbox, { maxRetries: 0 })
   const first = await silent.setTimeSensitive(pin)
@@ -187,7 +187,7 @@ test("the call's number is on its error and its outcomes, with or without a list
   })
 })
 
-test('every warning and information has the chat id', async (t) => {
+test('each event of level warn or info has the chat id', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults(
     { on: 'call', code: 5000, msg: 'internal' },

@@ -7,7 +7,7 @@ import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor } from './st
 
 const { FeedCardError } = errors
 
-/** One way to each kind. */
+/** A call that fails with each kind of error: class name, fault, argument, options, and what to do before. */
 const ways = {
   INVALID_INPUT: ['InvalidInputError', {}, { feedCardId: 'nowhere' }],
   AUTHENTICATION: ['AuthenticationError', {}, {}, { appSecret: 'wrong' }],
@@ -34,7 +34,7 @@ for (const [code, [name, fault, call = {}, options = {}, before]] of Object.entr
       assert.equal(error.code, code)
       assert.equal(error.name, name)
       assert.equal(String(error), `${name}: ${error.message}`)
-      // Nobody lost.
+      // The error accounts for the user.
       const all = [...error.reached, ...error.failed, ...error.unknown, ...error.notAttempted]
       assert.deepEqual(all, [member])
       return true
@@ -42,7 +42,7 @@ for (const [code, [name, fault, call = {}, options = {}, before]] of Object.entr
   })
 }
 
-test('every kind but the partial failure has a way here', () => {
+test('each error class but PartialFailureError is tested here', () => {
   const kinds = Object.values(errors).filter((value) => value?.prototype instanceof FeedCardError)
   assert.deepEqual(
     kinds.map(({ name }) => name).toSorted(),
@@ -50,7 +50,7 @@ test('every kind but the partial failure has a way here', () => {
   )
 })
 
-test('what is known of a refusal', async (t) => {
+test("a refusal has the platform's code, status, log id and hint", async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.putApp({ app_id: 'cli_poor', app_secret: 's', scopes: [] })
   const client = clientOf(sandbox, { appId: 'cli_poor', appSecret: 's' })
@@ -70,7 +70,7 @@ test('what is known of a refusal', async (t) => {
   })
 })
 
-test('the outcome of what went well comes with the error of a split call', async (t) => {
+test('the error of a split call has the outcome of the other parts', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox, { maxUsersPerRequest: 1, maxRetries: 0 })
   await client.setTimeSensitive(pin)
@@ -84,7 +84,7 @@ test('the outcome of what went well comes with the error of a split call', async
   })
 })
 
-test('names are the ones of JavaScript, values and the words of the platform stay', async (t) => {
+test('messages have the names of JavaScript, and values and texts of the platform are not changed', async (t) => {
   const client = clientOf({ baseUrl: deadUrl() }, { maxRetries: 0 })
   await assert.rejects(client.setTimeSensitive(pin), ({ hint, message }) => {
     assert.match(hint, /port in baseUrl/)
@@ -154,7 +154,7 @@ describe('the stack', () => {
     }
   })
 
-  test('is there without an awaiting caller, too', async (t) => {
+  test('exists without an awaiting caller', async (t) => {
     const client = clientOf(sandboxFor(t))
     const error = await new Promise((resolve) => {
       client.setTimeSensitive({ ...pin, feedCardId: 'oc_nowhere' }).then(undefined, resolve)
@@ -181,7 +181,7 @@ describe('the stack', () => {
   })
 })
 
-test('causes are told, outermost first', async (t) => {
+test('an error has its causes, the outermost first', async (t) => {
   const garbage = createServer((socket) => socket.end('this is not HTTP\r\n\r\n')).listen(0, '127.0.0.1')
   t.after(() => garbage.close())
   await new Promise((resolve) => garbage.on('listening', resolve))
@@ -199,7 +199,7 @@ test('causes are told, outermost first', async (t) => {
   })
 })
 
-test('an error can be printed, and made into JSON', async (t) => {
+test('an error can be printed and converted to JSON', async (t) => {
   const client = clientOf(sandboxFor(t))
   await assert.rejects(client.setTimeSensitive({ ...pin, feedCardId: 'oc_nowhere' }), (error) => {
     const json = JSON.parse(JSON.stringify(error))
@@ -209,21 +209,21 @@ test('an error can be printed, and made into JSON', async (t) => {
     assert.equal('stack' in json, false)
     const text = inspect(error)
     assert.match(text, /platformCode: 232006/)
-    // What is empty is left out.
+    // Empty properties are not printed.
     assert.doesNotMatch(text, /reached|fieldViolations|undefined/)
     assert.deepEqual(error.reached, [])
     return true
   })
 })
 
-test('an error can be made in a test of whoever catches it', () => {
+test('an error can be constructed, for tests of code that catches it', () => {
   const error = new errors.RateLimitedError('busy', { retryAfterMs: 20, retryable: true })
   assert.equal(error.code, 'RATE_LIMITED')
   assert.deepEqual([error.retryAfterMs, error.retryable, error.attempts, error.reached], [20, true, 0, []])
   assert.equal(new FeedCardError('base').name, 'FeedCardError')
 })
 
-test('a call that fails never throws before it returns its promise', async (t) => {
+test('a failing call returns a rejected promise and never throws', async (t) => {
   const client = clientOf(sandboxFor(t))
   for (const call of [undefined, null, 5, { feedCardId: Symbol('x') }, { ...pin, userIds: chat }]) {
     const promise = client.setTimeSensitive(call)

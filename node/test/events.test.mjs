@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { Client } from 'feishu-feed-card'
 import { chat, clientOf, deadUrl, member, outsider, pin, run, sandboxFor, until } from './stage.mjs'
 
-/** A client that keeps its events. */
+/** A client, and the list of its events. */
 function watched(sandbox, options = {}) {
   const events = []
   const client = clientOf(sandbox, { onEvent: (event) => events.push(event), lateArrivalMs: 1, ...options })
@@ -12,7 +12,7 @@ function watched(sandbox, options = {}) {
 
 const named = (events, name) => events.filter((event) => event.name === name)
 
-test('a call with its attempts, its replay and its token is told before it ends', async (t) => {
+test('a call reports its attempts, retry and token fetch before it ends', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults({ on: 'call', code: 5000, msg: 'internal' })
   const [client, events] = watched(sandbox)
@@ -52,7 +52,7 @@ test('a call with its attempts, its replay and its token is told before it ends'
   assert.ok(!text.includes(member) && !text.includes(outsider) && !text.includes('example-secret'))
 })
 
-test('a failure is a warning with its code, of the token too', async (t) => {
+test('a failure of a call or of a token fetch is a warning with its code', async (t) => {
   const sandbox = sandboxFor(t)
   const [client, events] = watched(sandbox)
   await assert.rejects(client.setTimeSensitive({ ...pin, feedCardId: 'oc_nowhere' }))
@@ -64,7 +64,7 @@ test('a failure is a warning with its code, of the token too', async (t) => {
   assert.equal(named(itsEvents, 'no tenant_access_token')[0].code, 10_014)
 })
 
-test('waiting for the quota, and many calls', async (t) => {
+test('waits for the quota and many calls are reported', async (t) => {
   const [client, events] = watched(sandboxFor(t), { rateLimit: { perSecond: 2, perMinute: 100 } })
   for await (const { outcome } of client.setTimeSensitiveMany([pin, pin, pin])) {
     assert.ok(outcome.ok)
@@ -75,7 +75,7 @@ test('waiting for the quota, and many calls', async (t) => {
   assert.equal(calls.size, 3)
 })
 
-test('each client is told its own', async (t) => {
+test('each client gets its own events', async (t) => {
   const sandbox = sandboxFor(t)
   const [first, ofFirst] = watched(sandbox, { rateLimit: false })
   const [second, ofSecond] = watched(sandbox, { rateLimit: false })
@@ -93,7 +93,7 @@ test('each client is told its own', async (t) => {
   assert.ok(ofSecond.every(({ feedCardId }) => feedCardId === 'oc_second'))
 })
 
-test('the attempts of calls at once are told apart', async (t) => {
+test('events of concurrent calls have the number of their call', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults({ on: 'call', times: 10, status: 500, body: '{"code":5000,"msg":"internal"}' })
   const [client, events] = watched(sandbox, { rateLimit: false })
@@ -111,13 +111,13 @@ test('the attempts of calls at once are told apart', async (t) => {
   }
 })
 
-test('a client that does not ask takes nothing from one that does', async (t) => {
+test('a client without a listener does not disable the events of another client', async (t) => {
   const end = await run('watched-later.mjs', [sandboxFor(t).baseUrl])
   assert.deepEqual([end.code, end.stderr], [0, ''])
   assert.equal(end.stdout, 'attempt,call,done,failed,got a tenant_access_token,token_fetch')
 })
 
-test('what it throws breaks no call and is an uncaught exception', async (t) => {
+test('an exception of onEvent fails no call and is an uncaught exception', async (t) => {
   const end = await run('event-throws.mjs', [sandboxFor(t).baseUrl])
   assert.deepEqual([end.code, end.stderr], [0, ''])
   const { ok, thrown, rejected } = JSON.parse(end.stdout)
@@ -126,12 +126,12 @@ test('what it throws breaks no call and is an uncaught exception', async (t) => 
   assert.deepEqual(new Set(rejected), new Set(['async']))
 })
 
-test('it does not keep the process alive', async (t) => {
+test('onEvent does not keep the process alive', async (t) => {
   const end = await run('idle.mjs', [sandboxFor(t).baseUrl, 'watched'])
   assert.deepEqual([end.code, end.stdout], [0, 'done'])
 })
 
-test('a call that the close stops', async (t) => {
+test('a call stopped by close is reported as failed', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults({ on: 'call', delay_before_ms: 20_000 })
   const [client, events] = watched(sandbox)
@@ -145,7 +145,7 @@ test('a call that the close stops', async (t) => {
   assert.deepEqual([failed.level, failed.kind, failed.attempts], ['warn', 'CLIENT_CLOSED', 1])
 })
 
-test('after the client was closed, and when a call is stopped', async (t) => {
+test('an aborted call of a closed client is reported', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults({ on: 'call', delay_before_ms: 10_000 })
   const [client, events] = watched(sandbox)
@@ -157,11 +157,11 @@ test('after the client was closed, and when a call is stopped', async (t) => {
   await assert.rejects(call, { name: 'AbortError' })
   await closed
   await until(() => named(events, 'call').length > 0)
-  // Dropped on its way: it ended, and was neither done nor failed.
+  // An aborted call ends without `done` or `failed`.
   assert.equal(named(events, 'done').length + named(events, 'failed').length, 0)
 })
 
-test('it has to be a function', () => {
+test('onEvent must be a function', () => {
   for (const onEvent of [null, 'log', {}, 5]) {
     assert.throws(() => new Client({ appId: 'a', appSecret: 'b', baseUrl: deadUrl(), onEvent }), {
       code: 'INVALID_INPUT',

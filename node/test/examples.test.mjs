@@ -1,4 +1,4 @@
-// The examples do what they say.
+// The examples, run as a user would run them.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -7,7 +7,7 @@ import path from 'node:path'
 import { test } from 'node:test'
 import { chat, member, sandboxFor, secret } from './stage.mjs'
 
-/** What an example printed, and its exit code. */
+/** Runs an example. Returns its output and exit code. */
 async function example(sandbox, name, userIds, lines) {
   const child = spawn(process.execPath, [path.join(import.meta.dirname, '../examples', name), ...userIds], {
     env: {
@@ -26,7 +26,7 @@ async function example(sandbox, name, userIds, lines) {
   return { code, printed }
 }
 
-test('many chats are pinned, and failures shown', async (t) => {
+test('many.mjs pins all chats and prints failures', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.putChat({ feed_card_id: 'oc_1', members: [member] })
   const { code, printed } = await example(sandbox, 'many.mjs', [member], [chat, 'oc_1', 'oc_nowhere'])

@@ -1,5 +1,5 @@
-// What JSON cannot say: wrong types, unknown options, halves of surrogate pairs. What it can say is in the
-// conformance cases.
+// Invalid values that JSON does not have: wrong types, unknown options, lone surrogates. The conformance cases have
+// the others.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -17,7 +17,7 @@ const isInvalid = (field, text) => (error) => {
   return true
 }
 
-/** Of every type but a string. */
+/** Values of each type but strings. */
 const noStrings = [
   null,
   true,
@@ -83,7 +83,7 @@ describe('arguments of a call', () => {
     )
   })
 
-  test('the ids handed in are told as not attempted, whatever was wrong', async (t) => {
+  test('the ids of a call with any invalid argument are in notAttempted', async (t) => {
     const client = clientOf(sandboxFor(t))
     const ids = [member, outsider, member]
     const wrong = [
@@ -115,7 +115,7 @@ describe('arguments of a call', () => {
     })
   })
 
-  test('half of a surrogate pair does not become another id', async (t) => {
+  test('a lone surrogate is refused', async (t) => {
     const client = clientOf(sandboxFor(t))
     await assert.rejects(
       client.setTimeSensitive({ ...pin, userIds: ['\ud83d'], userIdType: 'user_id' }),
@@ -128,7 +128,7 @@ describe('arguments of a call', () => {
     await assert.rejects(client.setTimeSensitive({ ...pin, userIds: '\ud83d' }), isInvalid('userIds'))
   })
 
-  test('what is no object, or names what nobody knows', async (t) => {
+  test('a call that is not an object, or has an unknown key, is refused', async (t) => {
     const client = clientOf(sandboxFor(t))
     for (const call of [undefined, null, 5, chat, [pin], () => pin]) {
       await assert.rejects(
@@ -148,7 +148,7 @@ describe('arguments of a call', () => {
     )
   })
 
-  test('a getter that throws rejects with what it threw', async (t) => {
+  test('an exception of a getter rejects the call', async (t) => {
     const mine = new RangeError('mine')
     const call = {
       get userIds() {
@@ -158,7 +158,7 @@ describe('arguments of a call', () => {
     await assert.rejects(clientOf(sandboxFor(t)).setTimeSensitive(call), (error) => error === mine)
   })
 
-  test('an array that changes while the call is under way does not change the call', async (t) => {
+  test('changing an array during a call does not change the call', async (t) => {
     const sandbox = sandboxFor(t)
     const userIds = [member]
     const call = clientOf(sandbox).setTimeSensitive({ ...pin, userIds })
@@ -321,7 +321,7 @@ describe('a polluted Object.prototype', () => {
 
   test('does not send the secret elsewhere', () => {
     polluted({ baseUrl: 'http://evil.invalid' }, () => {
-      // http to another machine needs `allowHttp`: this throws if the URL is read.
+      // http to another machine needs `allowHttp`, so this throws if the URL is read.
       assert.ok(new Client({ ...app }))
     })
     assert.throws(
@@ -369,7 +369,7 @@ describe('a polluted Object.prototype', () => {
   })
 })
 
-test('what only the class of an object has is refused, and not ignored', async (t) => {
+test('an inherited property with the name of an option or argument is refused', async (t) => {
   class Options {
     appId = 'cli_example'
     appSecret = 'example-secret'
@@ -381,7 +381,7 @@ test('what only the class of an object has is refused, and not ignored', async (
   for (const Given of [Options, Child]) {
     assert.throws(() => new Client(new Given()), isInvalid('baseUrl', 'inherited in options'))
   }
-  // Other methods do no harm.
+  // Other inherited methods are ignored.
   class Pin {
     feedCardId = chat
     userIds = [member]

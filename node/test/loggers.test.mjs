@@ -1,4 +1,4 @@
-// Outcomes, errors, items and reports in the lines of a real logger, and as JSON.
+// Outcomes, errors, items and reports in the output of a real logger, and as JSON.
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
@@ -6,13 +6,13 @@ import { Client, FeedCardError, ServerError } from 'feishu-feed-card'
 import { pino } from 'pino'
 import { clientOf, member, outsider, pin, sandboxFor } from './stage.mjs'
 
-/** A logger with a name, and what it writes. */
+/** A logger, and the list of its lines. */
 function logger() {
   const lines = []
   return [pino({ name: 'app' }, { write: (line) => lines.push(line) }), lines]
 }
 
-/** A line's fields; a key that is there twice is one that a reader loses. */
+/** The fields of a line. Fails if a key is repeated: JSON parsers keep only one of its values. */
 function fieldsOf(line) {
   const keys = []
   let depth = 0
@@ -26,7 +26,7 @@ function fieldsOf(line) {
   return JSON.parse(line)
 }
 
-/** All that an object's own fields say, and what it inherits. */
+/** All enumerable properties of an object, own and inherited, as JSON. */
 function known(value) {
   const facts = {}
   for (const name in value) {
@@ -63,7 +63,7 @@ describe('pino loses nothing', () => {
     assert.equal(typeof err.call, 'number')
   })
 
-  test("of an error's JSON among the line's own fields", async (t) => {
+  test("of an error's JSON in the fields of the line", async (t) => {
     const [log, lines] = logger()
     const error = await refusal(t)
     log.error(error.toJSON(), 'not pinned')
@@ -78,7 +78,7 @@ describe('pino loses nothing', () => {
     }
   })
 
-  test('of an outcome, also of that of an error', async (t) => {
+  test('of an outcome, also that of an error', async (t) => {
     const [log, lines] = logger()
     const outcome = await partly(t)
     log.info({ outcome }, 'pinned')
@@ -120,7 +120,7 @@ describe('pino loses nothing', () => {
   })
 })
 
-test('toJSON is plain data, and not a field', async (t) => {
+test('toJSON returns plain data, and is not enumerable', async (t) => {
   const many = clientOf(sandboxFor(t)).setTimeSensitiveMany([pin, { ...pin, userIds: ['wrong'] }])
   const items = []
   for await (const item of many) {

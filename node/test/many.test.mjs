@@ -16,7 +16,7 @@ import { chat, clientOf, member, outsider, pin, run, sandboxFor, unpin, until } 
 const fast = { rateLimit: false, lateArrivalMs: 1 }
 const slow = { on: 'call', times: 0, delay_before_ms: 60_000 }
 
-/** Equal calls that are objects of their own. */
+/** Equal calls, each a new object. */
 const pins = (count) => Array.from({ length: count }, () => ({ ...pin }))
 
 async function all(many) {
@@ -27,7 +27,7 @@ async function all(many) {
   return items
 }
 
-/** The items, and the error that follows them when the total timeout passed before all were read. */
+/** All items, and the error after the last item if the total timeout passed before all requests were read. */
 async function allUntilCut(many) {
   const items = []
   try {
@@ -40,7 +40,7 @@ async function allUntilCut(many) {
   throw new Error('no error followed')
 }
 
-/** As a source that computes, or reads a file, does. */
+/** Blocks the thread, as a source that computes or reads a file does. */
 function block(ms) {
   const end = performance.now() + ms
   while (performance.now() < end);
@@ -48,7 +48,7 @@ function block(ms) {
 
 const byIndex = (items) => items.toSorted((one, other) => one.index - other.index)
 
-/** A generator that tells how many were taken from it, and how often it was closed. */
+/** A generator that counts how many values were taken from it, and how often it was closed. */
 function counted(count) {
   const seen = { read: 0, closed: 0 }
   function* generate() {
@@ -74,7 +74,7 @@ function isExact(report) {
   }
 }
 
-describe('each request comes back once', () => {
+describe('each request has one item', () => {
   const requests = pins(150)
   async function* later() {
     for (const request of requests) {
@@ -129,14 +129,14 @@ describe('each request comes back once', () => {
     })
   }
 
-  test('nothing at all', async (t) => {
+  test('no requests', async (t) => {
     const sandbox = sandboxFor(t)
     assert.deepEqual(await all(clientOf(sandbox).setTimeSensitiveMany([])), [])
     assert.equal(sandbox.requestCount(), 0)
   })
 })
 
-test('an error of one does not end the loop, and a wrong element is one', async (t) => {
+test('a failed or invalid request does not end the loop', async (t) => {
   const requests = [
     pin,
     { ...pin, feedCardId: 'oc_nowhere' },
@@ -185,7 +185,7 @@ test('an error of one does not end the loop, and a wrong element is one', async 
   assert.deepEqual([taken, succeeded, failed, unread, unfinished], [14, 1, 13, [], []])
 })
 
-test("a request's own timeout and kind of id count", async (t) => {
+test('a request may have its own timeoutMs and userIdType', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults({ on: 'call', delay_before_ms: 5000 })
   const requests = [{ ...pin, timeoutMs: 50 }]
@@ -201,7 +201,7 @@ test("a request's own timeout and kind of id count", async (t) => {
   assert.equal(sandbox.requests().at(-1).query, 'user_id_type=union_id')
 })
 
-test('what a token provider threw is the cause', async (t) => {
+test('an exception of the token provider is the cause of an error', async (t) => {
   const mine = new RangeError('mine')
   const { baseUrl } = sandboxFor(t)
   const client = new Client({
@@ -216,7 +216,7 @@ test('what a token provider threw is the cause', async (t) => {
 })
 
 describe('reading', () => {
-  test('begins with the first result asked for, and has a bound', async (t) => {
+  test('begins with the first next(), and is bounded', async (t) => {
     const [requests, seen] = counted(1000)
     const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(requests, { concurrency: 10 })
     await sleep(20)
@@ -224,14 +224,14 @@ describe('reading', () => {
     await many.next()
     const { read } = seen
     assert.ok(read >= 1 && read <= 10 + 64, `${read}`)
-    // Nobody asks for more.
+    // No further next() is called.
     await sleep(100)
     assert.equal(seen.read, read)
     await many.return()
     assert.deepEqual(seen, { read, closed: 1 })
   })
 
-  test('no more at a time than concurrency says', async (t) => {
+  test('concurrency limits the requests in flight', async (t) => {
     const sandbox = sandboxFor(t)
     let out = 0
     let most = 0
@@ -264,7 +264,7 @@ describe('reading', () => {
     assert.equal(report.taken, 10_000)
   })
 
-  test('a source that throws stops everything, after what had finished', async (t) => {
+  test('an exception of the source ends the loop, after the finished items', async (t) => {
     const sandbox = sandboxFor(t)
     const mine = new RangeError('mine')
     for (const isAsync of [false, true]) {
@@ -306,7 +306,7 @@ describe('reading', () => {
     }
   })
 
-  test('a source that is slow does not hold up results', async (t) => {
+  test('items are returned while the source is slow', async (t) => {
     const [requests, seen] = counted(40)
     function* slowly() {
       for (const request of requests) {
@@ -320,7 +320,7 @@ describe('reading', () => {
     assert.equal((await all(many)).length, 39)
   })
 
-  test('the ids that were read before a request threw are in the report', async (t) => {
+  test('the report has the ids read before a request threw', async (t) => {
     const mine = new RangeError('mine')
     const userIds = [member, '']
     Object.defineProperty(userIds, 1, {
@@ -336,7 +336,7 @@ describe('reading', () => {
     assert.deepEqual([taken, last.index, last.notAttempted], [2, 1, [member]])
   })
 
-  test('so does what is no iterator, and a getter that throws', async (t) => {
+  test('an invalid iterator and a throwing getter end the loop', async (t) => {
     const client = clientOf(sandboxFor(t), fast)
     const wrong = [
       [{ [Symbol.iterator]: () => ({ next: () => 5 }) }, TypeError],
@@ -367,7 +367,7 @@ describe('reading', () => {
     assert.deepEqual([taken, unfinished.map(({ index }) => index)], [1, [0]])
   })
 
-  test('an element that changes later does not change its request', async (t) => {
+  test('changing an element later does not change its request', async (t) => {
     const userIds = [member]
     const next = clientOf(sandboxFor(t))
       .setTimeSensitiveMany([{ ...pin, userIds }])
@@ -378,7 +378,7 @@ describe('reading', () => {
 })
 
 describe('leaving early', () => {
-  test('break stops what is on its way and closes the source', async (t) => {
+  test('break stops requests in flight and closes the source', async (t) => {
     const sandbox = sandboxFor(t)
     const [requests, seen] = counted(1000)
     const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests, { concurrency: 20 })
@@ -404,7 +404,7 @@ describe('leaving early', () => {
     assert.deepEqual(await many.return(), { done: true, value: undefined })
   })
 
-  test('what was read and never sent is in the report', async (t) => {
+  test('the report has requests that were read and never sent', async (t) => {
     const sandbox = sandboxFor(t)
     sandbox.faults(slow)
     const requests = [...pins(3), { ...pin, userIds: [member, member] }]
@@ -432,7 +432,7 @@ describe('leaving early', () => {
     assert.equal(seen.read, 0)
   })
 
-  test('await using leaves it, and what closing the source throws is thrown', async (t) => {
+  test('await using leaves the loop, and an exception of closing the source is thrown', async (t) => {
     const mine = new RangeError('mine')
     const requests = {
       [Symbol.iterator]: () => ({
@@ -448,7 +448,7 @@ describe('leaving early', () => {
     isExact(await many.report())
   })
 
-  test('a source that is closed while it runs', async (t) => {
+  test('a source may be closed while it runs', async (t) => {
     let many
     let closed = 0
     function* generate() {
@@ -502,7 +502,7 @@ describe('a source that never yields', () => {
   })
 })
 
-test('totalTimeoutMs: what is late comes back with an error', async (t) => {
+test('totalTimeoutMs: late requests have an item with an error', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults(slow)
   const [requests, seen] = counted(1000)
@@ -520,7 +520,7 @@ test('totalTimeoutMs: what is late comes back with an error', async (t) => {
   assert.deepEqual([report.taken, report.failed], [5, 5])
 })
 
-test('totalTimeoutMs: what was read as it passed comes back with an error, too', async (t) => {
+test('totalTimeoutMs: a request read as the time passes has an item with an error', async (t) => {
   const seen = []
   function* generate() {
     yield pin
@@ -549,7 +549,7 @@ test('totalTimeoutMs: what was read as it passed comes back with an error, too',
   assert.deepEqual(seen.at(-1), { done: 2, failed: 1, waitingForQuota: 0 })
 })
 
-test('totalTimeoutMs: an async source that answers late', async (t) => {
+test('totalTimeoutMs: a request that an async source yields too late has no item', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults({ ...slow, times: 1 })
   async function* generate() {
@@ -574,7 +574,7 @@ test('totalTimeoutMs: an async source that answers late', async (t) => {
   assert.deepEqual(await many.next(), { done: true, value: undefined })
 })
 
-test('totalTimeoutMs: all were read, so each has its own result and no error follows', async (t) => {
+test('totalTimeoutMs: no error follows the last item if all requests were read', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.faults(slow)
   const options = { totalTimeoutMs: 200, concurrency: 2 }
@@ -586,7 +586,7 @@ test('totalTimeoutMs: all were read, so each has its own result and no error fol
 })
 
 describe('a tag', () => {
-  test('comes back with every kind of result', async (t) => {
+  test('is on each kind of item', async (t) => {
     const tag = { row: 7 }
     const requests = [
       { ...pin, tag },
@@ -611,7 +611,7 @@ describe('a tag', () => {
     assert.ok(failures.every((item) => item === items[item.index]))
   })
 
-  test('comes back with what was stopped', async (t) => {
+  test('is on unfinished requests', async (t) => {
     const sandbox = sandboxFor(t)
     sandbox.faults(slow)
     const thrown = new Error('the row is gone')
@@ -631,7 +631,7 @@ describe('a tag', () => {
     )
   })
 
-  test('is named by the error for an unknown key', async (t) => {
+  test('is mentioned by the error for an unknown key', async (t) => {
     const request = { ...pin, rowId: 7, tag: 'mine' }
     const { items } = await clientOf(sandboxFor(t), fast).setTimeSensitiveMany([request]).collect()
     const [{ error, tag }] = items
@@ -648,7 +648,7 @@ describe('a tag', () => {
 })
 
 describe('collect', () => {
-  test('gives all items by index, and the report', async (t) => {
+  test('returns all items by index, and the report', async (t) => {
     const requests = pins(100)
     for (const [index, request] of requests.entries()) {
       request.userIds = index % 2 ? [] : request.userIds
@@ -674,7 +674,7 @@ describe('collect', () => {
     assert.equal(`${report}`, '2 taken: 0 succeeded, 2 failed, 0 unfinished; 3 not read')
   })
 
-  test('what the source throws loses no item', async (t) => {
+  test('an exception of the source loses no item', async (t) => {
     const mine = new DeadlineExceededError('mine')
     let done = 0
     async function* generate() {
@@ -697,7 +697,7 @@ describe('collect', () => {
   })
 })
 
-test('a handle that is awaited, and a promise as the source, are errors that say what to do', async (t) => {
+test('awaiting the loop, or a promise as its source, is an error with a hint', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox, fast)
   const many = client.setTimeSensitiveMany([pin])
@@ -720,7 +720,7 @@ test('a handle that is awaited, and a promise as the source, are errors that say
   }
 })
 
-test('totalTimeoutMs: what progress throws of it ends the loop', async (t) => {
+test('totalTimeoutMs: a DeadlineExceededError thrown by progress ends the loop', async (t) => {
   function* generate() {
     yield pin
     block(1300)
@@ -738,7 +738,7 @@ test('totalTimeoutMs: what progress throws of it ends the loop', async (t) => {
 })
 
 describe('a signal', () => {
-  test('ends the loop with its reason, and the report is exact', async (t) => {
+  test('ends the loop with its reason, and the report is complete', async (t) => {
     const sandbox = sandboxFor(t)
     const controller = new AbortController()
     const { signal } = controller
@@ -768,7 +768,7 @@ describe('a signal', () => {
     assert.deepEqual(await many.next(), { done: true, value: undefined })
   })
 
-  test('while results are waited for, by several at once', async (t) => {
+  test('ends all pending next() calls', async (t) => {
     const sandbox = sandboxFor(t)
     sandbox.faults(slow)
     const controller = new AbortController()
@@ -804,7 +804,7 @@ describe('a signal', () => {
 })
 
 describe('progress', () => {
-  test('tells what waits for the quota, and for how long at least', async (t) => {
+  test('has the number of requests that wait for the quota, and the least time to wait', async (t) => {
     const sandbox = sandboxFor(t)
     const client = clientOf(sandbox, { rateLimit: { perSecond: 5, perMinute: 1000 } })
     const seen = []
@@ -816,7 +816,7 @@ describe('progress', () => {
     assert.ok(seen.every(({ done }, index) => index === 0 || done > seen[index - 1].done))
   })
 
-  test('is told while everything waits for the quota', async (t) => {
+  test('is reported while all requests wait for the quota', async (t) => {
     const client = clientOf(sandboxFor(t), { rateLimit: { perSecond: 1, perMinute: 1 } })
     const seen = []
     const many = client.setTimeSensitiveMany(pins(2), { progress: (progress) => seen.push(progress) })
@@ -845,7 +845,7 @@ describe('progress', () => {
   }
 })
 
-test('two handles at once, and calls beside them', async (t) => {
+test('two loops and single calls at once', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox, fast)
   const [first, second, call] = await Promise.all([
@@ -857,7 +857,7 @@ test('two handles at once, and calls beside them', async (t) => {
   assert.equal(sandbox.tokenFetches(), 1)
 })
 
-test('next may be called ahead', async (t) => {
+test('next() may be called again before its promise resolves', async (t) => {
   const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(pins(5))
   const results = await Promise.all(Array.from({ length: 8 }, () => many.next()))
   assert.deepEqual(
@@ -884,7 +884,7 @@ describe('closing the client', () => {
     return true
   }
 
-  test('stops the loop with an error, after what had finished', async (t) => {
+  test('ends the loop with an error, after the finished items', async (t) => {
     const client = clientOf(sandboxFor(t), fast)
     const [requests, seen] = counted(10_000)
     const many = client.setTimeSensitiveMany(requests)
@@ -909,7 +909,7 @@ describe('closing the client', () => {
     assert.equal(report.notRead, undefined)
   })
 
-  test('lets what is in progress finish within the timeout', async (t) => {
+  test('lets requests in progress finish within the timeout', async (t) => {
     const sandbox = sandboxFor(t)
     const client = clientOf(sandbox, fast)
     sandbox.faults({ on: 'call', delay_before_ms: 300 })
@@ -923,7 +923,7 @@ describe('closing the client', () => {
     assert.equal(items.length, report.taken)
   })
 
-  test('waits neither for a handle that nobody reads nor for one that is done', async (t) => {
+  test('does not wait for a loop that is not read or has ended', async (t) => {
     const sandbox = sandboxFor(t)
     const client = clientOf(sandbox, fast)
     await all(client.setTimeSensitiveMany(pins(3)))
@@ -938,7 +938,7 @@ describe('closing the client', () => {
   })
 })
 
-test('options and what is no iterable are errors that name the field', (t) => {
+test('an invalid option or source is an error that names the field', (t) => {
   const client = clientOf(sandboxFor(t))
   const isWrong = (field) => (error) => {
     assert.ok(error instanceof InvalidInputError, `${error.stack}`)
@@ -968,7 +968,7 @@ test('options and what is no iterable are errors that name the field', (t) => {
   }
 })
 
-describe('as a process of its own', () => {
+describe('in a new process', () => {
   for (const way of ['done', 'left', 'dropped', 'aborted']) {
     test(`it ends when a loop is ${way}`, async (t) => {
       const sandbox = sandboxFor(t)
@@ -982,7 +982,7 @@ describe('as a process of its own', () => {
     })
   }
 
-  test('a worker thread may end while one runs', async (t) => {
+  test('a worker thread may end during a loop', async (t) => {
     const sandbox = sandboxFor(t)
     const end = await run('many-workers.mjs', [sandbox.baseUrl])
     assert.deepEqual([end.code, end.stdout, end.stderr], [0, 'done', ''])

@@ -11,7 +11,7 @@ import { run } from './stage.mjs'
 const require = createRequire(import.meta.url)
 const root = path.join(import.meta.dirname, '..')
 
-test('import and require give the same classes', () => {
+test('import and require return the same classes', () => {
   const names = (module) =>
     Object.keys(module)
       .filter((name) => !['default', 'module.exports', '__esModule'].includes(name))
@@ -29,14 +29,14 @@ test('import and require give the same classes', () => {
   }
 })
 
-test('nothing else of the package can be reached', () => {
+test('other files of the package cannot be required', () => {
   for (const inner of ['dist/facade.js', 'dist/client.js', 'src/index.ts']) {
     assert.throws(() => require(`feishu-feed-card/${inner}`), { code: 'ERR_PACKAGE_PATH_NOT_EXPORTED' })
   }
   assert.equal(require('feishu-feed-card/package.json').name, 'feishu-feed-card')
 })
 
-test('there is no dependency at run time', () => {
+test('the package has no dependencies', () => {
   const { dependencies, optionalDependencies, peerDependencies, scripts } = JSON.parse(
     readFileSync(path.join(root, 'package.json'), 'utf8'),
   )
@@ -56,21 +56,21 @@ test('the declarations are small', () => {
 
 const all = Object.values(platforms).map(packageName).toSorted()
 
-test('a module that is missing is told with how to get it', async () => {
+test('the error for a missing native module says how to install it', async () => {
   const end = await run('missing.mjs', ['none', all.join()])
   assert.equal(end.code, 0, end.stderr)
   assert.match(end.stdout, /the package of the native module, feishu-feed-card-\w+-\w+.* is missing/)
   assert.match(end.stdout, /npm install feishu-feed-card-/)
 })
 
-test('in a clone it is told how to build the module', async () => {
+test('the error in a clone says how to build the native module', async () => {
   const end = await run('missing.mjs', ['none', ''])
   assert.equal(end.code, 0, end.stderr)
   assert.match(end.stdout, /the native module is missing.*npm run build/)
   assert.doesNotMatch(end.stdout, /feishu-feed-card-/)
 })
 
-test('every platform package is required by a literal name, and no other is', () => {
+test('each platform package is required by a literal name', () => {
   for (const name of ['facade.js', 'sandbox.js']) {
     const text = readFileSync(path.join(root, 'dist', name), 'utf8')
     const required = [...text.matchAll(/\brequire\("(feishu-feed-card-[^"]+)"\)/g)].map(
@@ -80,7 +80,7 @@ test('every platform package is required by a literal name, and no other is', ()
   }
 })
 
-test('only packages that were published with it are named', async () => {
+test('the error names only packages that were published with this version', async () => {
   const linux = ['feishu-feed-card-linux-x64-gnu', 'feishu-feed-card-linux-x64-musl']
   const machines = [
     [all, 'darwin', 'arm64', ['feishu-feed-card-darwin-arm64']],
@@ -97,7 +97,7 @@ test('only packages that were published with it are named', async () => {
   }
 })
 
-test('a machine without a package is told which there are', async () => {
+test('the error on a platform without a package lists the packages', async () => {
   const linux = ['feishu-feed-card-linux-x64-gnu', 'feishu-feed-card-linux-x64-musl']
   for (const [published, platform, arch] of [
     [all, 'linux', 'arm'],
@@ -113,7 +113,7 @@ test('a machine without a package is told which there are', async () => {
   }
 })
 
-test('a module that does not load is told with its cause', async () => {
+test('the error for a native module that does not load has its cause', async () => {
   const end = await run('missing.mjs', ['broken', all.join()])
   assert.equal(end.code, 0, end.stderr)
   assert.match(end.stdout, /cannot be loaded \(see cause\)/)

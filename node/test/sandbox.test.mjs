@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { Sandbox } from 'feishu-feed-card/sandbox'
 import { chat, clientOf, deadUrl, member, outsider, pin, sandboxFor, run } from './stage.mjs'
 
-test('holds the world it is given', async (t) => {
+test('start uses the given world', async (t) => {
   const sandbox = sandboxFor(t, {
     world: {
       apps: [{ app_id: 'cli_1', app_secret: 's' }],
@@ -19,7 +19,7 @@ test('holds the world it is given', async (t) => {
   assert.deepEqual(sandbox.pinned('ou_bo'), [])
 })
 
-test('speaks https to those who trust its certificate', async (t) => {
+test("https works with the sandbox's certificate", async (t) => {
   const sandbox = sandboxFor(t, { https: true })
   const folder = mkdtempSync(path.join(tmpdir(), 'feishu-feed-card-'))
   t.after(() => rmSync(folder, { recursive: true }))
@@ -34,7 +34,7 @@ test('speaks https to those who trust its certificate', async (t) => {
   assert.equal(sandboxFor(t).caPem, undefined)
 })
 
-test('tells what it has seen', async (t) => {
+test('requests returns the received requests', async (t) => {
   const sandbox = sandboxFor(t)
   await clientOf(sandbox).setTimeSensitive(pin)
   const [token, call] = sandbox.requests()
@@ -66,7 +66,7 @@ test('tells what it has seen', async (t) => {
   assert.deepEqual(sandbox.requests(), [])
 })
 
-test('has a control for everything', async (t) => {
+test('each control works', async (t) => {
   const sandbox = sandboxFor(t)
   const client = clientOf(sandbox, { maxRetries: 0 })
   sandbox.putUser({ open_id: 'ou_new', user_id: 'new' })
@@ -109,7 +109,7 @@ test('has a control for everything', async (t) => {
   assert.ok((await clientOf(sandbox).setTimeSensitive(pin)).ok)
 })
 
-test('says what is wrong with what it is given', (t) => {
+test('an invalid world, fault or control is an error that names the problem', (t) => {
   assert.throws(() => Sandbox.start({ world: { chatz: [] } }), /sandbox: not a world: unknown field `chatz`/)
   const sandbox = sandboxFor(t)
   assert.throws(() => sandbox.faults({ statsu: 500 }), /sandbox: invalid control: unknown field `statsu`/)
@@ -119,7 +119,7 @@ test('says what is wrong with what it is given', (t) => {
   assert.throws(() => Sandbox.start({ port }), /sandbox: the sandbox cannot listen/)
 })
 
-test('ends when closed', async () => {
+test('close stops listening', async () => {
   const baseUrl = deadUrl()
   await assert.rejects(fetch(baseUrl))
   const sandbox = Sandbox.start()
@@ -128,7 +128,7 @@ test('ends when closed', async () => {
   assert.throws(() => sandbox.requests(), /was closed/)
 })
 
-test('listens also when only its URL is kept, and lets the process end', async () => {
+test('a dropped sandbox listens until the process ends, and lets it end', async () => {
   const end = await run('dropped-sandbox.mjs', [], { execArgv: ['--expose-gc'] })
   assert.deepEqual([end.code, end.stdout, end.stderr], [0, 'true', ''])
 })

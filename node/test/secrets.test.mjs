@@ -1,4 +1,4 @@
-// No secret and no token in anything that is printed.
+// No secret or token is printed.
 
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
@@ -9,7 +9,7 @@ import { clientOf, pin, sandboxFor } from './stage.mjs'
 
 const hush = 'hush-4f1c9d'
 
-/** All that a careless program may write into a log. */
+/** All texts that a program may log for a value. */
 const printed = (value) =>
   [
     inspect(value),
@@ -26,12 +26,12 @@ function cloned(value) {
   try {
     return structuredClone(value)
   } catch (error) {
-    // What has methods or native parts has no clone to leak through.
+    // An object with methods or native parts cannot be cloned.
     return error
   }
 }
 
-test('a client', async (t) => {
+test('a client shows no secret', async (t) => {
   const sandbox = sandboxFor(t)
   sandbox.putApp({ app_id: 'cli_hush', app_secret: hush })
   const clients = [
@@ -54,9 +54,9 @@ test('a client', async (t) => {
   }
 })
 
-test('errors of its calls', async (t) => {
+test('errors of calls show no secret', async (t) => {
   const sandbox = sandboxFor(t)
-  // Servers and proxies echo what they were sent.
+  // Servers and proxies may echo a request.
   const echo = { status: 400, body: JSON.stringify({ code: 230_001, msg: `bad header: Bearer ${hush}` }) }
   sandbox.faults({ on: 'call', times: 2, ...echo })
   sandbox.faults({
@@ -85,7 +85,7 @@ test('errors of its calls', async (t) => {
   }
 })
 
-test('errors of its options', () => {
+test('errors of options show no secret', () => {
   const wrong = [
     { appId: '', appSecret: hush },
     { appId: 'a', appSecret: hush, tenantAccessToken: hush },
@@ -108,7 +108,7 @@ test('errors of its options', () => {
   }
 })
 
-test('a proxy of the environment that cannot be used', (t) => {
+test('the error for an unusable proxy of the environment names the variable and shows no password', (t) => {
   t.after(() => delete process.env.ALL_PROXY)
   for (const proxy of [
     `http://user:${hush}`,
@@ -140,8 +140,8 @@ const appTicket = 'hush-TICKET-0123456789'
 const proxyPassword = 'hush-PROXY-0123456789'
 const inHeader = Buffer.from(`user:${proxyPassword}`).toString('base64')
 
-/** A server that hands out tokens, and says back all that it was sent, as `answer` likes. */
-async function sayingAllBack(t, answer) {
+/** A server that returns tokens, and otherwise echoes each request as `answer` says. */
+async function echoing(t, answer) {
   const server = createServer(async (request, response) => {
     let text = ''
     for await (const part of request) {
@@ -162,7 +162,7 @@ async function sayingAllBack(t, answer) {
       response.end(answer.body(all))
     }
   })
-  // As a proxy.
+  // The server as a proxy.
   server.on('connect', (request, socket) => {
     const all = `${request.url} ${JSON.stringify(request.headers)}`
     socket.on('error', () => {})
@@ -215,9 +215,9 @@ const answers = [
   },
 ]
 
-test('every kind of error, from servers that say back what they were sent', async (t) => {
+test('no kind of error, outcome or event shows a secret that a server echoes', async (t) => {
   const kinds = new Set()
-  const look = (what, value) => {
+  const check = (what, value) => {
     const text = printed(value)
     const found = [appSecret, token, appToken, appTicket, proxyPassword, inHeader, 'hush-'].find((secret) =>
       text.includes(secret),
@@ -225,7 +225,7 @@ test('every kind of error, from servers that say back what they were sent', asyn
     assert.equal(found, undefined, `${what}: ${text}`)
   }
   for (const [index, answer] of answers.entries()) {
-    const server = await sayingAllBack(t, answer)
+    const server = await echoing(t, answer)
     const events = []
     const common = {
       baseUrl: server,
@@ -257,27 +257,27 @@ test('every kind of error, from servers that say back what they were sent', asyn
       for (const call of [pin, { ...pin, userIds: [...pin.userIds, 'ou_other'] }]) {
         try {
           const outcome = await client.setTimeSensitive(call)
-          look(`${what}, outcome`, outcome)
+          check(`${what}, outcome`, outcome)
           outcome.throwIfFailed()
         } catch (error) {
           kinds.add(error.code)
-          look(what, error)
-          look(`${what}, cause`, error.cause)
+          check(what, error)
+          check(`${what}, cause`, error.cause)
         }
       }
       const many = client.setTimeSensitiveMany([pin, { ...pin, userIds: 5 }])
       for await (const item of many) {
-        look(`${what}, item`, item)
+        check(`${what}, item`, item)
         kinds.add(item.error?.code)
       }
-      look(`${what}, handle`, many)
-      look(`${what}, report`, await many.report())
-      look(`${what}, client`, client)
-      look(`${what}, quota`, client.quota)
+      check(`${what}, handle`, many)
+      check(`${what}, report`, await many.report())
+      check(`${what}, client`, client)
+      check(`${what}, quota`, client.quota)
       await client.close()
     }
     assert.ok(events.length > 0)
-    look(`answer ${index}, events`, events)
+    check(`answer ${index}, events`, events)
     assert.ok(!JSON.stringify(events).includes(pin.userIds[0]), 'user ids are counted, not listed')
   }
   for (const kind of [...new Set(answers.map((answer) => answer.kind)), 'INVALID_INPUT']) {

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { AuthenticationError, Client } from 'feishu-feed-card'
 import { clientOf, pin, sandboxFor } from './stage.mjs'
 
-/** A token that the sandbox takes. */
+/** Fetches a token that the sandbox accepts. */
 async function tokenOf(sandbox) {
   const answer = await fetch(`${sandbox.baseUrl}/open-apis/auth/v3/tenant_access_token/internal`, {
     method: 'POST',
@@ -21,8 +21,8 @@ describe('a token provider may return', () => {
     'a token': (token) => token,
     'a token with its life': (token) => ({ token, expiresInMs: 60_000 }),
     'a promise of a token': (token) => Promise.resolve(token),
-    'a promise of both': async (token) => ({ token, expiresInMs: 0.5 }),
-    'what has a then': (token) => ({ then: (resolve) => resolve(token) }),
+    'a promise of a token with its life': async (token) => ({ token, expiresInMs: 0.5 }),
+    'a thenable': (token) => ({ then: (resolve) => resolve(token) }),
   }
   for (const [name, form] of Object.entries(forms)) {
     test(name, async (t) => {
@@ -33,7 +33,7 @@ describe('a token provider may return', () => {
   }
 })
 
-test('it is asked once for many calls, and not with the client as this', async (t) => {
+test('a provider is called once for concurrent calls, without a this', async (t) => {
   const sandbox = sandboxFor(t)
   const token = await tokenOf(sandbox)
   let asked = 0
@@ -47,7 +47,7 @@ test('it is asked once for many calls, and not with the client as this', async (
   assert.equal(asked, 1)
 })
 
-test('it is asked again when the platform refuses the token', async (t) => {
+test('a provider is called again after the platform refuses the token', async (t) => {
   const sandbox = sandboxFor(t)
   let asked = 0
   const client = withProvider(sandbox, () => {
@@ -60,7 +60,7 @@ test('it is asked again when the platform refuses the token', async (t) => {
   assert.equal(asked, 2)
 })
 
-test('it learns which token was refused', async (t) => {
+test('a provider gets the refused token', async (t) => {
   const sandbox = sandboxFor(t)
   const reasons = []
   const client = withProvider(sandbox, async (reason) => {
@@ -74,7 +74,7 @@ test('it learns which token was refused', async (t) => {
   assert.deepEqual(reasons, [{}, { refusedToken: first }])
 })
 
-test('many calls tell it which token was refused', async (t) => {
+test('a provider gets the refused token in many calls', async (t) => {
   const sandbox = sandboxFor(t)
   const revoked = await tokenOf(sandbox)
   sandbox.revokeTokens()
@@ -90,7 +90,7 @@ test('many calls tell it which token was refused', async (t) => {
   assert.deepEqual(reasons, [{}, { refusedToken: revoked }])
 })
 
-test('the same token again is not sent again, and the error says so', async (t) => {
+test('a refused token that the provider returns again is an error and is not sent', async (t) => {
   const sandbox = sandboxFor(t)
   const revoked = await tokenOf(sandbox)
   sandbox.revokeTokens()
@@ -106,7 +106,7 @@ test('the same token again is not sent again, and the error says so', async (t) 
   assert.equal(sandbox.requestCount(), before + 1)
 })
 
-describe('what it throws is the cause', () => {
+describe('an exception of the provider is the cause of the error', () => {
   const thrown = {
     'an error': new RangeError('the vault is sealed'),
     'a string': 'the vault is sealed',
@@ -137,7 +137,7 @@ describe('what it throws is the cause', () => {
   }
 })
 
-test('what is no token is told', async (t) => {
+test('an invalid result of the provider is an error', async (t) => {
   const sandbox = sandboxFor(t)
   for (const value of [
     undefined,
@@ -159,7 +159,7 @@ test('what is no token is told', async (t) => {
   assert.equal(sandbox.requestCount(), 0)
 })
 
-test('a part of its answer that is not known is named', async (t) => {
+test('an unknown or inherited property of the result is named', async (t) => {
   class Answer {
     get token() {
       return 't-1'
@@ -180,11 +180,11 @@ test('a part of its answer that is not known is named', async (t) => {
   assert.equal(sandbox.requestCount(), 0)
 })
 
-test('no part of its answer is found in a polluted prototype', async (t) => {
+test('properties of a polluted prototype are ignored', async (t) => {
   const sandbox = sandboxFor(t)
   const client = withProvider(sandbox, () => {
     Object.assign(Object.prototype, { token: 't-1' })
-    // The answer is read in the next microtask.
+    // The result is read in the next microtask.
     setImmediate(() => delete Object.prototype.token)
     return {}
   })
@@ -192,7 +192,7 @@ test('no part of its answer is found in a polluted prototype', async (t) => {
   assert.equal(sandbox.requestCount(), 0)
 })
 
-test('the calls that waited for it do not wait longer than they may', async (t) => {
+test('a hanging provider does not delay the deadline of a call', async (t) => {
   const client = withProvider(sandboxFor(t), () => new Promise(() => {}))
   const began = performance.now()
   await assert.rejects(client.setTimeSensitive({ ...pin, timeoutMs: 100 }), {
@@ -202,7 +202,7 @@ test('the calls that waited for it do not wait longer than they may', async (t) 
   assert.ok(performance.now() - began < 10_000)
 })
 
-test('it may make calls of other clients', async (t) => {
+test('a provider may make calls with other clients', async (t) => {
   const sandbox = sandboxFor(t)
   const inner = clientOf(sandbox)
   const client = withProvider(sandbox, async () => {

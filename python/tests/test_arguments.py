@@ -1,4 +1,4 @@
-"""Wrong values and wrong types are one error, that names the field, before anything is sent."""
+"""Invalid values and types raise `InvalidInputError` with the field, before anything is sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SURROGATE = "ou_\ud800"
 
 
 class Odd:
-    """Raises whatever it is asked."""
+    """An object whose methods all raise."""
 
     def __repr__(self) -> str:
         raise RuntimeError("repr")
@@ -119,12 +119,14 @@ OPTIONS: list[tuple[str, Any, str, str]] = [
 
 
 def ids(table: list[tuple[str, Any, str, str]]) -> list[str]:
-    """Names that do not ask the odd values for theirs."""
+    """Test ids without the values, because `repr` of some raises."""
     return [f"{name}-{number}" for number, (name, *_) in enumerate(table)]
 
 
 @pytest.mark.parametrize(("name", "value", "field", "words"), CALLS, ids=ids(CALLS))
-def test_a_calls_argument(feishu_sandbox: Sandbox, name: str, value: Any, field: str, words: str):
+def test_an_invalid_argument_of_a_call_is_refused(
+    feishu_sandbox: Sandbox, name: str, value: Any, field: str, words: str
+):
     arguments: dict[str, Any] = {
         "feed_card_id": feishu_sandbox.CHAT,
         "user_ids": [feishu_sandbox.USER],
@@ -151,7 +153,7 @@ def test_a_calls_argument(feishu_sandbox: Sandbox, name: str, value: Any, field:
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize(("name", "value", "field", "words"), OPTIONS, ids=ids(OPTIONS))
-def test_an_option(kind: Any, name: str, value: Any, field: str, words: str):
+def test_an_invalid_option_is_refused(kind: Any, name: str, value: Any, field: str, words: str):
     options: dict[str, Any] = {"app_id": "cli_1", "app_secret": "hidden-secret", name: value}
     if name in ("tenant_access_token", "token_provider"):
         del options["app_id"], options["app_secret"]
@@ -187,7 +189,7 @@ def test_a_secret_of_a_wrong_type_is_not_shown(name: str, value: Any):
         (lambda c: c.set_app_ticket(5), "app_ticket", "of type int"),
     ],
 )
-def test_a_call_that_does_not_fit(call: Any, field: str, words: str):
+def test_a_call_with_a_wrong_signature_is_refused(call: Any, field: str, words: str):
     for client in (Client("cli_1", "secret"), AsyncClient("cli_1", "secret")):
         with pytest.raises(InvalidInputError) as caught:
             made = call(client)
@@ -197,7 +199,7 @@ def test_a_call_that_does_not_fit(call: Any, field: str, words: str):
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_options_that_do_not_exist(kind: Any):
+def test_an_unknown_option_is_refused(kind: Any):
     with pytest.raises(InvalidInputError) as caught:
         kind("cli_1", "secret", retries=3)
     assert caught.value.field == "retries"
@@ -211,7 +213,7 @@ def test_options_that_do_not_exist(kind: Any):
 
 
 class Raising:
-    """An argument whose own code raises."""
+    """An argument whose methods raise a given exception."""
 
     def __init__(self, exception: BaseException) -> None:
         self.exception = exception
@@ -238,7 +240,7 @@ class RaisingKeys:
     "exception",
     [ConnectionError("the database is down"), TypeError("a bug"), KeyboardInterrupt(), SystemExit()],
 )
-def test_what_an_iterable_raises_is_raised(feishu_sandbox: Sandbox, exception: BaseException):
+def test_an_exception_of_an_iterable_is_raised_unchanged(feishu_sandbox: Sandbox, exception: BaseException):
     value: Any = Raising(exception)
     request: Any = {"feed_card_id": feishu_sandbox.CHAT, "user_ids": value, "time_sensitive": True}
     with feishu_sandbox.client() as client:
@@ -252,7 +254,7 @@ def test_what_an_iterable_raises_is_raised(feishu_sandbox: Sandbox, exception: B
             assert caught.value is exception
 
 
-def test_interrupts_while_an_argument_is_looked_at_are_raised(feishu_sandbox: Sandbox):
+def test_an_interrupt_during_the_check_of_an_argument_is_raised(feishu_sandbox: Sandbox):
     with feishu_sandbox.client() as client:
         for call in (
             lambda: client.set_time_sensitive(feishu_sandbox.CHAT, RaisingLength(), True),
@@ -264,11 +266,11 @@ def test_interrupts_while_an_argument_is_looked_at_are_raised(feishu_sandbox: Sa
                 call()
 
 
-def test_late_arrival_may_be_nothing():
+def test_late_arrival_may_be_zero():
     Client("cli_1", "secret", late_arrival=0).close()
 
 
-def test_subclasses_of_plain_types_are_taken(feishu_sandbox: Sandbox):
+def test_subclasses_of_builtin_types_are_accepted(feishu_sandbox: Sandbox):
     class Id(str):
         __slots__ = ()
 
@@ -282,7 +284,7 @@ def test_subclasses_of_plain_types_are_taken(feishu_sandbox: Sandbox):
 @pytest.mark.parametrize(
     "wrong", [{"feed_card_id": 1}, {"time_sensitive": 1}, {"timeout": "5"}, {"user_id_type": "openid"}]
 )
-def test_the_ids_beside_a_wrong_argument_were_not_attempted(wrong: dict[str, Any]):
+def test_the_ids_of_a_call_with_an_invalid_argument_are_not_attempted(wrong: dict[str, Any]):
     arguments = {
         "feed_card_id": "oc_1",
         "user_ids": ["ou_1", "ou_2", "ou_1"],
@@ -297,7 +299,7 @@ def test_the_ids_beside_a_wrong_argument_were_not_attempted(wrong: dict[str, Any
     assert caught.value.not_attempted == ("ou_1", "ou_2")
 
 
-def test_signatures_list_the_options_there_are():
+def test_signatures_list_all_options():
     for client in (Client, AsyncClient):
         signature = inspect.signature(client.__init__)
         assert {*signature.parameters} - {"self"} == {*CLIENT_OPTIONS}
@@ -312,7 +314,7 @@ def test_every_option_checks_its_type(name: str):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_call_that_is_refused_keeps_its_user_ids(feishu_sandbox: Sandbox, is_async: bool):
+def test_the_error_of_a_refused_call_has_its_user_ids(feishu_sandbox: Sandbox, is_async: bool):
     ids, chat = ["ou_1", "ou_2", "ou_1"], feishu_sandbox.CHAT
     client: Any = feishu_sandbox.async_client() if is_async else feishu_sandbox.client()
 
@@ -341,7 +343,7 @@ def test_a_call_that_is_refused_keeps_its_user_ids(feishu_sandbox: Sandbox, is_a
     assert refusal(group, chat, {"ou_1"}).not_attempted == ("ou_1",)
     assert refusal(group, chat, "ou_1", True).not_attempted == ("ou_1",)
     assert refusal(bot, "ou_1").not_attempted == ("ou_1",)
-    # It is left to the caller, who can still read it.
+    # An iterator is not consumed, so the caller can still read it.
     unread = iter(ids)
     assert refusal(bot, unread).not_attempted == ()
     assert list(unread) == ids
@@ -350,7 +352,7 @@ def test_a_call_that_is_refused_keeps_its_user_ids(feishu_sandbox: Sandbox, is_a
     assert feishu_sandbox.request_count() == 0
 
 
-def test_one_of_many_that_is_refused_keeps_its_user_ids(feishu_sandbox: Sandbox):
+def test_the_error_of_a_refused_request_of_many_has_its_user_ids(feishu_sandbox: Sandbox):
     ids, chat = ["ou_1", "ou_2"], feishu_sandbox.CHAT
     requests: Any = [
         {"user_ids": ids, "time_sensitive": True},

@@ -1,4 +1,4 @@
-"""The asyncio client, and how it goes with event loops."""
+"""`AsyncClient`, and its use of event loops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Run = "Callable[[Coroutine[Any, Any, Any]], Any]"
 
 @pytest.fixture(params=RUNNERS)
 def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Runs a coroutine on each kind of loop."""
+    """A function that runs a coroutine, one for each kind of event loop."""
     return request.param
 
 
@@ -98,7 +98,7 @@ def test_closing_waits_for_calls_of_other_loops(feishu_sandbox: Sandbox):
     assert [end.ok for end in ends] == [True]
 
 
-def test_a_close_that_is_cancelled_leaves_calls_alone(feishu_sandbox: Sandbox):
+def test_cancelling_aclose_does_not_stop_calls(feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 300}])
 
     async def main():
@@ -134,7 +134,7 @@ def test_calls_are_coroutines():
     coroutine.close()
 
 
-def test_without_a_loop(feishu_sandbox: Sandbox):
+def test_a_call_without_an_event_loop_raises(feishu_sandbox: Sandbox):
     coroutine = feishu_sandbox.async_client().set_bot_time_sensitive([feishu_sandbox.USER], True)
     with pytest.raises(RuntimeError, match="no running event loop"):
         coroutine.send(None)
@@ -143,7 +143,7 @@ def test_without_a_loop(feishu_sandbox: Sandbox):
         coroutine.send(None)
 
 
-def test_many_tasks(run: Run, feishu_sandbox: Sandbox):
+def test_many_tasks_share_a_client(run: Run, feishu_sandbox: Sandbox):
     feishu_sandbox.set_switches(per_second=None, per_minute=None)
     for number in range(20):
         feishu_sandbox.put_chat({"feed_card_id": f"oc_{number}", "members": [feishu_sandbox.USER]})
@@ -157,7 +157,7 @@ def test_many_tasks(run: Run, feishu_sandbox: Sandbox):
                 )
             )
         assert all(outcome.reached == (feishu_sandbox.USER,) for outcome in outcomes)
-        assert len({outcome.log_id for outcome in outcomes}) == 400, "each has an answer of its own"
+        assert len({outcome.log_id for outcome in outcomes}) == 400, "each call has its own response"
 
     run(main())
     assert feishu_sandbox.request_count() == 401
@@ -180,7 +180,7 @@ def test_contextvars_are_kept(run: Run, feishu_sandbox: Sandbox):
     run(main())
 
 
-def test_a_cancelled_task_recalls_its_request(run: Run, feishu_sandbox: Sandbox):
+def test_cancelling_a_task_stops_its_request(run: Run, feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 400}])
 
     async def main():
@@ -199,7 +199,7 @@ def test_a_cancelled_task_recalls_its_request(run: Run, feishu_sandbox: Sandbox)
     assert feishu_sandbox.pinned(feishu_sandbox.USER) == []
 
 
-def test_wait_for_recalls_the_request(feishu_sandbox: Sandbox):
+def test_a_timeout_of_wait_for_stops_the_request(feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 400}])
 
     async def main():
@@ -229,12 +229,12 @@ def test_cancelling_at_any_moment_leaves_nothing_behind(run: Run, feishu_sandbox
                 assert task.cancelled() or task.result().ok
             assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
             calls = asyncio.get_running_loop()._feishu_feed_card_calls
-            assert len(gc.get_referents(calls)) == 1, "only its type: no future is kept"
+            assert len(gc.get_referents(calls)) == 1, "no future is kept, only the type"
 
     run(main())
 
 
-def test_several_loops_in_several_threads(feishu_sandbox: Sandbox):
+def test_loops_in_several_threads_share_a_client(feishu_sandbox: Sandbox):
     feishu_sandbox.set_switches(per_second=None, per_minute=None)
     client = feishu_sandbox.async_client(rate_limit=None)
     failures: list[BaseException] = []
@@ -263,7 +263,7 @@ def test_several_loops_in_several_threads(feishu_sandbox: Sandbox):
     assert feishu_sandbox.request_count() == 1 + len(workers) * 100
 
 
-def test_a_client_outlives_its_loops(run: Run, feishu_sandbox: Sandbox):
+def test_a_client_can_be_used_on_one_loop_after_another(run: Run, feishu_sandbox: Sandbox):
     client = feishu_sandbox.async_client()
     for _ in range(3):
         assert run(client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
@@ -318,7 +318,7 @@ def test_a_loop_closed_with_a_call_in_flight_leaves_no_descriptor(
 
 
 @pytest.mark.parametrize("new_loop", NEW_LOOPS)
-def test_a_loop_closed_with_an_end_it_has_not_seen(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
+def test_closing_a_loop_stops_the_retries_of_its_calls(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
     client = feishu_sandbox.async_client(rate_limit=None)
     loop = new_loop()
     loop.run_until_complete(client.set_bot_time_sensitive([feishu_sandbox.USER], True))
@@ -335,11 +335,11 @@ def test_a_loop_closed_with_an_end_it_has_not_seen(new_loop: Callable[[], Any], 
         task._log_destroy_pending = False
 
 
-def test_a_call_that_could_not_be_made_leaves_no_future(
+def test_a_call_interrupted_at_its_start_leaves_no_future(
     feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
     class Future(asyncio.Future):  # type: ignore[type-arg]
-        """May be referred to weakly."""
+        """A future with weak references."""
 
     futures: list[weakref.ref[Any]] = []
 
@@ -365,7 +365,7 @@ def test_a_call_that_could_not_be_made_leaves_no_future(
     asyncio.run(main())
 
 
-def test_calls_of_a_stopped_loop_end_when_it_goes_on(feishu_sandbox: Sandbox):
+def test_calls_of_a_stopped_loop_end_when_it_runs_again(feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 100}])
     loop = asyncio.new_event_loop()
     try:
@@ -379,7 +379,7 @@ def test_calls_of_a_stopped_loop_end_when_it_goes_on(feishu_sandbox: Sandbox):
         loop.close()
 
 
-def test_debug_mode(feishu_sandbox: Sandbox):
+def test_a_call_works_in_debug_mode_of_asyncio(feishu_sandbox: Sandbox):
     async def main():
         async with feishu_sandbox.async_client() as client:
             assert (await client.set_bot_time_sensitive([feishu_sandbox.USER], True)).ok
@@ -387,7 +387,7 @@ def test_debug_mode(feishu_sandbox: Sandbox):
     asyncio.run(main(), debug=True)
 
 
-def test_errors_show_the_callers_line(feishu_sandbox: Sandbox):
+def test_the_traceback_of_an_error_has_the_callers_line(feishu_sandbox: Sandbox):
     async def main():
         await feishu_sandbox.async_client().set_time_sensitive("nowhere", [feishu_sandbox.USER], True)
 

@@ -1,4 +1,4 @@
-"""The blocking client."""
+"""`Client`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_takes_ids_in_any_container(feishu_sandbox: Sandbox, ids):
     assert outcome.failed == (feishu_sandbox.OUTSIDER,)
 
 
-def test_an_iterators_own_error_is_not_replaced(feishu_sandbox: Sandbox):
+def test_an_error_of_an_iterator_is_raised_unchanged(feishu_sandbox: Sandbox):
     def ids():
         yield feishu_sandbox.USER
         raise LookupError("the directory is down")
@@ -69,7 +69,7 @@ def test_an_iterators_own_error_is_not_replaced(feishu_sandbox: Sandbox):
     assert feishu_sandbox.request_count() == 0
 
 
-def test_a_closed_client_says_so(feishu_sandbox: Sandbox):
+def test_a_closed_client_refuses_calls(feishu_sandbox: Sandbox):
     client = feishu_sandbox.client()
     client.close()
     client.close()
@@ -86,7 +86,7 @@ def test_a_closed_client_says_so(feishu_sandbox: Sandbox):
     assert feishu_sandbox.request_count() == 0
 
 
-def test_closing_lets_connections_go_and_calls_end(feishu_sandbox: Sandbox):
+def test_calls_in_progress_end_after_close(feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 200}])
     client = feishu_sandbox.client()
     ends = []
@@ -105,7 +105,7 @@ def test_closing_lets_connections_go_and_calls_end(feishu_sandbox: Sandbox):
 
 
 def _made_in_a_thread(client: Client, sandbox: Sandbox) -> tuple[threading.Thread, list[Any]]:
-    """A call that has been sent, and what becomes of it."""
+    """Starts a call in a thread and waits until it is sent. The list gets its outcome or error."""
     ends: list[Any] = []
 
     def make() -> None:
@@ -137,7 +137,7 @@ def test_closing_stops_a_call_after_its_timeout(feishu_sandbox: Sandbox):
     assert (error.kind, error.station, error.retryable) == ("CLIENT_CLOSED", "answer", False)
     assert (error.unknown, error.not_attempted) == ((feishu_sandbox.USER,), ())
     client.close(timeout=10)
-    assert time.monotonic() - started < 5, "there is nothing left to wait for"
+    assert time.monotonic() - started < 5, "there is no call to wait for"
 
 
 def test_a_call_that_the_close_stops_is_logged(feishu_sandbox: Sandbox, caplog: pytest.LogCaptureFixture):
@@ -161,7 +161,7 @@ def test_closing_waits_for_a_call_that_ends_in_time(feishu_sandbox: Sandbox):
     assert [end.ok for end in ends] == [True]
 
 
-def test_closing_again_waits_again_and_may_stop_earlier(feishu_sandbox: Sandbox):
+def test_a_second_close_may_stop_calls_earlier_than_the_first(feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 20_000}])
     client = feishu_sandbox.client()
     thread, ends = _made_in_a_thread(client, feishu_sandbox)
@@ -189,14 +189,14 @@ def test_a_wrong_timeout_leaves_the_client_open(feishu_sandbox: Sandbox, timeout
         assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
 
 
-def test_a_client_that_made_no_call_is_closed_at_once(feishu_sandbox: Sandbox):
+def test_closing_a_client_without_calls_does_not_wait(feishu_sandbox: Sandbox):
     started = time.monotonic()
     feishu_sandbox.client().close(timeout=20)
     feishu_sandbox.client().close()
     assert time.monotonic() - started < 5
 
 
-def test_a_deadline_of_one_call(feishu_sandbox: Sandbox):
+def test_a_call_has_a_deadline(feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 5000}])
     with feishu_sandbox.client() as client:
         started = time.monotonic()
@@ -233,7 +233,7 @@ def test_many_threads_share_one_client(feishu_sandbox: Sandbox):
     assert feishu_sandbox.request_count() == 1 + 8 * 25
 
 
-def test_a_slow_call_does_not_hold_up_another_thread(feishu_sandbox: Sandbox):
+def test_a_slow_call_does_not_delay_other_threads(feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 1500}])
     with feishu_sandbox.client() as client:
         client.set_app_ticket  # noqa: B018
@@ -251,7 +251,7 @@ def test_a_slow_call_does_not_hold_up_another_thread(feishu_sandbox: Sandbox):
         slow.join(10)
 
 
-def test_a_connection_closed_between_calls_is_noticed(feishu_sandbox: Sandbox):
+def test_a_connection_closed_between_calls_is_replaced(feishu_sandbox: Sandbox):
     with feishu_sandbox.client() as client:
         for _ in range(3):
             outcome = client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
@@ -260,7 +260,7 @@ def test_a_connection_closed_between_calls_is_noticed(feishu_sandbox: Sandbox):
             time.sleep(0.1)
 
 
-def test_a_connection_closed_a_moment_ago_is_noticed():
+def test_a_connection_closed_just_before_a_call_is_replaced():
     answered, closed = threading.Event(), threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     body = b'{"time_sensitive":true,"user_ids":["ou_1"]}'
@@ -283,7 +283,7 @@ def test_a_connection_closed_a_moment_ago_is_noticed():
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with listener, Client(tenant_access_token="t-1", base_url=url, max_retries=0) as client:
         for _ in range(20):
-            # Sooner than the thread that looks after connections between calls.
+            # Before the runtime's thread has noticed that the connection was closed.
             assert client.set_time_sensitive("oc_1", ["ou_1"], True).ok
             answered.set()
             assert closed.wait(10)
@@ -298,14 +298,14 @@ def test_a_token_is_renewed_between_calls(feishu_sandbox: Sandbox):
         time.sleep(1.1)
         started = time.monotonic()
         client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
-        assert time.monotonic() - started < 0.15, "the call that renews goes on with the old token"
+        assert time.monotonic() - started < 0.15, "the call that starts the renewal uses the old token"
         time.sleep(0.5)
         assert feishu_sandbox.token_fetches() == 2
         client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
     assert feishu_sandbox.token_fetches() == 2
 
 
-def test_from_env(feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+def test_from_env_reads_the_environment(feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InvalidInputError, match="FEISHU_APP_ID"):
         Client.from_env()
     monkeypatch.setenv("FEISHU_APP_ID", feishu_sandbox.APP_ID)
@@ -318,7 +318,7 @@ def test_from_env(feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     assert caught.value.field == "tiemout"
 
 
-def test_a_quota_is_shared(feishu_sandbox: Sandbox):
+def test_clients_can_share_a_quota(feishu_sandbox: Sandbox):
     with (
         feishu_sandbox.client(rate_limit=(2, 100)) as one,
         feishu_sandbox.client(quota=one.quota) as other,
@@ -335,17 +335,17 @@ def test_a_quota_is_shared(feishu_sandbox: Sandbox):
     assert 0.5 < caught.value.retry_after <= 1.01
 
 
-def test_no_pacing_has_no_quota(feishu_sandbox: Sandbox):
+def test_a_client_without_pacing_has_no_quota(feishu_sandbox: Sandbox):
     assert feishu_sandbox.client(rate_limit=None).quota is None
 
 
-def test_a_quota_and_a_limit_exclude_each_other(feishu_sandbox: Sandbox):
+def test_quota_and_rate_limit_cannot_be_combined(feishu_sandbox: Sandbox):
     quota = feishu_sandbox.client().quota
     with pytest.raises(InvalidInputError, match="given together with quota"):
         feishu_sandbox.client(quota=quota, rate_limit=(50, 1000))
 
 
-def test_a_client_is_not_pickled(feishu_sandbox: Sandbox):
+def test_a_client_cannot_be_pickled(feishu_sandbox: Sandbox):
     with pytest.raises(TypeError, match="create one in each process"):
         pickle.dumps(feishu_sandbox.client())
 
@@ -377,7 +377,7 @@ def test_every_public_name_has_a_docstring():
                 assert inspect.getdoc(value), f"{name}.{method}"
 
 
-def test_an_error_tells_what_was_being_handled(feishu_sandbox: Sandbox):
+def test_an_error_has_the_exception_being_handled_as_its_context(feishu_sandbox: Sandbox):
     with feishu_sandbox.client() as client:
         calls = [
             lambda: client.set_time_sensitive("nope", [feishu_sandbox.USER], False),
@@ -394,11 +394,11 @@ def test_an_error_tells_what_was_being_handled(feishu_sandbox: Sandbox):
             assert caught.value.__context__ is why
 
 
-def test_a_client_that_was_not_made_can_be_shown():
+def test_an_uninitialised_client_has_a_repr():
     assert repr(Client.__new__(Client)) == "<feishu_feed_card.Client without options>"
 
 
-def test_a_wrong_id_does_not_lose_those_before_it(feishu_sandbox: Sandbox):
+def test_ids_before_an_invalid_id_are_not_attempted(feishu_sandbox: Sandbox):
     ids = [feishu_sandbox.USER, 5]
     with feishu_sandbox.client() as client:
         with pytest.raises(InvalidInputError) as caught:

@@ -1,4 +1,4 @@
-"""The exceptions and outcomes as objects."""
+"""Errors and outcomes: classes, equality, `repr`, pickling."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_there_is_a_class_for_each_kind():
         assert error.args == ("why",)
 
 
-def test_they_are_pythons_own_too():
+def test_errors_are_subclasses_of_builtin_exceptions():
     assert issubclass(InvalidInputError, ValueError)
     assert issubclass(ConnectionFailedError, ConnectionError)
     assert issubclass(DeadlineExceededError, TimeoutError)
@@ -75,7 +75,7 @@ def test_they_are_pythons_own_too():
 
 
 @pytest.mark.parametrize("cls", [FeedCardError, *CLASSES.values()])
-def test_an_error_is_pickled_whole(cls: type[FeedCardError]):
+def test_an_error_can_be_pickled_and_copied(cls: type[FeedCardError]):
     error = cls("why", attempts=2, failed=["ou_1"], outcome=Outcome(requests=1))
     for back in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(back) is cls
@@ -84,14 +84,14 @@ def test_an_error_is_pickled_whole(cls: type[FeedCardError]):
         assert str(back) == "why"
 
 
-def test_every_fact_survives():
+def test_pickling_keeps_every_attribute_of_an_error():
     back = pickle.loads(pickle.dumps(WHOLE))
     assert back == WHOLE
     assert vars(back) == vars(WHOLE)
     assert all(value not in (None, ()) for value in vars(back).values())
 
 
-def test_errors_compare():
+def test_errors_are_equal_by_class_message_and_attributes():
     assert FeedCardError("a") == FeedCardError("a")
     assert FeedCardError("a") != FeedCardError("b")
     assert FeedCardError("a") != FeedCardError("a", attempts=1)
@@ -112,7 +112,7 @@ def test_reprs_are_readable():
     )
 
 
-def test_outcomes_do_not_change():
+def test_outcomes_are_immutable():
     outcome = Outcome(reached=["ou_1"], requests=1)
     with pytest.raises(AttributeError, match="not writable"):
         outcome.requests = 2  # type: ignore[misc]
@@ -128,7 +128,7 @@ def test_outcomes_do_not_change():
         assert back == outcome
 
 
-def test_a_partial_failure(feishu_sandbox: Sandbox):
+def test_raise_for_failed_raises_an_error_with_the_outcome(feishu_sandbox: Sandbox):
     with feishu_sandbox.client() as client:
         outcome = client.set_time_sensitive(
             feishu_sandbox.CHAT, [feishu_sandbox.USER, feishu_sandbox.OUTSIDER], True
@@ -146,7 +146,7 @@ def test_a_partial_failure(feishu_sandbox: Sandbox):
 
 
 def in_a_process(base_url: str) -> None:
-    """Fails with an error of the package."""
+    """Raises an error of the package."""
     Client("cli_example", "wrong", base_url=base_url).set_bot_time_sensitive(["ou_1"], True)
 
 
@@ -158,7 +158,7 @@ def test_an_error_comes_back_from_another_process(feishu_sandbox: Sandbox):
     assert caught.value.not_attempted == ("ou_1",)
 
 
-def test_no_secret_in_what_is_shown(feishu_sandbox: Sandbox):
+def test_a_secret_echoed_by_the_platform_is_masked(feishu_sandbox: Sandbox):
     secret = "very-secret-value"
     echo = f'{{"code": 10014, "msg": "bad secret {secret}"}}'
     feishu_sandbox.faults([{"on": "token", "body": echo, "status": 200, "times": 0}])
@@ -176,7 +176,7 @@ def test_no_secret_in_what_is_shown(feishu_sandbox: Sandbox):
         assert secret not in str(shown)
 
 
-def test_a_connection_that_is_refused(feishu_sandbox: Sandbox):
+def test_a_refused_connection_has_a_reason(feishu_sandbox: Sandbox):
     feishu_sandbox.close()
     with feishu_sandbox.client(max_retries=0) as client, pytest.raises(ConnectionError) as caught:
         client.set_bot_time_sensitive(["ou_1"], True)
@@ -184,6 +184,6 @@ def test_a_connection_that_is_refused(feishu_sandbox: Sandbox):
     assert caught.value.retryable
     assert caught.value.reason == "refused"
     assert "reason='refused'" in repr(caught.value)
-    # The cause is in the text: nothing else of the exception has it.
+    # The message has the system's own description, in any wording.
     assert re.match(r"no connection \(.*\): .+ \(reason refused, station ", str(caught.value))
     assert caught.value.not_attempted == ("ou_1",)

@@ -1,4 +1,4 @@
-"""Programs that PyInstaller freezes: an extension module's imports are invisible to it."""
+"""Programs frozen with PyInstaller, which cannot see the imports of an extension module."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ asked = []
 
 
 def say(line):
-    # In one piece: the log's handler writes from another thread.
+    # One write, because the log handler writes from another thread.
     sys.stdout.write(line + "\\n")
 
 
@@ -62,11 +62,11 @@ asyncio.run(main())
 """
 
 
-def test_a_frozen_program_pins(tmp_path: Path, feishu_sandbox: Sandbox):
+def test_a_frozen_program_makes_calls(tmp_path: Path, feishu_sandbox: Sandbox):
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
     freeze = [sys.executable, "-m", "PyInstaller", "--log-level=WARN", "--noconfirm", str(program)]
-    # Where the package is installed in place, with a path file.
+    # For an editable installation, which PyInstaller does not find by itself.
     freeze += ["--paths", str(Path(feishu_feed_card.__file__).parents[1])]
     freeze += ["--exclude-module=pytest", "--exclude-module=_pytest"]
     frozen = subprocess.run(freeze, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
@@ -94,12 +94,12 @@ def test_a_frozen_program_pins(tmp_path: Path, feishu_sandbox: Sandbox):
     assert any(line.startswith("feishu_feed_card: ") for line in lines), ended.stdout
 
 
-def test_bundlers_see_what_rust_imports():
+def test_the_package_imports_what_rust_imports_so_that_bundlers_find_it():
     sources = [file.read_text(encoding="utf-8") for file in sorted(RUST.rglob("*.rs"))]
     imported = {
         name for source in sources for name in re.findall(r'import\(\s*(?:py,\s*)?"([\w.]+)"', source)
     }
-    assert {"feishu_feed_card._errors", "asyncio"} <= imported, "the pattern finds none"
+    assert {"feishu_feed_card._errors", "asyncio"} <= imported, "the pattern finds no import"
     visible = {
         f"{getattr(node, 'module', None) or ''}.{alias.name}".removeprefix(".")
         for node in ast.walk(ast.parse(Path(feishu_feed_card.__file__).read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Under the real gevent and eventlet: nothing freezes, and under gevent other greenlets run during a call."""
+"""Calls under gevent and eventlet do not freeze. Under gevent, other greenlets run during a call."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from scripts import prints
 
 GEVENT = """
 import warnings
-warnings.simplefilter("ignore")  # of gevent and eventlet themselves
+warnings.simplefilter("ignore")  # warnings of gevent and eventlet
 from gevent import monkey; monkey.patch_all()
 import gevent
 """
 EVENTLET = """
 import warnings
-warnings.simplefilter("ignore")  # of gevent and eventlet themselves
+warnings.simplefilter("ignore")  # warnings of gevent and eventlet
 import eventlet; eventlet.monkey_patch()
 """
 SETUP = """
@@ -46,7 +46,7 @@ PRINTED = "True\nAuthenticationError\n3\nTrue {'MainThread'}"
 
 
 @pytest.mark.parametrize("patched", [GEVENT, EVENTLET], ids=["gevent", "eventlet"])
-def test_handlers_and_providers_run_and_the_program_ends(patched: str):
+def test_calls_handlers_and_providers_work_when_patched(patched: str):
     prints(patched + SETUP + CALLS + HANDLED, PRINTED)
 
 
@@ -54,7 +54,7 @@ SLOW = """
 import socket as sockets
 from gevent import socket
 listener = sockets.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
-url = f"http://127.0.0.1:{listener.getsockname()[1]}"  # takes connections and never answers
+url = f"http://127.0.0.1:{listener.getsockname()[1]}"  # accepts connections and never responds
 from feishu_feed_card import Client, DeadlineExceededError
 ticks = 0
 def tick():
@@ -103,7 +103,7 @@ print(len(gevent.get_hub().threadpool), time.monotonic() - started < 5)
     )
 
 
-def test_importing_and_calling_does_not_import_gevent():
+def test_calls_do_not_import_gevent():
     prints(
         SETUP
         + """

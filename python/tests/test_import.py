@@ -1,4 +1,4 @@
-"""Importing the package loads almost nothing."""
+"""Importing the package loads few modules."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ HEAVY = ("asyncio", "collections.abc", "contextlib", "dataclasses", "enum", "fun
 
 
 def loaded(source: str) -> set[str]:
-    """The modules that a script loads beyond the interpreter's own start."""
+    """Modules that a script loads, without those that the interpreter loads at its start."""
     ended = run(f"import sys; before = set(sys.modules)\n{source}\nprint(*set(sys.modules) - before)")
     assert (ended.code, ended.err) == (0, ""), ended
     return set(ended.out.split())
 
 
-def test_importing_loads_almost_nothing():
+def test_the_import_loads_few_modules():
     modules = loaded("import feishu_feed_card")
     assert len(modules) <= 8, modules
     assert not modules & set(HEAVY)
 
 
-def test_a_blocking_call_loads_nothing_more():
+def test_a_blocking_call_loads_no_module():
     modules = loaded("""
 import feishu_feed_card
 before |= set(sys.modules)
@@ -34,7 +34,7 @@ except ConnectionError:
     assert modules == set()
 
 
-def test_types_are_made_when_asked_for():
+def test_types_are_created_on_first_use():
     assert loaded("from feishu_feed_card import UserIdType, UserIds, ClientOptions") >= {"typing"}
     assert loaded("import feishu_feed_card; assert 'UserIdType' in dir(feishu_feed_card)").isdisjoint(
         {"typing"}
@@ -43,6 +43,6 @@ def test_types_are_made_when_asked_for():
     assert "cannot import name 'Nothing'" in ended.err
 
 
-def test_the_pytest_plugin_loads_nothing_of_the_package():
+def test_the_pytest_plugin_loads_few_modules():
     modules = loaded("import pytest\nbefore |= set(sys.modules)\nimport feishu_feed_card._pytest")
     assert not modules & set(HEAVY)

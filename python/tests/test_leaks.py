@@ -1,4 +1,4 @@
-"""Nothing grows: descriptors, threads and memory over many calls."""
+"""Descriptors, threads and memory do not grow over many calls."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from feishu_feed_card.sandbox import Sandbox
 pytestmark = needs.proc
 
 ROUNDS = 10
-# `cargo matrix`, whose build is an optimised one, makes 100,000.
+# `cargo matrix` tests an optimised build, and makes 100,000.
 CALLS = int(os.environ.get("LEAK_TEST_CALLS", "10000")) // ROUNDS
 
 
 @pytest.fixture(autouse=True)
-def unheard():
-    """Nothing is logged: pytest keeps every record, and those of a logger that does not propagate, too."""
+def no_logging():
+    """Disables logging: pytest keeps every record, also of a logger that does not propagate."""
     logger = logging.getLogger("feishu_feed_card")
     logger.setLevel(logging.CRITICAL)
     yield
@@ -34,25 +34,25 @@ def unheard():
 
 @pytest.fixture
 def sandbox():
-    """Keeps no record: it would grow."""
+    """A sandbox that keeps no records, because their memory would grow."""
     with Sandbox(
         {"switches": {"per_second": None, "per_minute": None, "keep_requests": 0, "keep_arrivals": 0}}
     ) as sandbox:
-        # The first call makes what the process keeps: the runtime with its descriptors.
+        # The first call starts the runtime, whose descriptors stay open.
         with sandbox.client() as client:
             client.set_bot_time_sensitive([sandbox.USER], True)
         yield sandbox
 
 
 def settle() -> tuple[int, int, int]:
-    """What this process holds, when it has come to rest."""
+    """Descriptors, threads and memory of this process, after a short wait."""
     gc.collect()
     time.sleep(0.05)
     return descriptors(), threads(), memory()
 
 
 def assert_descriptors_return_to(baseline: int) -> None:
-    """The sandbox lives in this process and closes its end of a connection a little after ours."""
+    """Waits up to 10 s: the sandbox, in this process, closes its end of a connection a little later."""
     end = time.monotonic() + 10
     while descriptors() > baseline and time.monotonic() < end:
         time.sleep(0.01)
@@ -60,7 +60,8 @@ def assert_descriptors_return_to(baseline: int) -> None:
 
 
 def assert_flat(history: list[tuple[int, int, int]], pooled: int = 1) -> None:
-    """The first rounds fill caches and pools; a pool may hold `pooled` connections, each with two ends."""
+    """Compares the last round with the third, after caches and pools are filled. A pool may keep `pooled`
+    connections, each with two ends."""
     before, after = history[2], history[-1]
     assert after[0] <= before[0] + 2 * pooled, f"descriptors grow: {history}"
     assert after[1] <= before[1] + 1, f"threads grow: {history}"
@@ -68,7 +69,7 @@ def assert_flat(history: list[tuple[int, int, int]], pooled: int = 1) -> None:
     assert after[2] - before[2] < 2 * 1024 * 1024, f"memory grows: {history}"
 
 
-def test_blocking_calls(sandbox: Sandbox):
+def test_blocking_calls_do_not_leak(sandbox: Sandbox):
     history = []
     with sandbox.client(rate_limit=None) as client:
         for _ in range(ROUNDS):
@@ -78,7 +79,7 @@ def test_blocking_calls(sandbox: Sandbox):
     assert_flat(history)
 
 
-def test_async_calls(sandbox: Sandbox):
+def test_async_calls_do_not_leak(sandbox: Sandbox):
     history = []
     baseline = descriptors()
 
@@ -106,7 +107,7 @@ def test_async_calls(sandbox: Sandbox):
     assert_descriptors_return_to(baseline)
 
 
-def test_clients_and_loops_come_and_go(sandbox: Sandbox):
+def test_new_clients_and_loops_do_not_leak(sandbox: Sandbox):
     history = []
 
     async def main():
@@ -122,7 +123,7 @@ def test_clients_and_loops_come_and_go(sandbox: Sandbox):
     assert_flat(history)
 
 
-def test_sandboxes_come_and_go():
+def test_new_sandboxes_do_not_leak():
     history = []
     for _ in range(ROUNDS):
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""Forks, exits, signals and closed loops: scripts that are killed where they do not end."""
+"""Forks, exits, signals and closed loops, each in a new process that is killed if it does not end."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def in_flight(count=1):
 
 
 def script(body: str) -> str:
-    """A script with the sandbox set up."""
+    """A script that starts with `SETUP`."""
     return SETUP + body
 
 
-def test_exit_with_a_client_never_closed():
+def test_exit_with_an_open_client():
     prints(
         script("""
 client = sandbox.client()
@@ -58,7 +58,7 @@ asyncio.run(main())
     assert ended.seconds < 5
 
 
-def test_exit_in_the_middle_of_async_calls():
+def test_system_exit_with_async_calls_in_flight():
     ended = run(
         script("""
 sandbox.faults([{"on": "call", "delay_before_ms": 20000, "times": 0}])
@@ -133,7 +133,7 @@ except TimeoutError:
     assert ended.seconds < 5
 
 
-def test_calls_at_exit():
+def test_a_call_in_an_atexit_handler():
     prints(
         script("""
 import atexit
@@ -249,7 +249,7 @@ print(len(waits), max(waits) < 0.1, waits if max(waits) >= 0.1 else "")
 
 
 @needs.sigint
-def test_ctrl_c_while_waiting_for_the_quota():
+def test_ctrl_c_ends_a_wait_for_the_quota():
     ended = run(
         script("""
 client = sandbox.client(rate_limit=(1, 1))
@@ -322,7 +322,7 @@ def in_child(work):
 
 
 @needs.fork
-def test_a_forked_child_goes_on_with_its_parents_client():
+def test_a_forked_child_can_use_its_parents_client():
     prints(
         script(
             FORK
@@ -360,7 +360,7 @@ print(client.set_bot_time_sensitive(USERS, True).ok)
 
 
 @needs.fork
-def test_a_fork_while_other_threads_call():
+def test_a_fork_while_other_threads_make_calls():
     ended = run(
         script(
             FORK
@@ -389,7 +389,7 @@ os._exit(0)
 """
         )
     )
-    # From Python 3.12 on a fork beside threads is warned of, rightly; here it is what is tested.
+    # stderr is not checked: since Python 3.12, a fork in a process with threads prints a warning.
     assert ended.out.startswith("True"), ended
 
 
@@ -496,7 +496,7 @@ asyncio.run(main())
 
 
 @needs.fork
-def test_a_forked_child_drops_what_it_inherited():
+def test_a_forked_child_can_drop_inherited_objects():
     prints(
         script(
             FORK
@@ -551,7 +551,7 @@ print(sandbox.request_count())
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_multiprocessing(method: str, tmp_path):
+def test_calls_in_a_multiprocessing_pool(method: str, tmp_path):
     file = tmp_path / "main.py"
     file.write_text(
         SETUP.replace("sandbox = ", "sandbox = __name__ == '__main__' and ").replace(
@@ -587,7 +587,7 @@ sys.exit(subprocess.run([sys.executable, {str(file)!r}], timeout=25).returncode)
 
 
 @pytest.mark.parametrize("first", ["main", "sub"])
-def test_a_subinterpreter_is_refused_and_does_no_harm(first: str):
+def test_a_subinterpreter_is_refused_and_the_main_one_still_works(first: str):
     ended = run(f"""
 import asyncio
 try:

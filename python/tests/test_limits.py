@@ -1,4 +1,4 @@
-"""A container's limits: no file descriptor or no thread is left."""
+"""Calls while the process may open no file descriptor or start no thread, as at a container's limits."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ async def raises_async(call, **expected):
 LIMITS = pytest.mark.parametrize("limit", ["NoDescriptor", "NoThread"])
 
 
-def proves(body: str) -> None:
-    """Runs a script that must print "ok", or that the machine cannot show it."""
+def assert_ok(body: str) -> None:
+    """Runs a script that must print "ok". Skips the test if the system does not enforce the limit."""
     ended = run(SETUP + body)
     if "does not enforce" in ended.out:
         pytest.skip(ended.out.strip())
@@ -87,7 +87,7 @@ def proves(body: str) -> None:
 
 @LIMITS
 def test_the_first_call_fails_and_the_next_one_works(limit: str):
-    proves(f"""
+    assert_ok(f"""
 client = sandbox.client()
 with {limit}():
     for _ in range(2):
@@ -101,7 +101,7 @@ print("ok")
 
 @LIMITS
 def test_the_first_awaited_call_fails_and_the_next_one_works(limit: str):
-    proves(f"""
+    assert_ok(f"""
 async def main():
     client = sandbox.async_client()
     with {limit}():
@@ -115,9 +115,9 @@ print("ok")
 """)
 
 
-def test_an_event_loop_without_a_thread_fails_and_the_next_call_works():
-    # The runtime is there already; what wakes this loop is not.
-    proves("""
+def test_an_awaited_call_without_a_thread_for_its_loop_fails_and_the_next_one_works():
+    # The first call has started the runtime's thread, but not the one that wakes event loops.
+    assert_ok("""
 with sandbox.client() as client:
     assert client.set_bot_time_sensitive([sandbox.USER], True).ok
 
@@ -132,8 +132,8 @@ print("ok")
 """)
 
 
-def test_an_event_loop_needs_no_descriptor_of_its_own():
-    proves("""
+def test_an_awaited_call_on_a_new_loop_needs_no_descriptor():
+    assert_ok("""
 client = sandbox.async_client()
 
 async def pin():

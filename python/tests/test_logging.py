@@ -1,4 +1,4 @@
-"""What reaches `logging`, when, and what it costs where nobody listens."""
+"""Log records and events: their content, when and where they are handled, and no work without a listener."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ LOGGER = logging.getLogger("feishu_feed_card")
 
 
 class Kept(logging.Handler):
-    """Keeps the records."""
+    """A handler that keeps its records."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keeps it."""
+        """Keeps the record."""
         self.records.append(record)
 
     def found(self, message: str, count: int = 1) -> list[logging.LogRecord]:
-        """So many with this message. A call's records are handled before it returns."""
+        """Returns the records with this message, and checks their number. No wait is needed: records are
+        handled before their call returns."""
         found = [record for record in self.records if record.getMessage().startswith(message)]
         assert len(found) == count, [record.getMessage() for record in self.records]
         return found
@@ -47,7 +48,7 @@ class Kept(logging.Handler):
 
 @pytest.fixture
 def kept() -> Iterator[Kept]:
-    """What the package logs at DEBUG, and nobody else sees."""
+    """A handler for the package's records at DEBUG. No other handler gets them."""
     handler = Kept()
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.DEBUG)
@@ -59,14 +60,14 @@ def kept() -> Iterator[Kept]:
 
 
 def play(sandbox: Sandbox) -> None:
-    """A call that is replayed."""
+    """Makes a call that is retried."""
     sandbox.faults([{"on": "call", "status": 502}])
     with sandbox.client() as client:
         assert client.set_time_sensitive(sandbox.CHAT, [sandbox.USER], True).ok
 
 
 def play_async(sandbox: Sandbox) -> None:
-    """The same on a loop."""
+    """Makes a call that is retried, on an event loop."""
 
     async def main() -> None:
         async with sandbox.async_client() as client:
@@ -77,7 +78,7 @@ def play_async(sandbox: Sandbox) -> None:
 
 
 def play_many(sandbox: Sandbox) -> None:
-    """The same as one of many."""
+    """Makes a call that is retried, with `set_time_sensitive_many`."""
     sandbox.faults([{"on": "call", "status": 502}])
     with sandbox.client() as client:
         request = {"feed_card_id": sandbox.CHAT, "user_ids": [sandbox.USER], "time_sensitive": True}
@@ -85,7 +86,9 @@ def play_many(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("player", [play, play_async, play_many])
-def test_a_call_at_debug(kept: Kept, feishu_sandbox: Sandbox, player: Callable[[Sandbox], None]):
+def test_the_records_of_a_call_at_debug(
+    kept: Kept, feishu_sandbox: Sandbox, player: Callable[[Sandbox], None]
+):
     player(feishu_sandbox)
     kept.found("done")
     stations = [record.getMessage().split(" (")[0] for record in kept.records]
@@ -105,7 +108,7 @@ def test_a_call_at_debug(kept: Kept, feishu_sandbox: Sandbox, player: Callable[[
     assert replaying["status"] == 502
     assert replaying["attempt"] == 1
     assert replaying["wait_s"] > 0
-    assert replaying["feed_card_id"] == feishu_sandbox.CHAT, "what the record is about comes with it"
+    assert replaying["feed_card_id"] == feishu_sandbox.CHAT, "a record has the fields of its call"
     assert replaying["users"] == 1
     assert replaying["time_sensitive"] is True
     done = kept.found("done")[0]
@@ -119,7 +122,7 @@ def test_a_call_at_debug(kept: Kept, feishu_sandbox: Sandbox, player: Callable[[
     assert not any(feishu_sandbox.USER in repr(vars(record)) for record in kept.records)
 
 
-def test_a_failure_and_a_wait(kept: Kept, feishu_sandbox: Sandbox):
+def test_the_records_of_a_failure_and_of_a_wait(kept: Kept, feishu_sandbox: Sandbox):
     with feishu_sandbox.client(rate_limit=(1, 1000)) as client:
         client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
         with pytest.raises(RejectedError) as caught:
@@ -132,7 +135,7 @@ def test_a_failure_and_a_wait(kept: Kept, feishu_sandbox: Sandbox):
     assert vars(kept.found("waiting for a slot")[0])["feed_card_id"] == "oc_nowhere"
 
 
-def test_the_level_is_heeded_from_one_call_to_the_next(kept: Kept, feishu_sandbox: Sandbox):
+def test_a_change_of_the_level_applies_to_the_next_call(kept: Kept, feishu_sandbox: Sandbox):
     with feishu_sandbox.client() as client:
 
         def call() -> None:
@@ -141,7 +144,7 @@ def test_the_level_is_heeded_from_one_call_to_the_next(kept: Kept, feishu_sandbo
 
         LOGGER.setLevel(logging.WARNING)
         call()
-        assert vars(kept.found("failed")[0])["feed_card_id"] == "oc_nowhere", "though spans are at DEBUG"
+        assert vars(kept.found("failed")[0])["feed_card_id"] == "oc_nowhere", "although spans are at DEBUG"
         LOGGER.setLevel(logging.CRITICAL)
         call()
         LOGGER.setLevel(logging.DEBUG)
@@ -158,7 +161,7 @@ def test_the_level_is_heeded_from_one_call_to_the_next(kept: Kept, feishu_sandbo
         kept.found("call begins", 1)
 
 
-def test_logging_disable(kept: Kept, feishu_sandbox: Sandbox):
+def test_logging_disable_is_respected(kept: Kept, feishu_sandbox: Sandbox):
     logging.disable(logging.INFO)
     try:
         with feishu_sandbox.client() as client, pytest.raises(RejectedError):
@@ -169,7 +172,9 @@ def test_logging_disable(kept: Kept, feishu_sandbox: Sandbox):
     assert {record.levelno for record in kept.records} == {logging.WARNING}
 
 
-def test_a_disabled_logger(kept: Kept, feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+def test_a_disabled_logger_gets_no_records(
+    kept: Kept, feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
     with feishu_sandbox.client() as client:
         for is_disabled in (True, False):
             monkeypatch.setattr(LOGGER, "disabled", is_disabled)
@@ -183,7 +188,7 @@ def test_a_disabled_logger(kept: Kept, feishu_sandbox: Sandbox, monkeypatch: pyt
     [("", 0), ("disable_existing_loggers=False", 1), ("loggers={'feishu_feed_card': {}}", 1)],
     ids=["", "not disabled", "named"],
 )
-def test_a_configuration_silences_the_loggers_it_does_not_name(config: str, told: int):
+def test_dict_config_disables_loggers_that_it_does_not_name(config: str, told: int):
     prints(
         f"""
 import logging, logging.config
@@ -209,7 +214,7 @@ print(sorted(set(kept)))
     )
 
 
-def test_calls_of_many_threads_and_loops_are_told_apart(kept: Kept, feishu_sandbox: Sandbox):
+def test_each_record_has_the_fields_of_its_own_call(kept: Kept, feishu_sandbox: Sandbox):
     feishu_sandbox.set_switches(per_second=None, per_minute=None)
     client = feishu_sandbox.client(rate_limit=None)
     async_client = feishu_sandbox.async_client(rate_limit=None)
@@ -235,7 +240,9 @@ def test_calls_of_many_threads_and_loops_are_told_apart(kept: Kept, feishu_sandb
     assert sorted(vars(record)["feed_card_id"] for record in done) == sorted(chats)
 
 
-def test_a_handler_that_raises(kept: Kept, feishu_sandbox: Sandbox, capfd: pytest.CaptureFixture[str]):
+def test_an_exception_of_a_handler_does_not_stop_logging(
+    kept: Kept, feishu_sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
+):
     class Broken(logging.Handler):
         def handle(self, record: logging.LogRecord) -> bool:
             raise LookupError("the disk is full")
@@ -251,7 +258,9 @@ def test_a_handler_that_raises(kept: Kept, feishu_sandbox: Sandbox, capfd: pytes
     assert "the disk is full" in capfd.readouterr().err
 
 
-def test_a_level_that_is_no_number(kept: Kept, feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+def test_an_invalid_level_of_the_logger_does_not_fail_calls(
+    kept: Kept, feishu_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
     seen = []
     monkeypatch.setattr("sys.unraisablehook", lambda unraisable: seen.append(unraisable.exc_type))
     monkeypatch.setattr(LOGGER, "level", "DEBUG")
@@ -280,7 +289,7 @@ def fail(client):
 """
 
 
-def test_nobody_listens():
+def test_without_a_listener_no_record_is_made():
     prints(
         SCRIPT
         + """
@@ -297,7 +306,7 @@ print(fail(client), names(), made)
     )
 
 
-def test_basic_config_after_the_client_was_made():
+def test_logging_may_be_configured_after_the_client_was_made():
     ended = run(
         SCRIPT
         + """
@@ -313,7 +322,7 @@ print(fail(client))
 
 
 @needs.fork
-def test_a_forked_child_logs_of_its_own():
+def test_a_forked_child_logs_its_own_calls():
     ended = run(
         SCRIPT
         + """
@@ -339,7 +348,7 @@ fail(client)
     assert lines.count(f"{child} WARNING failed") == 1, ended
 
 
-def test_a_handler_that_fails_where_nobody_can_be_told_is_asked_again():
+def test_a_failing_handler_is_called_again_without_stderr():
     ended = run(
         SCRIPT
         + """
@@ -365,7 +374,7 @@ print("told")
     assert (ended.code, ended.out.strip()) == (0, "told"), ended
 
 
-def test_caplog(caplog: pytest.LogCaptureFixture, feishu_sandbox: Sandbox):
+def test_caplog_gets_the_records(caplog: pytest.LogCaptureFixture, feishu_sandbox: Sandbox):
     with (
         caplog.at_level(logging.WARNING, "feishu_feed_card"),
         feishu_sandbox.client() as client,
@@ -406,7 +415,7 @@ REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("REQUEST_ID", d
 
 
 class WithRequestId(logging.Filter):
-    """Adds the context variable, as web frameworks do."""
+    """Adds a context variable to each record, as web frameworks do."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = REQUEST_ID.get()
@@ -414,7 +423,7 @@ class WithRequestId(logging.Filter):
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_records_have_the_context_of_their_call(
+def test_handlers_run_in_the_context_of_their_call(
     kept: Kept, feishu_sandbox: Sandbox, runner: Callable[[Coroutine[Any, Any, Any]], Any]
 ):
     kept.addFilter(WithRequestId())
@@ -445,7 +454,7 @@ def test_records_have_the_context_of_their_call(
     REQUEST_ID.set("none")
 
 
-def test_a_long_call_is_logged_while_it_runs(kept: Kept, feishu_sandbox: Sandbox):
+def test_records_of_a_long_call_are_handled_during_the_call(kept: Kept, feishu_sandbox: Sandbox):
     feishu_sandbox.faults([{"on": "call", "delay_before_ms": 500}])
     seen = []
 
@@ -462,7 +471,7 @@ def test_a_long_call_is_logged_while_it_runs(kept: Kept, feishu_sandbox: Sandbox
     assert "done" not in seen
 
 
-def test_a_handler_may_use_the_client(kept: Kept, feishu_sandbox: Sandbox):
+def test_a_handler_may_make_calls(kept: Kept, feishu_sandbox: Sandbox):
     class Pinning(logging.Handler):
         """Pins the incident group for each warning."""
 
@@ -481,8 +490,8 @@ def test_a_handler_may_use_the_client(kept: Kept, feishu_sandbox: Sandbox):
     kept.found("done")
 
 
-def test_flush_handles_what_happens_in_the_background(kept: Kept, feishu_sandbox: Sandbox):
-    # Its token is to be renewed at once, which goes on after the call has returned.
+def test_flush_handles_records_of_background_work(kept: Kept, feishu_sandbox: Sandbox):
+    # The second call renews the token in the background, and returns before that ends.
     feishu_sandbox.faults([{"on": "token", "expire": 2}, {"on": "token", "delay_before_ms": 200}])
     with feishu_sandbox.client() as client:
         client.set_bot_time_sensitive([feishu_sandbox.USER], True)
@@ -497,7 +506,7 @@ def test_flush_handles_what_happens_in_the_background(kept: Kept, feishu_sandbox
 
 def test_an_interrupt_in_a_handler_ends_the_call(feishu_sandbox: Sandbox):
     class Interrupting(logging.Handler):
-        """As where Ctrl-C is pressed while a handler runs."""
+        """Raises as Ctrl-C would, while the handler runs."""
 
         def emit(self, record: logging.LogRecord) -> None:
             raise KeyboardInterrupt
@@ -517,7 +526,7 @@ def test_an_interrupt_in_a_handler_ends_the_call(feishu_sandbox: Sandbox):
         LOGGER.removeHandler(interrupting)
 
 
-def test_on_event(feishu_sandbox: Sandbox):
+def test_on_event_gets_the_events_of_its_call(feishu_sandbox: Sandbox):
     events: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
 
@@ -546,7 +555,7 @@ def test_on_event(feishu_sandbox: Sandbox):
     assert "replaying" not in [event["name"] for event in others]
 
 
-def test_on_event_of_many(feishu_sandbox: Sandbox):
+def test_on_event_of_many_gets_the_events_of_all_calls(feishu_sandbox: Sandbox):
     requests: list[Request] = [
         {"feed_card_id": feishu_sandbox.CHAT, "user_ids": [feishu_sandbox.USER], "time_sensitive": True}
     ] * 3
@@ -571,7 +580,7 @@ def test_on_event_of_many(feishu_sandbox: Sandbox):
     assert sorted(event["call"] for event in events if event["name"] == "done") == sorted(calls)
 
 
-def test_an_on_event_that_raises_is_reported_and_the_call_goes_on(
+def test_an_exception_of_on_event_is_printed_and_the_call_goes_on(
     feishu_sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
 ):
     def broken(event: dict[str, Any]) -> None:
@@ -583,7 +592,7 @@ def test_an_on_event_that_raises_is_reported_and_the_call_goes_on(
 
 
 @pytest.mark.parametrize("wrong", [1, "print", asyncio.sleep], ids=["number", "text", "async"])
-def test_an_on_event_that_is_no_function_is_refused(feishu_sandbox: Sandbox, wrong: Any):
+def test_an_on_event_that_is_not_a_function_is_refused(feishu_sandbox: Sandbox, wrong: Any):
     with feishu_sandbox.client() as client, pytest.raises(InvalidInputError, match="on_event") as caught:
         client.set_bot_time_sensitive([feishu_sandbox.USER], True, on_event=wrong)
     assert caught.value.not_attempted == (feishu_sandbox.USER,)

@@ -1,4 +1,4 @@
-"""Many calls: what comes back, how far it reads ahead, and how it ends."""
+"""`set_time_sensitive_many`: items, reading ahead, and how it ends."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ MOST_IN_A_BATCH = 64
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """One without limits."""
+    """A sandbox without frequency limits."""
     with Sandbox({"switches": {"per_second": None, "per_minute": None}}) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
 def client(sandbox: Sandbox) -> Iterator[Client]:
-    """One without pacing, for which a request is over when its connection is closed."""
+    """A client without pacing and without late arrival."""
     with sandbox.client(rate_limit=None, late_arrival=0) as client:
         yield client
 
 
 @pytest.fixture
 def async_client(sandbox: Sandbox) -> AsyncClient:
-    """The same for asyncio."""
+    """An `AsyncClient` without pacing and without late arrival."""
     return sandbox.async_client(rate_limit=None, late_arrival=0)
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    """Waits for it, 10 s at most."""
+    """Waits until the condition is true, 10 s at most."""
     end = time.monotonic() + 10
     while not condition() and time.monotonic() < end:
         time.sleep(0.005)
@@ -75,7 +75,7 @@ def eventually(condition: Callable[[], object]) -> None:
 
 
 async def eventually_async(condition: Callable[[], object]) -> None:
-    """The same, on a loop."""
+    """`eventually` on an event loop."""
     end = time.monotonic() + 10
     while not condition() and time.monotonic() < end:
         await asyncio.sleep(0.005)
@@ -83,7 +83,7 @@ async def eventually_async(condition: Callable[[], object]) -> None:
 
 
 def assert_adds_up(report: Report) -> None:
-    """Each request read is accounted for, once."""
+    """Checks that the report accounts for each request once."""
     assert report.taken == report.succeeded + report.failed + len(report.unfinished)
 
 
@@ -92,7 +92,7 @@ RUNS = pytest.mark.parametrize("runner", RUNNERS)
 
 @contextlib.contextmanager
 def until_cut(ends: list[DeadlineExceededError] | None) -> Iterator[None]:
-    """Puts the error after the last item into the list, if there is one."""
+    """Appends the error after the last item to `ends`, if that is a list."""
     try:
         yield
     except DeadlineExceededError as error:
@@ -104,7 +104,7 @@ def until_cut(ends: list[DeadlineExceededError] | None) -> Iterator[None]:
 def play(
     client: Client, requests: Iterable[Any], ends: list[DeadlineExceededError] | None = None, **options: Any
 ) -> tuple[list[Item], Report]:
-    """Reads everything, blocking."""
+    """Reads all items with `Client`."""
     items: list[Item] = []
     with client.set_time_sensitive_many(requests, **options) as many, until_cut(ends):
         items.extend(many)
@@ -114,7 +114,7 @@ def play(
 def play_async(
     client: AsyncClient, requests: Any, ends: list[DeadlineExceededError] | None = None, **options: Any
 ) -> tuple[list[Item], Report]:
-    """Reads everything, on a loop."""
+    """Reads all items with `AsyncClient`."""
 
     async def main() -> tuple[list[Item], Report]:
         items: list[Item] = []
@@ -128,14 +128,14 @@ def play_async(
 
 
 async def asynchronously(requests: Iterable[Any]) -> AsyncIterator[Any]:
-    """The same requests, from an async generator."""
+    """Yields the requests from an async generator."""
     for request in requests:
         yield request
 
 
 @pytest.fixture(params=["Client", "AsyncClient", "AsyncClient from async"])
 def player(request: pytest.FixtureRequest, client: Client, async_client: AsyncClient) -> Callable[..., Any]:
-    """Each way to make many calls."""
+    """`play` with each kind of client and of source."""
 
     def player(requests: Iterable[Any], **options: Any) -> tuple[list[Item], Report]:
         if request.param == "Client":
@@ -148,12 +148,12 @@ def player(request: pytest.FixtureRequest, client: Client, async_client: AsyncCl
 
 
 @pytest.mark.parametrize("concurrency", [None, 1, 7, 10_000])
-def test_each_request_comes_back_once(player: Callable[..., Any], sandbox: Sandbox, concurrency: int | None):
+def test_each_request_has_one_item(player: Callable[..., Any], sandbox: Sandbox, concurrency: int | None):
     requests = [dict(PIN) for _ in range(300)]
     items, report = player((request for request in requests), concurrency=concurrency)
     assert sorted(item.index for item in items) == list(range(300))
     for item in items:
-        assert item.request is requests[item.index], "the very object"
+        assert item.request is requests[item.index], "the same object"
         assert item.error is None
         assert item.outcome is not None
         assert item.outcome.reached == (sandbox.USER,)
@@ -161,14 +161,14 @@ def test_each_request_comes_back_once(player: Callable[..., Any], sandbox: Sandb
     assert sandbox.token_fetches() == 1
 
 
-def test_nothing_at_all(player: Callable[..., Any]):
-    told: list[Progress] = []
-    assert player([], progress=told.append) == ([], Report(0, 0, 0))
-    assert told
-    assert told[-1].done == 0
+def test_no_requests_have_no_items(player: Callable[..., Any]):
+    reported: list[Progress] = []
+    assert player([], progress=reported.append) == ([], Report(0, 0, 0))
+    assert reported
+    assert reported[-1].done == 0
 
 
-def test_one_failing_does_not_end_the_others(player: Callable[..., Any], sandbox: Sandbox):
+def test_a_failed_request_does_not_stop_the_others(player: Callable[..., Any], sandbox: Sandbox):
     items, report = player([PIN, {**PIN, "feed_card_id": "oc_nowhere"}, PIN, {**PIN, "user_ids": ["ou_no"]}])
     errors = {item.index: item.error for item in items}
     assert errors[0] is errors[2] is None
@@ -177,7 +177,7 @@ def test_one_failing_does_not_end_the_others(player: Callable[..., Any], sandbox
     assert (report.taken, report.succeeded, report.failed) == (4, 2, 2)
 
 
-def test_other_mappings_and_parameters(player: Callable[..., Any], sandbox: Sandbox):
+def test_requests_may_be_any_mapping_with_optional_keys(player: Callable[..., Any], sandbox: Sandbox):
     union_id = "on_" + sandbox.USER[3:]
     sandbox.put_user({"open_id": sandbox.USER, "union_id": union_id})
     items, _ = player(
@@ -195,7 +195,7 @@ def test_other_mappings_and_parameters(player: Callable[..., Any], sandbox: Sand
 
 
 class Id(str):
-    """A text of the caller's own kind."""
+    """A subclass of `str`."""
 
     __slots__ = ()
 
@@ -212,7 +212,7 @@ class Id(str):
     ],
     ids=["list", "tuple", "repeated", "subclass", "set", "generator"],
 )
-def test_the_ids_reached_are_those_that_were_sent(player: Callable[..., Any], user_ids: Callable[[], Any]):
+def test_the_reached_ids_are_those_that_were_sent(player: Callable[..., Any], user_ids: Callable[[], Any]):
     handed_in = [user_ids() for _ in range(3)]
 
     def requests() -> Iterator[Any]:
@@ -249,7 +249,7 @@ def test_the_ids_reached_are_those_that_were_sent(player: Callable[..., Any], us
         ({**PIN, 1: 1}, "a request's key"),
     ],
 )
-def test_what_is_no_request_is_its_items_error(player: Callable[..., Any], request_: Any, field: str):
+def test_an_invalid_request_is_the_error_of_its_item(player: Callable[..., Any], request_: Any, field: str):
     items, report = player([PIN, request_, PIN])
     items.sort(key=lambda item: item.index)
     assert [item.error is None for item in items] == [True, False, True]
@@ -278,20 +278,22 @@ def test_what_is_no_request_is_its_items_error(player: Callable[..., Any], reque
         ({}, "requests"),
     ],
 )
-def test_wrong_arguments(client: Client, async_client: AsyncClient, arguments: Any, field: str):
+def test_an_invalid_argument_is_refused(
+    client: Client, async_client: AsyncClient, arguments: Any, field: str
+):
     for one in (client, async_client):
         with pytest.raises(InvalidInputError) as caught:
             one.set_time_sensitive_many(**arguments)
         assert caught.value.field == field
 
 
-def test_a_blocking_client_takes_no_async_iterable(client: Client):
+def test_a_blocking_client_refuses_an_async_iterable(client: Client):
     with pytest.raises(InvalidInputError) as caught:
         client.set_time_sensitive_many(asynchronously([PIN]))  # type: ignore[arg-type]
     assert caught.value.field == "requests"
 
 
-def test_an_iterable_that_raises(player: Callable[..., Any], sandbox: Sandbox):
+def test_an_exception_of_the_iterable_is_raised(player: Callable[..., Any], sandbox: Sandbox):
     class OwnError(Exception):
         pass
 
@@ -305,10 +307,10 @@ def test_an_iterable_that_raises(player: Callable[..., Any], sandbox: Sandbox):
         player(requests())
 
 
-def test_what_had_finished_comes_before_what_the_iterable_raised(client: Client, sandbox: Sandbox):
+def test_finished_items_come_before_the_exception_of_the_iterable(client: Client, sandbox: Sandbox):
     def requests() -> Iterator[Request]:
         yield from [PIN] * 5
-        # What the platform has answered may not have come back yet.
+        # The response to a request may still be on its way.
         eventually(lambda: many._bound.progress()[0] > 0)
         sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
         yield {**PIN, "feed_card_id": "oc_slow"}
@@ -330,7 +332,7 @@ def test_what_had_finished_comes_before_what_the_iterable_raised(client: Client,
     assert many.report() is report
 
 
-def test_user_ids_that_raise_are_the_iterable_raising(player: Callable[..., Any]):
+def test_an_exception_of_user_ids_is_raised(player: Callable[..., Any]):
     def users() -> Iterator[str]:
         raise OSError("the list is gone")
         yield
@@ -369,7 +371,7 @@ def test_a_mapping_that_raises_is_accounted_for(client: Client):
     assert (report.taken, len(report.unfinished)) == (1, 1)
 
 
-def test_it_does_not_read_far_ahead(player: Callable[..., Any]):
+def test_reading_ahead_is_bounded(player: Callable[..., Any]):
     read = most = done = 0
 
     def requests() -> Iterator[Request]:
@@ -387,7 +389,7 @@ def test_it_does_not_read_far_ahead(player: Callable[..., Any]):
     assert 1 < most <= 10 + MOST_IN_A_BATCH
 
 
-def test_a_consumer_that_stops_stops_the_sending(client: Client, sandbox: Sandbox):
+def test_a_paused_consumer_pauses_reading(client: Client, sandbox: Sandbox):
     read = 0
 
     def requests() -> Iterator[Request]:
@@ -406,7 +408,7 @@ def test_a_consumer_that_stops_stops_the_sending(client: Client, sandbox: Sandbo
     assert_adds_up(report)
 
 
-def test_the_results_of_a_slow_iterable_are_not_held_up(client: Client, sandbox: Sandbox):
+def test_items_are_returned_while_the_iterable_is_slow(client: Client, sandbox: Sandbox):
     def requests() -> Iterator[Request]:
         for number in range(50):
             if number > 1:
@@ -422,7 +424,7 @@ def test_the_results_of_a_slow_iterable_are_not_held_up(client: Client, sandbox:
         assert len(read) < 10
 
 
-def test_leaving_early(client: Client, sandbox: Sandbox):
+def test_leaving_the_loop_stops_requests_and_closes_the_generator(client: Client, sandbox: Sandbox):
     closed = []
 
     def requests() -> Iterator[Request]:
@@ -438,7 +440,7 @@ def test_leaving_early(client: Client, sandbox: Sandbox):
             sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
             assert item.error is None
             break
-    assert closed == [True], "though somebody else holds the generator"
+    assert closed == [True], "although the generator is referenced elsewhere"
     assert list(many) == []
     report = many.report()
     assert_adds_up(report)
@@ -447,7 +449,7 @@ def test_leaving_early(client: Client, sandbox: Sandbox):
         assert stopped.request is PIN
         assert len(stopped.unknown + stopped.not_attempted) == 1
     time.sleep(0.1)
-    # What had left may arrive after the connection was closed, but nothing more is sent.
+    # Requests that were sent may still arrive, but no further request is sent.
     assert sandbox.request_count() <= 1 + report.taken
 
 
@@ -462,7 +464,9 @@ def test_a_file_is_not_closed(client: Client, tmp_path):
 
 @RUNS
 @pytest.mark.parametrize("is_async", [False, True], ids=["iterable", "async iterable"])
-def test_leaving_early_on_a_loop(runner: Any, async_client: AsyncClient, sandbox: Sandbox, is_async: bool):
+def test_leaving_the_loop_closes_the_source_on_an_event_loop(
+    runner: Any, async_client: AsyncClient, sandbox: Sandbox, is_async: bool
+):
     closed = []
 
     def requests() -> Iterator[Request]:
@@ -498,7 +502,7 @@ def test_leaving_early_on_a_loop(runner: Any, async_client: AsyncClient, sandbox
 
 
 @RUNS
-def test_a_cancelled_loop_stops_it(runner: Any, async_client: AsyncClient, sandbox: Sandbox):
+def test_cancelling_the_consumer_stops_requests(runner: Any, async_client: AsyncClient, sandbox: Sandbox):
     closed = []
 
     async def requests() -> AsyncIterator[Request]:
@@ -533,7 +537,7 @@ def test_a_cancelled_loop_stops_it(runner: Any, async_client: AsyncClient, sandb
 
 
 @RUNS
-def test_an_async_generator_that_never_yields(runner: Any, async_client: AsyncClient):
+def test_total_timeout_ends_a_loop_over_a_generator_that_never_yields(runner: Any, async_client: AsyncClient):
     closed = []
 
     async def requests() -> AsyncIterator[Request]:
@@ -556,7 +560,7 @@ def test_an_async_generator_that_never_yields(runner: Any, async_client: AsyncCl
     runner(asyncio.wait_for(main(), 20))
 
 
-def test_total_timeout(player: Callable[..., Any], sandbox: Sandbox):
+def test_total_timeout_bounds_all_requests(player: Callable[..., Any], sandbox: Sandbox):
     sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
 
     def requests() -> Iterator[Request]:
@@ -575,16 +579,16 @@ def test_total_timeout(player: Callable[..., Any], sandbox: Sandbox):
     assert_adds_up(report)
 
 
-def test_what_is_read_as_the_total_timeout_passes_comes_back(player: Callable[..., Any]):
+def test_a_request_read_as_the_total_timeout_passes_has_an_item(player: Callable[..., Any]):
     def requests() -> Iterator[Any]:
         yield PIN
         time.sleep(0.5)
         yield {**PIN, "user_ids": [Sandbox.USER, Sandbox.USER]}
         yield PIN
 
-    told: list[Progress] = []
+    reported: list[Progress] = []
     ends: list[DeadlineExceededError] = []
-    items, report = player(requests(), ends=ends, total_timeout=0.2, progress=told.append)
+    items, report = player(requests(), ends=ends, total_timeout=0.2, progress=reported.append)
     assert [(item.index, item.error is None) for item in items] == [(0, True), (1, False)]
     error = items[1].error
     assert isinstance(error, DeadlineExceededError)
@@ -593,10 +597,10 @@ def test_what_is_read_as_the_total_timeout_passes_comes_back(player: Callable[..
     assert error.not_attempted == (Sandbox.USER,)
     assert report == Report(2, 1, 1, failures=[items[1]], not_read=None)
     assert "from index 2 on" in str(ends[0].hint)
-    assert (told[-1].done, told[-1].failed) == (2, 1)
+    assert (reported[-1].done, reported[-1].failed) == (2, 1)
 
 
-def test_what_is_no_request_comes_back_as_such_though_the_total_timeout_passed(player: Callable[..., Any]):
+def test_an_invalid_request_read_after_the_total_timeout_has_an_item(player: Callable[..., Any]):
     def requests() -> Iterator[Any]:
         yield PIN
         time.sleep(0.5)
@@ -610,7 +614,7 @@ def test_what_is_no_request_comes_back_as_such_though_the_total_timeout_passed(p
 
 
 @RUNS
-def test_results_come_while_an_async_iterable_waits(runner: Any, async_client: AsyncClient):
+def test_items_are_returned_while_an_async_iterable_waits(runner: Any, async_client: AsyncClient):
     async def main() -> None:
         queue: asyncio.Queue[Request] = asyncio.Queue()
 
@@ -629,7 +633,7 @@ def test_results_come_while_an_async_iterable_waits(runner: Any, async_client: A
 
 
 @RUNS
-def test_other_tasks_go_on(runner: Any, async_client: AsyncClient):
+def test_other_tasks_run_during_the_loop(runner: Any, async_client: AsyncClient):
     ticks = 0
 
     async def tick() -> None:
@@ -648,44 +652,44 @@ def test_other_tasks_go_on(runner: Any, async_client: AsyncClient):
     assert ticks >= 1000 / MOST_IN_A_BATCH
 
 
-def test_progress(player: Callable[..., Any]):
-    told: list[Progress] = []
+def test_progress_is_reported(player: Callable[..., Any]):
+    reported: list[Progress] = []
     thread = []
 
     def progress(progress: Progress) -> None:
-        told.append(progress)
+        reported.append(progress)
         thread.append(threading.get_ident())
 
     requests = [PIN] * 200 + [{**PIN, "feed_card_id": "oc_nowhere"}] * 3 + [None]
     player(requests, progress=progress)
     assert set(thread) == {threading.get_ident()}
-    done = [progress.done for progress in told]
+    done = [progress.done for progress in reported]
     assert done == sorted(done)
-    end = told[-1]
+    end = reported[-1]
     assert (end.done, end.failed, end.waiting_for_quota) == (204, 4, 0)
 
 
-def test_progress_knows_the_total_of_what_has_a_length(client: Client, async_client: AsyncClient):
+def test_progress_has_the_total_of_a_sized_iterable(client: Client, async_client: AsyncClient):
     for requests, total in (([PIN] * 5, 5), ((PIN for _ in range(5)), None), ({1: PIN}.values(), 1)):
         for way, one in ((play, client), (play_async, async_client)):
-            told: list[Progress] = []
+            reported: list[Progress] = []
             again = list(requests) if total is None else requests
-            way(one, iter(again) if total is None else again, progress=told.append)
-            assert {progress.total for progress in told} == {total}
-            assert told[-1].eta == (None if total is None else 0)
+            way(one, iter(again) if total is None else again, progress=reported.append)
+            assert {progress.total for progress in reported} == {total}
+            assert reported[-1].eta == (None if total is None else 0)
 
 
-def test_progress_tells_what_waits_for_the_quota(sandbox: Sandbox):
-    told: list[Progress] = []
+def test_progress_counts_requests_that_wait_for_the_quota(sandbox: Sandbox):
+    reported: list[Progress] = []
     with sandbox.client(rate_limit=(5, 1000)) as client:
-        items, _ = play(client, [PIN] * 8, progress=told.append)
+        items, _ = play(client, [PIN] * 8, progress=reported.append)
     assert len(items) == 8
-    assert any(progress.waiting_for_quota > 0 and (progress.eta or 0) > 0 for progress in told)
-    assert (told[-1].done, told[-1].waiting_for_quota, told[-1].eta) == (8, 0, 0)
+    assert any(progress.waiting_for_quota > 0 and (progress.eta or 0) > 0 for progress in reported)
+    assert (reported[-1].done, reported[-1].waiting_for_quota, reported[-1].eta) == (8, 0, 0)
 
 
 @pytest.mark.parametrize("way", ["Client", "AsyncClient"])
-def test_progress_is_told_while_the_quota_makes_wait(sandbox: Sandbox, way: str):
+def test_progress_is_reported_while_requests_wait_for_the_quota(sandbox: Sandbox, way: str):
     class EnoughError(Exception):
         pass
 
@@ -707,7 +711,7 @@ def test_progress_is_told_while_the_quota_makes_wait(sandbox: Sandbox, way: str)
     assert etas[0] - 1.5 > etas[2] > 50
 
 
-def test_progress_may_not_be_async(client: Client, async_client: AsyncClient):
+def test_an_async_progress_callback_is_refused(client: Client, async_client: AsyncClient):
     async def coroutine(_: Progress) -> None: ...
 
     async def generator(_: Progress) -> AsyncIterator[int]:
@@ -724,7 +728,7 @@ def test_progress_may_not_be_async(client: Client, async_client: AsyncClient):
                 one.set_time_sensitive_many([PIN], progress=progress)
             assert caught.value.field == "progress"
     bridge = Mock()
-    bridge.func = coroutine  # which it may well await
+    bridge.func = coroutine  # `bridge` may await it
     for fine in (print, str, functools.partial(print), [].append, Progress, Mock(), MagicMock(), bridge):
         client.set_time_sensitive_many([PIN], progress=fine)
 
@@ -739,7 +743,7 @@ async def closing_fails() -> AsyncIterator[Any]:
         raise OSError("the cursor is gone")
 
 
-def test_what_closing_an_async_iterable_raises_is_raised(async_client: AsyncClient):
+def test_an_exception_of_closing_an_async_iterable_is_raised(async_client: AsyncClient):
     async def main() -> None:
         many = async_client.set_time_sensitive_many(closing_fails())
         await anext(many)
@@ -753,7 +757,7 @@ def test_what_closing_an_async_iterable_raises_is_raised(async_client: AsyncClie
     asyncio.run(main())
 
 
-def test_what_closing_a_dropped_async_iterable_raises_is_reported(async_client: AsyncClient):
+def test_an_exception_of_closing_a_dropped_async_iterable_is_reported(async_client: AsyncClient):
     async def main() -> None:
         reported: list[Any] = []
         loop = asyncio.get_running_loop()
@@ -767,7 +771,7 @@ def test_what_closing_a_dropped_async_iterable_raises_is_reported(async_client: 
 
 
 class Stopping(UserDict[str, Any]):
-    """A mapping with the bug that it ends an iterator."""
+    """A mapping that raises an exception that ends iterators."""
 
     def __init__(self, exception: type[Exception]) -> None:
         super().__init__(PIN)
@@ -779,7 +783,7 @@ class Stopping(UserDict[str, Any]):
 
 @pytest.mark.parametrize("exception", [StopIteration, StopAsyncIteration])
 @pytest.mark.parametrize("where", ["progress", "requests"])
-def test_a_callers_stop_iteration_does_not_end_the_loop_quietly(
+def test_a_stop_iteration_of_the_callers_code_is_raised(
     player: Callable[..., Any], exception: type[Exception], where: str
 ):
     def progress(_: Progress) -> None:
@@ -793,7 +797,7 @@ def test_a_callers_stop_iteration_does_not_end_the_loop_quietly(
     assert exception in (type(caught.value), type(caught.value.__cause__))
 
 
-def test_progress_that_raises_loses_nothing(client: Client):
+def test_an_exception_of_progress_loses_no_item(client: Client):
     def progress(_: Progress) -> None:
         raise LookupError("no bar")
 
@@ -806,7 +810,7 @@ def test_progress_that_raises_loses_nothing(client: Client):
     assert_adds_up(report)
 
 
-def test_dropping_it_stops_the_requests(client: Client, sandbox: Sandbox):
+def test_dropping_many_stops_its_requests(client: Client, sandbox: Sandbox):
     many: Any = client.set_time_sensitive_many([PIN, {**PIN, "feed_card_id": "nowhere"}])
     sandbox.faults([{"on": "call", "delay_before_ms": 400}])
     assert next(many).index == 1
@@ -817,7 +821,9 @@ def test_dropping_it_stops_the_requests(client: Client, sandbox: Sandbox):
 
 
 @RUNS
-def test_dropping_it_on_a_loop(runner: Any, async_client: AsyncClient, sandbox: Sandbox):
+def test_dropping_many_stops_its_requests_on_an_event_loop(
+    runner: Any, async_client: AsyncClient, sandbox: Sandbox
+):
     closed = []
 
     async def requests() -> AsyncIterator[Request]:
@@ -844,7 +850,7 @@ def test_dropping_it_on_a_loop(runner: Any, async_client: AsyncClient, sandbox: 
     assert sandbox.pinned(sandbox.USER) == []
 
 
-def test_one_in_a_cycle_is_collected(client: Client):
+def test_many_in_a_reference_cycle_is_collected(client: Client):
     many: Any = client.set_time_sensitive_many([PIN] * 300, concurrency=5)
     next(many)
     many.itself = many
@@ -875,8 +881,8 @@ def test_a_cycle_through_a_callback_is_collected(sandbox: Sandbox, callback: str
     assert [reference() for reference in kept] == [None] * 3
 
 
-def test_dropping_one_that_is_listened_to_does_not_stop_the_runtime(sandbox: Sandbox):
-    """The runtime's thread does not wait for the GIL."""
+def test_dropping_many_with_a_listener_does_not_block_the_runtime(sandbox: Sandbox):
+    """Another loop's requests continue while this thread holds the GIL."""
     many = sandbox.client(rate_limit=None).set_time_sensitive_many([PIN] * 50 + [{}], on_event=print)
     sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
     next(many)  # {}, which is no request
@@ -900,7 +906,7 @@ def test_dropping_one_that_is_listened_to_does_not_stop_the_runtime(sandbox: San
     assert received > 10
 
 
-def test_two_at_once_and_single_calls_between(client: Client, sandbox: Sandbox):
+def test_two_loops_and_single_calls_at_once(client: Client, sandbox: Sandbox):
     one = client.set_time_sensitive_many([PIN] * 200, concurrency=5)
     two = client.set_time_sensitive_many((PIN for _ in range(200)), concurrency=7)
     ends = []
@@ -913,7 +919,9 @@ def test_two_at_once_and_single_calls_between(client: Client, sandbox: Sandbox):
 
 
 @RUNS
-def test_two_at_once_on_a_loop(runner: Any, async_client: AsyncClient, sandbox: Sandbox):
+def test_two_loops_and_single_calls_at_once_on_an_event_loop(
+    runner: Any, async_client: AsyncClient, sandbox: Sandbox
+):
     async def consume(requests: Any) -> int:
         many = async_client.set_time_sensitive_many(requests, concurrency=5)
         return len([item async for item in many if item.error is None])
@@ -930,7 +938,7 @@ def test_two_at_once_on_a_loop(runner: Any, async_client: AsyncClient, sandbox: 
     runner(main())
 
 
-def test_closing_the_client(client: Client, sandbox: Sandbox):
+def test_closing_the_client_ends_the_loop(client: Client, sandbox: Sandbox):
     unbegun = client.set_time_sensitive_many([PIN])
     many = client.set_time_sensitive_many((PIN for _ in range(10_000)), concurrency=5)
     next(many)
@@ -939,7 +947,7 @@ def test_closing_the_client(client: Client, sandbox: Sandbox):
     with pytest.raises(ClientClosedError, match="closed"):
         for item in many:
             items.append(item)  # noqa: PERF402 -- it raises at the end
-    assert all(item.error is None for item in items), "those under way go on to their end"
+    assert all(item.error is None for item in items), "requests in progress end normally"
     assert many.report().unfinished == ()
     assert many.report().not_read is None
     with pytest.raises(ClientClosedError, match="closed"):
@@ -949,7 +957,7 @@ def test_closing_the_client(client: Client, sandbox: Sandbox):
         list(client.set_time_sensitive_many([]))
 
 
-def test_closing_stops_many_after_its_timeout(client: Client, sandbox: Sandbox):
+def test_closing_the_client_stops_requests_after_its_timeout(client: Client, sandbox: Sandbox):
     sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
     many = client.set_time_sensitive_many((PIN for _ in range(10_000)), concurrency=5)
     closing = threading.Timer(0.3, client.close, (0.2,))
@@ -968,7 +976,9 @@ def test_closing_stops_many_after_its_timeout(client: Client, sandbox: Sandbox):
 
 
 @RUNS
-def test_a_slow_iterable_leaves_the_loop_its_turns(runner: Any, async_client: AsyncClient, sandbox: Sandbox):
+def test_the_event_loop_runs_while_an_iterable_is_slow(
+    runner: Any, async_client: AsyncClient, sandbox: Sandbox
+):
     turns = 0
     seen = []
 
@@ -985,7 +995,7 @@ def test_a_slow_iterable_leaves_the_loop_its_turns(runner: Any, async_client: As
             yield PIN
 
     async def main() -> None:
-        # No result comes while it is read.
+        # All results come after the iterable was read.
         sandbox.faults([{"on": "any", "delay_before_ms": 1000}])
         task = asyncio.create_task(tick())
         async with async_client.set_time_sensitive_many(requests()) as many:
@@ -997,7 +1007,7 @@ def test_a_slow_iterable_leaves_the_loop_its_turns(runner: Any, async_client: As
 
 
 @RUNS
-def test_what_cancels_an_async_iterable_from_inside_comes_through(runner: Any, async_client: AsyncClient):
+def test_a_cancelled_error_of_an_async_iterable_is_raised(runner: Any, async_client: AsyncClient):
     async def requests() -> AsyncIterator[Request]:
         yield PIN
         await had_one.wait()
@@ -1020,14 +1030,14 @@ def test_what_cancels_an_async_iterable_from_inside_comes_through(runner: Any, a
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["iterable", "async iterable"])
-def test_without_a_loop(async_client: AsyncClient, is_async: bool):
+def test_iterating_without_an_event_loop_raises(async_client: AsyncClient, is_async: bool):
     many = async_client.set_time_sensitive_many(asynchronously([PIN]) if is_async else [PIN])
     with pytest.raises(RuntimeError, match="With trio"):
         many.__anext__().send(None)
 
 
 @RUNS
-def test_a_loop_that_goes_on_in_another_event_loop(runner: Any, async_client: AsyncClient):
+def test_an_async_iterable_cannot_move_to_another_event_loop(runner: Any, async_client: AsyncClient):
     async def requests() -> AsyncIterator[Request]:
         yield PIN
         await asyncio.sleep(3600)
@@ -1050,11 +1060,11 @@ def test_a_loop_that_goes_on_in_another_event_loop(runner: Any, async_client: As
     async def one() -> Item:
         return await from_a_list.__anext__()
 
-    assert [runner(one()).index for _ in range(2)] == [0, 1], "which any loop reads"
+    assert [runner(one()).index for _ in range(2)] == [0, 1], "a list can be read on any event loop"
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["iterable", "async iterable"])
-def test_closing_the_async_client(async_client: AsyncClient, is_async: bool):
+def test_closing_the_async_client_ends_the_loop(async_client: AsyncClient, is_async: bool):
     async def main() -> None:
         requests = (PIN for _ in range(10_000))
         source = asynchronously(requests) if is_async else requests
@@ -1069,7 +1079,7 @@ def test_closing_the_async_client(async_client: AsyncClient, is_async: bool):
     asyncio.run(main())
 
 
-def test_never_begun(client: Client, async_client: AsyncClient, sandbox: Sandbox):
+def test_the_report_of_a_loop_that_never_began(client: Client, async_client: AsyncClient, sandbox: Sandbox):
     assert client.set_time_sensitive_many([PIN]).report() == Report(0, 0, 0, not_read=1)
     many = async_client.set_time_sensitive_many(asynchronously([PIN]))
     assert asyncio.run(many.report()) == Report(0, 0, 0, not_read=None)
@@ -1097,7 +1107,7 @@ def test_a_second_reader_is_refused(client: Client, async_client: AsyncClient, s
     asyncio.run(main())
 
 
-def test_reporting_from_another_thread(client: Client, sandbox: Sandbox):
+def test_report_may_be_called_from_another_thread(client: Client, sandbox: Sandbox):
     sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
     many = client.set_time_sensitive_many([PIN])
     items: list[Item] = []
@@ -1111,7 +1121,7 @@ def test_reporting_from_another_thread(client: Client, sandbox: Sandbox):
     assert [stopped.unknown for stopped in report.unfinished] == [(sandbox.USER,)]
 
 
-def test_a_generator_that_asks_for_the_report(client: Client):
+def test_report_may_be_called_from_the_generator(client: Client):
     def requests() -> Iterator[Request]:
         yield PIN
         reports.append(many.report())
@@ -1124,7 +1134,7 @@ def test_a_generator_that_asks_for_the_report(client: Client):
     assert_adds_up(reports[0])
 
 
-def test_token_providers(sandbox: Sandbox):
+def test_token_providers_work_in_many_calls(sandbox: Sandbox):
     vault = Vault(sandbox)
     with sandbox.client(token_provider=vault.plain) as client:
         items, _ = play(client, [PIN] * 20)
@@ -1136,8 +1146,8 @@ def test_token_providers(sandbox: Sandbox):
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["kept", "dropped"])
-def test_a_token_is_asked_for_on_the_loop_of_the_many_calls(sandbox: Sandbox, keeps: bool):
-    """And not on the loop that had the client's last call, which is gone."""
+def test_a_provider_runs_on_the_event_loop_of_the_many_calls(sandbox: Sandbox, keeps: bool):
+    """And not on the event loop of the client's last call, which no longer exists."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="lost")
     asked: list[tuple[str, str]] = []
     is_waiting, goes_on = threading.Event(), threading.Event()
@@ -1180,7 +1190,7 @@ def test_a_token_is_asked_for_on_the_loop_of_the_many_calls(sandbox: Sandbox, ke
     assert asked == [("many", "many"), ("MainThread", "single"), ("many", "many")]
 
 
-def test_a_token_is_asked_for_on_the_loop_that_goes_on_with_the_many_calls(sandbox: Sandbox):
+def test_a_provider_runs_on_the_event_loop_that_continues_the_many_calls(sandbox: Sandbox):
     vault = Vault(sandbox)
     client = sandbox.async_client(rate_limit=None, token_provider=vault.coroutine, timeout=5)
     many = client.set_time_sensitive_many([PIN] * 2, concurrency=1)
@@ -1195,7 +1205,7 @@ def test_a_token_is_asked_for_on_the_loop_that_goes_on_with_the_many_calls(sandb
     assert len(vault.threads) == 2
 
 
-def test_a_token_is_provided_while_nobody_waits_for_a_result(sandbox: Sandbox):
+def test_a_provider_runs_while_no_item_is_awaited(sandbox: Sandbox):
     tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
     asked: list[str] = []
 
@@ -1220,7 +1230,7 @@ def test_a_token_is_provided_while_nobody_waits_for_a_result(sandbox: Sandbox):
     assert asked == ["one", "one"], "in the caller's context"
 
 
-def test_the_records(client: Client):
+def test_items_and_reports_can_be_pickled(client: Client):
     items, report = play(client, [{**PIN, "user_ids": ["ou_no"]}, None])
     assert pickle.loads(pickle.dumps(items)) == items
     assert pickle.loads(pickle.dumps(report)) == report
@@ -1232,7 +1242,7 @@ def test_the_records(client: Client):
 
 
 @needs.proc
-def test_nothing_stays_behind(client: Client):
+def test_leaving_a_loop_leaves_no_thread(client: Client):
     play(client, [PIN] * 50)
     before = threads()
     for _ in range(30):
@@ -1256,7 +1266,7 @@ def in_flight(count):
 
 
 @needs.alarm
-def test_ctrl_c():
+def test_ctrl_c_ends_the_loop():
     ended = run(
         SCRIPT
         + """
@@ -1286,7 +1296,7 @@ UNKNOWN_CHAT: Request = {**PIN, "feed_card_id": "oc_nowhere"}
 
 
 def interrupt_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while the fifth error is made."""
+    """Simulates Ctrl-C while the fifth error is made."""
     original, made = RejectedError.__init__, []
 
     def interrupted(self: RejectedError, *args: Any, **kwargs: Any) -> None:
@@ -1299,7 +1309,7 @@ def interrupt_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def interrupt_return(name: str) -> None:
-    """Ctrl-C as a native function returns."""
+    """Simulates Ctrl-C when a native function returns."""
 
     def profile(_frame: object, event: str, function: Any) -> None:
         if event == "c_return" and function.__name__ == name:
@@ -1310,7 +1320,7 @@ def interrupt_return(name: str) -> None:
 
 
 def assert_nothing_is_lost(report: Report, handed_out: list[int]) -> None:
-    """Each request read is in exactly one place."""
+    """Checks that each request is returned, unread or unfinished, and only one of these."""
     assert_adds_up(report)
     unread = [item.index for item in report.unread]
     unfinished = [left.index for left in report.unfinished]
@@ -1375,7 +1385,7 @@ def test_a_report_that_was_interrupted_can_be_asked_for_again(
     assert many.report() is report
 
 
-def test_exit_in_the_middle():
+def test_exit_with_requests_in_flight():
     ended = run(
         SCRIPT
         + """
@@ -1397,7 +1407,7 @@ print("leaving")
     assert (ended.code, ended.out, ended.err) == (0, "leaving\n", ""), ended
 
 
-def test_exit_in_the_middle_with_a_token_provider():
+def test_exit_with_requests_in_flight_and_a_token_provider():
     ended = run(
         SCRIPT
         + """
@@ -1421,7 +1431,7 @@ print(next(many).error, "token provider" in str(threading.enumerate()))
 
 
 @needs.fork
-def test_a_fork_while_it_runs():
+def test_a_forked_child_cannot_continue_its_parents_loop():
     ended = run(
         SCRIPT
         + """
@@ -1458,7 +1468,7 @@ print(len(list(many)), many.report().succeeded)
 
 
 @needs.fork
-def test_a_forks_child_hands_out_nothing_of_its_parents():
+def test_a_forked_child_returns_no_items_of_its_parent():
     ended = run(
         SCRIPT
         + """
@@ -1491,7 +1501,7 @@ print(next(many).error)
     assert ended.out.splitlines() == [refused] * 2 + ["0", "None"], ended
 
 
-def test_closing_from_the_progress_callback_hands_nothing_out_twice(sandbox: Sandbox):
+def test_closing_in_the_progress_callback_returns_no_item_twice(sandbox: Sandbox):
     with sandbox.client() as client:
         many = client.set_time_sensitive_many([PIN] * 5, progress=lambda _: many.close())
         handed_out = [item.index for item in many]
@@ -1554,7 +1564,7 @@ def test_a_second_thread_does_not_end_the_loop_of_the_first(sandbox: Sandbox):
         assert [item.index for item in handed_out] == list(range(20))
 
 
-def test_what_is_pushed_after_the_total_timeout_has_an_index_of_its_own(sandbox: Sandbox):
+def test_each_request_pushed_after_the_total_timeout_has_its_own_index(sandbox: Sandbox):
     async def main() -> None:
         async def source() -> AsyncIterator[Any]:
             yield pin(0)
@@ -1596,7 +1606,7 @@ def test_a_loop_over_results_is_closed_quietly_where_no_event_loop_runs(sandbox:
     event_loop = asyncio.new_event_loop()
     task = event_loop.create_task(consume(client.set_time_sensitive_many(source())))
     event_loop.run_until_complete(asyncio.sleep(0.3))
-    # As a task that is destroyed while it is pending.
+    # What happens to a pending task that is destroyed.
     task.get_coro().close()
     task.cancel()
     event_loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(event_loop), return_exceptions=True))
@@ -1604,9 +1614,9 @@ def test_a_loop_over_results_is_closed_quietly_where_no_event_loop_runs(sandbox:
 
 
 class TestTag:
-    """A request's `tag` is the caller's own."""
+    """The `tag` of a request."""
 
-    def test_it_comes_back_with_every_kind_of_result(self, player: Callable[..., Any]):
+    def test_each_kind_of_item_has_its_tag(self, player: Callable[..., Any]):
         tag = object()
         requests = [
             {**PIN, "tag": tag},
@@ -1626,7 +1636,7 @@ class TestTag:
         assert list(report.failures) == [items[index] for index in (3, 4, 5, 6, 8)]
         assert all(failure is items[failure.index] for failure in report.failures)
 
-    def test_it_is_read_when_the_request_is(self, client: Client):
+    def test_a_tag_is_read_with_its_request(self, client: Client):
         def requests() -> Iterator[Request]:
             request = {**PIN}
             for row in range(5):
@@ -1636,7 +1646,7 @@ class TestTag:
         items, _ = client.set_time_sensitive_many(requests()).collect()
         assert [item.tag for item in items] == [0, 1, 2, 3, 4]
 
-    def test_it_comes_back_with_what_was_stopped(self, client: Client, sandbox: Sandbox):
+    def test_unfinished_requests_have_their_tag(self, client: Client, sandbox: Sandbox):
         sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
 
         def users() -> Iterator[str]:
@@ -1650,7 +1660,7 @@ class TestTag:
             next(many)
         assert [left.tag for left in many.report().unfinished] == ["row 1", "row 2"]
 
-    def test_an_unknown_key_is_refused_with_a_hint_at_it(self, client: Client):
+    def test_the_error_for_an_unknown_key_mentions_tag(self, client: Client):
         requests: list[Any] = [{**PIN, "row_id": 7, "tag": "mine"}]
         [item], _ = client.set_time_sensitive_many(requests).collect()
         assert isinstance(item.error, InvalidInputError)
@@ -1662,7 +1672,7 @@ class TestTag:
         assert item.error.not_attempted == (Sandbox.USER,)
         assert item.tag == "mine"
 
-    def test_it_is_collected_with_its_items(self, client: Client):
+    def test_a_tag_in_a_reference_cycle_is_collected(self, client: Client):
         tag = Mock()
         gone = weakref.ref(tag)
         many = client.set_time_sensitive_many([{**PIN, "user_ids": [], "tag": tag}])
@@ -1674,9 +1684,9 @@ class TestTag:
 
 
 class TestCollect:
-    """`collect` returns everything at once."""
+    """`collect`."""
 
-    def test_all_items_by_index_and_the_report(self, client: Client, async_client: AsyncClient):
+    def test_collect_returns_items_by_index_and_the_report(self, client: Client, async_client: AsyncClient):
         requests: list[Request] = [{**PIN, "feed_card_id": chat} for chat in (Sandbox.CHAT, "nowhere")] * 50
 
         async def main() -> tuple[list[Item], Report]:
@@ -1688,7 +1698,7 @@ class TestCollect:
             assert str(report) == "100 taken: 50 succeeded, 50 failed, 0 unfinished; 0 not read"
             assert report.unread == ()
 
-    def test_of_a_loop_that_had_begun_it_returns_the_rest(self, client: Client):
+    def test_collect_returns_the_remaining_items_of_a_loop(self, client: Client):
         many = client.set_time_sensitive_many([PIN] * 10)
         first = next(many)
         items, report = many.collect()
@@ -1698,7 +1708,7 @@ class TestCollect:
         assert (again, same) == ([], report)
         assert next(many, None) is None
 
-    def test_it_does_not_raise_for_the_total_timeout(
+    def test_collect_does_not_raise_for_the_total_timeout(
         self, client: Client, async_client: AsyncClient, sandbox: Sandbox
     ):
         sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
@@ -1714,7 +1724,9 @@ class TestCollect:
             assert [type(item.error) for item in items] == [DeadlineExceededError] * 2
             assert str(report) == "2 taken: 0 succeeded, 2 failed, 0 unfinished; 3 not read"
 
-    def test_what_the_iterable_raises_loses_no_item(self, client: Client, async_client: AsyncClient):
+    def test_an_exception_of_the_iterable_loses_no_item_of_collect(
+        self, client: Client, async_client: AsyncClient
+    ):
         def requests(many: list[Any]) -> Iterator[Request]:
             yield from [PIN] * 5
             eventually(lambda: many[0]._bound.progress()[0] == 5)
@@ -1737,7 +1749,9 @@ class TestCollect:
 
 
 @RUNS
-def test_what_had_finished_comes_before_what_an_async_iterable_raised(runner: Any, async_client: AsyncClient):
+def test_finished_items_come_before_the_exception_of_an_async_iterable(
+    runner: Any, async_client: AsyncClient
+):
     async def requests() -> AsyncIterator[Request]:
         for _ in range(5):
             yield PIN
@@ -1757,7 +1771,9 @@ def test_what_had_finished_comes_before_what_an_async_iterable_raised(runner: An
     runner(main())
 
 
-def test_the_error_at_the_end_comes_once_and_all_read_is_no_error(client: Client, sandbox: Sandbox):
+def test_the_error_after_the_last_item_is_raised_once_and_only_if_requests_were_not_read(
+    client: Client, sandbox: Sandbox
+):
     sandbox.faults([{"on": "call", "delay_before_ms": 20_000, "times": 0}])
     many = client.set_time_sensitive_many([PIN] * 3000, concurrency=2, total_timeout=0.3)
     with pytest.raises(DeadlineExceededError, match="2,998 of 3,000 requests were not read") as caught:
@@ -1767,6 +1783,6 @@ def test_the_error_at_the_end_comes_once_and_all_read_is_no_error(client: Client
     assert "from index 2 on" in str(caught.value.hint)
     assert next(many, None) is None
     assert many.report().not_read == 2998
-    # Its end was not seen, as there was no room for another request; but its length is known.
+    # The end of the list was not reached, because no slot was free; but its length is known.
     items = list(client.set_time_sensitive_many([PIN] * 2, concurrency=2, total_timeout=0.3))
     assert len(items) == 2

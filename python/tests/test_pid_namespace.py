@@ -41,7 +41,7 @@ def may_unshare() -> bool:
 
 
 @pytest.mark.skipif(not may_unshare(), reason="needs a PID namespace: Linux, root, and unshare of util-linux")
-def test_a_child_with_its_parents_pid_makes_calls():
+def test_a_child_with_its_parents_process_id_makes_calls():
     command = [*UNSHARE, sys.executable, "-c", SCRIPT]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert (ended.returncode, ended.stdout.split("\n")[:3]) == (0, ["1 refused", "1 refused", "0"]), ended

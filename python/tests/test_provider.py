@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def token(sandbox: Sandbox) -> str:
-    """A token that the sandbox takes."""
+    """Fetches a token that the sandbox accepts."""
     import json
     import urllib.request
 
@@ -43,7 +43,7 @@ def token(sandbox: Sandbox) -> str:
 
 
 class Vault:
-    """A provider of each kind, that remembers where it ran."""
+    """Has a provider of each kind, and records the thread of each call."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.token = token(sandbox)
@@ -84,17 +84,17 @@ KINDS = pytest.mark.parametrize("kind", range(7))
 
 
 @KINDS
-def test_blocking(feishu_sandbox: Sandbox, kind: int):
+def test_blocking_calls_accept_each_kind_of_provider(feishu_sandbox: Sandbox, kind: int):
     vault = Vault(feishu_sandbox)
     with feishu_sandbox.client(token_provider=vault.kinds()[kind]) as client:
         for _ in range(3):
             assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
     assert len(vault.threads) == 1
-    assert vault.threads[0] != threading.get_ident(), "it may block, and must not hold a call past its end"
+    assert vault.threads[0] != threading.get_ident(), "it may block, and must not delay the call's deadline"
 
 
 @KINDS
-def test_async(feishu_sandbox: Sandbox, kind: int):
+def test_async_calls_accept_each_kind_of_provider(feishu_sandbox: Sandbox, kind: int):
     vault = Vault(feishu_sandbox)
 
     async def main():
@@ -103,12 +103,12 @@ def test_async(feishu_sandbox: Sandbox, kind: int):
             assert all(outcome.ok for outcome in await asyncio.gather(*calls))
 
     asyncio.run(main())
-    assert len(vault.threads) == 1, "asked once, however many wait"
+    assert len(vault.threads) == 1, "one call of the provider for all callers"
     on_the_loop = vault.threads[0] == threading.get_ident()
     assert on_the_loop == (kind >= 2), "a coroutine on the caller's loop, a function in a thread"
 
 
-def test_a_refused_token_is_asked_for_again(feishu_sandbox: Sandbox):
+def test_the_provider_is_called_again_after_a_refusal(feishu_sandbox: Sandbox):
     with feishu_sandbox.client(token_provider=lambda: token(feishu_sandbox)) as client:
         assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
         feishu_sandbox.revoke_tokens()
@@ -128,7 +128,7 @@ def test_a_refused_token_is_asked_for_again(feishu_sandbox: Sandbox):
 
 
 class Recorder:
-    """Returns its tokens in turn, the last one for ever, and records what it was called with."""
+    """Returns its tokens in turn, then always the last one. Records the refused tokens."""
 
     def __init__(self, *tokens: str) -> None:
         self.tokens = list(tokens)
@@ -166,7 +166,7 @@ class Recorder:
 
 @pytest.mark.parametrize("kind", range(7))
 @pytest.mark.parametrize("is_async", [False, True])
-def test_it_learns_which_token_was_refused(feishu_sandbox: Sandbox, kind: int, is_async: bool):
+def test_a_provider_gets_the_refused_token(feishu_sandbox: Sandbox, kind: int, is_async: bool):
     revoked = token(feishu_sandbox)
     feishu_sandbox.revoke_tokens()
     recorder = Recorder(revoked, token(feishu_sandbox))
@@ -184,7 +184,7 @@ def test_it_learns_which_token_was_refused(feishu_sandbox: Sandbox, kind: int, i
     assert recorder.refused == [None, revoked]
 
 
-def test_many_tell_it_which_token_was_refused(feishu_sandbox: Sandbox):
+def test_a_provider_gets_the_refused_token_in_many_calls(feishu_sandbox: Sandbox):
     revoked = token(feishu_sandbox)
     feishu_sandbox.revoke_tokens()
     recorder = Recorder(revoked, token(feishu_sandbox))
@@ -194,7 +194,7 @@ def test_many_tell_it_which_token_was_refused(feishu_sandbox: Sandbox):
     assert recorder.refused == [None, revoked]
 
 
-def test_without_the_parameter_it_is_called_as_it_is(feishu_sandbox: Sandbox):
+def test_a_provider_without_the_parameter_gets_no_argument(feishu_sandbox: Sandbox):
     good = token(feishu_sandbox)
 
     class Own:
@@ -223,14 +223,14 @@ def test_without_the_parameter_it_is_called_as_it_is(feishu_sandbox: Sandbox):
             assert client.set_bot_time_sensitive([feishu_sandbox.USER], True).ok
 
 
-def test_what_can_be_called_neither_way_is_refused():
+def test_a_provider_with_an_unsuitable_signature_is_refused():
     for provider in (lambda one: one, lambda one, refused_token: one, lambda *, named: named):
         with pytest.raises(InvalidInputError, match="refused_token") as caught:
             Client(token_provider=provider)
         assert caught.value.field == "token_provider"
 
 
-def test_the_same_token_again_is_not_sent_again(feishu_sandbox: Sandbox):
+def test_a_refused_token_that_the_provider_returns_again_is_not_sent(feishu_sandbox: Sandbox):
     revoked = token(feishu_sandbox)
     feishu_sandbox.revoke_tokens()
     before = feishu_sandbox.request_count()
@@ -277,7 +277,7 @@ def test_no_frame_of_ours_keeps_the_refused_token(feishu_sandbox: Sandbox):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_what_it_raises_is_the_cause(feishu_sandbox: Sandbox, is_async: bool):
+def test_an_exception_of_the_provider_is_the_cause_of_the_error(feishu_sandbox: Sandbox, is_async: bool):
     def provider() -> str:
         raise LookupError("the vault is sealed")
 
@@ -310,14 +310,14 @@ def test_what_it_raises_is_the_cause(feishu_sandbox: Sandbox, is_async: bool):
         ["t"],
     ],
 )
-def test_what_it_returns_is_checked(feishu_sandbox: Sandbox, returned: Any):
+def test_an_invalid_result_of_the_provider_is_an_error(feishu_sandbox: Sandbox, returned: Any):
     client = feishu_sandbox.client(token_provider=lambda: returned)
     with pytest.raises(AuthenticationError, match="the token provider failed") as caught:
         client.set_bot_time_sensitive([feishu_sandbox.USER], True)
     assert "hidden" not in str(caught.value)
 
 
-def test_a_provider_that_hangs_does_not_hold_a_call(feishu_sandbox: Sandbox):
+def test_a_hanging_provider_does_not_delay_the_deadline(feishu_sandbox: Sandbox):
     let_go = threading.Event()
 
     def provider() -> str:
@@ -342,7 +342,7 @@ def test_a_provider_that_hangs_does_not_hold_a_call(feishu_sandbox: Sandbox):
     let_go.set()
 
 
-def test_it_runs_in_the_callers_context(feishu_sandbox: Sandbox):
+def test_a_provider_runs_in_the_callers_context(feishu_sandbox: Sandbox):
     tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
     seen: list[str] = []
     vault = Vault(feishu_sandbox)
@@ -369,7 +369,7 @@ def test_it_runs_in_the_callers_context(feishu_sandbox: Sandbox):
     assert seen == ["one", "one", "two"]
 
 
-def test_a_caller_that_gives_up_does_not_take_the_answer_away(feishu_sandbox: Sandbox):
+def test_cancelling_one_caller_does_not_cancel_the_provider(feishu_sandbox: Sandbox):
     vault = Vault(feishu_sandbox)
     asked = 0
 
@@ -392,7 +392,7 @@ def test_a_caller_that_gives_up_does_not_take_the_answer_away(feishu_sandbox: Sa
     assert asked == 1
 
 
-def test_a_loop_that_is_closed_while_it_provides(feishu_sandbox: Sandbox):
+def test_a_loop_may_be_closed_while_its_provider_runs(feishu_sandbox: Sandbox):
     vault = Vault(feishu_sandbox)
     slow = True
 
@@ -415,7 +415,9 @@ def test_a_loop_that_is_closed_while_it_provides(feishu_sandbox: Sandbox):
     asyncio.run(client.aclose())
 
 
-def test_a_waiting_call_asks_again_where_another_loop_was_closed(feishu_sandbox: Sandbox):
+def test_a_waiting_call_starts_the_provider_again_if_the_loop_of_the_first_was_closed(
+    feishu_sandbox: Sandbox,
+):
     vault = Vault(feishu_sandbox)
     loops: list[Any] = []
 
@@ -444,14 +446,16 @@ def test_a_waiting_call_asks_again_where_another_loop_was_closed(feishu_sandbox:
     first.join(10)
     assert ends == [True]
     assert len(loops) == 2
-    assert loops[0] is not loops[1], "each on the loop of the call that asks"
+    assert loops[0] is not loops[1], "each on the loop of its own call"
 
 
 LOOPS = pytest.mark.parametrize("new_loop", NEW_LOOPS)
 
 
 @LOOPS
-def test_a_loop_closed_before_it_sees_the_question(new_loop: Callable[[], Any], feishu_sandbox: Sandbox):
+def test_a_loop_may_be_closed_before_it_starts_the_provider(
+    new_loop: Callable[[], Any], feishu_sandbox: Sandbox
+):
     client = feishu_sandbox.async_client(token_provider=Vault(feishu_sandbox).coroutine)
     loop = new_loop()
     call_soon_threadsafe = loop.call_soon_threadsafe
@@ -469,7 +473,7 @@ def test_a_loop_closed_before_it_sees_the_question(new_loop: Callable[[], Any], 
 
     task = loop.create_task(asks())
     loop.run_forever()
-    time.sleep(0.2)  # the question lies in the loop's mailbox
+    time.sleep(0.2)  # the request for a token is in the loop's mailbox
     loop.close()
     assert asyncio.run(client.set_bot_time_sensitive([feishu_sandbox.USER], True, timeout=5)).ok
     task._log_destroy_pending = False
@@ -506,7 +510,7 @@ def test_a_closed_loop_is_collected_with_its_provider(new_loop: Callable[[], Any
     assert asked == 2
 
 
-def test_a_provider_that_calls_a_client(feishu_sandbox: Sandbox):
+def test_a_provider_may_make_calls(feishu_sandbox: Sandbox):
     inner = feishu_sandbox.client()
 
     def provider() -> str:

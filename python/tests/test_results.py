@@ -1,4 +1,4 @@
-"""Results as programs store, send and compare them."""
+"""Results can be stored, sent and compared."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ RECORDS = [
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=repr)
-def test_a_record_is_itself_again(record: Outcome):
+def test_a_record_can_be_pickled_copied_and_rebuilt(record: Outcome):
     for back in (pickle.loads(pickle.dumps(record)), copy.copy(record), copy.deepcopy(record)):
         assert type(back) is type(record)
         assert back == record
@@ -64,14 +64,14 @@ def test_a_record_is_itself_again(record: Outcome):
         setattr(record, type(record).__match_args__[0], 1)
 
 
-def test_records_hash_by_their_fields():
+def test_records_are_hashed_by_their_fields():
     assert len({OUTCOME, pickle.loads(pickle.dumps(OUTCOME)), Outcome()}) == 2
     assert hash(Progress(1, None, 0, 0, None)) == hash(Progress(1, None, 0, 0, None))
     with pytest.raises(TypeError, match="unhashable"):
         hash(ITEM)  # of a request that is a dict
 
 
-def test_several_values_are_tuples():
+def test_lists_of_records_are_tuples():
     outcome = Outcome(reached=(user for user in ["ou_1"]), log_ids={"log"})
     assert (outcome.reached, outcome.log_ids) == (("ou_1",), ("log",))
     assert isinstance(Report(0, 0, 0, [ITEM]).unread, tuple)
@@ -81,7 +81,7 @@ def test_several_values_are_tuples():
         FailedUserReason("0")  # type: ignore[arg-type]
 
 
-def test_records_match_patterns():
+def test_records_can_be_used_in_match_statements():
     match ITEM:
         case Item(3, _, Outcome(ok=False, failed_user_reasons=(FailedUserReason(code, _, user),))):
             assert (code, user) == (0, "ou_2")
@@ -157,7 +157,7 @@ def test_an_error_as_json():
     assert len(error.to_dict()["causes"]) == 10
 
 
-def test_the_number_of_a_call_is_that_of_its_records(
+def test_outcomes_and_errors_have_the_number_of_their_call(
     feishu_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG, "feishu_feed_card")
@@ -182,7 +182,7 @@ def test_the_number_of_a_call_is_that_of_its_records(
 
 def test_an_item_in_a_cycle_is_collected():
     class Requests(dict):  # type: ignore[type-arg]
-        """A request that can be watched."""
+        """A request with weak references."""
 
     request = Requests(REQUEST)
     request["self"] = Item(0, request)  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ def test_an_item_in_a_cycle_is_collected():
     assert watched() is None
 
 
-def test_a_request_that_holds_itself_is_an_error():
+def test_a_request_that_contains_itself_is_a_recursion_error():
     def in_itself() -> Item:
         request = dict(REQUEST)
         request["self"] = item = Item(0, request)  # type: ignore[arg-type]
@@ -209,7 +209,7 @@ def test_a_request_that_holds_itself_is_an_error():
     assert ITEM.to_dict()["index"] == 3
 
 
-def test_each_import_has_its_own_errors():
+def test_a_second_import_of_the_package_raises_its_own_error_classes():
     prints(
         """
         import sys

@@ -1,4 +1,4 @@
-"""The stand-in from Python, and the pytest plugin."""
+"""The sandbox, and the pytest fixture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from feishu_feed_card.sandbox import World
 
 
-def test_its_names_are_the_examples():
+def test_constants_name_the_example_world():
     world = Sandbox.example_world()
     assert [app["app_id"] for app in world["apps"]] == [Sandbox.APP_ID, Sandbox.STORE_APP_ID]
     assert {app["app_secret"] for app in world["apps"]} == {Sandbox.APP_SECRET}
@@ -37,7 +37,7 @@ def test_a_world_replaces_parts_of_the_example():
         assert sandbox.switches()["per_second"] == 50
 
 
-def test_every_control():
+def test_every_control_works():
     with Sandbox() as sandbox, sandbox.client() as client:
         client.set_time_sensitive(sandbox.CHAT, [sandbox.USER], True)
         client.set_bot_time_sensitive([sandbox.USER], True)
@@ -96,7 +96,7 @@ def test_every_control_has_a_method():
     assert [name for name in known if not hasattr(sandbox, name)] == []
 
 
-def test_what_is_left_of_the_script():
+def test_script_returns_the_remaining_faults():
     with Sandbox() as sandbox, sandbox.client(max_retries=0) as client:
         sandbox.faults([{"on": "call", "times": 2, "code": 230001}])
         with pytest.raises(RejectedError):
@@ -105,21 +105,21 @@ def test_what_is_left_of_the_script():
         assert sandbox.state()["over_limit"] == 0
 
 
-def test_what_is_wrong_with_a_world_or_a_fault():
+def test_an_unknown_key_in_a_world_or_a_fault_is_named():
     with pytest.raises(ValueError, match="not a world: unknown field `chat`"):
         Sandbox({"chat": []})  # type: ignore[typeddict-unknown-key]
     with Sandbox() as sandbox, pytest.raises(ValueError, match="unknown field `statsu`"):
         sandbox.faults([{"on": "call", "statsu": 502}])  # type: ignore[typeddict-unknown-key]
 
 
-def test_a_port_that_is_taken():
+def test_a_port_in_use_is_an_os_error():
     with Sandbox() as sandbox:
         port = int(sandbox.base_url.rpartition(":")[2])
         with pytest.raises(OSError, match="os error"):
             Sandbox(port=port)
 
 
-def test_a_closed_sandbox():
+def test_a_closed_sandbox_refuses_controls_and_connections():
     sandbox = Sandbox()
     client = sandbox.client(max_retries=0)
     sandbox.close()
@@ -131,7 +131,7 @@ def test_a_closed_sandbox():
     assert repr(sandbox) == f"<feishu_feed_card.sandbox.Sandbox at {sandbox.base_url}>"
 
 
-def test_https(tmp_path: Path):
+def test_https_needs_the_sandboxs_certificate(tmp_path: Path):
     with Sandbox(https=True) as sandbox:
         ca = tmp_path / "ca.pem"
         ca.write_text(sandbox.ca_pem or "", encoding="utf-8")
@@ -149,7 +149,7 @@ def test_https(tmp_path: Path):
 pytest_plugins = ["pytester"]
 
 
-def test_the_fixture(pytester: pytest.Pytester):
+def test_the_fixture_is_new_for_each_test(pytester: pytest.Pytester):
     pytester.makepyfile("""
         def test_one(feishu_sandbox):
             with feishu_sandbox.client() as client:

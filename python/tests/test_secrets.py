@@ -1,4 +1,4 @@
-"""Every kind of error, from a platform that says back whatever it is sent, searched for secrets."""
+"""No result shows a secret. A server echoes all that it receives, so that every kind of error could."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ APP_TOKEN = "a-APPT0KEN-0123456789-of-the-store"
 TICKET = "T1CKET-of-the-store-0123456789"
 PASSWORD = "PR0XY-password-0123456789"
 BASIC = "bWU6UFIwWFktcGFzc3dvcmQtMDEyMzQ1Njc4OQ=="
-"""The password as a proxy gets it: base64 of "me:…"."""
+"""The credentials as sent to a proxy: base64 of "me:…"."""
 
 USER = Sandbox.USER
 PIN: Any = {"feed_card_id": Sandbox.CHAT, "user_ids": [USER], "time_sensitive": True}
 
 
 def assert_clean(what: str, shown: object) -> None:
-    """Says which secret is shown. The middle of one alone would be a leak too."""
+    """Checks that no secret is shown. The middle part of a secret counts, too."""
     text = shown if isinstance(shown, str) else repr(shown)
     for secret in (SECRET, TOKEN, APP_TOKEN, TICKET, PASSWORD, BASIC):
         assert secret[2:-4] not in text, f"{what} shows {secret}: {text}"
 
 
 def body(code: int, **more: Any) -> Callable[[str], str]:
-    """An answer in the platform's form that says everything back."""
+    """An answer in the platform's form that echoes the request."""
     return lambda said: json.dumps({"code": code, "msg": said, **{key: f(said) for key, f in more.items()}})
 
 
@@ -86,16 +86,16 @@ ANSWERS: list[tuple[int, Callable[[str], str]]] = [
 
 
 class Echo(BaseHTTPRequestHandler):
-    """Gives tokens, unless it is to fail there too, and else says back what it was sent."""
+    """Echoes requests. With `gives_tokens`, requests for a token get one."""
 
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # head and body in one segment: else each answer waits 40 ms for an acknowledgement
+    wbufsize = -1  # one segment for head and body; otherwise each response waits 40 ms for an acknowledgement
     answer: tuple[int, Callable[[str], str]] = ANSWERS[0]
     gives_tokens = True
 
     def do_POST(self) -> None:
         sent = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
-        # A proxy takes its own header off before the platform sees the rest.
+        # A proxy removes its own header before it forwards a request.
         headers = {name: self.headers[name] for name in self.headers if name != "proxy-authorization"}
         said = f"{sent} {headers} {' '.join(headers.values())}"
         status, make = self.answer
@@ -131,7 +131,7 @@ def echo() -> Iterator[str]:
 
 
 def options(echo: str) -> Iterator[dict[str, Any]]:
-    """Every way to be somebody, and to go through a proxy."""
+    """Client options with each kind of credentials, and with a proxy."""
     common: dict[str, Any] = {
         "max_retries": 0,
         "timeout": 5,
@@ -158,8 +158,8 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def look_at(what: object) -> None:
-    """Looks at an object in every way that ends up in a log, a report or a file."""
+def check(what: object) -> None:
+    """Checks all representations of an object that may end up in a log, a report or a file."""
     assert_clean("str", str(what))
     assert_clean("repr", what)
     if hasattr(what, "__dict__"):
@@ -171,19 +171,19 @@ def look_at(what: object) -> None:
             assert_clean(name, getattr(what, name, None))
 
 
-def look_at_result(result: object) -> None:
-    """The same for what can be pickled, and raised."""
-    look_at(result)
+def check_result(result: object) -> None:
+    """Checks a result as `check` does, and pickles, copies and tracebacks of it."""
+    check(result)
     for protocol in (0, pickle.HIGHEST_PROTOCOL):
         assert_clean("a pickle", pickle.dumps(result, protocol).decode("latin-1"))
-    look_at(pickle.loads(pickle.dumps(result)))
+    check(pickle.loads(pickle.dumps(result)))
     if isinstance(result, BaseException):
         assert_clean("a traceback", "".join(traceback.format_exception(result)))
         assert_clean("args", result.args)
 
 
 def attempt(call: Callable[[], Any]) -> list[object]:
-    """What a call gives, and what it raises."""
+    """Returns the outcome of a call, or its error and the error's outcome."""
     try:
         outcome = call()
         outcome.raise_for_failed()
@@ -193,19 +193,19 @@ def attempt(call: Callable[[], Any]) -> list[object]:
 
 
 def results(made: dict[str, Any]) -> Iterator[object]:
-    """What the calls of both clients end with."""
+    """Makes calls with both clients. Yields their outcomes, errors, items and reports."""
     with Client(**made) as client:
-        look_at(client)
+        check(client)
         yield from attempt(lambda: client.set_time_sensitive(Sandbox.CHAT, [USER], True))
-        with client.set_time_sensitive_many([PIN, None], progress=look_at) as many:
-            look_at(many)
+        with client.set_time_sensitive_many([PIN, None], progress=check) as many:
+            check(many)
             for item in many:
                 yield from (item, item.error, item.outcome)
         yield many.report()
 
     async def main() -> list[object]:
         async with AsyncClient(**made) as client:
-            look_at(client)
+            check(client)
             try:
                 outcome = await client.set_bot_time_sensitive([USER], True)
             except FeedCardError as error:
@@ -216,7 +216,7 @@ def results(made: dict[str, Any]) -> Iterator[object]:
 
 
 def others(sandbox: Sandbox) -> Iterator[object]:
-    """Errors that no echo makes."""
+    """Yields errors that do not come from a response."""
     wrong: list[dict[str, Any]] = [
         {"app_id": SECRET, "app_secret": ""},
         {"app_id": "cli_1", "app_secret": SECRET.encode()},
@@ -272,13 +272,13 @@ def test_nothing_shows_a_secret(
             monkeypatch.setattr(Echo, "answer", answer)
             for made in options(echo):
                 for result in results(made):
-                    look_at_result(result)
+                    check_result(result)
                     outcomes += isinstance(result, Outcome)
                     kinds.add(getattr(result, "kind", ""))
     for result in others(feishu_sandbox):
-        look_at_result(result)
+        check_result(result)
         kinds.add(getattr(result, "kind", ""))
-    assert kinds - {""} == set(CLASSES), "every kind there is was made"
+    assert kinds - {""} == set(CLASSES), "each kind of error was made"
     assert outcomes > 5
 
     with feishu_sandbox.client() as client:
@@ -291,12 +291,12 @@ def test_nothing_shows_a_secret(
         assert USER not in repr(vars(record)), "user ids are counted, not listed"
 
 
-def test_what_the_sandbox_shows():
+def test_the_sandbox_shows_no_secret():
     world = Sandbox.example_world()
     world["apps"][0]["app_secret"] = SECRET
     with Sandbox(world) as sandbox, sandbox.client(app_secret=SECRET) as client:
         assert client.set_time_sensitive(sandbox.CHAT, [sandbox.USER], True).ok
-        look_at(sandbox)
+        check(sandbox)
         shown = repr([sandbox.requests(), sandbox.state(), client])
         assert SECRET[2:-4] not in shown
         assert "Bearer t-" not in shown
@@ -318,7 +318,7 @@ def test_what_the_sandbox_shows():
         f"me:{PASSWORD}@proxy.invalid",
     ],
 )
-def test_a_proxy_of_the_environment_that_cannot_be_used(
+def test_an_unusable_proxy_of_the_environment_is_named_without_its_password(
     monkeypatch: pytest.MonkeyPatch, variable: str, proxy: str
 ):
     monkeypatch.setenv(variable, proxy)
@@ -329,7 +329,7 @@ def test_a_proxy_of_the_environment_that_cannot_be_used(
             cls("cli_1", "secret")
         assert (caught.value.kind, caught.value.field) == ("INVALID_INPUT", "proxy")
         assert variable in (caught.value.hint or "")
-        look_at_result(caught.value)
+        check_result(caught.value)
         assert cls("cli_1", "secret", proxy=False).quota is not None
 
 
@@ -345,8 +345,8 @@ def test_a_proxy_of_the_environment_that_cannot_be_used(
         lambda: Client("cli_example", SECRET).set_app_ticket(TICKET),
     ],
 )
-def test_no_frame_of_ours_holds_a_secret(call: Callable[[], object]) -> None:
-    # As pytest itself, rich and error trackers show them.
+def test_no_frame_of_the_package_has_a_secret(call: Callable[[], object]) -> None:
+    # pytest, rich and error trackers show the variables of frames.
     with pytest.raises(FeedCardError) as caught:
         call()
     frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]

@@ -1,4 +1,4 @@
-"""What type checkers make of the package, and whether its examples run."""
+"""Type checks of typical and wrong uses, doctests, and type hints at run time."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_typical_uses_are_right():
+def test_right_uses_have_no_type_error():
     ended = mypy(str(TYPING / "right_uses.py"))
     assert ended.returncode == 0, ended.stdout
 
 
-def test_wrong_uses_are_errors():
+def test_wrong_uses_have_the_expected_type_errors():
     file = TYPING / "wrong_uses.py"
     ended = mypy("--no-pretty", "--hide-error-context", str(file))
     found = {
@@ -60,7 +60,7 @@ def test_wrong_uses_are_errors():
         "feishu_feed_card.sandbox",
     ],
 )
-def test_examples_run(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_doctests_pass(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FEISHU_APP_ID", "cli_1")
     monkeypatch.setenv("FEISHU_APP_SECRET", "secret")
     module = importlib.import_module(name)
@@ -70,7 +70,7 @@ def test_examples_run(name: str, monkeypatch: pytest.MonkeyPatch):
 
 
 def public() -> Iterator[tuple[str, object]]:
-    """Every function, class and method that users see, inherited ones too."""
+    """All public functions, classes and methods, including inherited methods."""
     for module in (feishu_feed_card, feishu_feed_card.sandbox):
         for name in module.__all__:
             thing = getattr(module, name)
@@ -87,13 +87,13 @@ PUBLIC = dict(public())
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_hints_resolve(name: str):
+def test_type_hints_can_be_resolved(name: str):
     hints = typing.get_type_hints(PUBLIC[name])
     late = {hint: value for hint, value in hints.items() if isinstance(value, (str, typing.ForwardRef))}
     assert late == {}
 
 
-def test_hints_are_the_types():
+def test_resolved_type_hints_are_the_types():
     from feishu_feed_card import Outcome, Progress, UserIds, UserIdType
 
     hints = typing.get_type_hints(feishu_feed_card.Client.set_time_sensitive)

@@ -1,6 +1,6 @@
 //! `cargo benchmark`: compares the packages with other clients and writes `docs/benchmarks/README.md`.
 //!
-//! The clients take turns, so that whatever else the machine does affects all of them alike. Figures are medians.
+//! The clients take turns, so that other load of the machine affects all of them equally. Figures are medians.
 
 mod callers;
 mod calls;
@@ -207,12 +207,12 @@ fn starts(pace: &Pace, places: &Places, server: &Server) -> Result<Vec<Question>
     Ok(vec![
         question(
             "start-http",
-            "From the start of a process to its first call and its end, http",
+            "A process that starts, makes one call over http and ends",
             "ms",
             false,
             http,
         ),
-        question("start-https", "The same over https", "ms", false, https),
+        question("start-https", "The same process with https", "ms", false, https),
     ])
 }
 
@@ -279,7 +279,7 @@ fn looks(pace: &Pace, places: &Places, server: &Server) -> Result<Vec<Question>>
         question("import", "Import", "ms", false, import),
         question(
             "modules",
-            "Modules that an import loads, beyond the interpreter's own",
+            "Modules loaded by the import",
             "modules",
             false,
             modules,
@@ -368,21 +368,21 @@ fn about(pace: &Pace, places: &Places, busy: f64, took: Duration) -> Result<Stri
         "Written by `cargo benchmark` on {}, in {:.1} minutes. Machine: {}, {cores} cores; {}.\n\n\
          {}\
          Each figure is the median of {} repetitions ({} for process starts), in which the clients took turns. Calls \
-         go over http to a server on the same machine, which returns one fixed response. The server's share of a \
-         processor is given, because a client can be no faster than the server. It counted exactly the calls made, \
-         each for a chat of its own. The clients in Rust run on one thread and one processor, in turns of {:.0} ms; \
-         their server has another processor. Ratios are medians of the ratios within each repetition, except between \
-         languages, which do not take turns. Our clients pace their calls and fetch their token, with limits too high \
-         to matter; the others send a token that they are given, except for the platform's official clients.\n",
+         go over http to a server on the same machine, which returns a fixed response. The column Server CPU shows \
+         whether the server limits a client. The server counted exactly the calls made, each for another chat. The \
+         clients in Rust run on one thread and one processor, in turns of {:.0} ms; their server has another \
+         processor. A ratio is the median of the ratios of all repetitions. Languages do not take turns, so a ratio \
+         between languages is that of their medians. Our clients pace their calls and fetch their token, with limits \
+         that are never reached. The others get a token, except for the platform's official clients, which fetch it.\n",
         date.unwrap_or_default(),
         took.as_secs_f64() / 60.0,
         cpu.trim_start_matches([' ', '\t', ':']),
         versions.join(", "),
         if pace.repetitions < FULL.repetitions {
-            "**A quick run: its figures are rough.** ".to_owned()
+            "**A quick run: the figures are rough.** ".to_owned()
         } else if busy > 0.1 {
             format!(
-                "**Before it began, others used {:.0} % of the machine: its figures are rough.** ",
+                "**Other programs used {:.0} % of the machine before the run: the figures are rough.** ",
                 busy * 100.0
             )
         } else {

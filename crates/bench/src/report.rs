@@ -8,7 +8,7 @@ use crate::figures::{Figures, shown};
 
 /// One measurement of several clients.
 pub(crate) struct Question {
-    /// Its name in the code, and the name of the chart's file.
+    /// The name in the code, and of the chart's file.
     pub(crate) slug: &'static str,
     pub(crate) title: &'static str,
     pub(crate) unit: &'static str,
@@ -20,7 +20,7 @@ pub(crate) struct Question {
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) figures: Figures,
-    /// The server's share of a processor meanwhile, in percent.
+    /// The server's use of a processor during the measurement, in percent.
     pub(crate) server: Option<Figures>,
 }
 
@@ -34,12 +34,12 @@ impl Question {
         self.figures(name)?.median()
     }
 
-    /// Those that are ours, by their names.
+    /// Whether a row is one of our clients.
     fn is_ours(name: &str) -> bool {
         ["feishu", "Client"].iter().any(|ours| name.contains(ours))
     }
 
-    /// The one of ours in the same language that a row is compared with.
+    /// Figures of our client with which a row is compared: in the same language, async with async.
     fn ours(&self, name: &str) -> Option<&Figures> {
         let language = name.split([':', ' ']).next()?;
         let mut ours = self
@@ -47,7 +47,6 @@ impl Question {
             .iter()
             .filter(|row| row.name.starts_with(language) && Self::is_ours(&row.name));
         let first = ours.next()?;
-        // Where a language has two of ours, the coroutine's peers are compared with the coroutine.
         let is_async = |name: &str| {
             ["Async", "async", "aiohttp"]
                 .iter()
@@ -61,7 +60,7 @@ impl Question {
         Some(&row.figures)
     }
 
-    /// The rows of the page's table. The measurement is named in the first.
+    /// The rows of the page's table. The first has the name of the measurement.
     fn table_rows(&self, targets: &[Target]) -> String {
         let mut table = String::new();
         let mut measurement = format!("{}, {}", self.title, self.unit);
@@ -145,7 +144,7 @@ impl Question {
             r##"<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" viewBox="0 0 760 {height}" font-family="sans-serif" font-size="13" fill="#1f2329">
 <rect width="100%" height="100%" fill="#ffffff"/>
 <text x="12" y="20" font-size="15" font-weight="bold">{}</text>
-<text x="12" y="38" fill="#646a73">{}; {better} is better; the line goes from the least to the greatest</text>{bars}
+<text x="12" y="38" fill="#646a73">{}; {better} is better; the line shows the range</text>{bars}
 </svg>
 "##,
             escaped(self.title),
@@ -167,11 +166,11 @@ pub(crate) enum Bound {
     AtMost(f64),
 }
 
-/// A bound for a figure, shown in one row of one question.
+/// A bound for a figure, shown in one row of a measurement.
 pub(crate) struct Target {
     pub(crate) slug: &'static str,
     pub(crate) row: &'static str,
-    /// How the figure is made from the row's; empty if it is the row's median.
+    /// How the figure depends on the row's figures. Empty for the row's median.
     pub(crate) what: &'static str,
     pub(crate) bound: Bound,
     /// `None` if this run did not measure it.
@@ -204,10 +203,10 @@ impl Target {
     }
 }
 
-/// All figures, with the targets in the rows they belong to.
+/// All figures, each row with its targets.
 pub(crate) fn table(questions: &[Question], targets: &[Target]) -> String {
     let mut table = String::from(
-        "| Measurement | Client | Median | Least to most | To ours | Server's CPU, % | Target |\n\
+        "| Measurement | Client | Median | Range | Ratio to ours | Server CPU, % | Target |\n\
          |---|---|--:|--:|--:|--:|---|\n",
     );
     for question in questions {
@@ -216,23 +215,23 @@ pub(crate) fn table(questions: &[Question], targets: &[Target]) -> String {
     table
 }
 
-/// Where the page is, from the project's root.
+/// The page's path in the clone.
 pub(crate) const PAGE: &str = "docs/benchmarks/README.md";
 
 /// Writes the page.
 pub(crate) fn write(root: &Path, about: &str, table: &str) -> Result<()> {
     let page = format!(
         "# Benchmarks\n\n{about}\n\
-         \"To ours\" is the client's figure divided by that of our client of the same kind. `cargo benchmark --charts` \
-         draws the same figures. Not in the table: a million requests through one bulk call, measured by \
-         `python bench/many.py` in `python` and `node bench/many.mjs` in `node`; and the time to build a program with \
-         the crate, measured by `cargo benchmark --builds`.\n\n{table}"
+         \"Ratio to ours\" is the client's figure divided by that of our client of the same kind. \
+         `cargo benchmark --charts` draws the figures. Two measurements are separate: a million requests with one \
+         bulk call (`python bench/many.py` in `python`, `node bench/many.mjs` in `node`), and the time to build a \
+         program with the crate (`cargo benchmark --builds`).\n\n{table}"
     );
     let file = root.join(PAGE);
     Ok(std::fs::write(&file, page).map_err(|error| format!("{}: {error}", file.display()))?)
 }
 
-/// Draws a chart for each question with several rows.
+/// Draws a chart for each measurement with several rows.
 pub(crate) fn write_charts(folder: &Path, questions: &[Question]) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     for question in questions.iter().filter(|question| question.rows.len() > 1) {
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_compared_with_ours_of_their_kind() {
+    fn clients_are_compared_with_ours_of_the_same_kind() {
         let target = |row, what, figure| Target {
             slug: "x",
             row,
@@ -280,13 +279,13 @@ mod tests {
             &[question()],
             &[
                 target("Python: Client", "", Some(2.0)),
-                target("Python: requests", "ours to this", Some(2.1)),
+                target("Python: requests", "ours / this", Some(2.1)),
             ],
         );
         for line in [
             "| How <fast>, ms | **Python: Client** | 2.00 | 1.00 to 3.00 |  |  | at most 2.00, met |",
             // The median of 5, 7 and 4.
-            "|  | Python: requests | 10.0 | 7.00 to 12.0 | 5.00 |  | ours to this at most 2.00: 2.10, **missed** |",
+            "|  | Python: requests | 10.0 | 7.00 to 12.0 | 5.00 |  | ours / this at most 2.00: 2.10, **missed** |",
             "|  | Python: aiohttp | 12.0 |  | 3.00 |  |  |",
             "|  | Node: fetch | 1.00 |  |  |  |  |",
         ] {

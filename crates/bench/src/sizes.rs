@@ -59,23 +59,17 @@ pub(crate) fn all(places: &Places) -> Result<Vec<Question>> {
     let file = |folder: &Path, ending: &str| largest(folder, ending).into_iter().collect::<Figures>();
     let (python, node) = ("Python: feishu_feed_card", "Node: feishu-feed-card");
     Ok(vec![
-        question(
-            "size",
-            "What an installation takes on the disk",
-            "MiB",
-            false,
-            bytes,
-        ),
+        question("size", "Size of an installation", "MiB", false, bytes),
         question(
             "packages",
-            "Packages that an installation brings",
+            "Packages of an installation, dependencies included",
             "packages",
             false,
             packages,
         ),
         question(
             "package",
-            "Our wheel, and our npm package for one platform",
+            "Size of the wheel, and of the npm package for one platform",
             "MB",
             false,
             vec![
@@ -85,7 +79,7 @@ pub(crate) fn all(places: &Places) -> Result<Vec<Question>> {
         ),
         question(
             "library",
-            "The native library in it",
+            "Size of the native library in it",
             "MB",
             false,
             vec![
@@ -98,7 +92,7 @@ pub(crate) fn all(places: &Places) -> Result<Vec<Question>> {
         ),
         question(
             "crates",
-            "Crates that a program with default features brings, ours included",
+            "Crates of a program with default features, ours included",
             "crates",
             false,
             vec![named(CORE, [crates(&places.root)?].into_iter().collect())],
@@ -119,7 +113,7 @@ pub(crate) fn alone(figures: &str) -> Vec<Question> {
     vec![
         one(
             "own-time",
-            "Our own share of a call, without a network",
+            "Time of a call in our own code, without a network",
             "µs",
             "own_us",
         ),

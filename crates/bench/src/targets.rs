@@ -37,14 +37,14 @@ pub(crate) fn all(questions: &[Question]) -> Vec<Target> {
     let to_this = |slug, ours, row, bound| Target {
         slug,
         row,
-        what: "ours to this",
+        what: "ours / this",
         bound,
         figure: ratio(slug, ours, row),
     };
     let to_the_core = |row, bound| Target {
         slug: "calls-50",
         row,
-        what: "to the core",
+        what: "ours / core",
         bound,
         figure: to_core(row),
     };
@@ -74,7 +74,7 @@ pub(crate) fn all(questions: &[Question]) -> Vec<Target> {
         Target {
             slug: "calls-8",
             row: CLIENT,
-            what: "to one thread",
+            what: "ours / one thread",
             bound: AtLeast(1.0),
             figure: of("calls-8", CLIENT)
                 .zip(one_thread)
@@ -87,7 +87,7 @@ pub(crate) fn all(questions: &[Question]) -> Vec<Target> {
         Target {
             slug: "memory",
             row: "Node alone",
-            what: "ours over this",
+            what: "ours - this",
             bound: AtMost(8.0),
             figure: of("memory", NODE)
                 .zip(of("memory", "Node alone"))

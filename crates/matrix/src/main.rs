@@ -69,7 +69,7 @@ const KNOWN: [(&str, &str, &str); 9] = [
     ),
     (
         "Bun",
-        "nothing else of the package can be reached",
+        "other files of the package cannot be required",
         "says MODULE_NOT_FOUND where Node says ERR_PACKAGE_PATH_NOT_EXPORTED",
     ),
     ("Bun", BROKEN, "words the cause in its own way"),
@@ -86,12 +86,12 @@ const KNOWN: [(&str, &str, &str); 9] = [
     ),
     (
         "Deno",
-        "as a process of its own > a worker thread may end while one runs",
+        "in a new process > a worker thread may end during a loop",
         WORKER,
     ),
 ];
 
-const BROKEN: &str = "a module that does not load is told with its cause";
+const BROKEN: &str = "the error for a native module that does not load has its cause";
 const WORKER: &str = "prints what a worker throws, though somebody listens for it";
 
 struct Row {

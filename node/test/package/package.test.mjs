@@ -1,5 +1,5 @@
-// The packages as npm would install them: into an empty project, used as ES module, CommonJS and strict
-// TypeScript, and looked at by publint and Are the types wrong.
+// The packages, installed into an empty project and used as ES module, CommonJS and strict TypeScript, and checked by
+// publint and Are the types wrong.
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -46,7 +46,7 @@ before(() => {
 const here = packageName(platformOf())
 const mainTarball = () => tarballs.find((file) => /feishu-feed-card-\d[^/\\]*\.tgz$/.test(file))
 
-test('there is a main package, and one for this platform', () => {
+test('the main package and one for this platform are packed', () => {
   assert.ok(mainTarball(), tarballs.join())
   assert.ok(tarballs.length >= 2, tarballs.join())
 })
@@ -57,7 +57,7 @@ describe('installed into an empty project', () => {
     project = mkdtempSync(path.join(tmpdir(), 'feishu-feed-card-'))
     writeFileSync(path.join(project, 'package.json'), '{ "private": true }\n')
     const quiet = ['--offline', '--no-audit', '--no-fund', '--loglevel=error']
-    // What is packed for other platforms npm refuses when asked for by name, and passes over as optional dependency.
+    // npm refuses packages for other platforms that are named, and skips them as optional dependencies.
     const own = tarballs.find((file) => path.basename(file).startsWith(`${here}-`))
     const args = ['install', ...quiet, mainTarball(), own]
     succeeded(args, npm(args, spawning(project)))
@@ -75,18 +75,18 @@ describe('installed into an empty project', () => {
     client.setTimeSensitive({ feedCardId, userIds, timeSensitive: true }).then(({ ok }) => console.log(ok))
   `
 
-  test('as an ES module', () => {
+  test('works as an ES module', () => {
     const head = `import { Client } from 'feishu-feed-card'\nimport { Sandbox } from 'feishu-feed-card/sandbox'\n`
     assert.equal(script('use.mjs', head + body), 'true\n')
   })
 
-  test('as CommonJS', () => {
+  test('works as CommonJS', () => {
     const head = `const { Client } = require('feishu-feed-card')\nconst { Sandbox } = require('feishu-feed-card/sandbox')\n`
     assert.equal(script('use.cjs', head + body), 'true\n')
   })
 
-  test('in strict TypeScript, whatever the module system', () => {
-    // The project's own types of Node, as every project has them.
+  test('has types for strict TypeScript, with each module system', () => {
+    // Types of Node.js, which most TypeScript projects have.
     for (const name of ['@types/node', 'undici-types']) {
       cpSync(path.join(root, 'node_modules', name), path.join(project, 'node_modules', name), {
         recursive: true,
@@ -112,13 +112,13 @@ describe('installed into an empty project', () => {
     run([tsc, ...bundled, ...lib, '--ignoreConfig', 'types/uses.ts'], project)
   })
 
-  test('in TypeScript with the old module resolution', () => {
+  test('has types for TypeScript with the old module resolution', () => {
     const tsc = path.join(root, 'node_modules/typescript-5/bin/tsc')
     const old = ['--module', 'commonjs', '--moduleResolution', 'node10', '--strict', '--noEmit']
     run([tsc, ...old, '--target', 'es2022', '--types', 'node', 'types/required.cts'], project)
   })
 
-  test('and traced as Next.js and Vercel do, which copy the files that they find', async () => {
+  test('is found by file tracing, as in Next.js and Vercel', async () => {
     const uses = {
       'traced.mjs': `import { Client } from 'feishu-feed-card'\nconsole.log(typeof Client)`,
       'traced.cjs': `console.log(typeof require('feishu-feed-card').Client)`,
@@ -142,7 +142,7 @@ describe('installed into an empty project', () => {
     }
   })
 
-  test('with both licences and nothing that is not needed', () => {
+  test('has both licences and only the needed files', () => {
     const files = readdirSync(installed(), { recursive: true }).filter((name) =>
       statSync(path.join(installed(), name)).isFile(),
     )
@@ -163,7 +163,7 @@ describe('installed into an empty project', () => {
     assert.equal(readdirSync(folder).filter((file) => file.startsWith('LICENSE-')).length, 2)
   })
 
-  test('and without its platform package it says which', () => {
+  test('names the platform package if that is missing', () => {
     rmSync(path.join(project, 'node_modules', here), { recursive: true })
     const said = script(
       'use.cjs',
@@ -174,7 +174,7 @@ describe('installed into an empty project', () => {
   })
 })
 
-test('publint has nothing to say', async () => {
+test('publint reports nothing', async () => {
   const tarball = readFileSync(mainTarball())
   const { messages, pkg } = await publint({ pack: { tarball: tarball.buffer }, strict: true })
   assert.deepEqual(
@@ -183,10 +183,10 @@ test('publint has nothing to say', async () => {
   )
 })
 
-test('the types are not wrong', async () => {
+test('Are the types wrong reports nothing', async () => {
   const analysis = await checkPackage(createPackageFromTarballData(readFileSync(mainTarball())))
   assert.ok(analysis.types)
-  // TypeScript's oldest resolution finds the sandbox with `typesVersions`; what finds no file is Node 10, which the
-  // package does not support.
+  // TypeScript's oldest resolution finds the sandbox with `typesVersions`. Node.js 10, which does not find it, is not
+  // supported.
   assert.deepEqual(analysis.problems, [])
 })

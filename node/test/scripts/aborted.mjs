@@ -1,4 +1,4 @@
-// A call that was stopped does not keep the process alive any more.
+// An aborted call does not keep the process alive.
 import { clientOf, pin } from '../stage.mjs'
 
 const client = clientOf({ baseUrl: process.argv[2] })

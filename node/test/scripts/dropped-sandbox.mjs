@@ -1,4 +1,4 @@
-// A sandbox of which a program keeps only the URL goes on listening.
+// A sandbox listens although the program keeps only its URL.
 import { Sandbox } from 'feishu-feed-card/sandbox'
 import { clientOf, pin } from '../stage.mjs'
 

@@ -1,4 +1,4 @@
-// What `onEvent` throws is an uncaught exception, and the call goes on.
+// An exception of `onEvent` is an uncaught exception, and the call continues.
 import { clientOf, pin } from '../stage.mjs'
 
 const [, , baseUrl] = process.argv

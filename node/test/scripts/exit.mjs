@@ -1,4 +1,4 @@
-// process.exit with 50 calls in flight, and a token being fetched.
+// process.exit with 50 calls in flight, during a token fetch.
 import { clientOf, pin } from '../stage.mjs'
 
 const client = clientOf({ baseUrl: process.argv[2] }, { rateLimit: false })

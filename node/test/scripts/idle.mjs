@@ -1,4 +1,4 @@
-// An idle client, also one that has made calls and holds a connection, lets the process end at once.
+// An idle client with an open connection does not keep the process alive.
 import { clientOf, pin } from '../stage.mjs'
 
 const [, , baseUrl, watched] = process.argv

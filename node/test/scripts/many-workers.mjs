@@ -1,4 +1,4 @@
-// Worker threads that end with many calls under way: terminated, by process.exit, by an exception.
+// Worker threads that end during a loop of many calls: terminated, by process.exit, by an exception.
 import { once } from 'node:events'
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads'
 import { clientOf, pin } from '../stage.mjs'
@@ -19,7 +19,7 @@ async function main() {
       throw new Error(`${way}: the worker ended with ${ended}`)
     }
   }
-  // The main thread's calls go on as if nothing had happened.
+  // Calls of the main thread still work.
   await clientOf({ baseUrl }).setTimeSensitive(pin)
   process.stdout.write('done')
 }

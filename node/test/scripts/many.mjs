@@ -1,4 +1,4 @@
-// Nothing but the calls of a loop keep the process alive, and those no longer than the loop.
+// Calls of a loop keep the process alive, but not after the loop has ended.
 import { clientOf, pin } from '../stage.mjs'
 
 const [, , baseUrl, way] = process.argv

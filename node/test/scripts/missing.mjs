@@ -1,5 +1,5 @@
-// The package without its native module, or with a broken one, in a folder of its own; as if PACKAGES (joined by
-// commas) had been published with it, on this machine or as if on another:
+// Loads a copy of the package without its native module, or with a broken one. PACKAGES, joined by commas, are the
+// platform packages published with it. PLATFORM and ARCH simulate another machine:
 // `missing.mjs broken|none PACKAGES [PLATFORM ARCH]`.
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'

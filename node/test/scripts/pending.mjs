@@ -1,4 +1,4 @@
-// Nothing but a call under way keeps the process alive.
+// A call in progress keeps the process alive.
 import { clientOf, pin } from '../stage.mjs'
 
 clientOf({ baseUrl: process.argv[2] })

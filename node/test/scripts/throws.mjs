@@ -1,4 +1,4 @@
-// A failed call that nobody catches ends the process as any rejection does, with the error's own text.
+// An unhandled error of a call ends the process, and its message is printed.
 import { clientOf, pin } from '../stage.mjs'
 
 await clientOf({ baseUrl: process.argv[2] }).setTimeSensitive({ ...pin, feedCardId: 'oc_nowhere' })

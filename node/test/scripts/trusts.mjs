@@ -1,5 +1,5 @@
-// A call over https to a server for which only NODE_EXTRA_CA_CERTS vouches. A value that the program sets later has no
-// effect, as in Node itself.
+// Makes a call over https to a server that is trusted only through NODE_EXTRA_CA_CERTS. As in Node.js itself, a value
+// that the program sets later has no effect.
 import { clientOf, pin } from '../stage.mjs'
 
 const [baseUrl, setLater] = process.argv.slice(2)

@@ -1,4 +1,4 @@
-// Every place in the core is passed first by a client that does not ask for events.
+// A client without a listener runs each part of the core before a client with a listener does.
 import { clientOf, pin } from '../stage.mjs'
 
 const [, , baseUrl] = process.argv

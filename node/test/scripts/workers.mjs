@@ -1,6 +1,5 @@
-// Worker threads that end with 50 calls in flight each: terminated, by process.exit, by an exception. With
-// `alone`, the main thread never loads the package, so that the last worker to go is the last user of the
-// native module.
+// Worker threads that end with 50 calls in flight each: terminated, by process.exit, by an exception. With `alone`, the
+// main thread does not load the package, so the last worker is the last user of the native module.
 import { once } from 'node:events'
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads'
 
@@ -16,7 +15,7 @@ async function main() {
     await Promise.all(workers.map((worker) => endOf(worker, way)))
   }
   if (stage) {
-    // The main thread's calls go on as if nothing had happened.
+    // Calls of the main thread still work.
     await stage.clientOf({ baseUrl }, { lateArrivalMs: 1 }).setBotTimeSensitive({
       userIds: [stage.member],
       timeSensitive: true,

@@ -1,4 +1,4 @@
-// What the types must refuse: each line is an error, or tsc complains of the comment above it.
+// Mistakes, which must be type errors. tsc reports a `@ts-expect-error` without an error below it.
 
 import { Client, FeedCardError, Many, type ManyRequest, Outcome, type Quota } from 'feishu-feed-card'
 import { Sandbox } from 'feishu-feed-card/sandbox'
@@ -8,29 +8,29 @@ declare const outcome: Outcome
 
 // @ts-expect-error no options at all
 void new Client()
-// @ts-expect-error an option nobody knows
+// @ts-expect-error an unknown option
 void new Client({ appID: 'cli_1' })
-// @ts-expect-error seconds are Python's
+// @ts-expect-error `timeout` is Python's name; here it is `timeoutMs`
 void new Client({ appId: 'cli_1', appSecret: 's', timeout: 5 })
 // @ts-expect-error a number as a string
 void new Client({ appId: 'cli_1', appSecret: 's', timeoutMs: '5' })
 // @ts-expect-error null is not undefined
 void new Client({ appId: 'cli_1', appSecret: null })
-// @ts-expect-error one of two
+// @ts-expect-error perMinute is missing
 void new Client({ appId: 'cli_1', appSecret: 's', rateLimit: { perSecond: 5 } })
-// @ts-expect-error true would be no limit that anyone knows
+// @ts-expect-error true is not a limit
 void new Client({ appId: 'cli_1', appSecret: 's', rateLimit: true })
-// @ts-expect-error nor is true a proxy
+// @ts-expect-error true is not a proxy
 void new Client({ appId: 'cli_1', appSecret: 's', proxy: true })
-// @ts-expect-error an event is no text
+// @ts-expect-error an event is an object and not a string
 void new Client({ appId: 'cli_1', appSecret: 's', onEvent: (event: string) => event })
 // @ts-expect-error a provider returns a token
 void new Client({ tokenProvider: () => 5 })
-// @ts-expect-error a provider takes its reason
+// @ts-expect-error a provider's argument is a reason and not a string
 void new Client({ tokenProvider: (scope: string) => scope })
-// @ts-expect-error a duration has its unit
+// @ts-expect-error the name is timeoutMs
 void client.close({ timeout: 5 })
-// @ts-expect-error not something to be made
+// @ts-expect-error a Quota cannot be constructed
 export const quota: Quota = {}
 
 const userIds = ['ou_1']
@@ -66,7 +66,7 @@ void client.setTimeSensitiveMany([{ ...pin, timeout: 5 }])
 for await (const { tag } of client.setTimeSensitiveMany([{ ...pin, tag: 'row' }])) tag.toFixed()
 // @ts-expect-error nor is it a chat's id alone
 void client.setTimeSensitiveMany(['oc_1'])
-// @ts-expect-error an option nobody knows
+// @ts-expect-error an unknown option
 void client.setTimeSensitiveMany([pin], { timeoutMs: 5 })
 // @ts-expect-error handles come from clients
 void new Many([pin])

@@ -1,4 +1,4 @@
-// Typical uses, checked and not run.
+// Typical uses, which must have no type error. They are not run.
 
 import {
   type CallOptions,
