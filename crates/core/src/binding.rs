@@ -43,10 +43,9 @@ pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: im
 pub fn unknown_key(key: &str) -> Error {
     Error::invalid_input(
         key,
-        "no key of a request",
+        "unknown key of a request",
         text!(
-            "{feed_card_id}, {user_ids}, {time_sensitive}, {user_id_type}, {timeout} or {tag}, which takes any \
-             value of your own"
+            "{feed_card_id}, {user_ids}, {time_sensitive}, {user_id_type}, {timeout}, or {tag} for any value of yours"
         ),
     )
 }
@@ -95,7 +94,7 @@ pub fn seconds_or_zero(field: &'static str, value: f64) -> Result<Duration, Erro
         return Ok(Duration::ZERO);
     }
     input::seconds(field, value)
-        .map_err(|_| invalid_input(field, value.to_string(), "0, or a positive, finite number"))
+        .map_err(|_| invalid_input(field, value.to_string(), "0 or a positive, finite number"))
 }
 
 /// Where a client's platform is, for a client's `repr`.

@@ -141,8 +141,8 @@ impl Client {
         let Identity::Store(app) = &self.core.tokens.source().identity else {
             return Err(Error::invalid_input(
                 text!("{app_ticket}"),
-                "given to a client that is not a store app's",
-                text!("a client made with a {tenant_key}"),
+                "passed to a client that is not for a store app",
+                text!("a client with a {tenant_key}"),
             ));
         };
         filled(text!("{app_ticket}"), Some(&app_ticket))?;

@@ -202,13 +202,13 @@ pub(crate) fn not_all_read(taken: usize, not_read: Option<usize>) -> Option<Erro
             grouped(taken.saturating_add(not_read)),
             if not_read == 1 { "was" } else { "were" },
         ),
-        None => {
-            text!("the {total_timeout} leaves no time for more requests; how many were not read is unknown")
-                .into()
-        }
+        None => text!(
+            "the {total_timeout} leaves no time for more requests; the number of unread requests is unknown"
+        )
+        .into(),
     };
     let hint = text!(
-        "Use a longer {total_timeout}, or make another call with the requests from index {} on",
+        "Use a longer {total_timeout}, or call again with the requests from index {} on",
         taken
     );
     Some(Error::new(ErrorKind::DeadlineExceeded, message).with_hint(hint))
@@ -765,12 +765,10 @@ async fn progress_due(timer: &mut Option<Timer>) {
 pub(crate) fn total_timeout_passed() -> Error {
     Error::new(
         ErrorKind::DeadlineExceeded,
-        text!("the {total_timeout} passed before the request was begun"),
+        text!("the {total_timeout} passed before the request was started"),
     )
     .with_station(Station::Quota)
-    .with_hint(text!(
-        "Give the requests a longer {total_timeout}, or retry this request"
-    ))
+    .with_hint(text!("Use a longer {total_timeout}, or retry this request"))
 }
 
 /// Clamps a number of requests in progress to what is supported.

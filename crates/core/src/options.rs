@@ -317,9 +317,7 @@ impl ClientBuilder {
         self.checked().map_err(|error| {
             let variable = variables.iter().find(|(field, _)| error.field() == Some(field));
             match variable {
-                Some((_, name)) => {
-                    error.with_hint(format!("It is taken from the environment variable {name}"))
-                }
+                Some((_, name)) => error.with_hint(format!("Check the environment variable {name}")),
                 None => error,
             }
         })
@@ -341,8 +339,8 @@ impl ClientBuilder {
                 late if late > LATEST_ARRIVAL => {
                     return Err(Error::invalid_input(
                         text!("{late_arrival}"),
-                        late.as_secs_f64().to_string(),
-                        "at most an hour",
+                        format!("{} s", late.as_secs_f64()),
+                        "at most 3600 s",
                     ));
                 }
                 late => late,
@@ -381,7 +379,7 @@ impl ClientBuilder {
                 return Err(Error::invalid_input(
                     name,
                     text!("given together with {http_client}"),
-                    "one of them: the HTTP client has its own",
+                    "one of them: the HTTP client has its own setting",
                 ));
             }
         }
@@ -482,7 +480,7 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         if secret::bearer(&token).is_none() {
             return Err(Error::invalid_input(
                 text!("{tenant_access_token}"),
-                "has characters that cannot stand in a header",
+                "contains characters that are not allowed in a header",
                 "the token alone, without quotes or line breaks",
             ));
         }
@@ -505,7 +503,7 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         return Err(Error::invalid_input(
             text!("{app_secret}"),
             "missing",
-            "the secret of the app",
+            "the app's secret",
         ));
     };
     match (tenant_key, app_ticket) {
@@ -519,7 +517,7 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         (None, Some(_)) => Err(Error::invalid_input(
             text!("{tenant_key}"),
             "missing",
-            text!("the key of the tenant that a store app acts for, as an {app_ticket} is given"),
+            text!("the key of the tenant that the store app acts for, because an {app_ticket} is given"),
         )),
         (None, None) => Ok(Identity::SelfBuilt(Arc::new(SelfBuiltApp { app_id, app_secret }))),
     }

@@ -16,7 +16,7 @@ use crate::stations::retry::Retries;
 const MOST_NEW_TOKENS: u32 = 3;
 
 const CANNOT_REPLACE: Template = text!(
-    "The given {tenant_access_token} is not valid any more and cannot be renewed: give {app_id} and {app_secret}, or a {token_provider}"
+    "Use {app_id} and {app_secret}, or a {token_provider}: the {tenant_access_token} is no longer valid, and the client cannot renew it"
 );
 
 /// The failed attempts of a request so far.

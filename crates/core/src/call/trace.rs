@@ -79,7 +79,9 @@ impl Trace {
             text!("the {attempt_timeout} passed ({})", doing(station)),
         )
         .with_station(station)
-        .with_hint("Call again, or give attempts more time: setting the same state twice does no harm");
+        .with_hint(text!(
+            "Call again, or use a longer {attempt_timeout}: setting the same state twice does no harm"
+        ));
         Failure {
             error,
             retry: RetryRule::Backoff,
@@ -124,7 +126,7 @@ impl Trace {
             status = error.http_status(),
             log_id = error.log_id(),
             attempt = self.attempts,
-            "the token was refused: taking another"
+            "the token was refused: taking another one"
         );
     }
 
@@ -137,7 +139,7 @@ impl Trace {
             log_id = error.log_id(),
             attempt = self.attempts,
             wait_s = wait.as_secs_f64(),
-            "replaying"
+            "retrying"
         );
     }
 }
@@ -147,7 +149,7 @@ pub(super) fn log_pause(pause: &Pause, target: &Target) {
         feed_card_id = target.segment(),
         wait_s = pause.wait.as_secs_f64(),
         limit = pause.limit,
-        "the platform says to slow down: the client pauses"
+        "the platform asks to slow down: all calls of the client pause"
     );
 }
 
@@ -187,7 +189,7 @@ pub(super) fn client_closed(station: Station) -> Error {
         format!("the client was closed ({})", doing(station)),
     )
     .with_station(station)
-    .with_hint("Make another client, and call again")
+    .with_hint("Create another client, and call again")
 }
 
 fn doing(station: Station) -> &'static str {

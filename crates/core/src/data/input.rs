@@ -92,8 +92,8 @@ pub(crate) fn filled(field: Template, value: Option<&str>) -> Result<(), Error> 
         Some(value) if value.trim().is_empty() => Err(Error::invalid_input(field, "empty", "a value")),
         Some(value) if value.trim() != value => Err(Error::invalid_input(
             field,
-            "begins or ends with a blank or a line break",
-            "the value alone",
+            "begins or ends with whitespace",
+            "the value without whitespace around it",
         )),
         _ => Ok(()),
     }
@@ -309,7 +309,7 @@ fn check_user_id(id: &str, kind: UserIdType) -> Result<(), Text> {
         && !id.starts_with(prefix)
     {
         return Err(text!(
-            "an id that starts with `{}`, as {user_id_type} is `{}`",
+            "an id that starts with `{}`, because {user_id_type} is `{}`",
             prefix,
             kind
         ));
@@ -328,7 +328,7 @@ fn check_user_id(id: &str, kind: UserIdType) -> Result<(), Text> {
         return Err(text!("at most {} characters", most));
     }
     if id.trim().len() != id.len() || id.chars().any(char::is_control) {
-        return Err("no blanks around it and no control characters".into());
+        return Err("an id without control characters and without whitespace around it".into());
     }
     Ok(())
 }

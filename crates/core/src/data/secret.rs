@@ -37,10 +37,10 @@ pub(crate) fn why_no_token(token: &SecretString) -> Option<&'static str> {
     const SCHEME: &str = "bearer ";
     let token = token.expose_secret();
     if token.trim().is_empty() {
-        return Some("empty");
+        return Some("is empty");
     }
     if token.trim() != token {
-        return Some("blanks around it");
+        return Some("begins or ends with whitespace");
     }
     let start = token.get(..SCHEME.len())?;
     start
@@ -134,10 +134,10 @@ mod tests {
         let why = |token: &str| why_no_token(&SecretString::from(token));
         for (token, fault) in [
             ("t-7f1bcd13", None),
-            ("", Some("empty")),
-            (" \n", Some("empty")),
-            (" t-7f1bcd13", Some("blanks around it")),
-            ("t-7f1bcd13\n", Some("blanks around it")),
+            ("", Some("is empty")),
+            (" \n", Some("is empty")),
+            (" t-7f1bcd13", Some("begins or ends with whitespace")),
+            ("t-7f1bcd13\n", Some("begins or ends with whitespace")),
         ] {
             assert_eq!(why(token), fault, "{token:?}");
         }

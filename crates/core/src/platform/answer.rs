@@ -164,7 +164,7 @@ fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quoting: Qu
         "the answer is nested too deeply".to_owned()
     } else if !body.trim_ascii_start().starts_with(b"{") {
         // serde would also accept a list, and take its elements as the fields in order.
-        "not an answer of the platform: no JSON object".to_owned()
+        "not an answer of the platform: the body is not a JSON object".to_owned()
     } else {
         let data = serde_json::from_slice::<T>(body);
         // Only a success needs to have the call's data.
@@ -215,7 +215,7 @@ fn without_quoting(response: &Response<Bytes>) -> String {
         },
     );
     let size = response.body().len();
-    format!("an answer of {size} bytes cannot be read ({content_type})")
+    format!("a response of {size} bytes cannot be read ({content_type})")
 }
 
 /// Collects the texts under names such as `tenant_access_token`, at any depth.
@@ -270,12 +270,12 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
         None if status.is_server_error() => (
             ErrorKind::Server,
             RetryRule::Backoff,
-            text!("The platform failed: call again later"),
+            text!("Call again later: the platform failed"),
         ),
         None if is_answer => (
             ErrorKind::Rejected,
             RetryRule::No,
-            text!("The platform refused the call: its msg says why"),
+            text!("See the platform's msg for the reason"),
         ),
         None => (ErrorKind::Rejected, RetryRule::No, NOT_THE_PLATFORM),
     };
@@ -328,19 +328,21 @@ pub(super) fn by_status(status: StatusCode) -> (ErrorKind, RetryRule, Template) 
         (
             ErrorKind::Server,
             RetryRule::Backoff,
-            text!("The platform, or a proxy before it, failed: call again later"),
+            text!("Call again later: the platform, or a proxy in front of it, failed"),
         )
     } else if status == StatusCode::TOO_MANY_REQUESTS {
         (
             ErrorKind::RateLimited,
             RetryRule::Pause,
-            text!("The platform, or a proxy before it, says to slow down"),
+            text!("Call again later: the platform, or a proxy in front of it, limits the rate of requests"),
         )
     } else if status.is_redirection() {
         (
             ErrorKind::UnexpectedResponse,
             RetryRule::No,
-            text!("Redirects are not followed, as they would carry the token elsewhere: check {base_url}"),
+            text!(
+                "Check {base_url}: redirects are not followed, because they would carry the token to another host"
+            ),
         )
     } else {
         (ErrorKind::UnexpectedResponse, RetryRule::No, NOT_THE_PLATFORM)
@@ -348,7 +350,7 @@ pub(super) fn by_status(status: StatusCode) -> (ErrorKind, RetryRule, Template) 
 }
 
 pub(crate) const NOT_THE_PLATFORM: Template =
-    text!("Something else than the platform answered: check {base_url} and the proxy");
+    text!("Check {base_url} and the proxy: the response did not come from the platform");
 
 /// Quotes the start of a body, which shows whose page it is.
 fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
@@ -490,16 +492,12 @@ fn specific_hint(permission: &[PermissionViolation], fields: &[FieldViolation]) 
         .collect();
     if !scopes.is_empty() {
         return Some(text!(
-            "Give the app one of these scopes in the developer console and publish a version: {}",
+            "Give the app one of these scopes in the developer console, and publish a version: {}",
             scopes.join(", ")
         ));
     }
     let first = fields.first()?;
-    Some(text!(
-        "The platform refused {}: {}",
-        first.field,
-        first.description
-    ))
+    Some(text!("Correct the field {}: {}", first.field, first.description))
 }
 
 #[cfg(test)]

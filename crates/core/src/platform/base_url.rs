@@ -34,15 +34,16 @@ impl BaseUrl {
         filled(text!("{base_url}"), Some(text))?;
         if text.contains('@') {
             return Err(invalid(
-                "has a user name or password in it".to_owned(),
+                "contains a user name or a password".to_owned(),
                 expected(),
             ));
         }
         if text.contains(['?', '#']) {
-            return Err(invalid("has a query or a fragment".to_owned(), expected()));
+            return Err(invalid("contains a query or a fragment".to_owned(), expected()));
         }
         if !text.is_ascii() {
-            let expected = "ASCII: a host of other letters as xn--…, a path of them percent-encoded";
+            let expected =
+                "ASCII: write an internationalized host name as xn--…, and percent-encode the path";
             return Err(invalid(shown(text), expected.into()));
         }
         // `Url` corrects what a browser would: it drops line breaks, and finds a host after a third slash.
@@ -75,8 +76,7 @@ impl BaseUrl {
         if host::is_http(&base_url.url) && !allow_http && !host::is_loopback(host::host(&base_url.url)) {
             return Err(invalid(
                 shown(&base_url.text),
-                text!("https: over http the token travels readable to everyone; {allow_http} permits it")
-                    .into(),
+                text!("https, because http sends the token unencrypted; {allow_http} permits it").into(),
             ));
         }
         Ok(base_url)

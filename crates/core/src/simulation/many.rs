@@ -400,7 +400,9 @@ async fn a_total_timeout_ends_an_idle_and_an_endless_input() {
             Ok(item) => late += usize::from(item.result.is_err()),
             Err(error) => {
                 assert!(
-                    error.message().ends_with("how many were not read is unknown"),
+                    error
+                        .message()
+                        .ends_with("the number of unread requests is unknown"),
                     "{error}"
                 );
                 errors += 1;
