@@ -33,9 +33,9 @@ pub(crate) const APP_TICKET_INVALID: i64 = 10012;
 /// The monthly quota is exhausted: every call of the tenant fails.
 pub(crate) const QUOTA_USED_UP: i64 = 99_991_403;
 
-/// Whether the platform can have sent this `code`. It has none between 0 and 1000 and none below 0; gateways
-/// write their HTTP status there (docs/platform.md#code-range).
-pub(crate) const fn is_platforms(code: i64) -> bool {
+/// Whether this may be a `code` of the platform, which has none below 0 and none from 1 to 999. Gateways write their
+/// HTTP status there (docs/platform.md#code-range).
+pub(crate) const fn is_platform_code(code: i64) -> bool {
     code == 0 || code >= 1000
 }
 
@@ -67,8 +67,8 @@ const SLOW_DOWN: Template = text!(
 const ID_HINT: Template =
     text!("Check that the user ids match {user_id_type} and belong to this app and tenant");
 
-/// Returns the table's row of a code, or `None` if the code is not documented. Such a code is a rejection, or with
-/// a 5xx status a failure of the server.
+/// Returns the table's row for a code, or `None` if the code is not documented. An undocumented code is a rejection, or
+/// a failure of the server if the status is 5xx.
 pub(crate) fn lookup(code: i64) -> Option<Code> {
     use ErrorKind::{Authentication, PermissionDenied, QuotaExhausted, RateLimited, Rejected, Server};
     Some(match code {
@@ -179,17 +179,17 @@ mod tests {
         for (kind, codes) in LISTED {
             for code in *codes {
                 assert_eq!(lookup(*code).map(|row| row.kind), Some(*kind), "code {code}");
-                assert!(is_platforms(*code), "code {code}");
+                assert!(is_platform_code(*code), "code {code}");
             }
         }
     }
 
     #[test]
-    fn only_the_token_codes_ask_for_a_new_token() {
-        let healing: Vec<i64> = (99_991_000..99_993_000)
+    fn only_the_token_codes_are_retried_with_a_new_token() {
+        let renewing: Vec<i64> = (99_991_000..99_993_000)
             .filter(|code| lookup(*code).is_some_and(|row| row.retry == RetryRule::NewToken))
             .collect();
-        assert_eq!(healing, [99_991_663, 99_991_664, 99_991_665, 99_991_671]);
+        assert_eq!(renewing, [99_991_663, 99_991_664, 99_991_665, 99_991_671]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A request without a response: what kind of error that is, and what to do about it.
+//! Turns a request without a response into an error, with a hint and a rule for retries.
 
 use std::error::Error as StdError;
 
@@ -12,11 +12,11 @@ use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes, is_out_o
 pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
     let (error, retry) = match error {
         TransportError::Connect(fault) => {
-            retried(connection_failed("no connection", fault, Station::Connect))
+            with_retry_rule(connection_failed("no connection", fault, Station::Connect))
         }
         TransportError::Broken(fault) => {
             let station = if was_sent { Station::Answer } else { Station::Send };
-            retried(connection_failed("the connection broke", fault, station))
+            with_retry_rule(connection_failed("the connection broke", fault, station))
         }
         TransportError::Unprocessed(fault) => {
             let what = "the server did not process the request";
@@ -41,8 +41,8 @@ pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
     }
 }
 
-/// A wrong certificate or password stays wrong.
-fn retried(error: Error) -> (Error, RetryRule) {
+/// Adds the rule for retries. A wrong certificate or password is not retried, because it would stay wrong.
+fn with_retry_rule(error: Error) -> (Error, RetryRule) {
     let retry = if error.retryable() {
         RetryRule::Backoff
     } else {
@@ -72,11 +72,11 @@ fn connection_failed(what: &str, fault: Fault, station: Station) -> Error {
         .with_source(source)
 }
 
-/// The hint where nothing is wrong with the connection.
+/// The hint of errors for which the connection is not at fault.
 const OUT_OF_RESOURCES: Template =
     text!("Call again later; if this persists, check the process's limits on file descriptors and threads");
 
-/// The system refused a thread or a file descriptor, and nothing was sent.
+/// Error for a thread or a file descriptor that the system refused, before anything was sent.
 pub(crate) fn out_of_resources(error: impl Into<BoxError>) -> Error {
     let error = error.into();
     let message = "the process has no thread or file descriptor left for the call";
@@ -133,7 +133,7 @@ fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> Tem
     }
 }
 
-/// The cause that says something: the outer ones only repeat that a request failed.
+/// Returns the innermost cause. The outer ones only say that a request failed.
 fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     causes(error).last().unwrap_or(error)
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Trip, USER, client, round_trip, stage, up_to};
 use crate::binding::many::{Batch, ManyDriver, ManyItem, ManyOptions, ManyReport, concurrency};
-use crate::binding::{invalid_input, refused};
+use crate::binding::{invalid_input, not_attempted};
 use crate::{Client, ErrorKind, Progress, RateLimit, Request, Station};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
@@ -84,7 +84,7 @@ async fn each_pushed_request_has_one_result() {
         while pushed < REQUESTS && driver.has_room() {
             let request = match pushed % 10 {
                 3 => Err(None),
-                5 => Err(Some(refused(
+                5 => Err(Some(not_attempted(
                     invalid_input("timeout", "-1", "more"),
                     vec![USER.to_owned()],
                 ))),

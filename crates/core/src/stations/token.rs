@@ -379,7 +379,7 @@ impl TokenState {
                 self.no_renewal_before = Some(now + NEXT_RENEWAL);
                 // Remember only refusals by the platform: not a provider's failure, a gateway's code, or a missing app
                 // ticket.
-                if !error.retryable() && error.platform_code().is_some_and(codes::is_platforms) {
+                if !error.retryable() && error.platform_code().is_some_and(codes::is_platform_code) {
                     self.refused_until = Some((now + REFUSAL_REMEMBERED, error.clone()));
                 }
             }

@@ -62,7 +62,7 @@ fn unexpected(error: &impl fmt::Display) -> Error {
     Error::invalid_input(
         text!("{ca_certs}"),
         text!("TLS cannot be set up: {}", error),
-        "usable roots",
+        "usable root certificates",
     )
 }
 

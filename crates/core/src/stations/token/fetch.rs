@@ -162,7 +162,7 @@ impl Source {
                 let (time, cap) = (time.clone(), endpoints.provider_limit(&time));
                 Box::pin(async move {
                     match time.bound(Some(cap), providing).await {
-                        Some(Ok(token)) => match secret::why_no_token(&token.value) {
+                        Some(Ok(token)) => match secret::token_fault(&token.value) {
                             Some(fault) => Err(provider_failed(
                                 format!("the returned token cannot be used: it {fault}").into(),
                             )),
