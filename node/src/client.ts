@@ -299,7 +299,7 @@ const variables = { appId: 'FEISHU_APP_ID', appSecret: 'FEISHU_APP_SECRET', base
 
 /** Names the variable. The core cannot: a worker thread's `process.env` may differ from the process's environment. */
 function withVariable(variable: string, { message, field }: FeedCardError): InvalidInputError {
-  const hint = `The value comes from the environment variable ${variable}`
+  const hint = `Check the environment variable ${variable}`
   return new InvalidInputError(`${message}. ${hint}`, { hint, ...(field !== undefined && { field }) })
 }
 

@@ -202,11 +202,11 @@ test('each event of level warn or info has the chat id', async (t) => {
   await assert.rejects(wrong.setTimeSensitive(pin))
   const loud = [...events, ...itsEvents].filter(({ level }) => ['warn', 'info'].includes(level))
   for (const name of [
-    'replaying',
-    'the platform says to slow down: the client pauses',
-    'the token was refused: taking another',
+    'retrying',
+    'the platform asks to slow down: all calls of the client pause',
+    'the token was refused: taking another one',
     'failed',
-    'no tenant_access_token',
+    'failed to fetch a tenant_access_token',
   ]) {
     assert.ok(
       loud.some((event) => event.name === name),

@@ -21,20 +21,20 @@ test('a call reports its attempts, retry and token fetch before it ends', async 
 
   const [fetch] = named(events, 'token_fetch')
   assert.ok(fetch.durationMs > 0)
-  assert.equal(named(events, 'got a tenant_access_token').length, 1)
+  assert.equal(named(events, 'fetched a tenant_access_token').length, 1)
   const attempts = named(events, 'attempt')
   assert.deepEqual(
     attempts.map(({ attempt }) => attempt),
     [1, 2],
   )
-  const [replaying] = named(events, 'replaying')
-  assert.equal(replaying.level, 'info')
-  assert.equal(replaying.code, 5000)
-  assert.equal(replaying.kind, 'SERVER')
-  assert.equal(replaying.attempt, 1)
-  assert.equal(typeof replaying.status, 'number')
-  assert.equal(typeof replaying.logId, 'string')
-  assert.ok(replaying.waitMs > 0)
+  const [retrying] = named(events, 'retrying')
+  assert.equal(retrying.level, 'info')
+  assert.equal(retrying.code, 5000)
+  assert.equal(retrying.kind, 'SERVER')
+  assert.equal(retrying.attempt, 1)
+  assert.equal(typeof retrying.status, 'number')
+  assert.equal(typeof retrying.logId, 'string')
+  assert.ok(retrying.waitMs > 0)
   const [done] = named(events, 'done')
   assert.equal(done.logId, outcome.logId)
   assert.deepEqual([done.requests, done.failedUsers], [2, 1])
@@ -61,7 +61,7 @@ test('a failure of a call or of a token fetch is a warning with its code', async
 
   const [wrong, itsEvents] = watched(sandbox, { appSecret: 'wrong' })
   await assert.rejects(wrong.setTimeSensitive(pin))
-  assert.equal(named(itsEvents, 'no tenant_access_token')[0].code, 10_014)
+  assert.equal(named(itsEvents, 'failed to fetch a tenant_access_token')[0].code, 10_014)
 })
 
 test('waits for the quota and many calls are reported', async (t) => {
@@ -114,7 +114,7 @@ test('events of concurrent calls have the number of their call', async (t) => {
 test('a client without a listener does not disable the events of another client', async (t) => {
   const end = await run('watched-later.mjs', [sandboxFor(t).baseUrl])
   assert.deepEqual([end.code, end.stderr], [0, ''])
-  assert.equal(end.stdout, 'attempt,call,done,failed,got a tenant_access_token,token_fetch')
+  assert.equal(end.stdout, 'attempt,call,done,failed,fetched a tenant_access_token,token_fetch')
 })
 
 test('an exception of onEvent fails no call and is an uncaught exception', async (t) => {

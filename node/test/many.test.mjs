@@ -479,7 +479,7 @@ describe('a source that never yields', () => {
   test('totalTimeoutMs ends it', async (t) => {
     const many = clientOf(sandboxFor(t), fast).setTimeSensitiveMany(never(), { totalTimeoutMs: 500 })
     const [items, end] = await allUntilCut(many)
-    assert.match(end.message, /how many were not read is unknown/)
+    assert.match(end.message, /the number of unread requests is unknown/)
     const report = await many.report()
     isExact(report)
     assert.equal(report.taken, 1)
@@ -509,7 +509,7 @@ test('totalTimeoutMs: late requests have an item with an error', async (t) => {
   const many = clientOf(sandbox, fast).setTimeSensitiveMany(requests, { totalTimeoutMs: 200, concurrency: 5 })
   const [items, end] = await allUntilCut(many)
   assert.ok(end instanceof DeadlineExceededError)
-  assert.match(end.hint, /totalTimeoutMs, or make another call with the requests from index 5 on/)
+  assert.match(end.hint, /totalTimeoutMs, or call again with the requests from index 5 on/)
   assert.deepEqual(await many.next(), { done: true, value: undefined })
   assert.deepEqual(
     items.map(({ error }) => error.code),
@@ -639,8 +639,8 @@ describe('a tag', () => {
     assert.equal(error.field, 'rowId')
     assert.equal(
       error.message,
-      'rowId: no key of a request; expected feedCardId, userIds, timeSensitive, userIdType, timeoutMs or tag, ' +
-        'which takes any value of your own',
+      'rowId: unknown key of a request; expected feedCardId, userIds, timeSensitive, userIdType, timeoutMs, ' +
+        'or tag for any value of yours',
     )
     assert.deepEqual(error.notAttempted, [member])
     assert.equal(tag, 'mine')
@@ -880,7 +880,7 @@ test('opposite calls on one chat keep their order', async (t) => {
 describe('closing the client', () => {
   const isClosed = (error) => {
     assert.ok(error instanceof ClientClosedError)
-    assert.equal(error.message, 'the client is closed. Make another client')
+    assert.equal(error.message, 'the client is closed. Create another client')
     return true
   }
 

@@ -73,7 +73,7 @@ def test_a_closed_client_refuses_calls(feishu_sandbox: Sandbox):
     client = feishu_sandbox.client()
     client.close()
     client.close()
-    with pytest.raises(ClientClosedError, match=r"the client is closed\. Make another client") as caught:
+    with pytest.raises(ClientClosedError, match=r"the client is closed\. Create another client") as caught:
         client.set_time_sensitive(feishu_sandbox.CHAT, [feishu_sandbox.USER], True)
     assert not isinstance(caught.value, (InvalidInputError, ValueError))
     assert caught.value.not_attempted == (feishu_sandbox.USER,)

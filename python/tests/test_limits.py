@@ -55,7 +55,7 @@ def check(error, not_attempted=("ou_b", "ou_a")):
     assert error.kind == "CONNECTION", error
     assert error.retryable and error.reason is None and error.attempts == 0, repr(error)
     assert error.not_attempted == not_attempted, error.not_attempted
-    assert "limits of file descriptors and threads" in error.hint, error.hint
+    assert "limits on file descriptors and threads" in error.hint, error.hint
 
 def raises(call, **expected):
     try:

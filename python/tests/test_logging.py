@@ -95,22 +95,22 @@ def test_the_records_of_a_call_at_debug(
     assert stations == [
         "call begins",
         "token_fetch begins",
-        "got a tenant_access_token",
+        "fetched a tenant_access_token",
         "attempt begins",
-        "replaying",
+        "retrying",
         "attempt begins",
         "done",
     ]
     assert [record.created for record in kept.records] == sorted(record.created for record in kept.records)
-    replaying = vars(kept.found("replaying")[0])
-    assert replaying["levelno"] == logging.INFO
-    assert replaying["name"] == "feishu_feed_card"
-    assert replaying["status"] == 502
-    assert replaying["attempt"] == 1
-    assert replaying["wait_s"] > 0
-    assert replaying["feed_card_id"] == feishu_sandbox.CHAT, "a record has the fields of its call"
-    assert replaying["users"] == 1
-    assert replaying["time_sensitive"] is True
+    retrying = vars(kept.found("retrying")[0])
+    assert retrying["levelno"] == logging.INFO
+    assert retrying["name"] == "feishu_feed_card"
+    assert retrying["status"] == 502
+    assert retrying["attempt"] == 1
+    assert retrying["wait_s"] > 0
+    assert retrying["feed_card_id"] == feishu_sandbox.CHAT, "a record has the fields of its call"
+    assert retrying["users"] == 1
+    assert retrying["time_sensitive"] is True
     done = kept.found("done")[0]
     assert vars(done)["log_id"] in done.getMessage()
     now = logging.makeLogRecord({})
@@ -497,11 +497,11 @@ def test_flush_handles_records_of_background_work(kept: Kept, feishu_sandbox: Sa
         client.set_bot_time_sensitive([feishu_sandbox.USER], True)
         time.sleep(1.2)
         client.set_bot_time_sensitive([feishu_sandbox.USER], True)
-        kept.found("got a tenant_access_token", 1)
+        kept.found("fetched a tenant_access_token", 1)
         time.sleep(0.4)
-        kept.found("got a tenant_access_token", 1)
+        kept.found("fetched a tenant_access_token", 1)
         feishu_feed_card.flush()
-        kept.found("got a tenant_access_token", 2)
+        kept.found("fetched a tenant_access_token", 2)
 
 
 def test_an_interrupt_in_a_handler_ends_the_call(feishu_sandbox: Sandbox):
@@ -550,9 +550,9 @@ def test_on_event_gets_the_events_of_its_call(feishu_sandbox: Sandbox):
             )
             assert {event["call"] for event in listener} == {outcome.call}
             assert [event["name"] for event in listener][-3:] == ["attempt", "done", "call"]
-    assert [event["status"] for event in events if event["name"] == "replaying"] == [502]
+    assert [event["status"] for event in events if event["name"] == "retrying"] == [502]
     assert all(event["duration_s"] > 0 for event in events if event["name"] == "attempt")
-    assert "replaying" not in [event["name"] for event in others]
+    assert "retrying" not in [event["name"] for event in others]
 
 
 def test_on_event_of_many_gets_the_events_of_all_calls(feishu_sandbox: Sandbox):

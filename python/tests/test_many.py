@@ -550,7 +550,7 @@ def test_total_timeout_ends_a_loop_over_a_generator_that_never_yields(runner: An
     async def main() -> None:
         many = async_client.set_time_sensitive_many(requests(), total_timeout=0.3)
         assert (await many.__anext__()).error is None
-        with pytest.raises(DeadlineExceededError, match="how many were not read is unknown"):
+        with pytest.raises(DeadlineExceededError, match="the number of unread requests is unknown"):
             await many.__anext__()
         with pytest.raises(StopAsyncIteration):
             await many.__anext__()
@@ -571,7 +571,7 @@ def test_total_timeout_bounds_all_requests(player: Callable[..., Any], sandbox: 
     ends: list[DeadlineExceededError] = []
     items, report = player(requests(), ends=ends, concurrency=5, total_timeout=0.3)
     assert time.monotonic() - began < 10
-    assert "how many were not read is unknown" in str(ends[0])
+    assert "the number of unread requests is unknown" in str(ends[0])
     assert report.not_read is None
     assert 1 <= len(items) <= 5
     assert all(isinstance(item.error, DeadlineExceededError) for item in items)
@@ -1666,8 +1666,8 @@ class TestTag:
         assert isinstance(item.error, InvalidInputError)
         assert item.error.field == "row_id"
         assert str(item.error) == (
-            "row_id: no key of a request; expected feed_card_id, user_ids, time_sensitive, user_id_type, "
-            "timeout or tag, which takes any value of your own"
+            "row_id: unknown key of a request; expected feed_card_id, user_ids, time_sensitive, user_id_type, "
+            "timeout, or tag for any value of yours"
         )
         assert item.error.not_attempted == (Sandbox.USER,)
         assert item.tag == "mine"

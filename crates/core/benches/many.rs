@@ -1,5 +1,5 @@
-//! What a million requests through `set_time_sensitive_many` cost, beside a thousand: peak memory, and CPU time for each
-//! result. Each count runs in a process of its own, against a stand-in in another. Linux only.
+//! Measures `set_time_sensitive_many` with a thousand and with a million requests: peak memory, and CPU time for each
+//! result. Each number of requests runs in its own process, against a sandbox in another process. Linux only.
 //!
 //! ```text
 //! cargo bench -p feishu-feed-card --bench many
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve"] => serve(),
         ["call", requests, base_url] => call(requests.parse()?, base_url),
-        // `cargo test --all-targets` runs this too, without the word.
+        // `cargo test --all-targets` also runs this program, without `--bench`.
         [.., "--bench"] => compare(),
         _ => Ok(()),
     }
@@ -37,7 +37,7 @@ fn compare() -> Result<()> {
     Ok(())
 }
 
-fn itself(arguments: &[&str]) -> Result<Child> {
+fn this_program(arguments: &[&str]) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(arguments)
@@ -47,14 +47,14 @@ fn itself(arguments: &[&str]) -> Result<Child> {
 }
 
 fn start_server() -> Result<(Child, String)> {
-    let mut server = itself(&["serve"])?;
+    let mut server = this_program(&["serve"])?;
     let mut base_url = String::new();
     let stdout = server.stdout.take().ok_or("no output")?;
     BufReader::new(stdout).read_line(&mut base_url)?;
     Ok((server, base_url.trim().to_owned()))
 }
 
-/// Answers until its standard input is closed.
+/// Serves requests until standard input is closed.
 fn serve() -> Result<()> {
     let switches = Switches {
         keep_requests: 0,
@@ -67,11 +67,11 @@ fn serve() -> Result<()> {
     Ok(())
 }
 
-/// The peak of the resident memory, in KiB.
+/// Returns the peak of the resident memory, in KiB, and prints the CPU time.
 fn measure(requests: u32, base_url: &str) -> Result<f64> {
-    let output = itself(&["call", &requests.to_string(), base_url])?.wait_with_output()?;
-    let told = String::from_utf8(output.stdout)?;
-    let numbers: Vec<f64> = told
+    let output = this_program(&["call", &requests.to_string(), base_url])?.wait_with_output()?;
+    let printed = String::from_utf8(output.stdout)?;
+    let numbers: Vec<f64> = printed
         .split_whitespace()
         .map(str::parse)
         .collect::<std::result::Result<_, _>>()?;
@@ -116,7 +116,7 @@ fn peak() -> Result<f64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
-/// Seconds in user and system mode; the kernel counts in hundredths.
+/// Returns the seconds in user and system mode. The kernel counts hundredths.
 fn cpu() -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;

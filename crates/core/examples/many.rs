@@ -1,4 +1,5 @@
-//! Pins the chats whose ids come on standard input, one a line, for the users given as arguments, and shows how far it is:
+//! Pins chats for the users given as arguments, with a progress bar. The ids of the chats come from standard input, one
+//! per line:
 //!
 //! ```text
 //! FEISHU_APP_ID=cli_… FEISHU_APP_SECRET=… cargo run --example many -- ou_… ou_… < chats.txt
@@ -10,7 +11,7 @@ use std::io::stdin;
 use feishu_feed_card::{Client, Request};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Pins every chat for these users and gives the number of those that failed.
+/// Pins every chat for these users. Returns the number of chats that failed.
 pub(crate) async fn pin_all(
     client: &Client,
     chats: Vec<String>,
@@ -26,7 +27,7 @@ pub(crate) async fn pin_all(
         .set_time_sensitive_many(requests)
         .on_progress(move |progress| {
             shown.set_position(progress.done as u64);
-            // What the quota allows, not what the last seconds were like.
+            // The time that the quota allows, not an estimate from recent speed.
             let left = progress.eta.unwrap_or_default().as_secs();
             shown.set_message(format!("{} failed, {left} s to go", progress.failed));
         });

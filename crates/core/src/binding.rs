@@ -1,5 +1,5 @@
-//! What the Python and Node bindings need beside the public interface, so that no rule is written in two
-//! languages. Not part of the public interface.
+//! Functions for the Python and Node bindings, so that no rule is written in two languages. Not part of the public
+//! interface.
 
 use std::fmt::Display;
 use std::io;
@@ -24,7 +24,7 @@ pub mod many;
 pub mod options;
 pub mod reports;
 
-/// [`Client::set_time_sensitive`] or [`Client::set_bot_time_sensitive`], whichever the target needs.
+/// Calls [`Client::set_time_sensitive`] or [`Client::set_bot_time_sensitive`], depending on the target.
 pub fn set_time_sensitive(
     client: &Client,
     target: Target,
@@ -34,82 +34,81 @@ pub fn set_time_sensitive(
     client.call(target, user_ids, time_sensitive)
 }
 
-/// The error for an argument of a wrong type, and for an option that does not exist.
+/// Error for an argument of the wrong type, or for an unknown option.
 pub fn invalid_input(field: impl Into<String>, value: impl Display, expected: impl Display) -> Error {
     Error::invalid_input(field.into(), value.to_string(), expected.to_string())
 }
 
-/// The error for an unknown key of one of many requests.
+/// Error for an unknown key of one of many requests.
 pub fn unknown_key(key: &str) -> Error {
     Error::invalid_input(
         key,
-        "no key of a request",
+        "unknown key of a request",
         text!(
-            "{feed_card_id}, {user_ids}, {time_sensitive}, {user_id_type}, {timeout} or {tag}, which takes any \
-             value of your own"
+            "{feed_card_id}, {user_ids}, {time_sensitive}, {user_id_type}, {timeout}, or {tag} for any value of yours"
         ),
     )
 }
 
-/// An error's texts, with the names of options, arguments and methods as `spelling` makes them of Rust's.
+/// Returns an error's texts. `spelling` converts Rust's names of options, arguments and methods.
 pub fn spelled(error: &Error, spelling: fn(&str) -> String) -> Spelled {
     error.spelled(spelling)
 }
 
-/// The error of a call that did not come as far as the core's own checks, with the user ids handed in.
-pub fn refused(error: Error, user_ids: Vec<String>) -> Error {
+/// Error for a call rejected before the core's checks. All user ids are `not_attempted`.
+pub fn not_attempted(error: Error, user_ids: Vec<String>) -> Error {
     error.with_users(UserIds::not_attempted(input::without_repeats(user_ids)))
 }
 
-/// Error of a call for which the system refused a thread or a file descriptor before anything was sent.
+/// Error for a call for which the system refused a thread or a file descriptor, before anything was sent.
 pub fn out_of_resources(error: io::Error, user_ids: Vec<String>) -> Error {
-    refused(
+    not_attempted(
         no_answer::out_of_resources(error).with_station(Station::Connect),
         user_ids,
     )
 }
 
-/// Error of a call made after the client was closed.
+/// Error for a call made after the client was closed.
 pub fn client_closed(user_ids: Vec<String>) -> Error {
-    refused(closing::client_closed(), user_ids)
+    not_attempted(closing::client_closed(), user_ids)
 }
 
-/// A handle that closes a client and holds neither its connections nor its secrets.
+/// Returns a handle that closes the client. It holds neither the client's connections nor its secrets.
 pub fn closing(client: &Client) -> Closing {
     client.core.closing.clone()
 }
 
-/// A value as an error shows it.
+/// Formats a value as errors show it.
 pub fn shown(value: &str) -> String {
     input::shown(value)
 }
 
-/// A duration from a number of seconds: positive and finite, or an error that names the field.
+/// Converts a number of seconds. An error names `field` if the number is not positive and finite.
 pub fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
     input::seconds(field, value)
 }
 
-/// Like [`seconds`], but it may be 0.
+/// Like [`seconds`], but accepts 0.
 pub fn seconds_or_zero(field: &'static str, value: f64) -> Result<Duration, Error> {
     if value == 0.0 {
         return Ok(Duration::ZERO);
     }
     input::seconds(field, value)
-        .map_err(|_| invalid_input(field, value.to_string(), "0, or a positive, finite number"))
+        .map_err(|_| invalid_input(field, value.to_string(), "0 or a positive, finite number"))
 }
 
-/// Where a client's platform is, for a client's `repr`.
+/// Returns the client's base URL, for its `repr`.
 pub fn base_url(client: &Client) -> &str {
     client.core.base_url.as_str()
 }
 
-/// A quota of the same limit with nothing used of it: after a fork the old one's locks may be held by a
-/// thread that is gone.
+/// Returns an unused quota with the same limit. A forked child needs one, because a thread that exists only in the
+/// parent may hold the locks of the old quota.
 pub fn fresh_quota(limit: RateLimit) -> QuotaHandle {
     QuotaHandle::new(limit)
 }
 
-/// Reads an answer as a call would. For `cargo fuzz`, which sees only what is public.
+/// Reads an answer as a call does. For `cargo fuzz`, which can use only public items.
 #[cfg(fuzzing)]
 pub fn fuzz_answer(status: u16, headers: &[(u8, Vec<u8>)], body: Vec<u8>) {
     const NAMES: [&str; 5] = [

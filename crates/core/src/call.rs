@@ -1,5 +1,5 @@
-//! One call, from top to bottom: its turn on the chat; then, for each of its requests, a slot of the quota, a token, the
-//! answer, and the decision what to do next.
+//! One call, from its turn on the chat to its outcome. Each attempt takes a slot of the quota and a token, sends the
+//! request, reads the answer, and decides what to do next.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::platform::answer::{self, CallData, Reading};
 use crate::platform::base_url::BaseUrl;
 use crate::platform::codes::{QUOTA_USED_UP, RetryRule};
 use crate::platform::no_answer::no_answer;
-use crate::platform::request::{self, MOST_USERS};
+use crate::platform::request::{self, MAX_USERS};
 use crate::stations::closing::{Closing, InProgress};
 use crate::stations::deadline::{CallTime, TimeLimit, after};
 use crate::stations::order::{Order, Pass, Place, Waiter};
@@ -33,7 +33,7 @@ use decide::{Decision, Facts, History, Next, Success};
 use flight::Flight;
 use trace::Trace;
 
-/// What all calls of a client share.
+/// The state that all calls of a client share.
 pub(crate) struct Core {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) tokens: Tokens,
@@ -57,7 +57,7 @@ pub(crate) struct Limits {
 /// Number of the last call of any client in this process.
 static LAST_CALL: AtomicU64 = AtomicU64::new(0);
 
-/// A checked call that has its place among the calls on its chat.
+/// A checked call that has its place in the order of calls on its chat.
 #[derive(Debug)]
 pub(crate) struct QueuedCall {
     number: u64,
@@ -80,7 +80,7 @@ impl QueuedCall {
 }
 
 impl Core {
-    /// Takes the call's place on its chat.
+    /// Takes the call's place in the order of calls on its chat.
     pub(crate) fn queue(&self, call: Call, limit: TimeLimit, in_progress: InProgress) -> QueuedCall {
         let place = self.order.line_up(&call.target, call.time_sensitive);
         let number = LAST_CALL.fetch_add(1, Ordering::Relaxed) + 1;
@@ -135,7 +135,7 @@ impl Core {
         };
         let (lane, most_users) = match call.target {
             Target::Chat(_) => (Lane::Chat, self.limits.max_users_per_request),
-            Target::Bot => (Lane::Bot, self.limits.max_users_per_request.min(MOST_USERS)),
+            Target::Bot => (Lane::Bot, self.limits.max_users_per_request.min(MAX_USERS)),
         };
         let running = RunningCall {
             core: self,
@@ -155,7 +155,7 @@ impl Core {
     async fn wait_for_turn(&self, place: Place, time: &CallTime<'_>) -> Result<Pass, Error> {
         match place {
             Place::Running(pass) => Ok(pass),
-            // Boxed, because most calls do not wait, and need no room for it.
+            // Boxed, so that calls that do not wait, which are most, need no space for it.
             Place::Waiting(waiter) => Box::pin(self.wait_in_line(waiter, time)).await,
         }
     }
@@ -166,7 +166,7 @@ impl Core {
         entered.unwrap_or_else(|| Err(self.out_of_time(Station::Order)))
     }
 
-    /// The error of a call whose time is over, because its deadline has passed or the client was closed.
+    /// Error of a call that must stop, because its deadline has passed or the client was closed.
     fn out_of_time(&self, station: Station) -> Error {
         if self.closing.is_stopped() {
             trace::client_closed(station)
@@ -180,11 +180,11 @@ impl Core {
     }
 }
 
-/// A call that has its turn. Its parts share it.
+/// A call whose turn on the chat has come. The parts of a split call share it.
 struct RunningCall<'a> {
     core: &'a Core,
     lane: Option<LaneHandle>,
-    /// Without its user ids, which the parts have.
+    /// The call without its user ids: each part has its own.
     call: &'a Call,
     pass: &'a Pass,
     time: CallTime<'a>,
@@ -285,8 +285,8 @@ impl RunningCall<'_> {
         token.unwrap_or_else(|| Err(self.timed_out(trace)))
     }
 
-    /// Sends the request once and reads the answer. The flight ends with the attempt: however that ends, including
-    /// with an error, the quota and the order of calls are updated according to whether the request may have been sent.
+    /// Sends the request once and reads the answer. When `flight` is dropped, also after an error, it updates the quota
+    /// and the order of calls, depending on whether the request may have been sent.
     async fn send(
         &self,
         user_ids: &[String],
@@ -314,11 +314,11 @@ impl RunningCall<'_> {
             None => return Err(self.timed_out(trace)),
         };
         flight.land(&reading);
-        trace.note(&reading);
+        trace.record(&reading);
         Ok(reading)
     }
 
-    /// When `attempt_timeout` passes, if that is before the deadline.
+    /// The time at which `attempt_timeout` passes, if that is before the deadline.
     fn attempt_deadline(&self, deadline: Option<Instant>) -> Option<Instant> {
         let at = after(self.core.limits.attempt_timeout?);
         deadline.is_none_or(|deadline| at < deadline).then_some(at)
@@ -336,7 +336,8 @@ impl RunningCall<'_> {
         }
     }
 
-    /// Shares with all calls of the client what this answer says of the token and of the month's quota.
+    /// Updates the state that all calls share: whether the platform accepts the token, and whether the monthly quota is
+    /// exhausted.
     fn learn(&self, reading: &Reading<CallData>, token: &Arc<Token>) {
         let failure = match reading {
             Reading::Success { .. } => return token.accept(),

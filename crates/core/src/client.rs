@@ -1,4 +1,4 @@
-//! The client: what a caller holds, and the two calls.
+//! The client, and its two calls: for a group chat and for the bot's own chat.
 
 use std::fmt;
 use std::future::{Future, IntoFuture, ready};
@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use crate::call::{Core, QueuedCall};
 use crate::data::error::Error;
-use crate::data::input::{Arguments, Call, Target, UserIdType, check_user_ids, filled, without_repeats};
+use crate::data::input::{
+    Arguments, Call, Target, UserIdType, check_filled, check_user_ids, without_repeats,
+};
 use crate::data::outcome::{Outcome, UserIds};
 use crate::data::text::text;
 use crate::options::ClientBuilder;
@@ -20,10 +22,10 @@ use crate::stations::token::fetch::Identity;
 
 /// Pins group chats to the top of people's message lists, and unpins them again.
 ///
-/// Cloning is cheap, and clones share the token, the connections and the quota. Calls need a tokio
-/// runtime with its time and IO drivers. Connections and token fetches run on the runtime of the call that started
-/// them. Several runtimes can share a client: each has connections of its own, and a call never waits for a fetch
-/// of another runtime.
+/// Cloning is cheap, and clones share the token, the connections and the quota. Calls need a tokio runtime with its
+/// time and IO drivers. Connections and token fetches run on the runtime of the call that started them. Several
+/// runtimes can share a client: each has its own connections, and a call never waits for a token fetch of another
+/// runtime.
 ///
 /// ```no_run
 /// use feishu_feed_card::{Client, Error, Outcome};
@@ -48,32 +50,33 @@ impl Client {
         Self { core: Arc::new(core) }
     }
 
-    /// Starts with the options' defaults.
+    /// Returns a builder with the default options.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
 
-    /// A client of the app in `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL` (`https://open.larksuite.com`
-    /// for Lark; default: `https://open.feishu.cn`).
+    /// Creates a client for the app in the environment variables `FEISHU_APP_ID` and `FEISHU_APP_SECRET`.
+    /// `FEISHU_BASE_URL` sets the base URL: `https://open.larksuite.com` for Lark; default: `https://open.feishu.cn`.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if one of the first two is not set, or one is wrong.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if `FEISHU_APP_ID` or `FEISHU_APP_SECRET` is not set, or a
+    /// value is invalid.
     pub fn from_env() -> Result<Self, Error> {
         Self::builder().from_env().build()
     }
 
     /// Pins (`true`) or unpins (`false`) a group chat at the top of these users' message lists.
     ///
-    /// The bot must be in the chat, and so must the users: those who are not come back in
-    /// [`Outcome::failed_user_reasons`]. Repeated ids are sent once, and more than
-    /// [`max_users_per_request`](ClientBuilder::max_users_per_request) in several requests. The call
-    /// sets a state, so making it twice does no harm. Dropping the future stops it.
+    /// The bot must be in the chat. Users who are not in the chat are listed in [`Outcome::failed_user_reasons`].
+    /// Repeated ids are sent once. More users than [`max_users_per_request`](ClientBuilder::max_users_per_request) are
+    /// split into several requests. The call sets a state, so repeating it does no harm. Dropping the future stops the
+    /// call.
     ///
     /// # Errors
     ///
-    /// The future returns an [`Error`] that says what became of every user, of any
-    /// [`ErrorKind`](crate::ErrorKind) but [`PartialFailure`](crate::ErrorKind::PartialFailure).
+    /// The future returns an [`Error`] of any [`ErrorKind`](crate::ErrorKind) except
+    /// [`PartialFailure`](crate::ErrorKind::PartialFailure). The error accounts for every user.
     ///
     /// # Panics
     ///
@@ -128,11 +131,12 @@ impl Client {
         }
     }
 
-    /// Hands over the ticket that the platform pushed to a store app's event endpoint.
+    /// Sets the ticket of a store app, which the platform pushes to the app's event endpoint.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the ticket is empty, or the client is not a store app's.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the ticket is empty or the client is not for a store app.
+    /// [`ClientClosed`](crate::ErrorKind::ClientClosed) if the client is closed.
     pub fn set_app_ticket(&self, app_ticket: impl Into<String>) -> Result<(), Error> {
         if self.core.closing.is_closed() {
             return Err(client_closed());
@@ -141,28 +145,31 @@ impl Client {
         let Identity::Store(app) = &self.core.tokens.source().identity else {
             return Err(Error::invalid_input(
                 text!("{app_ticket}"),
-                "given to a client that is not a store app's",
-                text!("a client made with a {tenant_key}"),
+                "passed to a client that is not for a store app",
+                text!("a client with a {tenant_key}"),
             ));
         };
-        filled(text!("{app_ticket}"), Some(&app_ticket))?;
+        check_filled(text!("{app_ticket}"), Some(&app_ticket))?;
         app.ticket.send_replace(Some(app_ticket.into()));
         self.core.tokens.forget_refusal();
         Ok(())
     }
 
-    /// The client's quota, to share it with another client of the same app; `None` without pacing.
+    /// Returns the client's quota, to [share](ClientBuilder::quota) it with another client of the same app. `None` if
+    /// pacing is off.
     pub fn quota(&self) -> Option<QuotaHandle> {
         self.core.quota.clone()
     }
 
-    /// Closes the client and its clones. The future waits for calls in progress. They normally end by their deadlines;
-    /// calls of a [`Many`](crate::Many) may also wait for the quota. [`close_within`](Self::close_within) bounds the wait.
+    /// Closes the client and its clones, and waits for the calls in progress. Calls end by their deadlines, but those
+    /// of a [`Many`](crate::Many) may wait longer, for the quota. [`close_within`](Self::close_within) limits the wait.
     ///
-    /// From the moment of this call on, also if the future is never polled, calls fail with
-    /// [`ClientClosed`](crate::ErrorKind::ClientClosed), and a [`Many`](crate::Many) stops reading. A request that
-    /// its input has ready is read first and fails the same way. A pending future of a call that nobody polls keeps this waiting. Idle
-    /// connections are closed when the last clone is dropped. Closing again waits again.
+    /// The client is closed when this method returns, even if the future is never polled. New calls fail with
+    /// [`ClientClosed`](crate::ErrorKind::ClientClosed), and a [`Many`](crate::Many) stops reading requests. If its
+    /// input has a request ready, that one is still read, and fails with the same error.
+    ///
+    /// The future waits for every call in progress, including a [`CallFuture`] that nobody polls. Idle connections are
+    /// closed when the last clone is dropped. Closing a closed client waits again.
     ///
     /// ```
     /// use std::time::Duration;
@@ -187,16 +194,16 @@ impl Client {
     }
 
     /// Like [`close`](Self::close), but stops the calls that are still in progress after `timeout`. They fail with
-    /// [`ClientClosed`](crate::ErrorKind::ClientClosed) and account for every user:
-    /// [`unknown`](crate::UserIds::unknown) if the request was sent and not answered. The timeout counts from this call;
-    /// zero stops them at once. Calls are stopped only while the future is polled. It ends at most a second after the
-    /// timeout.
+    /// [`ClientClosed`](crate::ErrorKind::ClientClosed), and the error accounts for every user: a user whose request
+    /// was sent and not answered is [`unknown`](crate::UserIds::unknown). The timeout starts when this method is
+    /// called; zero stops the calls at once. The future stops calls only while it is polled, and ends at most one
+    /// second after the timeout.
     pub fn close_within(&self, timeout: Duration) -> impl Future<Output = ()> + Send + use<> {
         self.core.closing.close(Some(timeout))
     }
 
-    /// Checks a call and takes its place among those on its chat. The client must be open, unless the call has been
-    /// `in_progress` before.
+    /// Checks a call and takes its place in the order of calls on its chat. Fails if the client is closed, unless the
+    /// call already counts as `in_progress`.
     pub(crate) fn begin(
         &self,
         arguments: Arguments,
@@ -211,7 +218,7 @@ impl Client {
         Ok(self.core.queue(call, limit, in_progress))
     }
 
-    /// The checks that every call passes before anything is sent.
+    /// Checks the arguments, before anything is sent.
     fn check(&self, arguments: Arguments) -> Result<Call, Error> {
         let Arguments {
             target,
@@ -256,9 +263,9 @@ impl fmt::Debug for Client {
 
 /// A call that has not been made yet. Set its options, then await it.
 ///
-/// What takes a future, such as [`tokio::spawn`] and `join_all` of the crate `futures-util`, needs
-/// [`into_future`](IntoFuture::into_future). That makes the call: its place among the calls on its chat, and its timeout,
-/// count from there, and not from when a task first polls it.
+/// Functions that take a future, such as [`tokio::spawn`] and `join_all` of the crate `futures-util`, need
+/// [`into_future`](IntoFuture::into_future), which makes the call. The call's timeout and its place in the order of
+/// calls on its chat count from there, not from the first poll.
 ///
 /// ```
 /// use std::future::IntoFuture;
@@ -287,7 +294,7 @@ impl fmt::Debug for Client {
 /// # }
 /// ```
 ///
-/// For many chats, [`set_time_sensitive_many`](Client::set_time_sensitive_many) bounds how many calls run at a time.
+/// For many chats, [`set_time_sensitive_many`](Client::set_time_sensitive_many) limits how many calls run at a time.
 #[must_use = "nothing is sent until this is awaited"]
 #[derive(Clone, Debug)]
 pub struct SetTimeSensitive {
@@ -320,8 +327,8 @@ impl IntoFuture for SetTimeSensitive {
     type Output = Result<Outcome, Error>;
     type IntoFuture = CallFuture;
 
-    /// Makes the call: its place in the order of calls and its deadline count from here. Poll the future
-    /// or drop it: opposite calls on the same chat wait for it.
+    /// Makes the call: its timeout and its place in the order of calls count from here. Poll the future or drop it,
+    /// because opposite calls on the same chat wait for it.
     fn into_future(self) -> Self::IntoFuture {
         CallFuture(match self.begin() {
             Ok((client, queued)) => Box::pin(client.core.run(queued)),
@@ -330,9 +337,9 @@ impl IntoFuture for SetTimeSensitive {
     }
 }
 
-/// A call that is being made. Created by [`SetTimeSensitive::into_future`](IntoFuture::into_future).
+/// A call in progress. Created by [`SetTimeSensitive::into_future`](IntoFuture::into_future).
 ///
-/// Dropping it stops the call. It is `Send` and `Unpin`, and has a name so that a struct can hold it:
+/// Dropping it stops the call. It is `Send` and `Unpin`, and its type has a name, so that a struct can hold it:
 ///
 /// ```
 /// use std::future::IntoFuture;

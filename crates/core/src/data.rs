@@ -1,5 +1,4 @@
-//! What every layer speaks of: errors, outcomes, checked input, text that comes from outside, and what a task was
-//! started for.
+//! Types that all layers share: errors, outcomes, checked input, secrets, texts, and the origins of tasks.
 
 pub(crate) mod error;
 pub(crate) mod input;

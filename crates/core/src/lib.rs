@@ -14,18 +14,18 @@
 //! ```
 //!
 //! For an app of Lark, add `.base_url("https://open.larksuite.com")`. The examples need the crate `tokio` with its
-//! features `macros` and `rt-multi-thread`. Without an account, try them on the crate `feishu-feed-card-sandbox`, which
-//! stands in for the platform.
+//! features `macros` and `rt-multi-thread`. Without an account, try them against the crate `feishu-feed-card-sandbox`,
+//! a stand-in for the platform.
 //!
-//! The client fetches and renews the app's token, stays within the platform's quota, replays what is
-//! safe to replay, keeps opposite calls on one chat in order, and bounds every wait by a deadline.
-//! [`Error`] says what happened, where, and what to do.
+//! The client fetches and renews the app's token, stays within the platform's quota, retries what is safe to retry,
+//! keeps opposite calls on one chat in order, and bounds every wait by a deadline. [`Error`] says what happened, where,
+//! and what to do.
 
 #![warn(clippy::missing_errors_doc, missing_debug_implementations)]
 
-// The layers, each of which uses only those below it; `tests/layers.rs` holds them to that.
+// The layers, from top to bottom. A layer uses only itself and those below it: see `tests/layers.rs`.
 //
-// What a caller holds.
+// The interface for callers and bindings.
 #[doc(hidden)]
 pub mod binding;
 mod client;
@@ -33,13 +33,13 @@ mod many;
 mod options;
 // One call.
 mod call;
-// What it waits for.
+// What a call waits for: its turn, a slot, the token, its deadline.
 mod stations;
-// What the platform says, and how it is reached.
+// The platform's protocol, and how requests reach the platform.
 mod platform;
 #[doc(hidden)]
 pub mod transport;
-// What all of them speak of.
+// Types that all layers share.
 mod data;
 
 #[cfg(test)]

@@ -26,14 +26,15 @@ use crate::stations::closing::{InProgress, client_closed};
 use crate::stations::deadline::{BatchLimit, TimeLimit, after};
 use crate::stations::quota::{Lane, LaneHandle};
 
-/// Default number of requests in progress. The platform takes 50 calls a second, so this many keep it busy at
-/// up to 2 s of latency, with room for those that wait before a retry.
+/// Default number of requests in progress. The platform takes 50 calls a second, so 100 use the whole quota at a
+/// latency of up to 2 s.
 pub(crate) const CONCURRENCY: usize = 100;
 
-/// Ten minutes of the platform's quota. Bounded, because an endless iterator must not fill the memory.
-const MOST_CONCURRENT: usize = 10_000;
+/// Upper limit of `concurrency`: ten minutes of the platform's quota. It exists because an endless iterator must not
+/// fill the memory.
+const MAX_CONCURRENT: usize = 10_000;
 
-/// Interval of progress reports while no result arrives. Longer than the quota's pauses within a minute.
+/// Interval of progress reports while no result arrives.
 pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// The result of one request of many. See [`Client::set_time_sensitive_many`] for an example.
@@ -90,8 +91,8 @@ pub struct Progress {
     pub eta: Option<Duration>,
 }
 
-/// Final state of many calls, including those stopped early: `taken` is the sum of `succeeded`, `failed` and
-/// the number of `unfinished`. Displayed, it is a summary in one line.
+/// Final state of many calls, including those that were stopped. `taken` is the sum of `succeeded`, `failed` and the
+/// number of `unfinished`. Its [`Display`](fmt::Display) is a summary in one line.
 ///
 /// ```
 /// use feishu_feed_card::{Client, Report, Request};
@@ -128,12 +129,12 @@ pub struct Report<T = ()> {
     pub failed: usize,
     /// Requests that were not read from the input: 0 if all were read, `None` if the number is unknown.
     pub not_read: Option<usize>,
-    /// Items with an error, or with users that were not reached, by index. Includes those of `unread`. At most the
-    /// first 10,000 that finished: an endless input must not fill the memory. `failed` counts all.
+    /// Items with an error, or with users that were not reached, sorted by index. Includes those in `unread`. Holds at
+    /// most the first 10,000 that finished, because an endless input must not fill the memory; `failed` counts all.
     pub failures: Vec<Item<T>>,
-    /// Results that were never returned by [`Many::next`], by index. `succeeded` and `failed` include them.
+    /// Results that [`Many::next`] did not return, sorted by index. `succeeded` and `failed` include them.
     pub unread: Vec<Item<T>>,
-    /// Requests that were read, and stopped before they finished, by index.
+    /// Requests that were read, and stopped before they finished, sorted by index.
     pub unfinished: Vec<Unfinished<T>>,
 }
 
@@ -164,7 +165,7 @@ impl<T> fmt::Display for Report<T> {
     }
 }
 
-/// The counts of a report in one line.
+/// Formats the counts of a report in one line.
 pub fn summary(
     taken: usize,
     succeeded: usize,
@@ -179,7 +180,7 @@ pub fn summary(
     )
 }
 
-/// A number with a comma before each three digits.
+/// Formats a number with commas between thousands.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
@@ -202,13 +203,13 @@ pub(crate) fn not_all_read(taken: usize, not_read: Option<usize>) -> Option<Erro
             grouped(taken.saturating_add(not_read)),
             if not_read == 1 { "was" } else { "were" },
         ),
-        None => {
-            text!("the {total_timeout} leaves no time for more requests; how many were not read is unknown")
-                .into()
-        }
+        None => text!(
+            "the {total_timeout} leaves no time for more requests; the number of unread requests is unknown"
+        )
+        .into(),
     };
     let hint = text!(
-        "Use a longer {total_timeout}, or make another call with the requests from index {} on",
+        "Use a longer {total_timeout}, or call again with the requests from index {} on",
         taken
     );
     Some(Error::new(ErrorKind::DeadlineExceeded, message).with_hint(hint))
@@ -233,13 +234,14 @@ pub(crate) struct NextRequest<T> {
     /// Position in the input.
     pub(crate) index: usize,
     pub(crate) request: Request<T>,
-    /// Present if the request was handed over before it is read here: it counts as a call in progress from then on.
+    /// Set if a binding handed the request over before it is read here. The request counts as a call in progress from
+    /// then on.
     pub(crate) in_progress: Option<InProgress>,
 }
 
 type RequestStream<T> = Pin<Box<dyn Stream<Item = NextRequest<T>> + Send>>;
 type OnProgress = Box<dyn FnMut(Progress) + Send>;
-/// Kept in [`Many`] and not in the future of [`Many::next`], so that it goes on when that future is dropped.
+/// Kept in [`Many`] and not in the future of [`Many::next`], so that it keeps running when that future is dropped.
 type Timer = Pin<Box<Sleep>>;
 
 /// A request in progress.
@@ -252,20 +254,22 @@ struct Open<T> {
 /// Many calls: a [`Stream`] of [`Item`]s, exactly one per request, in the order they finish. Created by
 /// [`Client::set_time_sensitive_many`].
 ///
-/// If [`total_timeout`](Self::total_timeout) passes before all requests were read, an error follows the last item.
+/// If [`total_timeout`](Self::total_timeout) passes, or the client is closed, before all requests were read, an error
+/// follows the last item.
 ///
-/// A request is read when fewer than [`concurrency`](Self::concurrency) requests are in progress. Its timeout
-/// starts with its first slot of the quota and excludes the waits for further slots, for retries and for the
-/// parts of a split call. Dropping this stops all calls. [`report`](Self::report) stops them too, and returns
-/// what was left undone.
+/// A request is read when fewer than [`concurrency`](Self::concurrency) requests are in progress. Its timeout starts
+/// with its first slot of the quota. Waits for further slots, which retries and the parts of a split call need, do not
+/// count.
+///
+/// Dropping this stops all calls. [`report`](Self::report) stops them too, and returns the state of every request.
 #[must_use = "nothing is sent until this is polled"]
 pub struct Many<T = ()> {
     client: Client,
-    /// `None` when no more requests are to be read.
+    /// `None` once no more requests are read.
     source: Option<RequestStream<T>>,
     concurrency: usize,
     total_timeout: Option<Duration>,
-    /// Runs from the first poll, if there is a `total_timeout`.
+    /// Timer of `total_timeout`, from the first poll.
     end: Option<Timer>,
     stop: watch::Sender<bool>,
     on_progress: Option<OnProgress>,
@@ -280,12 +284,12 @@ pub struct Many<T = ()> {
     report: Report<T>,
     /// How many more failures the report may list.
     failures_left: usize,
-    /// Why not all requests were read. To be returned after the last item.
+    /// The error to return after the last item, because not all requests were read.
     cut_short: Option<Error>,
 }
 
 /// Most failures that a report lists.
-pub(crate) const MOST_FAILURES: usize = 10_000;
+pub(crate) const MAX_FAILURES: usize = 10_000;
 
 impl Client {
     /// Makes many calls, as fast as the quota allows.
@@ -395,7 +399,7 @@ impl<T: Clone> Many<T> {
             rejected: None,
             total,
             report: Report::default(),
-            failures_left: MOST_FAILURES,
+            failures_left: MAX_FAILURES,
             cut_short: None,
         }
     }
@@ -413,9 +417,9 @@ impl<T: Clone> Many<T> {
         self
     }
 
-    /// Time limit for all requests, from the first poll. Default: none. Requests without a slot or an answer by
-    /// then fail with an error. As soon as no further request can have a slot in time, no more are read; an error of
-    /// kind [`DeadlineExceeded`](ErrorKind::DeadlineExceeded) then follows the last item.
+    /// Time limit for all requests, from the first poll. Default: none. Requests without a slot or an answer by then
+    /// fail. Reading stops as soon as no further request can get a slot in time, and an error of kind
+    /// [`DeadlineExceeded`](ErrorKind::DeadlineExceeded) follows the last item.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.total_timeout = Some(timeout);
         self
@@ -453,7 +457,7 @@ impl<T: Clone> Many<T> {
             let reads = self.source.is_some() && self.running.len() < self.concurrency;
             select! {
                 biased;
-                () = elapsed(&mut self.end), if self.source.is_some() => self.read_no_more_in_time(),
+                () = elapsed(&mut self.end), if self.source.is_some() => self.stop_reading_for_total_timeout(),
                 request = next_request(&mut self.source), if reads => {
                     if let Some(next) = request {
                         self.start(next);
@@ -469,8 +473,8 @@ impl<T: Clone> Many<T> {
                     },
                     None => {}
                 },
-                // The input has nothing ready, and its later requests would be refused.
-                () = self.client.core.closing.closed(), if reads => self.read_no_more_after_the_close(),
+                // The input has no request ready, and the closed client would refuse later ones.
+                () = self.client.core.closing.closed(), if reads => self.stop_reading_after_close(),
                 () = progress_due(&mut self.progress_due), if self.on_progress.is_some() => {
                     self.report_progress();
                 }
@@ -490,8 +494,8 @@ impl<T: Clone> Many<T> {
         batch
     }
 
-    /// Returns all items by index, and the report. If not all requests were read, because `total_timeout` passed or the
-    /// client was closed, this is not an error, as the items would be lost: the report's `not_read` and its text say it.
+    /// Returns all items by index, and the report. If `total_timeout` passed or the client was closed before all
+    /// requests were read, this returns no error, because the items would be lost. Check the report's `not_read`.
     ///
     /// ```
     /// use feishu_feed_card::{Client, Request};
@@ -552,12 +556,12 @@ impl<T: Clone> Many<T> {
     /// Stops all calls and returns the final state of every request. After this, [`next`](Self::next) returns
     /// `None`.
     pub async fn report(&mut self) -> Report<T> {
-        self.read_no_more();
+        self.stop_reading();
         self.cut_short = None;
         if let Some(item) = self.rejected.take() {
             self.leave_unread(item);
         }
-        // Before the stop: these finished without it, whatever their results are.
+        // These calls finished before the stop, so it is not the cause of their results.
         while let Some(ended) = self.running.try_join_next_with_id() {
             if let Some(Ok(item)) = self.item_of(ended) {
                 self.leave_unread(item);
@@ -569,7 +573,7 @@ impl<T: Clone> Many<T> {
                 continue;
             };
             match item.result {
-                Err(error) if is_by_the_stop(&error) => self.report.unfinished.push(Unfinished {
+                Err(error) if may_come_from_stop(&error) => self.report.unfinished.push(Unfinished {
                     index: item.index,
                     tag: item.tag,
                     request: item.request,
@@ -584,8 +588,8 @@ impl<T: Clone> Many<T> {
         self.report.clone()
     }
 
-    /// Returns the result of a task. If the task panicked, or its runtime was shut down, nobody knows how far
-    /// the request came.
+    /// Returns the result of a task. If the task panicked, or its runtime was shut down, it is unknown whether the
+    /// request was sent.
     fn item_of(
         &mut self,
         ended: Result<(task::Id, Result<Outcome, Error>), JoinError>,
@@ -615,8 +619,8 @@ impl<T: Clone> Many<T> {
         })
     }
 
-    /// Returns whether there may have been requests to read.
-    fn read_no_more(&mut self) -> bool {
+    /// Stops reading. Returns whether requests may be left unread.
+    fn stop_reading(&mut self) -> bool {
         let Some(source) = self.source.take() else {
             return false;
         };
@@ -625,15 +629,16 @@ impl<T: Clone> Many<T> {
         self.report.not_read != Some(0)
     }
 
-    fn read_no_more_in_time(&mut self) {
-        self.look_for_the_end();
-        if self.read_no_more() {
+    fn stop_reading_for_total_timeout(&mut self) {
+        self.check_for_end();
+        if self.stop_reading() {
             self.cut_short = not_all_read(self.report.taken, self.report.not_read);
         }
     }
 
-    /// An input of unknown length shows its end only when it is read once more. What is read then is too late.
-    fn look_for_the_end(&mut self) {
+    /// Reads the input once more, because an input of unknown length shows its end only that way. A request read here
+    /// is too late and fails.
+    fn check_for_end(&mut self) {
         let Some(source) = &mut self.source else {
             return;
         };
@@ -661,8 +666,8 @@ impl<T: Clone> Many<T> {
         }
     }
 
-    fn read_no_more_after_the_close(&mut self) {
-        if self.read_no_more() {
+    fn stop_reading_after_close(&mut self) {
+        if self.stop_reading() {
             self.cut_short = Some(client_closed());
         }
     }
@@ -674,11 +679,11 @@ impl<T: Clone> Many<T> {
 
     fn hand_out(&mut self, item: Item<T>) -> Item<T> {
         self.count(&item);
-        // Later requests would fail as well. An endless source would be read only to fail.
-        if item.result.as_ref().is_err_and(is_by_the_close) {
-            self.read_no_more_after_the_close();
+        // Later requests would fail as well, and an endless input would never end.
+        if item.result.as_ref().is_err_and(comes_from_close) {
+            self.stop_reading_after_close();
         } else if item.result.as_ref().is_err_and(has_no_slot) && self.has_no_slot_before_the_end() {
-            self.read_no_more_in_time();
+            self.stop_reading_for_total_timeout();
         }
         self.report_progress();
         item
@@ -704,7 +709,8 @@ impl<T: Clone> Many<T> {
         }
     }
 
-    /// Whether a further request would have no slot before `total_timeout`. A request that failed for want of a slot does not prove it: a split call needs several slots.
+    /// Whether a further request would get no slot before `total_timeout`. A request that failed because it got no slot
+    /// does not prove that, because a split call needs several slots.
     fn has_no_slot_before_the_end(&self) -> bool {
         let (Some(end), Some(lane)) = (&self.end, self.client.core.lane(Lane::Chat)) else {
             return false;
@@ -761,45 +767,43 @@ async fn progress_due(timer: &mut Option<Timer>) {
     timer.get_or_insert_with(|| Box::pin(sleep(PROGRESS_EVERY))).await;
 }
 
-/// The error of a request that was read when `total_timeout` had passed.
+/// Error of a request that was read after `total_timeout` had passed.
 pub(crate) fn total_timeout_passed() -> Error {
     Error::new(
         ErrorKind::DeadlineExceeded,
-        text!("the {total_timeout} passed before the request was begun"),
+        text!("the {total_timeout} passed before the request was started"),
     )
     .with_station(Station::Quota)
-    .with_hint(text!(
-        "Give the requests a longer {total_timeout}, or retry this request"
-    ))
+    .with_hint(text!("Use a longer {total_timeout}, or retry this request"))
 }
 
 /// Clamps a number of requests in progress to what is supported.
 pub(crate) fn concurrency(most: usize) -> usize {
-    most.clamp(1, MOST_CONCURRENT)
+    most.clamp(1, MAX_CONCURRENT)
 }
 
-/// Whether a call may have failed because of the stop: it then fails as if its deadline had passed.
-fn is_by_the_stop(error: &Error) -> bool {
-    error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error) || is_by_the_close(error)
+/// Whether the stop may be the cause of an error. A stopped call fails as if its deadline had passed.
+fn may_come_from_stop(error: &Error) -> bool {
+    error.kind() == ErrorKind::DeadlineExceeded || has_no_slot(error) || comes_from_close(error)
 }
 
-fn is_by_the_close(error: &Error) -> bool {
+fn comes_from_close(error: &Error) -> bool {
     error.kind() == ErrorKind::ClientClosed
 }
 
-/// Whether a call failed because it could not have a slot, or slots for all its parts, before `total_timeout`.
+/// Whether a call failed because it could not get a slot, or slots for all its parts, before `total_timeout`.
 fn has_no_slot(error: &Error) -> bool {
     error.kind() == ErrorKind::RateLimited && error.station() == Some(Station::Quota)
 }
 
-/// Nothing in it is pinned to its place.
+/// No field is structurally pinned.
 impl<T> Unpin for Many<T> {}
 
 impl<T: Clone> Stream for Many<T> {
     type Item = Result<Item<T>, Error>;
 
-    /// Polls a new future of [`Many::next`] each time. It keeps nothing of its own: requests, results and timers
-    /// are in `self`, and wake the task after the future is dropped.
+    /// Polls a new future of [`Many::next`] each time. That future has no state: requests, results and timers are in
+    /// `self`, and wake the task even after the future is dropped.
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         pin!(self.get_mut().next()).poll(context)
     }

@@ -1,4 +1,4 @@
-//! A client's options: their defaults, and the checks they pass before a client is made of them.
+//! The options of a client: their defaults and checks.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use crate::call::{Core, Limits};
 use crate::client::Client;
 use crate::data::error::Error;
-use crate::data::input::{filled, shown};
+use crate::data::input::{check_filled, shown};
 use crate::data::secret;
 use crate::data::text::{Template, text};
 use crate::platform::base_url::BaseUrl;
-use crate::platform::request::MOST_USERS;
+use crate::platform::request::MAX_USERS;
 use crate::stations::closing::Closing;
 use crate::stations::order::Order;
 use crate::stations::quota::{QuotaHandle, RateLimit};
@@ -27,13 +27,13 @@ use crate::transport::Transport;
 use crate::transport::http::{Http, Network};
 use crate::transport::proxy::ProxyOption;
 
-/// The platform in China; `https://open.larksuite.com` is the one elsewhere (docs/platform.md#hosts).
+/// The platform's host in China. Lark has `https://open.larksuite.com` (docs/platform.md#hosts).
 const DEFAULT_BASE_URL: &str = "https://open.feishu.cn";
 
-/// Every call on a chat, and a slot of the quota, may have to wait for it.
-const LATEST_ARRIVAL: Duration = Duration::from_secs(60 * 60);
+/// Upper limit of `late_arrival`: opposite calls on a chat, and a slot of the quota, may wait that long.
+const MAX_LATE_ARRIVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Makes a [`Client`]. Every option is checked by [`build`](Self::build).
+/// Builds a [`Client`]. [`build`](Self::build) checks every option.
 ///
 /// ```
 /// use std::time::Duration;
@@ -80,7 +80,7 @@ pub struct ClientBuilder {
     environment: Option<EnvironmentOptions>,
 }
 
-/// What the environment said, for options that are not given.
+/// Values of environment variables, for options that are not set.
 #[derive(Clone)]
 struct EnvironmentOptions {
     app_id: Option<String>,
@@ -88,61 +88,61 @@ struct EnvironmentOptions {
     base_url: Option<String>,
 }
 
-/// How many calls the caller wants at most.
+/// The caller's choice of a rate limit.
 #[derive(Clone, Debug, Default)]
 enum Pacing {
-    /// The platform's own limit, or that of a shared quota.
+    /// The platform's limit, or that of a shared quota.
     #[default]
-    Unsaid,
+    Unset,
     Limit(RateLimit),
     Off,
 }
 
 impl ClientBuilder {
-    /// A self-built app's id and secret; with a [`tenant_key`](Self::tenant_key), a store app's.
+    /// Sets the id and secret of a self-built app or, with a [`tenant_key`](Self::tenant_key), of a store app.
     pub fn app(self, app_id: impl Into<String>, app_secret: impl Into<String>) -> Self {
         self.app_id(app_id).app_secret(app_secret)
     }
 
-    /// The app's id, `cli_…`.
+    /// Sets the app's id, `cli_…`.
     pub fn app_id(mut self, app_id: impl Into<String>) -> Self {
         self.app_id = Some(app_id.into());
         self
     }
 
-    /// The app's secret.
+    /// Sets the app's secret.
     pub fn app_secret(mut self, app_secret: impl Into<String>) -> Self {
         self.app_secret = Some(app_secret.into().into());
         self
     }
 
-    /// Makes the app a store app, acting for this tenant.
+    /// Makes the app a store app that acts for this tenant.
     pub fn tenant_key(mut self, tenant_key: impl Into<String>) -> Self {
         self.tenant_key = Some(tenant_key.into());
         self
     }
 
-    /// The ticket that the platform pushed to the store app last; later ones go to
+    /// Sets the ticket that the platform last pushed to the store app. Pass later tickets to
     /// [`Client::set_app_ticket`].
     pub fn app_ticket(mut self, app_ticket: impl Into<String>) -> Self {
         self.app_ticket = Some(app_ticket.into().into());
         self
     }
 
-    /// A token to use as it is. It cannot be renewed: at its end, two hours at most, calls fail.
+    /// Sets a fixed token. The client cannot renew it, so calls fail when it expires, after two hours at most.
     pub fn tenant_access_token(mut self, token: impl Into<String>) -> Self {
         self.tenant_access_token = Some(token.into().into());
         self
     }
 
-    /// Supplies the tokens instead of an app's id and secret.
+    /// Sets a provider that supplies tokens, in place of an app's id and secret.
     pub fn token_provider(mut self, provider: impl TokenProvider) -> Self {
         self.token_provider = Some(Arc::new(provider));
         self
     }
 
-    /// Takes `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL` from the environment, where
-    /// they are set and the option is not.
+    /// Uses the environment variables `FEISHU_APP_ID`, `FEISHU_APP_SECRET` and `FEISHU_BASE_URL` for options that are
+    /// not set. An empty variable counts as not set.
     pub fn from_env(mut self) -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         self.environment = Some(EnvironmentOptions {
@@ -153,40 +153,41 @@ impl ClientBuilder {
         self
     }
 
-    /// Where the platform is, with or without a path prefix: `https://open.larksuite.com` for Lark. Default:
+    /// Sets the URL of the platform, with or without a path prefix: `https://open.larksuite.com` for Lark. Default:
     /// `https://open.feishu.cn`.
     pub fn base_url(mut self, base_url: impl Into<String>) -> Self {
         self.base_url = Some(base_url.into());
         self
     }
 
-    /// Allows `http` to a host that is not this machine. The token travels readable to everyone.
+    /// Allows `http` to a host other than this machine. http sends the token unencrypted. Default: false.
     pub fn allow_http(mut self, allow: bool) -> Self {
         self.allow_http = allow;
         self
     }
 
-    /// A proxy: `http://user:password@host:port` with the password percent-encoded, or `https`, `socks5h` (the proxy
-    /// resolves names; also spelled `socks`), `socks5`, `socks4a` or `socks4` instead of `http`.
+    /// Sets a proxy: `http://user:password@host:port`, with a percent-encoded password. The other schemes are `https`,
+    /// `socks5h` (the proxy resolves names; also spelled `socks`), `socks5`, `socks4a` and `socks4`.
     ///
-    /// Default: the environment variables `HTTPS_PROXY` (`HTTP_PROXY` for an http `base_url`), `ALL_PROXY` and `NO_PROXY`,
-    /// and on macOS and Windows, if none of them is set, the system's settings. A `base_url` on this machine uses none.
+    /// Default: the environment variables `HTTPS_PROXY` (`HTTP_PROXY` for an http `base_url`), `ALL_PROXY` and
+    /// `NO_PROXY`, and on macOS and Windows, if none of them is set, the system's settings. A `base_url` on this
+    /// machine uses no proxy by default.
     pub fn proxy(mut self, proxy: impl Into<String>) -> Self {
         self.proxy = ProxyOption::Url(proxy.into().into());
         self
     }
 
-    /// Uses no proxy, whatever the environment and the system say.
+    /// Uses no proxy, even if the environment or the system configures one.
     pub fn no_proxy(mut self) -> Self {
         self.proxy = ProxyOption::Off;
         self
     }
 
-    /// Uses the caller's own [`reqwest::Client`], for a resolver, client certificates or a TLS provider of its own. It
-    /// replaces [`proxy`](Self::proxy), [`no_proxy`](Self::no_proxy), [`ca_certs`](Self::ca_certs) and
-    /// [`connect_timeout`](Self::connect_timeout), which cannot be given beside it.
+    /// Uses the caller's [`reqwest::Client`], for example with its own resolver, client certificates or TLS provider.
+    /// It replaces [`proxy`](Self::proxy), [`no_proxy`](Self::no_proxy), [`ca_certs`](Self::ca_certs) and
+    /// [`connect_timeout`](Self::connect_timeout), which cannot be set together with it.
     ///
-    /// The client's promises hold only if it has these settings:
+    /// The guarantees of this crate hold only if the `reqwest::Client` has these settings:
     /// - `redirect(Policy::none())`: a redirect would carry the token to another host.
     /// - `retry(retry::never())`: hidden retries would exceed the quota.
     /// - `tcp_user_timeout` below [`late_arrival`](Self::late_arrival) (3 s for the default; Linux and Android): otherwise a
@@ -195,108 +196,109 @@ impl ClientBuilder {
     ///   every call that uses it.
     /// - `pool_idle_timeout` below that of the load balancer (30 s), and `connect_timeout` (5 s).
     /// - `referer(false)`, no cookie store, no `timeout` and no `read_timeout`.
-    /// - `dns_resolver`: the default panics if the process can start no thread.
+    /// - `dns_resolver`: the default one panics if the process cannot start a thread.
     ///
-    /// Since its proxy and resolver are not known, an http `base_url` needs [`allow_http`](Self::allow_http), also on this
-    /// machine.
+    /// An http `base_url` needs [`allow_http`](Self::allow_http), even on this machine, because the proxy and the
+    /// resolver of the `reqwest::Client` are not known.
     ///
-    /// Such a client is used on every runtime: a call may then wait for a connection that belongs to a runtime which
-    /// nobody drives. Use one [`Client`] for each runtime.
+    /// The same `reqwest::Client` serves all runtimes. A call could therefore wait for a connection that belongs to a
+    /// runtime that nobody drives, so use one [`Client`] for each runtime.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.http_client = Some(client);
         self
     }
 
-    /// Certificates that an environment variable names, such as Node's `NODE_EXTRA_CA_CERTS`. A file that cannot be read is
-    /// ignored with a warning.
+    /// Adds the certificates in the file that an environment variable names, such as Node's `NODE_EXTRA_CA_CERTS`. A
+    /// file that cannot be read is ignored with a warning.
     #[doc(hidden)]
     pub fn extra_ca_certs(mut self, variable: &'static str, path: OsString) -> Self {
         self.extra_ca_certs = Some((variable, path));
         self
     }
 
-    /// A PEM file with certificates to trust besides the usual ones.
+    /// Trusts the certificates in a PEM file, in addition to Mozilla's and the system's.
     pub fn ca_certs(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_certs = Some(path.into());
         self
     }
 
-    /// Appended to the client's own `User-Agent`.
+    /// Appends a text to the client's `User-Agent`.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.user_agent = Some(user_agent.into());
         self
     }
 
-    /// How long one call may take, including all retries and waiting. Default: 30 s.
+    /// Sets the timeout of each call, including all retries and waiting. Default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// How long making a connection may take, the lookup of its host included. Default: 5 s.
+    /// Sets the timeout for making a connection, including the DNS lookup. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// How long one attempt may take, connecting included. Also limits each request for a token. Default: an attempt of
-    /// a call may take all that remains of the call's timeout, and a request for a token twice the client's timeout, but
+    /// Sets the timeout of one attempt, including the time to connect, and of one request for a token. Default: an
+    /// attempt may take the rest of the call's timeout; a request for a token may take twice the client's timeout, but
     /// at most 10 s.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(timeout);
         self
     }
 
-    /// How often a failed attempt is retried. Default: 3. A new token for a refused one is not counted, nor is waiting
-    /// for a frequency limit that says when it ends, except where this is 0.
+    /// Sets how often a failed attempt is retried. Default: 3. Two kinds of retry do not count: with another token
+    /// after the platform refused one, and after a frequency limit that asks for a wait of 1 s or more. With 0,
+    /// frequency limits are not retried either.
     pub fn max_retries(mut self, max_retries: u32) -> Self {
         self.max_retries = Some(max_retries);
         self
     }
 
-    /// How many calls to make at most; `None` for no pacing. Default: the platform's own limit.
+    /// Sets the limits of calls per second and per minute. `None` turns pacing off. Default: the platform's limits.
     pub fn rate_limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
         self.pacing = limit.into().map_or(Pacing::Off, Pacing::Limit);
         self
     }
 
-    /// Shares another client's quota: the platform counts by app and tenant, not by client.
+    /// Shares another client's quota, because the platform counts calls per app and tenant, not per client.
     pub fn quota(mut self, quota: QuotaHandle) -> Self {
         self.quota = Some(quota);
         self
     }
 
-    /// How long after its connection closed a request may still arrive at the platform. Its slot of the quota stays taken,
-    /// and opposite calls on its chat wait, for that long. Default: 5 s.
+    /// Sets how long a request without an answer may still arrive at the platform after its connection closed. For that
+    /// long, its slot of the quota stays taken and opposite calls on its chat wait. Default: 5 s; maximum: 1 hour.
     ///
-    /// On Linux and Android the system stops sending unacknowledged data before this time is over. Other systems have no
-    /// such setting and go on for longer: about 60 s on Windows and 600 s on macOS (calculated from their limits of
-    /// retransmission). Set such a value there if a late pin must never follow its unpin, also after an outage. A proxy or a
-    /// load balancer sends again by itself, so the promise covers the connection to it only.
+    /// On Linux and Android the system stops sending unacknowledged data before this time is over. Other systems lack
+    /// that setting and go on for longer: about 60 s on Windows and 600 s on macOS, calculated from their
+    /// retransmission limits. Set that value there if a late pin must never follow its unpin, even after an outage. A
+    /// proxy or a load balancer resends data by itself, so behind one this covers only the connection to it.
     pub fn late_arrival(mut self, late_arrival: Duration) -> Self {
         self.late_arrival = Some(late_arrival);
         self
     }
 
-    /// Calls with more users than this are split. Default: 50.
+    /// Sets the maximum number of users of one request. Calls with more users are split. Default: 50.
     pub fn max_users_per_request(mut self, most: usize) -> Self {
         self.max_users_per_request = Some(most);
         self
     }
 
-    /// Replaces HTTP by something else. For tests that run on simulated time.
+    /// Replaces the HTTP transport, for tests on simulated time.
     #[doc(hidden)]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transport = Some(transport);
         self
     }
 
-    /// Checks the options and makes the client. Nothing is sent yet.
+    /// Checks the options and creates the client. Nothing is sent yet.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an option is wrong, is missing, or contradicts another one;
-    /// [`Error::field`] names it.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an option is invalid, is missing, or conflicts with another
+    /// one. [`Error::field`] names it.
     pub fn build(mut self) -> Result<Client, Error> {
         let Some(environment) = self.environment.take() else {
             return self.checked();
@@ -317,9 +319,7 @@ impl ClientBuilder {
         self.checked().map_err(|error| {
             let variable = variables.iter().find(|(field, _)| error.field() == Some(field));
             match variable {
-                Some((_, name)) => {
-                    error.with_hint(format!("It is taken from the environment variable {name}"))
-                }
+                Some((_, name)) => error.with_hint(format!("Check the environment variable {name}")),
                 None => error,
             }
         })
@@ -338,16 +338,16 @@ impl ClientBuilder {
             attempt_timeout: positive(text!("{attempt_timeout}"), self.attempt_timeout)?,
             max_retries: self.max_retries.unwrap_or(3),
             late_arrival: match self.late_arrival.unwrap_or(Duration::from_secs(5)) {
-                late if late > LATEST_ARRIVAL => {
+                late if late > MAX_LATE_ARRIVAL => {
                     return Err(Error::invalid_input(
                         text!("{late_arrival}"),
-                        late.as_secs_f64().to_string(),
-                        "at most an hour",
+                        format!("{} s", late.as_secs_f64()),
+                        "at most 3600 s",
                     ));
                 }
                 late => late,
             },
-            max_users_per_request: match self.max_users_per_request.unwrap_or(MOST_USERS) {
+            max_users_per_request: match self.max_users_per_request.unwrap_or(MAX_USERS) {
                 0 => {
                     return Err(Error::invalid_input(
                         text!("{max_users_per_request}"),
@@ -372,16 +372,16 @@ impl ClientBuilder {
             token_provider: self.token_provider,
         })?;
         if self.http_client.is_some() {
-            let beside = [
+            let replaced = [
                 (text!("{proxy}"), !matches!(self.proxy, ProxyOption::Environment)),
                 (text!("{ca_certs}"), self.ca_certs.is_some()),
                 (text!("{connect_timeout}"), self.connect_timeout.is_some()),
             ];
-            if let Some((name, _)) = beside.into_iter().find(|(_, is_given)| *is_given) {
+            if let Some((name, _)) = replaced.into_iter().find(|(_, is_given)| *is_given) {
                 return Err(Error::invalid_input(
                     name,
                     text!("given together with {http_client}"),
-                    "one of them: the HTTP client has its own",
+                    "one of them: the HTTP client has its own setting",
                 ));
             }
         }
@@ -425,7 +425,7 @@ impl ClientBuilder {
     }
 }
 
-/// Who the client is, as handed in.
+/// The credentials that the caller set, unchecked.
 struct Credentials {
     app_id: Option<String>,
     app_secret: Option<SecretString>,
@@ -435,8 +435,8 @@ struct Credentials {
     token_provider: Option<Arc<dyn TokenProvider>>,
 }
 
-/// Exactly one way to a token. No form is checked but that it is not empty, nor in blanks: the platform's ids
-/// and tokens have changed theirs before (docs/platform.md#token-form).
+/// Requires exactly one source of tokens. Ids, secrets and tokens must not be empty or have whitespace around them.
+/// Their form is not checked otherwise, because the platform has changed it before (docs/platform.md#token-form).
 fn identity(given: Credentials) -> Result<Identity, Error> {
     let Credentials {
         app_id,
@@ -446,18 +446,18 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         tenant_access_token,
         token_provider,
     } = given;
-    filled(text!("{app_id}"), app_id.as_deref())?;
-    filled(
+    check_filled(text!("{app_id}"), app_id.as_deref())?;
+    check_filled(
         text!("{app_secret}"),
         app_secret.as_ref().map(SecretString::expose_secret),
     )?;
-    filled(text!("{tenant_key}"), tenant_key.as_deref())?;
-    filled(
+    check_filled(text!("{tenant_key}"), tenant_key.as_deref())?;
+    check_filled(
         text!("{app_ticket}"),
         app_ticket.as_ref().map(SecretString::expose_secret),
     )?;
     let token = tenant_access_token;
-    filled(
+    check_filled(
         text!("{tenant_access_token}"),
         token.as_ref().map(SecretString::expose_secret),
     )?;
@@ -472,7 +472,7 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         ));
     }
     if let Some(token) = token {
-        if let Some(fault) = secret::why_no_token(&token) {
+        if let Some(fault) = secret::token_fault(&token) {
             return Err(Error::invalid_input(
                 text!("{tenant_access_token}"),
                 fault,
@@ -482,7 +482,7 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         if secret::bearer(&token).is_none() {
             return Err(Error::invalid_input(
                 text!("{tenant_access_token}"),
-                "has characters that cannot stand in a header",
+                "contains characters that are not allowed in a header",
                 "the token alone, without quotes or line breaks",
             ));
         }
@@ -505,7 +505,7 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         return Err(Error::invalid_input(
             text!("{app_secret}"),
             "missing",
-            "the secret of the app",
+            "the app's secret",
         ));
     };
     match (tenant_key, app_ticket) {
@@ -519,7 +519,7 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
         (None, Some(_)) => Err(Error::invalid_input(
             text!("{tenant_key}"),
             "missing",
-            text!("the key of the tenant that a store app acts for, as an {app_ticket} is given"),
+            text!("the key of the tenant that the store app acts for, because an {app_ticket} is given"),
         )),
         (None, None) => Ok(Identity::SelfBuilt(Arc::new(SelfBuiltApp { app_id, app_secret }))),
     }
@@ -527,13 +527,13 @@ fn identity(given: Credentials) -> Result<Identity, Error> {
 
 fn quota(pacing: Pacing, shared: Option<QuotaHandle>) -> Result<Option<QuotaHandle>, Error> {
     match (pacing, shared) {
-        (Pacing::Unsaid, Some(quota)) => Ok(Some(quota)),
+        (Pacing::Unset, Some(quota)) => Ok(Some(quota)),
         (_, Some(_)) => Err(Error::invalid_input(
             text!("{rate_limit}"),
             text!("given together with {quota}"),
             "one of them: a shared quota has its own limit",
         )),
-        (Pacing::Unsaid, None) => Ok(Some(QuotaHandle::new(RateLimit::default()))),
+        (Pacing::Unset, None) => Ok(Some(QuotaHandle::new(RateLimit::default()))),
         (Pacing::Limit(limit), None) if limit.per_second == 0 || limit.per_minute == 0 => {
             Err(Error::invalid_input(
                 text!("{rate_limit}"),

@@ -1,4 +1,4 @@
-//! What the platform's documentation says: URLs, request bodies, answers and codes.
+//! The platform's protocol: URLs, requests, answers and codes.
 
 pub(crate) mod answer;
 pub(crate) mod base_url;

@@ -255,7 +255,7 @@ fn lark_is_named_wherever_the_base_url_is_explained() {
     for (file, explained) in [
         ("src/lib.rs", "For an app of Lark"),
         ("src/client.rs", "`FEISHU_BASE_URL`"),
-        ("src/options.rs", "Where the platform is"),
+        ("src/options.rs", "Sets the URL of the platform"),
         ("README.md", "| `base_url` |"),
         ("../../README.md", "FEISHU_BASE_URL"),
         ("../../README.zh-CN.md", "https://open.larksuite.com"),

@@ -215,7 +215,7 @@ impl NativeClient {
             .and_then(|client| Ok((client, kind(user_id_type)?, timeout(timeout_ms)?)))
         {
             Ok(all) => all,
-            Err(error) => return Err(binding::refused(error, user_ids)),
+            Err(error) => return Err(binding::not_attempted(error, user_ids)),
         };
         let mut call =
             binding::set_time_sensitive(&client, target, user_ids, time_sensitive).user_id_type(kind);

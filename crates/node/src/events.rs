@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use feishu_feed_card::binding::reports::{Listener, Spans, Subscriber, TraceReport, Value, What};
+use feishu_feed_card::binding::reports::{Listener, Spans, Subscriber, TraceKind, TraceReport, Value};
 use serde_json::{Map, json};
 use tracing::dispatcher::{get_default, with_default};
 use tracing::instrument::{Instrumented, WithDispatch, WithSubscriber};
@@ -123,7 +123,7 @@ impl Listener for Events {
         &self.spans
     }
 
-    fn hear(&self, mut report: TraceReport<'_>) {
+    fn receive(&self, mut report: TraceReport<'_>) {
         let mut context = None;
         let mut wants_events = true;
         report.fields.retain(|(name, value)| match (*name, value) {
@@ -137,8 +137,8 @@ impl Listener for Events {
             }
             _ => true,
         });
-        let ended = matches!(report.what, What::Ended(..));
-        if let (What::Begins(_), Some(context)) = (&report.what, context) {
+        let ended = matches!(report.kind, TraceKind::SpanEnded(..));
+        if let (TraceKind::SpanStarted(_), Some(context)) = (&report.kind, context) {
             self.begun(context);
         }
         if let (true, Some(listener)) = (wants_events, context.or(self.client)) {
@@ -154,10 +154,10 @@ impl Events {
     /// Sends an event to the facade. A span is sent when it ends, with its duration.
     fn send(&self, listener: i64, report: TraceReport<'_>) {
         let mut event = Map::new();
-        match report.what {
-            What::Begins(_) | What::Ended(CONTEXT, _) => return,
-            What::Event(message) => event.insert("name".to_owned(), message.into()),
-            What::Ended(name, took) => {
+        match report.kind {
+            TraceKind::SpanStarted(_) | TraceKind::SpanEnded(CONTEXT, _) => return,
+            TraceKind::Event(message) => event.insert("name".to_owned(), message.into()),
+            TraceKind::SpanEnded(name, took) => {
                 event.insert("durationMs".to_owned(), json!(took.as_secs_f64() * 1000.0));
                 event.insert("name".to_owned(), name.into())
             }

@@ -247,7 +247,7 @@ impl FedRequest {
             timeout_ms,
         } = self;
         match client::kind(user_id_type).and_then(|kind| Ok((kind, client::timeout(timeout_ms)?))) {
-            Err(error) => Err(binding::refused(error, user_ids)),
+            Err(error) => Err(binding::not_attempted(error, user_ids)),
             Ok((kind, timeout)) => {
                 let mut request = Request::new(feed_card_id, user_ids, time_sensitive).user_id_type(kind);
                 request.timeout = timeout;

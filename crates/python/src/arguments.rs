@@ -263,7 +263,7 @@ pub(crate) fn request(
         Ok(()) => {}
         Err(Refusal::Wrong(error)) => {
             let ids = ids_beside(&user_ids, std::mem::take(ids));
-            return Err(binding::refused(error, ids).into());
+            return Err(binding::not_attempted(error, ids).into());
         }
         Err(raised) => return Err(raised),
     }
@@ -297,7 +297,7 @@ pub(crate) fn request(
             request.timeout = timeout;
             Ok(request)
         }
-        Err(error) => Err(binding::refused(error, ids).into()),
+        Err(error) => Err(binding::not_attempted(error, ids).into()),
     }
 }
 

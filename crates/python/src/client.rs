@@ -423,7 +423,7 @@ impl Arguments {
                 timeout,
                 on_event,
             }),
-            Err(error) => Err(binding::refused(error, user_ids).into()),
+            Err(error) => Err(binding::not_attempted(error, user_ids).into()),
         }
     }
 

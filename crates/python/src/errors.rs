@@ -179,7 +179,7 @@ impl Refusal {
     /// Adds the call's user ids to the error.
     pub(crate) fn with_users(self, user_ids: Vec<String>) -> Self {
         match self {
-            Self::Wrong(error) => Self::Wrong(binding::refused(error, user_ids)),
+            Self::Wrong(error) => Self::Wrong(binding::not_attempted(error, user_ids)),
             Self::Raised(error) => Self::Raised(error),
         }
     }
@@ -216,6 +216,6 @@ pub(crate) fn invalid_input<'py>(
     user_ids: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let user_ids = user_ids.map(arguments::ids_in).unwrap_or_default();
-    let error = binding::refused(binding::invalid_input(field, value, expected), user_ids);
+    let error = binding::not_attempted(binding::invalid_input(field, value, expected), user_ids);
     Errors(errors.unbind()).to_python(py, &error)
 }

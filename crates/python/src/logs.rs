@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use feishu_feed_card::binding::reports::{Fields, Listener, Spans, Subscriber, TraceReport, Value, What};
+use feishu_feed_card::binding::reports::{
+    Fields, Listener, Spans, Subscriber, TraceKind, TraceReport, Value,
+};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyException;
 use pyo3::gc::PyVisit;
@@ -149,12 +151,12 @@ impl Listener for ReportQueue {
         &log().spans
     }
 
-    fn hear(&self, mut report: TraceReport<'_>) {
-        let kind = match report.what {
-            What::Begins(CONTEXT) | What::Ended(CONTEXT, _) => return,
-            What::Event(message) => ReportKind::Event(message),
-            What::Begins(name) => ReportKind::Begun(name.to_owned()),
-            What::Ended(name, took) => ReportKind::Ended(name.to_owned(), took.as_secs_f64()),
+    fn receive(&self, mut report: TraceReport<'_>) {
+        let kind = match report.kind {
+            TraceKind::SpanStarted(CONTEXT) | TraceKind::SpanEnded(CONTEXT, _) => return,
+            TraceKind::Event(message) => ReportKind::Event(message),
+            TraceKind::SpanStarted(name) => ReportKind::Begun(name.to_owned()),
+            TraceKind::SpanEnded(name, took) => ReportKind::Ended(name.to_owned(), took.as_secs_f64()),
         };
         let mut listener = None;
         report.fields.retain(|(name, value)| match value {

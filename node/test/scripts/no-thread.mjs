@@ -45,6 +45,6 @@ limit.stdin.write('go\n')
 await said()
 const { ok } = await clientOf({ baseUrl: process.argv[2] }).setTimeSensitive(pin)
 const { code, retryable, hint } = refused
-const isHinted = hint?.includes('limits of file descriptors and threads')
+const isHinted = hint?.includes('limits on file descriptors and threads')
 process.stdout.write(JSON.stringify({ code, retryable, isHinted, ok }))
 limit.kill()

@@ -1,8 +1,8 @@
-//! Many calls for a binding, which hands requests over as it reads them and takes results in batches.
+//! Many calls for a binding. The binding hands requests over as it reads them, and takes results in batches.
 //!
-//! A binding reads its language's iterator in small steps on a thread of that language. Between the steps the
-//! calls go on in a task of the runtime. Crossing to the other thread costs as much as ten results, so the task
-//! collects results for a short time before it announces them.
+//! A binding reads its language's iterator in small steps on a thread of that language. Meanwhile the calls run in a
+//! task of the runtime. Switching to the other thread costs as much as handling ten results, so the task collects
+//! results for a short time before it announces them.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -24,13 +24,12 @@ use crate::data::error::{Error, ErrorKind};
 use crate::data::input::{Request, without_repeats};
 use crate::data::outcome::{Outcome, UserIds};
 use crate::data::text::text;
-use crate::many::{self, MOST_FAILURES, Many, NextRequest, PROGRESS_EVERY, Progress};
+use crate::many::{self, MAX_FAILURES, Many, NextRequest, PROGRESS_EVERY, Progress};
 use crate::stations::closing::{Closing, InProgress, client_closed};
 
 pub use crate::many::summary;
 
-/// How long a binding reads its iterator at a stretch. A slow iterator must hold up neither results nor an event
-/// loop.
+/// How long a binding reads its iterator without a break. A slow iterator must delay neither results nor an event loop.
 pub const READS_FOR: Duration = Duration::from_millis(5);
 
 /// Most results in a batch.
@@ -39,7 +38,7 @@ const BATCH: usize = 64;
 /// How long a result waits for others, if others are in progress.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// Checks the number of requests in progress. `None` is the default.
+/// Effective concurrency: the default for `None`, an error for 0, otherwise clamped.
 pub fn concurrency(wanted: Option<usize>) -> Result<usize, Error> {
     match wanted {
         Some(0) => Err(Error::invalid_input(text!("{concurrency}"), "0", "at least 1")),
@@ -59,8 +58,8 @@ pub struct ManyOptions {
     pub total: Option<usize>,
 }
 
-/// The binding's handle of many calls. Every request handed over is in exactly one place in the end: in a batch,
-/// in the report's `unread`, or in its `unfinished`.
+/// The binding's handle of many calls. Every request that was handed over ends up in exactly one place: in a batch, in
+/// the report's `unread`, or in its `unfinished`.
 #[derive(Clone, Debug)]
 pub struct ManyDriver(Arc<Shared>);
 
@@ -82,7 +81,7 @@ pub struct ManyItem {
 pub struct Batch {
     /// Empty if there is only progress to report, and at the end.
     pub items: Vec<ManyItem>,
-    /// Whether every result was handed out, and no more will come.
+    /// Whether all results were handed out, and no more follow.
     pub is_end: bool,
 }
 
@@ -97,9 +96,9 @@ pub struct ManyReport {
     pub failed: usize,
     /// Requests that were not handed over: 0 if the input ended, `None` if the number is unknown.
     pub not_read: Option<usize>,
-    /// Results that were in no batch, by index. `succeeded` and `failed` include them.
+    /// Results that were in no batch, sorted by index. `succeeded` and `failed` include them.
     pub unread: Vec<ManyItem>,
-    /// Requests that were stopped before they finished, by index.
+    /// Requests that were stopped before they finished, sorted by index.
     pub unfinished: Vec<UnfinishedRequest>,
 }
 
@@ -125,23 +124,23 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// `None` after the last request.
-    queue: Option<mpsc::UnboundedSender<Handed>>,
+    queue: Option<mpsc::UnboundedSender<HandedOver>>,
     /// Requests handed over.
     taken: usize,
     /// Requests handed over whose results were not handed out.
     open: usize,
     /// Requests that the core did not take from the queue.
-    left: Vec<(usize, Request)>,
+    untaken: Vec<(usize, Request)>,
     items: VecDeque<ManyItem>,
     /// Items with `is_listed`.
     listed: usize,
     is_ready: bool,
-    /// Requests that failed without reaching [`Many`].
+    /// Requests that failed before [`Many`] read them.
     failed_here: usize,
     unfinished: Vec<UnfinishedRequest>,
     /// Progress of [`Many`].
     progress: Option<Progress>,
-    /// Progress that the binding has seen.
+    /// The last progress that the binding took.
     seen: Option<Progress>,
     is_stopped: bool,
     /// Whether the input ended by itself.
@@ -149,8 +148,8 @@ struct State {
     end: Option<End>,
 }
 
-/// A request handed over, with its index. It has no `InProgress` if the client was closed before.
-type Handed = (usize, Request, Option<InProgress>);
+/// A request that was handed over, with its index. `InProgress` is `None` if the client was already closed.
+type HandedOver = (usize, Request, Option<InProgress>);
 
 #[derive(Debug)]
 struct End {
@@ -190,9 +189,9 @@ impl ManyDriver {
         (driver, run(many, end))
     }
 
-    /// Hands over the next request, or the error of an element that is no request: `None` if the binding keeps the
-    /// error. Returns the request's index. Never waits, and never refuses: the binding asks
-    /// [`has_room`](Self::has_room) before it reads on.
+    /// Hands over the next request, or the error of an element that is not a request (`None` if the binding keeps the
+    /// error). Returns the request's index. Never waits and never refuses a request: the binding checks
+    /// [`has_room`](Self::has_room) before it reads another one.
     pub fn push(&self, request: Result<Request, Option<Error>>) -> usize {
         let mut state = self.0.state();
         let index = state.take();
@@ -204,8 +203,8 @@ impl ManyDriver {
                     None => Err(handed),
                 };
                 if let Err((index, request, _)) = sent {
-                    state.left.push((index, request));
-                    state.settle_left(&self.0.closing);
+                    state.untaken.push((index, request));
+                    state.settle_untaken(&self.0.closing);
                 }
             }
             Err(error) => {
@@ -223,8 +222,8 @@ impl ManyDriver {
         index
     }
 
-    /// Hands over a request that could not be read to its end, with the user ids that were read. The report lists
-    /// it as unfinished. Returns the request's index.
+    /// Hands over the user ids of a request that could not be read completely. The report lists the request as
+    /// unfinished. Returns its index.
     pub fn push_unreadable(&self, user_ids: Vec<String>) -> usize {
         let mut state = self.0.state();
         let index = state.take();
@@ -235,7 +234,8 @@ impl ManyDriver {
         index
     }
 
-    /// Whether another request may be read: fewer than `concurrency` are not handed out, and the core takes more.
+    /// Whether to read another request: fewer than `concurrency` results are still to be handed out, and the core takes
+    /// more requests.
     pub fn has_room(&self) -> bool {
         let state = self.0.state();
         self.0.takes_more(&state) && state.open < self.0.options.concurrency
@@ -246,14 +246,14 @@ impl ManyDriver {
         self.0.takes_more(&self.0.state())
     }
 
-    /// Ends the input, because there are no more requests. Requests handed over go on.
+    /// Ends the input. Requests that were handed over go on.
     pub fn end_input(&self) {
         let mut state = self.0.state();
         state.queue = None;
         state.is_all_read = true;
     }
 
-    /// Stops all calls. The end follows soon; results that were ready are handed out before it.
+    /// Stops all calls. Results that are ready are still handed out before the end.
     pub fn stop(&self) {
         let mut state = self.0.state();
         state.queue = None;
@@ -282,7 +282,7 @@ impl ManyDriver {
         self.0.clone().wait_until(|state| state.end.is_some())
     }
 
-    /// Takes the results that are there.
+    /// Takes the results that are ready.
     pub fn take_batch(&self) -> Batch {
         let mut state = self.0.state();
         let count = state.items.len().min(BATCH);
@@ -332,7 +332,7 @@ impl ManyDriver {
         progress
     }
 
-    /// The message of the panic that ended the calls. To be reported as a bug, after the results.
+    /// The message of the panic that ended the calls. The binding raises it as a bug, after the results.
     pub fn panic(&self) -> Option<String> {
         self.0.state().end.as_ref()?.panic.clone()
     }
@@ -401,11 +401,12 @@ impl Shared {
                         return cut_short;
                     }
                     let mut state = self.state();
-                    // Only the kind is kept: `Many` reads from a queue of unknown length; `take_error` counts the unread requests.
+                    // Only the kind is kept, because `Many` reads from a queue of unknown length. `take_error` counts
+                    // the unread requests.
                     let error = items.last().and_then(|last| last.as_ref().err());
                     cut_short = cut_short.or(error.map(Error::kind));
-                    state.keep(items.into_iter().flatten());
-                    state.look_at(many, self.options.total);
+                    state.add_items(items.into_iter().flatten());
+                    state.update_progress(many, self.options.total);
                     let waiting = state.items.len();
                     let is_enough = waiting >= enough || waiting == state.open;
                     drop(state);
@@ -418,7 +419,7 @@ impl Shared {
                 }
                 () = sleep_until(wake_up) => {
                     announce_at = None;
-                    self.state().look_at(many, self.options.total);
+                    self.state().update_progress(many, self.options.total);
                     self.announce();
                 }
             }
@@ -432,7 +433,7 @@ impl Shared {
             // After a panic the remaining requests are reported as unfinished, not as timed out.
             state.is_stopped |= end.panic.is_some();
             state.end = Some(end);
-            state.settle_left(&self.closing);
+            state.settle_untaken(&self.closing);
             state.is_ready = true;
         }
         drop(state);
@@ -441,7 +442,7 @@ impl Shared {
 }
 
 impl State {
-    /// Counts a request; returns its index.
+    /// Counts a request, and returns its index.
     fn take(&mut self) -> usize {
         let index = self.taken;
         self.taken += 1;
@@ -456,21 +457,21 @@ impl State {
         total.map(|total| total.saturating_sub(self.taken))
     }
 
-    fn keep(&mut self, items: impl IntoIterator<Item = many::Item>) {
+    fn add_items(&mut self, items: impl IntoIterator<Item = many::Item>) {
         for item in items {
-            self.put(item.index, item.request.user_ids.len(), item.result.map_err(Some));
+            self.add_item(item.index, item.request.user_ids.len(), item.result.map_err(Some));
         }
     }
 
     fn fail(&mut self, index: usize, users: usize, error: Option<Error>) {
         self.failed_here += 1;
-        self.put(index, users, Err(error));
+        self.add_item(index, users, Err(error));
         self.is_ready = true;
     }
 
-    fn put(&mut self, index: usize, users: usize, result: Result<Outcome, Option<Error>>) {
+    fn add_item(&mut self, index: usize, users: usize, result: Result<Outcome, Option<Error>>) {
         let is_failure = !result.as_ref().is_ok_and(Outcome::ok);
-        let is_listed = is_failure && self.listed < MOST_FAILURES;
+        let is_listed = is_failure && self.listed < MAX_FAILURES;
         self.listed += usize::from(is_listed);
         self.items.push_back(ManyItem {
             index,
@@ -480,13 +481,13 @@ impl State {
         });
     }
 
-    /// After the end, decides about requests that the core did not take: `total_timeout` passed before they began, the
-    /// client was closed, or they were stopped.
-    fn settle_left(&mut self, closing: &Closing) {
+    /// After the end, settles the requests that the core did not take. Each is unfinished if the calls were stopped.
+    /// Otherwise it failed, because `total_timeout` passed before it began, or because the client was closed.
+    fn settle_untaken(&mut self, closing: &Closing) {
         if self.end.is_none() {
             return;
         }
-        for (index, request) in mem::take(&mut self.left) {
+        for (index, request) in mem::take(&mut self.untaken) {
             let given = request.user_ids.len();
             let users = UserIds::not_attempted(without_repeats(request.user_ids));
             if self.is_stopped {
@@ -502,7 +503,7 @@ impl State {
         }
     }
 
-    fn look_at(&mut self, many: &Many, total: Option<usize>) {
+    fn update_progress(&mut self, many: &Many, total: Option<usize>) {
         let total = total.map(|total| total.saturating_sub(self.failed_here));
         self.progress = Some(many.progress_of(total));
     }
@@ -529,8 +530,8 @@ async fn run(mut many: Many, end: EndOfTask) {
     let collected = AssertUnwindSafe(shared.collect(&mut many)).catch_unwind().await;
     let report = many.report().await;
     shared.end(|state| {
-        state.keep(report.unread);
-        state.look_at(&many, shared.options.total);
+        state.add_items(report.unread);
+        state.update_progress(&many, shared.options.total);
         let unfinished = report.unfinished.into_iter().map(|unfinished| UnfinishedRequest {
             index: unfinished.index,
             users: unfinished.users,
@@ -566,9 +567,9 @@ impl Drop for EndOfTask {
     }
 }
 
-/// What [`Many`] reads requests from.
+/// The input of [`Many`]: the requests that the binding handed over.
 struct Queue {
-    receiver: mpsc::UnboundedReceiver<Handed>,
+    receiver: mpsc::UnboundedReceiver<HandedOver>,
     shared: Arc<Shared>,
 }
 
@@ -588,14 +589,14 @@ impl Stream for Queue {
 }
 
 impl Drop for Queue {
-    /// [`Many`] drops it to read no more.
+    /// [`Many`] drops its input to stop reading.
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        // Under the lock: requests that are handed over from here on come after those in the queue.
+        // Under the lock, so that requests handed over later come after those in the queue.
         self.receiver.close();
         while let Ok((index, request, _)) = self.receiver.try_recv() {
-            state.left.push((index, request));
+            state.untaken.push((index, request));
         }
-        state.settle_left(&self.shared.closing);
+        state.settle_untaken(&self.shared.closing);
     }
 }

@@ -1,5 +1,5 @@
-//! The options of a client, for the bindings: each is defined here and nowhere else. A binding converts values of its
-//! language by their kind; its typed signatures list the names once more, and a test compares them with this table.
+//! The table of a client's options, for the bindings. A binding converts values of its language by their kind. Its
+//! typed signatures repeat the names, and a test compares them with this table.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::options::ClientBuilder;
 pub struct ClientOption {
     /// The name, as in Rust and Python.
     pub name: &'static str,
-    /// What its value is, and how the builder takes it.
+    /// The type of its value, and how the builder takes it.
     pub kind: Kind,
 }
 
-/// What an option's value is, and how the builder takes it.
+/// The type of an option's value, and how the builder takes it.
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs, reason = "the kinds that have no doc are what their type says")]
+#[allow(missing_docs, reason = "the type documents the kinds without a doc")]
 pub enum Kind {
     Text(Set<String>),
-    /// A text that no error shows.
+    /// A text that errors do not show.
     Secret(Set<String>),
     Flag(Set<bool>),
     /// The path of a file.
@@ -29,9 +29,9 @@ pub enum Kind {
     Duration(Set<Duration>),
     DurationOrZero(Set<Duration>),
     Count(Set<u32>),
-    /// The secret URL of a proxy, or false for none: [`ClientBuilder::no_proxy`].
+    /// The URL of a proxy, which is a secret, or false for [`ClientBuilder::no_proxy`].
     Proxy,
-    /// Calls per second and per minute, or nothing for no pacing.
+    /// Calls per second and per minute, or `None` for no pacing.
     RateLimit,
     /// Another client's quota.
     Quota,
@@ -53,14 +53,14 @@ impl ClientOption {
     }
 }
 
-/// A row whose name is that of the builder's method.
+/// A row for the builder's method of the same name.
 macro_rules! row {
     ($name:ident, $kind:ident) => {
         ClientOption::new(stringify!($name), Kind::$kind(ClientBuilder::$name))
     };
 }
 
-/// All of them, in the order in which an error lists them.
+/// All options, in the order in which errors list them.
 pub const OPTIONS: [ClientOption; 19] = [
     row!(app_id, Text),
     row!(app_secret, Secret),
@@ -90,7 +90,7 @@ pub const OPTIONS: [ClientOption; 19] = [
 mod tests {
     use super::OPTIONS;
 
-    /// Methods of the builder that are no option of the bindings.
+    /// Methods of the builder that are not options of the bindings.
     const OF_RUST: [&str; 7] = [
         "app",
         "build",

@@ -1,5 +1,5 @@
-//! What the core says with `tracing`, put together for a binding: a report is an event, or the begin or end of a
-//! span, with the fields of the spans around it.
+//! Passes the core's `tracing` output to a binding, as reports. A report is an event, or the start or end of a span,
+//! with the fields of the spans around it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,28 +13,31 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata};
 
-/// What the core's modules begin with; a library below it may say what nobody has looked at for secrets.
+/// The target of the core's modules. Other targets are left out, because nobody has checked what libraries log for
+/// secrets.
 pub const TARGET: &str = "feishu_feed_card";
 
-/// Of all subscribers, so that one does not take another's span for its own.
+/// Number of the last span of any subscriber. The numbers are shared, so that a subscriber does not take another's span
+/// for its own.
 static LAST_SPAN: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// The spans that this thread is in, the innermost last.
-    static INSIDE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    /// The spans that this thread has entered, the innermost last.
+    static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Hears reports, on whatever thread they are made.
+/// Receives reports, on the thread that makes them.
 pub trait Listener: Send + Sync + 'static {
-    /// The least level that is wanted. Asked once for each place in the code, until
+    /// The most verbose level to report. tracing caches it for each place in the code, until
     /// [`tracing::callsite::rebuild_interest_cache`].
     fn level(&self) -> LevelFilter;
 
-    /// Where the spans are kept: not here, as after a fork a lock may be held by a thread that is gone.
+    /// The open spans. The listener keeps them so that it can replace them after a fork, when a thread that exists only
+    /// in the parent may hold their lock.
     fn spans(&self) -> &Spans;
 
-    /// Hears one report.
-    fn hear(&self, report: TraceReport<'_>);
+    /// Receives one report.
+    fn receive(&self, report: TraceReport<'_>);
 }
 
 /// The spans that are open.
@@ -43,41 +46,42 @@ pub struct Spans(Mutex<HashMap<u64, Span>>);
 
 #[derive(Debug)]
 struct Span {
-    /// Its own, and those of the spans around it.
+    /// Its own fields, and those of the spans around it.
     fields: Fields,
-    holders: usize,
-    began: Instant,
+    /// Number of handles to this span.
+    handles: usize,
+    started: Instant,
     metadata: &'static Metadata<'static>,
 }
 
-/// Something that happened.
+/// An event, or the start or end of a span.
 #[derive(Debug)]
 pub struct TraceReport<'a> {
-    /// How much it matters.
+    /// The level of the event or the span.
     pub level: Level,
-    /// What happened.
-    pub what: What<'a>,
-    /// Its own fields, and those of the spans around it; `call` is the number of the call it belongs to.
+    /// An event, or the start or end of a span.
+    pub kind: TraceKind<'a>,
+    /// The fields of the event or the span, and those of the spans around it. `call` is the number of its call.
     pub fields: Fields,
 }
 
-/// What happened.
+/// The kind of a report.
 #[derive(Debug)]
-pub enum What<'a> {
-    /// What the message says.
+pub enum TraceKind<'a> {
+    /// An event with this message.
     Event(String),
-    /// This span began.
-    Begins(&'a str),
-    /// This span ended, after so long.
-    Ended(&'a str, Duration),
+    /// The span with this name started.
+    SpanStarted(&'a str),
+    /// The span with this name ended, after this time.
+    SpanEnded(&'a str, Duration),
 }
 
-/// Names, as the core has them, and values.
+/// Names in the core's spelling, and their values.
 pub type Fields = Vec<(&'static str, Value)>;
 
 /// A field's value.
 #[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "what tracing has, by its type")]
+#[allow(missing_docs, reason = "the types of tracing's values")]
 pub enum Value {
     Text(String),
     Flag(bool),
@@ -86,19 +90,19 @@ pub enum Value {
     Number(f64),
 }
 
-/// A subscriber that has a [`Listener`] hear the core's reports, and nobody else's.
+/// A subscriber that passes the core's reports to a [`Listener`], and drops all others.
 #[derive(Debug)]
 pub struct Subscriber<L>(pub L);
 
 impl<L: Listener> Subscriber<L> {
-    fn hears(&self, metadata: &Metadata<'_>) -> bool {
+    fn is_reported(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.0.level()
     }
 
-    fn tell(&self, metadata: &Metadata<'_>, what: What<'_>, fields: Fields) {
-        self.0.hear(TraceReport {
+    fn report(&self, metadata: &Metadata<'_>, kind: TraceKind<'_>, fields: Fields) {
+        self.0.receive(TraceReport {
             level: *metadata.level(),
-            what,
+            kind,
             fields,
         });
     }
@@ -109,7 +113,7 @@ impl Spans {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Value of a field of the spans that this thread is in.
+    /// Returns the value of a field of the spans that this thread has entered.
     pub fn value(&self, field: &str) -> Option<Value> {
         let fields = self.around(Vec::new());
         fields
@@ -117,10 +121,11 @@ impl Spans {
             .find_map(|(name, value)| (name == field).then_some(value))
     }
 
-    /// Adds the fields of the innermost span that this thread is in; a nearer one of the same name counts.
+    /// Adds the fields of the innermost span that this thread has entered. Of several fields of the same name, the
+    /// innermost counts.
     fn around(&self, mut fields: Fields) -> Fields {
         let spans = self.lock();
-        let span = INSIDE.with_borrow(|inside| inside.iter().rev().find_map(|number| spans.get(number)));
+        let span = ENTERED.with_borrow(|entered| entered.iter().rev().find_map(|number| spans.get(number)));
         for (name, value) in span.into_iter().flat_map(|span| &span.fields) {
             if fields.iter().all(|(known, _)| known != name) {
                 fields.push((name, value.clone()));
@@ -131,12 +136,12 @@ impl Spans {
 }
 
 impl<L: Listener> tracing::Subscriber for Subscriber<L> {
-    /// A span says to which call a report belongs, whatever the report's level.
+    /// Enables spans at every level, because their fields show to which call a report belongs.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let rest = metadata.target().strip_prefix(TARGET);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
             && self.0.level() != LevelFilter::OFF
-            && (metadata.is_span() || self.hears(metadata))
+            && (metadata.is_span() || self.is_reported(metadata))
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -148,17 +153,17 @@ impl<L: Listener> tracing::Subscriber for Subscriber<L> {
 
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
         let metadata = attributes.metadata();
-        let mut seen = Seen::default();
-        attributes.record(&mut seen);
-        let fields = self.0.spans().around(seen.fields);
+        let mut collected = Collected::default();
+        attributes.record(&mut collected);
+        let fields = self.0.spans().around(collected.fields);
         let number = LAST_SPAN.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.hears(metadata) {
-            self.tell(metadata, What::Begins(metadata.name()), fields.clone());
+        if self.is_reported(metadata) {
+            self.report(metadata, TraceKind::SpanStarted(metadata.name()), fields.clone());
         }
         let span = Span {
             fields,
-            holders: 1,
-            began: Instant::now(),
+            handles: 1,
+            started: Instant::now(),
             metadata,
         };
         self.0.spans().lock().insert(number, span);
@@ -166,41 +171,41 @@ impl<L: Listener> tracing::Subscriber for Subscriber<L> {
     }
 
     fn record(&self, id: &Id, values: &Record<'_>) {
-        let mut seen = Seen::default();
-        values.record(&mut seen);
+        let mut collected = Collected::default();
+        values.record(&mut collected);
         if let Some(span) = self.0.spans().lock().get_mut(&id.into_u64()) {
-            span.fields.append(&mut seen.fields);
+            span.fields.append(&mut collected.fields);
         }
     }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        // A thread may still have the interest of before the level was raised.
-        if !self.hears(event.metadata()) {
+        // A thread may still have the cached interest from before the level changed.
+        if !self.is_reported(event.metadata()) {
             return;
         }
-        let mut seen = Seen::default();
-        event.record(&mut seen);
-        let fields = self.0.spans().around(seen.fields);
-        self.tell(event.metadata(), What::Event(seen.message), fields);
+        let mut collected = Collected::default();
+        event.record(&mut collected);
+        let fields = self.0.spans().around(collected.fields);
+        self.report(event.metadata(), TraceKind::Event(collected.message), fields);
     }
 
     fn enter(&self, id: &Id) {
-        INSIDE.with_borrow_mut(|inside| inside.push(id.into_u64()));
+        ENTERED.with_borrow_mut(|entered| entered.push(id.into_u64()));
     }
 
     fn exit(&self, id: &Id) {
-        INSIDE.with_borrow_mut(|inside| {
-            if let Some(place) = inside.iter().rposition(|number| *number == id.into_u64()) {
-                inside.remove(place);
+        ENTERED.with_borrow_mut(|entered| {
+            if let Some(place) = entered.iter().rposition(|number| *number == id.into_u64()) {
+                entered.remove(place);
             }
         });
     }
 
     fn clone_span(&self, id: &Id) -> Id {
         if let Some(span) = self.0.spans().lock().get_mut(&id.into_u64()) {
-            span.holders += 1;
+            span.handles += 1;
         }
         id.clone()
     }
@@ -211,34 +216,38 @@ impl<L: Listener> tracing::Subscriber for Subscriber<L> {
             let Some(span) = spans.get_mut(&id.into_u64()) else {
                 return false;
             };
-            span.holders -= 1;
-            if span.holders > 0 {
+            span.handles -= 1;
+            if span.handles > 0 {
                 return false;
             }
             spans.remove(&id.into_u64())
         };
         if let Some(Span {
             fields,
-            began,
+            started,
             metadata,
             ..
         }) = closed
-            && self.hears(metadata)
+            && self.is_reported(metadata)
         {
-            self.tell(metadata, What::Ended(metadata.name(), began.elapsed()), fields);
+            self.report(
+                metadata,
+                TraceKind::SpanEnded(metadata.name(), started.elapsed()),
+                fields,
+            );
         }
         true
     }
 }
 
-/// The fields of an event or a span, and its message.
+/// Collects the fields of an event or a span, and the message of an event.
 #[derive(Default)]
-struct Seen {
+struct Collected {
     message: String,
     fields: Fields,
 }
 
-impl Visit for Seen {
+impl Visit for Collected {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let text = format!("{value:?}");
         if field.name() == "message" {

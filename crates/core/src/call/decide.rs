@@ -1,5 +1,5 @@
-//! What to do after an attempt: done, wait and retry, take a new token, or give up. This module has no side
-//! effects: `call.rs` applies what an answer means for other calls.
+//! Decides what a call does after an attempt: finish, wait and retry, take a new token, or give up. This module has no
+//! side effects: `call.rs` carries out the decision.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::platform::answer::{CallData, Reading};
 use crate::platform::codes::RetryRule;
 use crate::stations::retry::Retries;
 
-/// A token that was accepted before may be revoked again while the call is retried. More than this in one call is no
-/// coincidence.
-const MOST_NEW_TOKENS: u32 = 3;
+/// Most new tokens that one call takes. The platform may revoke a token while a call is retried, but hardly this often
+/// by chance.
+const MAX_NEW_TOKENS: u32 = 3;
 
 const CANNOT_REPLACE: Template = text!(
-    "The given {tenant_access_token} is not valid any more and cannot be renewed: give {app_id} and {app_secret}, or a {token_provider}"
+    "Use {app_id} and {app_secret}, or a {token_provider}: the {tenant_access_token} is no longer valid, and the client cannot renew it"
 );
 
 /// The failed attempts of a request so far.
@@ -34,14 +34,14 @@ impl History {
     }
 }
 
-/// What the decision depends on besides the answer and the history.
+/// Input of the decision, in addition to the answer and the history.
 pub(super) struct Facts {
     pub(super) can_replace_token: bool,
     pub(super) token_was_accepted: bool,
-    /// Whether there is a quota, in whose line the call waits again.
+    /// Whether there is a quota, and thus a line in which the call waits for its next slot.
     pub(super) has_line: bool,
     pub(super) deadline: Option<Instant>,
-    /// Deadline for waiting in a line.
+    /// Deadline for waiting in line.
     pub(super) turn_deadline: Option<Instant>,
 }
 
@@ -52,11 +52,11 @@ pub(super) struct Success {
     pub(super) log_id: Option<String>,
 }
 
-/// What the call does next, and what all calls do.
+/// The next step of the call, and the pause of all calls if there is one.
 #[derive(Debug)]
 pub(super) struct Decision {
     pub(super) next: Next,
-    /// The platform asks all calls of the client to pause.
+    /// Set if the platform asks all calls of the client to pause.
     pub(super) pause: Option<Pause>,
 }
 
@@ -65,7 +65,8 @@ pub(super) enum Next {
     Done(Success),
     /// Try again with a token other than the refused one.
     NewToken(Error),
-    /// Retry after `wait`. If `in_line` is true, do not sleep: waiting for the next slot of the quota includes it.
+    /// Retry after `wait`. If `in_line` is true, do not sleep, because the lane pauses and the next slot becomes free
+    /// after `wait`.
     Retry {
         wait: Duration,
         in_line: bool,
@@ -125,7 +126,7 @@ fn after_refused_token(error: Error, history: &mut History, facts: &Facts) -> Ne
     }
     // A second token that was never accepted shows that new tokens do not help.
     let is_hopeless = history.new_tokens > 0 && !facts.token_was_accepted;
-    if is_hopeless || history.new_tokens >= MOST_NEW_TOKENS {
+    if is_hopeless || history.new_tokens >= MAX_NEW_TOKENS {
         return Next::GiveUp(error);
     }
     history.new_tokens += 1;
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_final() {
+    fn a_refusal_is_not_retried() {
         let reading = failed(RetryRule::No, None);
         assert!(matches!(
             next(reading, &mut History::new(3, false), &facts()),
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_beyond_the_deadline_is_not_waited() {
+    fn a_wait_beyond_the_deadline_ends_the_call() {
         for (seconds, is_retried) in [(9, true), (10, false)] {
             let wait = seconds * SECOND;
             let next = next(
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_for_everyone_and_waited_in_line_until_the_turns_deadline() {
+    fn a_pause_applies_to_all_calls_and_is_spent_in_line() {
         let mut history = History::new(1, false);
         let decision = decide(
             failed(RetryRule::Pause, Some(15 * SECOND)),
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn everyone_pauses_also_for_a_call_that_gives_up() {
+    fn all_calls_pause_even_if_the_call_gives_up() {
         let mut history = History::new(0, false);
         let decision = decide(failed(RetryRule::Pause, Some(3 * SECOND)), &mut history, &facts());
         assert!(matches!(decision.next, Next::GiveUp(_)));
@@ -274,7 +275,7 @@ mod tests {
             ..facts()
         };
         let mut history = History::new(0, false);
-        for _ in 0..MOST_NEW_TOKENS {
+        for _ in 0..MAX_NEW_TOKENS {
             assert!(matches!(
                 next(refused(), &mut history, &revoked),
                 Next::NewToken(_)
@@ -295,7 +296,7 @@ mod tests {
             &given,
         );
         let Next::GiveUp(error) = next else {
-            panic!("not given up")
+            panic!("expected the call to give up")
         };
         assert_eq!(error.hint(), Some(Text::from(CANNOT_REPLACE).as_str()));
     }

@@ -1,4 +1,4 @@
-//! One request, from its slot until its answer, and what its end means for the quota and for the order of calls.
+//! One request, from its slot to its answer. Its end updates the quota and the order of calls.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::stations::order::Pass;
 use crate::stations::quota::Slot;
 use crate::transport::Sent;
 
-/// A request that has its slot. If it is dropped before [`land`](Self::land), by a deadline or by a caller
-/// that gives up, and may have been sent, it counts as unanswered: closing a connection does not recall what
-/// was sent. If it was never sent, its slot is free again.
+/// A request that has its slot. A deadline, or a caller that gives up, may drop it before [`land`](Self::land). A
+/// request that may have been sent by then counts as unanswered, because closing a connection does not recall what was
+/// sent. The slot of a request that was not sent is free again.
 pub(crate) struct Flight<'a> {
     slot: Option<Slot>,
     pass: &'a Pass,
     late_arrival: Duration,
     sent: Sent,
-    is_over: bool,
+    is_answered: bool,
 }
 
 impl<'a> Flight<'a> {
@@ -28,7 +28,7 @@ impl<'a> Flight<'a> {
             pass,
             late_arrival,
             sent,
-            is_over: false,
+            is_answered: false,
         }
     }
 
@@ -37,14 +37,15 @@ impl<'a> Flight<'a> {
         self.slot.as_ref().map(Slot::taken_at)
     }
 
-    /// The attempt has ended. If the platform has answered, the request has arrived, so nothing more is to come.
+    /// Ends the flight if the platform has answered: its answer proves that the request has arrived and cannot arrive
+    /// later.
     pub(crate) fn land(&mut self, reading: &Reading<CallData>) {
         let is_within_the_limit = match reading {
             Reading::Success { .. } => true,
             Reading::Failure(failure) if failure.is_answer => failure.error.kind() != ErrorKind::RateLimited,
             Reading::Failure(_) => return,
         };
-        self.is_over = true;
+        self.is_answered = true;
         if let Some(slot) = self.slot.take() {
             slot.answered(is_within_the_limit);
         }
@@ -53,7 +54,7 @@ impl<'a> Flight<'a> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        if self.is_over || !self.sent.give_up() {
+        if self.is_answered || !self.sent.give_up() {
             return;
         }
         self.pass.late_until(Instant::now() + self.late_arrival);

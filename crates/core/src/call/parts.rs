@@ -7,11 +7,11 @@ use super::RunningCall;
 use crate::data::error::Error;
 use crate::data::outcome::{Outcome, UserIds};
 
-/// Maximum number of concurrent requests of one call. If the platform refuses one, it would refuse the following
-/// ones too.
+/// Maximum number of concurrent requests of one call. It is small, because if the platform refuses one request, it
+/// would refuse the following ones too.
 const PARTS_AT_ONCE: usize = 10;
 
-/// Sends the parts within the quota, a few at a time. When one fails, those that have not begun are left.
+/// Sends the parts within the quota, a few at a time. After one fails, those that have not begun are not sent.
 pub(super) async fn send_all(
     call: &RunningCall<'_>,
     user_ids: Vec<String>,
@@ -46,11 +46,12 @@ pub(super) async fn send_all(
     sum_up(ended, failed, user_ids.collect())
 }
 
-/// Returns the outcomes of all parts in the order given, or the first failure with what became of the others.
+/// Merges the results of all parts, in the order of the user ids. If a part failed, returns the first failure,
+/// completed with the users and outcomes of the other parts.
 fn sum_up(
     ended: Vec<Option<Result<Outcome, Error>>>,
     failed: Option<usize>,
-    left: Vec<String>,
+    unsent: Vec<String>,
 ) -> Result<Outcome, Error> {
     let failure = failed.and_then(|index| match &ended[index] {
         Some(Err(error)) => Some(error.clone()),
@@ -68,6 +69,6 @@ fn sum_up(
         }
     }
     let Some(error) = failure else { return Ok(sum) };
-    users.append(UserIds::not_attempted(left));
+    users.append(UserIds::not_attempted(unsent));
     Err(error.with_users(users).with_outcome(sum))
 }

@@ -11,17 +11,17 @@ use crate::platform::answer::{CallData, Failure, Reading};
 use crate::platform::codes::RetryRule;
 use crate::transport::Sent;
 
-/// How far a request has come. It outlives the deadline that ends the request.
+/// The progress of one request. It is still available after a deadline has dropped the attempt.
 pub(super) struct Trace {
     pub(super) station: Station,
     pub(super) attempts: u32,
-    /// Of the attempt under way.
+    /// Whether the attempt in progress was sent.
     pub(super) sent: Sent,
-    /// Of the attempts before.
+    /// The worst result of the earlier attempts.
     fate: Fate,
 }
 
-/// What may have become of a request's users, the worst last.
+/// What the attempts may have done to the users of a request, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     Unsent,
@@ -49,8 +49,8 @@ impl Trace {
         }
     }
 
-    /// Remembers what an attempt that has ended may have done.
-    pub(super) fn note(&mut self, reading: &Reading<CallData>) {
+    /// Records what an attempt that has ended may have done.
+    pub(super) fn record(&mut self, reading: &Reading<CallData>) {
         if let Reading::Failure(failure) = reading {
             self.fate = self.fate.max(self.fate_of(failure));
             self.sent = Sent::default();
@@ -79,7 +79,9 @@ impl Trace {
             text!("the {attempt_timeout} passed ({})", doing(station)),
         )
         .with_station(station)
-        .with_hint("Call again, or give attempts more time: setting the same state twice does no harm");
+        .with_hint(text!(
+            "Call again, or use a longer {attempt_timeout}: setting the same state twice does no harm"
+        ));
         Failure {
             error,
             retry: RetryRule::Backoff,
@@ -89,15 +91,15 @@ impl Trace {
         }
     }
 
-    /// Completes the error that ends the request: its attempts, and what became of each user.
+    /// Adds the number of attempts, and the result for each user, to the error that ends the request.
     pub(super) fn account_for(&self, error: Error, user_ids: Vec<String>) -> Error {
-        // A token fetch that failed has attempts of its own.
+        // The error of a failed token fetch has its own number of attempts.
         let attempts = if self.attempts > 0 {
             self.attempts
         } else {
             error.attempts()
         };
-        // If the flag is still set, the deadline ended the attempt before `note` could reset it.
+        // If the flag is still set, the deadline ended the attempt before `record` could reset it.
         let fate = if self.sent.is_raised() {
             Fate::Unknown
         } else {
@@ -124,7 +126,7 @@ impl Trace {
             status = error.http_status(),
             log_id = error.log_id(),
             attempt = self.attempts,
-            "the token was refused: taking another"
+            "the token was refused: taking another one"
         );
     }
 
@@ -137,7 +139,7 @@ impl Trace {
             log_id = error.log_id(),
             attempt = self.attempts,
             wait_s = wait.as_secs_f64(),
-            "replaying"
+            "retrying"
         );
     }
 }
@@ -147,11 +149,11 @@ pub(super) fn log_pause(pause: &Pause, target: &Target) {
         feed_card_id = target.segment(),
         wait_s = pause.wait.as_secs_f64(),
         limit = pause.limit,
-        "the platform says to slow down: the client pauses"
+        "the platform asks to slow down: all calls of the client pause"
     );
 }
 
-/// The chat is named again, because a program that listens from INFO on does not hear of the call's span.
+/// Logs the result. It names the chat again, because a listener at level INFO does not receive the call's span.
 pub(super) fn log(result: &Result<Outcome, Error>, target: &Target) {
     match result {
         Ok(outcome) => tracing::debug!(
@@ -187,7 +189,7 @@ pub(super) fn client_closed(station: Station) -> Error {
         format!("the client was closed ({})", doing(station)),
     )
     .with_station(station)
-    .with_hint("Make another client, and call again")
+    .with_hint("Create another client, and call again")
 }
 
 fn doing(station: Station) -> &'static str {
@@ -229,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_left_waits_for_its_answer() {
+    fn a_request_that_was_sent_waits_for_its_answer() {
         let connecting = Trace {
             station: Station::Connect,
             ..Trace::default()
         };
         assert_eq!(connecting.station_now(), Station::Connect);
         assert_eq!(sent().station_now(), Station::Answer);
-        // The next attempt waits for its slot, whatever became of the one before.
+        // The next attempt waits for its slot, also after a request that was sent.
         let waiting = Trace {
             station: Station::Quota,
             ..sent()
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_says_what_was_waited_for() {
+    fn the_error_of_a_deadline_names_the_wait() {
         for (station, doing) in [
             (Station::Order, "opposite state"),
             (Station::Quota, "slot"),
@@ -271,7 +273,7 @@ mod tests {
             (ErrorKind::ConnectionFailed, false, false),
         ] {
             let mut trace = sent();
-            trace.note(&failed(kind, is_answer));
+            trace.record(&failed(kind, is_answer));
             let users = users(&trace);
             let expected = if is_known { &users.failed } else { &users.unknown };
             assert_eq!(*expected, ["ou_1"], "{kind}");
@@ -281,16 +283,16 @@ mod tests {
     #[test]
     fn a_later_refusal_does_not_make_an_unknown_user_known() {
         let mut trace = sent();
-        trace.note(&failed(ErrorKind::ConnectionFailed, false));
+        trace.record(&failed(ErrorKind::ConnectionFailed, false));
         assert!(trace.sent.raise());
-        trace.note(&failed(ErrorKind::Rejected, true));
+        trace.record(&failed(ErrorKind::Rejected, true));
         assert_eq!(users(&trace).unknown, ["ou_1"]);
     }
 
     #[test]
     fn an_attempt_that_was_not_sent_changes_nothing() {
         let mut trace = Trace::default();
-        trace.note(&failed(ErrorKind::ConnectionFailed, false));
+        trace.record(&failed(ErrorKind::ConnectionFailed, false));
         assert_eq!(users(&trace).not_attempted, ["ou_1"]);
     }
 }

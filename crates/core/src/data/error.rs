@@ -1,17 +1,17 @@
-//! What went wrong, and what to do about it: one error type for every call.
+//! The error type of all calls: what went wrong, and what to do.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::data::outcome::{Outcome, UserIds};
-use crate::data::outside::{MOST_KEPT, MOST_QUOTED, make_printable, printable, quoted};
+use crate::data::outside::{MAX_KEPT, MAX_QUOTED, make_printable, printable, quoted};
 use crate::data::text::{Spelling, Text};
 
 /// Any error, as libraries and token providers return them.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The kinds of error a call can end with. Every language has one class for each of them.
+/// The kinds of error that a call can end with. Every language has one class for each kind.
 ///
 /// ```
 /// use feishu_feed_card::{Error, ErrorKind};
@@ -31,25 +31,25 @@ pub enum ErrorKind {
     InvalidInput,
     /// Wrong app, secret, ticket or token, after one retry with a new token.
     Authentication,
-    /// A scope is missing, the bot is not in the chat, the IP is not allowed, the app is disabled.
+    /// A scope is missing, the bot is not in the chat, the IP address is not allowed, or the app is disabled.
     PermissionDenied,
     /// The platform refused the parameters.
     Rejected,
-    /// No slot of the quota before the deadline, or no retries left.
+    /// The quota has no slot before the deadline, or the platform reports a frequency limit and no retries are left.
     RateLimited,
     /// The month's quota of the tenant is used up.
     QuotaExhausted,
-    /// A 5xx or an internal code of the platform, and no retries left.
+    /// The platform reports an internal error or a 5xx status, and no retries are left.
     Server,
-    /// The answer could not be read: HTML, broken JSON, no `code`.
+    /// The response could not be read: HTML, broken JSON, or no `code`.
     UnexpectedResponse,
-    /// DNS, TCP, TLS or proxy failed, or the connection broke.
+    /// DNS, TCP, TLS or the proxy failed, or the connection broke.
     ConnectionFailed,
-    /// The call's deadline passed; [`Error::station`] says where.
+    /// The call's deadline passed. [`Error::station`] is the step that it interrupted.
     DeadlineExceeded,
     /// The client was closed before the call, or while it was in progress.
     ClientClosed,
-    /// Some users were not reached; only from [`Outcome::into_result`].
+    /// Some users were not reached. Only from [`Outcome::into_result`].
     PartialFailure,
 }
 
@@ -103,15 +103,15 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Why there is no connection, or why it broke: whose fault it is, and what to check.
+/// Why there is no connection, or why it broke.
 ///
 /// ```
 /// use feishu_feed_card::{ConnectionReason, Error};
 ///
 /// fn whom_to_ask(error: &Error) -> Option<&'static str> {
 ///     match error.reason()? {
-///         ConnectionReason::Dns => Some("whoever runs the DNS server"),
-///         ConnectionReason::Proxy | ConnectionReason::ProxyAuth => Some("whoever runs the proxy"),
+///         ConnectionReason::Dns => Some("the operator of the DNS server"),
+///         ConnectionReason::Proxy | ConnectionReason::ProxyAuth => Some("the operator of the proxy"),
 ///         _ => None,
 ///     }
 /// }
@@ -120,7 +120,7 @@ impl fmt::Display for ErrorKind {
 /// #     let builder = feishu_feed_card::Client::builder().app("cli_…", "secret");
 /// #     let client = builder.base_url("https://nowhere.invalid").max_retries(0).build()?;
 /// #     let error = client.set_time_sensitive("oc_1", ["ou_1"], true).await.unwrap_err();
-/// #     assert_eq!(whom_to_ask(&error), Some("whoever runs the DNS server"));
+/// #     assert_eq!(whom_to_ask(&error), Some("the operator of the DNS server"));
 /// #     Ok(())
 /// # }
 /// ```
@@ -133,7 +133,7 @@ pub enum ConnectionReason {
     Refused,
     /// No route to the host, or a firewall of this machine forbids it.
     Unreachable,
-    /// The host does not answer, or a connection went silent.
+    /// The host does not respond, or the connection went silent.
     Timeout,
     /// The server's certificate has an unknown issuer, or is otherwise not trusted. Not retried.
     TlsUntrusted,
@@ -143,10 +143,10 @@ pub enum ConnectionReason {
     TlsName,
     /// Another failure of the TLS handshake.
     Tls,
-    /// The proxy does not make the connection.
+    /// The proxy refused or failed to make the connection.
     Proxy,
-    /// The proxy refuses the user name and password, or wants some. Not retried: repeating a wrong password can lock an
-    /// account.
+    /// The proxy refuses the user name and password, or requires them. Not retried: repeating a wrong password can lock
+    /// an account.
     ProxyAuth,
     /// The other end closed the connection.
     Closed,
@@ -185,7 +185,7 @@ impl fmt::Display for ConnectionReason {
     }
 }
 
-/// The step of a call at which something happened.
+/// A step of a call.
 ///
 /// ```
 /// use feishu_feed_card::{Error, Station};
@@ -213,9 +213,9 @@ pub enum Station {
     Token,
     /// Making the connection: DNS, TCP, TLS, proxy.
     Connect,
-    /// The connection broke before the request was handed to it.
+    /// Sending the request: the connection broke before it was sent, or the server did not process it.
     Send,
-    /// The request was sent; waiting for the answer, or reading it.
+    /// Waiting for the answer to the request that was sent, or reading it.
     Answer,
 }
 
@@ -239,7 +239,7 @@ impl fmt::Display for Station {
     }
 }
 
-/// A permission the platform says is missing (`error.permission_violations[]`); see
+/// A missing permission, as the platform reports it in `error.permission_violations[]`. See
 /// [`Error::permission_violations`].
 ///
 /// ```
@@ -250,13 +250,13 @@ impl fmt::Display for Station {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PermissionViolation {
-    /// What kind of permission, in the platform's words.
+    /// The kind of permission, in the platform's words.
     pub kind: String,
     /// The scope's name, such as `im:datasync.feed_card.time_sensitive:write`.
     pub subject: String,
 }
 
-/// A field the platform refused (`error.field_violations[]`); see [`Error::field_violations`].
+/// A field that the platform refused, as it reports it in `error.field_violations[]`. See [`Error::field_violations`].
 ///
 /// ```
 /// fn complaints(error: &feishu_feed_card::Error) -> Vec<String> {
@@ -276,8 +276,8 @@ pub struct FieldViolation {
 
 /// Why a call failed, and everything known about it. One pointer wide.
 ///
-/// [`Display`](fmt::Display) prints what happened, the facts, and what to do, on one line. What it was caused by is in
-/// [`source`](std::error::Error::source) and nowhere else: print the chain, as `{:#}` of `anyhow` does.
+/// [`Display`](fmt::Display) prints the message, the details and the hint on one line, without the cause. To print the
+/// cause as well, follow the chain of [`source`](std::error::Error::source), as `{:#}` of `anyhow` does.
 ///
 /// ```
 /// use std::error::Error as _;
@@ -327,13 +327,13 @@ struct Detail {
     call: Option<u64>,
     outcome: Option<Outcome>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
-    /// What the source says, for languages whose printed errors do not show their causes. `Display` leaves it out:
-    /// whoever prints the chain of sources would print it twice.
+    /// The text of the source, for languages whose printed errors do not show causes. `Display` leaves it out, because
+    /// a program that prints the chain of sources would print it twice.
     cause: Option<Text>,
 }
 
-// Text from outside is masked and cut where it is read (see `outside`). These functions make texts printable once
-// more, so that every text of an error is.
+// Text from outside is masked and cut where it is read (see `outside`). These functions escape and cut texts again, so
+// that no text of an error is left out.
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<Text>) -> Self {
         Self(Box::new(Detail {
@@ -343,7 +343,7 @@ impl Error {
         }))
     }
 
-    /// A wrong argument or option: its name, its value (never a secret), and what is expected.
+    /// Error for a wrong argument or option, with its name, its value (never a secret), and what is expected.
     pub(crate) fn invalid_input(
         field: impl Into<Text>,
         value: impl Into<Text>,
@@ -367,13 +367,13 @@ impl Error {
 
     pub(crate) fn with_platform(mut self, code: Option<i64>, msg: Option<String>, http_status: u16) -> Self {
         self.0.platform_code = code;
-        self.0.msg = msg.map(|msg| printable(msg, MOST_KEPT));
+        self.0.msg = msg.map(|msg| printable(msg, MAX_KEPT));
         self.0.http_status = Some(http_status);
         self
     }
 
     pub(crate) fn with_log_id(mut self, log_id: Option<String>) -> Self {
-        self.0.log_id = log_id.map(|log_id| printable(log_id, MOST_QUOTED));
+        self.0.log_id = log_id.map(|log_id| printable(log_id, MAX_QUOTED));
         self
     }
 
@@ -408,13 +408,13 @@ impl Error {
         mut field: Vec<FieldViolation>,
     ) -> Self {
         for violation in &mut permission {
-            make_printable(&mut violation.kind, MOST_KEPT);
-            make_printable(&mut violation.subject, MOST_KEPT);
+            make_printable(&mut violation.kind, MAX_KEPT);
+            make_printable(&mut violation.subject, MAX_KEPT);
         }
         for violation in &mut field {
-            make_printable(&mut violation.field, MOST_KEPT);
-            make_printable(&mut violation.value, MOST_KEPT);
-            make_printable(&mut violation.description, MOST_KEPT);
+            make_printable(&mut violation.field, MAX_KEPT);
+            make_printable(&mut violation.value, MAX_KEPT);
+            make_printable(&mut violation.description, MAX_KEPT);
         }
         self.0.permission_violations = permission;
         self.0.field_violations = field;
@@ -431,7 +431,7 @@ impl Error {
         self
     }
 
-    /// Also of what it carries: the requests of a split call that succeeded.
+    /// Sets the number of the call, also in the outcome that the error carries.
     pub(crate) fn set_call(&mut self, number: u64) {
         self.0.call = Some(number);
         if let Some(outcome) = &mut self.0.outcome {
@@ -444,18 +444,18 @@ impl Error {
         self
     }
 
-    /// The part of the message that repeats the source.
+    /// Sets the text of the source: see [`Detail::cause`].
     pub(crate) fn with_cause(mut self, cause: impl Into<Text>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
-    /// What kind of error this is.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind.unwrap_or(ErrorKind::UnexpectedResponse)
     }
 
-    /// What happened, without the facts and the hint that [`Display`](fmt::Display) adds. What it was caused by is in
+    /// What happened, without the details and the hint that [`Display`](fmt::Display) adds. The cause is in
     /// [`source`](std::error::Error::source).
     pub fn message(&self) -> &str {
         self.0.message.as_str()
@@ -482,7 +482,7 @@ impl Error {
         self.0.http_status
     }
 
-    /// The platform's log id of the last answer; its support asks for it.
+    /// The platform's log id of the last answer. The platform's support asks for it.
     pub fn log_id(&self) -> Option<&str> {
         self.0.log_id.as_deref()
     }
@@ -497,8 +497,8 @@ impl Error {
         self.0.retry_after
     }
 
-    /// Number of the call, unique in this process: the `call` of its spans and events. `None` if the call's input was
-    /// refused, as then no call began.
+    /// Number of the call, unique in this process: the `call` of its spans and events. `None` if the call's arguments
+    /// were invalid, because no call began.
     pub fn call(&self) -> Option<u64> {
         self.0.call
     }
@@ -513,8 +513,8 @@ impl Error {
         self.0.station
     }
 
-    /// Why there was no connection, or why it broke; only of a [`ConnectionFailed`](ErrorKind::ConnectionFailed), and
-    /// `None` where nothing is wrong with the connection, as where the process has no file descriptor left.
+    /// Why there was no connection, or why it broke. Only set for [`ConnectionFailed`](ErrorKind::ConnectionFailed).
+    /// `None` if the connection is not at fault, for example if the process has no file descriptor left.
     pub fn reason(&self) -> Option<ConnectionReason> {
         self.0.reason
     }
@@ -524,7 +524,7 @@ impl Error {
         self.0.hint.as_ref().map(Text::as_str)
     }
 
-    /// The permissions that the platform says are missing.
+    /// The missing permissions, as the platform reports them.
     pub fn permission_violations(&self) -> &[PermissionViolation] {
         &self.0.permission_violations
     }
@@ -534,19 +534,19 @@ impl Error {
         &self.0.field_violations
     }
 
-    /// What became of every user id handed in.
+    /// The user ids of the call, by result.
     pub fn users(&self) -> &UserIds {
         &self.0.users
     }
 
     /// The outcome of those requests of a split call that succeeded. For a
-    /// [`PartialFailure`](ErrorKind::PartialFailure), the outcome that it was made from.
+    /// [`PartialFailure`](ErrorKind::PartialFailure), the outcome of the whole call.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.0.outcome.as_ref()
     }
 }
 
-/// The texts of an error with names as a language spells them.
+/// The texts of an error, with the names in a language's spelling.
 #[derive(Debug)]
 pub struct Spelled {
     /// The printed error.
@@ -575,25 +575,25 @@ impl Error {
 
     fn printed(&self, message: &str, hint: Option<&str>) -> String {
         let detail = &*self.0;
-        let mut facts = Vec::new();
-        facts.extend(detail.platform_code.map(|code| format!("code {code}")));
-        facts.extend(detail.http_status.map(|status| format!("HTTP {status}")));
-        facts.extend(detail.reason.map(|reason| format!("reason {reason}")));
-        facts.extend(detail.station.map(|station| format!("station {station}")));
-        facts.extend((detail.attempts > 0).then(|| format!("attempts {}", detail.attempts)));
-        facts.extend(
+        let mut details = Vec::new();
+        details.extend(detail.platform_code.map(|code| format!("code {code}")));
+        details.extend(detail.http_status.map(|status| format!("HTTP {status}")));
+        details.extend(detail.reason.map(|reason| format!("reason {reason}")));
+        details.extend(detail.station.map(|station| format!("station {station}")));
+        details.extend((detail.attempts > 0).then(|| format!("attempts {}", detail.attempts)));
+        details.extend(
             detail
                 .retry_after
                 .map(|wait| format!("retry after {:.1} s", wait.as_secs_f64())),
         );
-        facts.extend(detail.log_id.as_ref().map(|log_id| format!("log_id {log_id}")));
-        let facts = if facts.is_empty() {
+        details.extend(detail.log_id.as_ref().map(|log_id| format!("log_id {log_id}")));
+        let details = if details.is_empty() {
             String::new()
         } else {
-            format!(" ({})", facts.join(", "))
+            format!(" ({})", details.join(", "))
         };
         let hint = hint.map(|hint| format!(". {hint}")).unwrap_or_default();
-        format!("{message}{facts}{hint}")
+        format!("{message}{details}{hint}")
     }
 }
 
@@ -646,7 +646,7 @@ mod tests {
     use super::*;
     use crate::data::text::text;
 
-    /// An error with everything that a printed one may have.
+    /// An error with every detail that is printed.
     fn full() -> Error {
         Error::new(ErrorKind::RateLimited, "the platform said: slow down")
             .with_platform(Some(99_991_400), Some("slow down".to_owned()), 429)
@@ -659,7 +659,7 @@ mod tests {
     }
 
     #[test]
-    fn a_printed_error_says_what_happened_then_the_facts_then_what_to_do() {
+    fn a_printed_error_has_the_message_then_the_details_then_the_hint() {
         assert_eq!(
             full().to_string(),
             "the platform said: slow down (code 99991400, HTTP 429, station answer, attempts 3, \
@@ -668,7 +668,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_bindings_print_what_the_source_says() {
+    fn only_the_bindings_print_the_cause() {
         let source = std::io::Error::other("no answer in time");
         let error = Error::new(ErrorKind::ConnectionFailed, "no connection (x.invalid)")
             .with_reason(Some(ConnectionReason::Dns))
@@ -682,7 +682,7 @@ mod tests {
     }
 
     #[test]
-    fn a_printed_error_leaves_out_what_is_not_known() {
+    fn a_printed_error_leaves_out_unknown_details() {
         let bare = Error::new(ErrorKind::Server, "it failed");
         assert_eq!(bare.to_string(), "it failed");
         assert_eq!(bare.with_attempts(1).to_string(), "it failed (attempts 1)");
@@ -693,7 +693,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_spelled_in_its_own_words_only() {
+    fn only_marked_names_are_spelled_differently() {
         let error = Error::invalid_input(text!("{base_url}"), "base_url", text!("a URL, with {timeout}"))
             .with_platform(None, Some("base_url".to_owned()), 400)
             .with_hint(text!("Check {base_url}"));
@@ -709,7 +709,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debugged_error_shows_all_that_helps_and_no_more() {
+    fn debug_output_has_the_known_details_only() {
         let shown = format!("{:?}", full());
         for part in [
             "RateLimited",
@@ -769,7 +769,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_is_printed_as_its_name_in_every_languages_data() {
+    fn a_kind_is_printed_by_its_name() {
         for &kind in ErrorKind::ALL {
             assert_eq!(kind.to_string(), kind.as_str());
         }

@@ -1,4 +1,4 @@
-//! What a caller hands in, and the checks it passes before anything is sent.
+//! The arguments of calls, and the checks that they pass before anything is sent.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::data::error::Error;
 use crate::data::text::{Template, Text, text};
 
-/// Which kind of id the user ids are (`user_id_type`).
+/// The kind of the user ids (`user_id_type`).
 ///
 /// ```
 /// use feishu_feed_card::{Error, UserIdType};
@@ -36,7 +36,7 @@ pub enum UserIdType {
 impl UserIdType {
     pub(crate) const ALL: [Self; 3] = [Self::OpenId, Self::UnionId, Self::UserId];
 
-    /// The platform's word: `open_id`, `union_id` or `user_id`.
+    /// The platform's name: `open_id`, `union_id` or `user_id`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OpenId => "open_id",
@@ -86,14 +86,15 @@ impl FromStr for UserIdType {
     }
 }
 
-/// A file's last line break would be sent, and refused as a wrong secret.
-pub(crate) fn filled(field: Template, value: Option<&str>) -> Result<(), Error> {
+/// Requires a value that is not empty and has no whitespace around it. The line break at the end of a file would be
+/// sent, and the platform would refuse the secret as wrong.
+pub(crate) fn check_filled(field: Template, value: Option<&str>) -> Result<(), Error> {
     match value {
         Some(value) if value.trim().is_empty() => Err(Error::invalid_input(field, "empty", "a value")),
         Some(value) if value.trim() != value => Err(Error::invalid_input(
             field,
-            "begins or ends with a blank or a line break",
-            "the value alone",
+            "begins or ends with whitespace",
+            "the value without whitespace around it",
         )),
         _ => Ok(()),
     }
@@ -118,13 +119,13 @@ pub(crate) fn filled(field: Template, value: Option<&str>) -> Result<(), Error> 
 pub struct Request<T = ()> {
     /// The group chat's id, `oc_…`.
     pub feed_card_id: String,
-    /// The users to pin it for, or to unpin it.
+    /// The users for whom the chat is pinned or unpinned.
     pub user_ids: Vec<String>,
-    /// Whether to pin it.
+    /// `true` pins the chat, `false` unpins it.
     pub time_sensitive: bool,
-    /// Which kind of id the user ids are.
+    /// The kind of the user ids.
     pub user_id_type: UserIdType,
-    /// The deadline of this call; `None` for the client's.
+    /// The timeout of this call. `None`: the client's timeout.
     pub timeout: Option<Duration>,
     /// Any value of the caller's. Not sent; returned with the [`Item`](crate::Item).
     pub tag: T,
@@ -156,20 +157,20 @@ impl<T> Request<T> {
         self
     }
 
-    /// Sets the timeout of this call. Default: the client's.
+    /// Sets the timeout of this call. Default: the client's timeout.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Any value of the caller's, such as a row's id. Not sent; returned with the [`Item`](crate::Item).
+    /// Sets the tag: any value of the caller's, such as a row's id. Not sent; returned with the [`Item`](crate::Item).
     #[must_use]
     pub fn tag<U>(self, tag: U) -> Request<U> {
         self.split(tag).0
     }
 
-    /// The request with another tag, and its own tag.
+    /// Replaces the tag. Returns the request and the previous tag.
     pub(crate) fn split<U>(self, tag: U) -> (Request<U>, T) {
         let request = Request {
             feed_card_id: self.feed_card_id,
@@ -183,16 +184,16 @@ impl<T> Request<T> {
     }
 }
 
-/// Whose card is pinned.
+/// The chat that is pinned or unpinned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// The group chat with this id. Shared, because a call, its place in line and the map of chats each have it.
+    /// The group chat with this id. An `Arc`, because a call, its place in line and the map of chats each hold the id.
     Chat(Arc<str>),
     /// The bot's own chat.
     Bot,
 }
 
-/// What a caller hands in for one call.
+/// The arguments of one call, unchecked.
 #[derive(Clone, Debug)]
 pub(crate) struct Arguments {
     pub(crate) target: Target,
@@ -223,12 +224,12 @@ pub(crate) struct Call {
     pub(crate) user_id_type: UserIdType,
 }
 
-/// Where the platform expects a chat id, its sibling call has this word (its own spelling): sent as an
-/// id it would pin the bot's chat instead.
+/// The path segment of the call for the bot's own chat, in the platform's spelling (docs/platform.md#bot-call). It
+/// takes the place of a chat's id, so an id of this text would pin the bot's chat instead.
 const BOT_SEGMENT: &str = "bot_time_sentive";
 
 impl Target {
-    /// What stands for it in the path.
+    /// The segment of the URL's path.
     pub(crate) fn segment(&self) -> &str {
         match self {
             Self::Chat(feed_card_id) => feed_card_id,
@@ -309,14 +310,14 @@ fn check_user_id(id: &str, kind: UserIdType) -> Result<(), Text> {
         && !id.starts_with(prefix)
     {
         return Err(text!(
-            "an id that starts with `{}`, as {user_id_type} is `{}`",
+            "an id that starts with `{}`, because {user_id_type} is `{}`",
             prefix,
             kind
         ));
     }
     let least = kind.prefix().map_or(1, |prefix| prefix.len() + 1);
     let most = 128;
-    // As nearly all are: what follows then holds, and costs a tenth.
+    // Nearly all ids pass this check. They would also pass the checks below, at ten times the cost.
     if (least..=most).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
@@ -328,12 +329,12 @@ fn check_user_id(id: &str, kind: UserIdType) -> Result<(), Text> {
         return Err(text!("at most {} characters", most));
     }
     if id.trim().len() != id.len() || id.chars().any(char::is_control) {
-        return Err("no blanks around it and no control characters".into());
+        return Err("an id without control characters and without whitespace around it".into());
     }
     Ok(())
 }
 
-/// A value as an error shows it: quoted, escaped, and cut to what fits on a line.
+/// Formats a value for an error: quoted, escaped, and cut after 40 characters.
 pub(crate) fn shown(value: &str) -> String {
     const MOST: usize = 40;
     match value.char_indices().nth(MOST) {
@@ -342,11 +343,11 @@ pub(crate) fn shown(value: &str) -> String {
     }
 }
 
-/// A duration given as a number of seconds by a language without a type for it.
+/// Converts a number of seconds, for languages without a type for durations.
 pub(crate) fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
     match Duration::try_from_secs_f64(value) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
-        // More than a Duration holds is as good as for ever.
+        // A time beyond the range of `Duration` means no limit.
         Err(_) if value.is_finite() && value > 0.0 => Ok(Duration::MAX),
         _ => Err(Error::invalid_input(
             field,

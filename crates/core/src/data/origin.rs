@@ -1,4 +1,4 @@
-//! What a binding started a task for. The tasks that this task starts inherit it.
+//! The origin of a task: a value with which a binding marks a task. The tasks that this task starts inherit it.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ pub fn origin() -> Option<Origin> {
     ORIGIN.try_with(Clone::clone).ok().flatten()
 }
 
-/// A future with this origin.
+/// Gives a future this origin.
 pub fn with_origin<F: Future>(origin: Option<Origin>, future: F) -> TaskLocalFuture<Option<Origin>, F> {
     ORIGIN.scope(origin, future)
 }
 
-/// A future for another task, with the origin of this one.
+/// Gives a future for another task the origin of the current task.
 pub(crate) fn inherited<F: Future>(future: F) -> TaskLocalFuture<Option<Origin>, F> {
     with_origin(origin(), future)
 }

@@ -1,11 +1,10 @@
-//! What a call came back with.
+//! The outcome of a call, with the result for each user.
 
 use std::collections::HashSet;
 
 use crate::data::error::{Error, ErrorKind};
 
-/// What became of the user ids handed in: every one of them is in exactly one of the lists, in the
-/// order given.
+/// The user ids of a call, by result. Every id is in exactly one of the lists, in the order given.
 ///
 /// ```
 /// use feishu_feed_card::{Client, Error};
@@ -30,11 +29,11 @@ use crate::data::error::{Error, ErrorKind};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserIds {
-    /// The platform took the new state for them.
+    /// The platform took the new state for these users.
     pub reached: Vec<String>,
-    /// The platform said no: for them alone, or for the whole request.
+    /// The platform refused the new state, for these users alone or for the whole request.
     pub failed: Vec<String>,
-    /// Sent, but nobody can say: no answer came, or the platform counted failures without naming them.
+    /// Sent, but the result is unknown: no answer came, or the platform reported failures without naming the users.
     pub unknown: Vec<String>,
     /// Never sent.
     pub not_attempted: Vec<String>,
@@ -56,8 +55,8 @@ impl UserIds {
     }
 }
 
-/// One user the platform did not reach (`data.failed_user_reasons[]`). To be listed is to have failed:
-/// `error_code` is 0 in the platform's own example.
+/// One user that the platform did not reach (`data.failed_user_reasons[]`). Every listed user has failed, even with an
+/// `error_code` of 0, as in the platform's own example.
 ///
 /// ```
 /// use feishu_feed_card::Outcome;
@@ -87,13 +86,13 @@ pub struct FailedUserReason {
     pub error_code: i64,
     /// The reason in the platform's words, such as `The user is not in the chat`.
     pub error_message: String,
-    /// The user, where the app has the field permission for that kind of id
+    /// The user's id. `None` if the app lacks the field permission for this kind of id
     /// (`contact:user.employee_id:readonly` for `user_id`).
     pub user_id: Option<String>,
 }
 
-/// What a call that the platform accepted came back with. Users may still have failed one by one:
-/// see [`ok`](Self::ok) and [`into_result`](Self::into_result).
+/// The outcome of a call that the platform accepted. Single users may still have failed: see [`ok`](Self::ok) and
+/// [`into_result`](Self::into_result).
 ///
 /// ```
 /// use feishu_feed_card::{Client, Error, Outcome};
@@ -115,15 +114,15 @@ pub struct FailedUserReason {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-#[must_use = "users may have failed one by one: look at `ok()` or call `into_result()`"]
+#[must_use = "single users may have failed: check `ok()` or call `into_result()`"]
 pub struct Outcome {
-    /// The users not reached, in the platform's words. Empty when all were reached.
+    /// The users that were not reached, in the platform's words. Empty if all were reached.
     pub failed_user_reasons: Vec<FailedUserReason>,
     /// The platform's log ids, one for each answered request, in the order of the user ids.
     pub log_ids: Vec<String>,
-    /// How many HTTP requests were sent for this call, replays included.
+    /// The number of HTTP requests that were sent for this call, including retries.
     pub requests: u32,
-    /// What became of every user id handed in.
+    /// The user ids of the call, by result.
     pub users: UserIds,
     /// Number of the call, unique in this process: the `call` of its spans and events.
     pub call: Option<u64>,
@@ -135,13 +134,12 @@ impl Outcome {
         self.failed_user_reasons.is_empty()
     }
 
-    /// The first request's log id; the platform's support asks for it.
+    /// The first request's log id. The platform's support asks for it.
     pub fn log_id(&self) -> Option<&str> {
         self.log_ids.first().map(String::as_str)
     }
 
-    /// Turns users that were not reached into an error of kind
-    /// [`PartialFailure`](ErrorKind::PartialFailure) that carries this outcome.
+    /// Returns an error that carries this outcome if some users were not reached.
     ///
     /// # Errors
     ///
@@ -177,8 +175,8 @@ impl Outcome {
         Err(error.with_outcome(self))
     }
 
-    /// Sorts the user ids of one answered request by what its failure list says of them. Where an
-    /// entry names nobody we asked for, the rest cannot be called reached.
+    /// Sorts the user ids of one answered request by its list of failures. If an entry of the list names no user of the
+    /// request, the users without an entry are unknown, not reached.
     pub(crate) fn of_answer(
         user_ids: Vec<String>,
         failed_user_reasons: Vec<FailedUserReason>,
@@ -191,7 +189,7 @@ impl Outcome {
                 ..UserIds::default()
             }
         } else {
-            sort_out(user_ids, &failed_user_reasons)
+            sort_users(user_ids, &failed_user_reasons)
         };
         Self {
             failed_user_reasons,
@@ -210,21 +208,21 @@ impl Outcome {
     }
 }
 
-fn sort_out(user_ids: Vec<String>, reasons: &[FailedUserReason]) -> UserIds {
+fn sort_users(user_ids: Vec<String>, reasons: &[FailedUserReason]) -> UserIds {
     let named: HashSet<&str> = reasons
         .iter()
         .filter_map(|reason| reason.user_id.as_deref())
         .collect();
     let (mut failed, rest): (Vec<_>, Vec<_>) =
         user_ids.into_iter().partition(|id| named.contains(id.as_str()));
-    // Entries that name nobody we asked for: without a name, or with one of another kind of id.
+    // Entries that name no user of the request: they have no user id, or another kind of id.
     let unnamed =
         reasons.iter().filter(|reason| reason.user_id.is_none()).count() + named.len() - failed.len();
     let mut users = UserIds::default();
     if unnamed == 0 {
         users.reached = rest;
     } else if unnamed >= rest.len() {
-        // As many failures as users are left: none of them was reached, named or not.
+        // At least as many failures as remaining users: all of them failed, even if no entry names them.
         failed.extend(rest);
     } else {
         users.unknown = rest;
@@ -245,11 +243,11 @@ mod tests {
                 ..FailedUserReason::default()
             })
             .collect();
-        sort_out(users.map(str::to_owned).to_vec(), &reasons)
+        sort_users(users.map(str::to_owned).to_vec(), &reasons)
     }
 
     #[test]
-    fn users_are_sorted_by_what_is_said_of_them() {
+    fn users_are_sorted_by_the_list_of_failures() {
         let abc = ["a", "b", "c"];
         let users = sorted(abc, &[Some("b")]);
         assert_eq!(
@@ -261,7 +259,7 @@ mod tests {
             (users.failed, users.unknown),
             (vec!["b".to_owned()], vec!["a".to_owned(), "c".to_owned()])
         );
-        // Somebody else's name, or the same person under another kind of id.
+        // The id of another user, or of the same user under another kind of id.
         assert_eq!(sorted(abc, &[Some("x")]).unknown, abc);
         assert_eq!(sorted(abc, &[None, None, None]).failed, abc);
         assert_eq!(sorted(abc, &[Some("b"), None, None]).failed.len(), 3);

@@ -1,6 +1,6 @@
 //! Text from outside: from the platform, a gateway, a proxy or a token provider.
 //!
-//! It ends up in errors, outcomes and log records. There it must not show a secret, forge a log line, steer a
+//! It is shown in errors, outcomes and log records. There it must not reveal a secret, forge a log line, control a
 //! terminal or fill a disk.
 
 use std::fmt;
@@ -8,13 +8,13 @@ use std::fmt;
 use crate::data::secret::{Mask, mask_basic};
 
 /// Longest quotation inside a message, in characters.
-pub(crate) const MOST_QUOTED: usize = 500;
+pub(crate) const MAX_QUOTED: usize = 500;
 
 /// Longest text kept as a value of its own, such as `msg` or the reason of one failed user, in characters.
-pub(crate) const MOST_KEPT: usize = 4000;
+pub(crate) const MAX_KEPT: usize = 4000;
 
-/// Masks the secrets, then makes the text printable. In this order: of a token that was cut or escaped, the
-/// mask would not recognise the rest.
+/// Masks the secrets, then makes the text printable. In this order, because the mask would not recognise a token that
+/// was cut or escaped.
 pub(crate) fn admit(text: impl Into<String>, mask: Mask<'_>, most: usize) -> String {
     let mut text = text.into();
     mask(&mut text);
@@ -22,28 +22,28 @@ pub(crate) fn admit(text: impl Into<String>, mask: Mask<'_>, most: usize) -> Str
     printable(text, most)
 }
 
-/// An error's text, printable and of the length of a quotation.
+/// Quotes an error: printable, and cut to [`MAX_QUOTED`] characters.
 pub(crate) fn quoted(text: impl fmt::Display) -> String {
-    admit(text.to_string(), &|_| {}, MOST_QUOTED)
+    admit(text.to_string(), &|_| {}, MAX_QUOTED)
 }
 
-/// [`make_printable`] for a text that is handed over.
+/// [`make_printable`] for an owned text.
 pub(crate) fn printable(mut text: String, most: usize) -> String {
     make_printable(&mut text, most);
     text
 }
 
-/// Escapes the characters that a log or a terminal acts upon, and cuts the text after `most` characters. A text
-/// that went through here before is not changed again.
+/// Escapes the characters that a log or a terminal would interpret, and cuts the text after `most` characters.
+/// Idempotent.
 pub(crate) fn make_printable(text: &mut String, most: usize) {
     // No text has more characters than bytes.
-    if text.len() <= most && !text.contains(is_acted_upon) {
+    if text.len() <= most && !text.contains(must_be_escaped) {
         return;
     }
     let mut printable = String::with_capacity(text.len().min(4 * most));
     let mut left = most;
     for character in text.chars() {
-        if is_acted_upon(character) {
+        if must_be_escaped(character) {
             let escaped = character.escape_default();
             let Some(rest) = left.checked_sub(escaped.len()) else {
                 printable.push('…');
@@ -63,7 +63,7 @@ pub(crate) fn make_printable(text: &mut String, most: usize) {
 }
 
 /// Control characters (C0, DEL, C1), line separators, and the marks that reorder the text around them.
-fn is_acted_upon(character: char) -> bool {
+fn must_be_escaped(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{2028}' | '\u{2029}'
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_acts_upon_is_escaped() {
+    fn what_a_terminal_would_interpret_is_escaped() {
         for (text, shown) in [
             ("提醒 ok", "提醒 ok"),
             ("a\r\nb\tc\0", r"a\r\nb\tc\u{0}"),
@@ -122,7 +122,7 @@ mod tests {
         fn any_text_becomes_short_and_printable_once(text in any::<Vec<char>>(), most in 0_usize..100) {
             let text: String = text.into_iter().collect();
             let once = printable(text, most);
-            prop_assert!(!once.contains(is_acted_upon), "{once:?}");
+            prop_assert!(!once.contains(must_be_escaped), "{once:?}");
             prop_assert!(once.chars().count() <= most + 1);
             prop_assert_eq!(printable(once.clone(), most), once);
         }

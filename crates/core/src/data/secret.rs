@@ -5,17 +5,17 @@ use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-/// Shortest secret that is masked, in bytes. A shorter one would mask ordinary words; the platform's have at least
-/// 32 characters.
-const LEAST_MASKED: usize = 4;
+/// Shortest secret that is masked, in bytes. Masking a shorter one would hide ordinary words. The platform's secrets
+/// have at least 32 characters.
+const MIN_MASKED: usize = 4;
 
 /// Masks the known secrets in a text from outside.
 pub(crate) type Mask<'a> = &'a (dyn Fn(&mut String) + Sync);
 
-/// Masks a secret wherever a text repeats it, as it is or escaped as in JSON.
+/// Masks every occurrence of a secret in a text, verbatim or escaped as in JSON.
 pub(crate) fn mask(text: &mut String, secret: &SecretString) {
     let secret = secret.expose_secret();
-    if secret.len() < LEAST_MASKED || text.len() < secret.len() {
+    if secret.len() < MIN_MASKED || text.len() < secret.len() {
         return;
     }
     if text.contains(secret) {
@@ -32,15 +32,16 @@ pub(crate) fn mask(text: &mut String, secret: &SecretString) {
 
 const MASK: &str = "[secret]";
 
-/// What is wrong with a token that was given, or came from a provider, if anything. No form is checked beyond this.
-pub(crate) fn why_no_token(token: &SecretString) -> Option<&'static str> {
+/// Returns what is wrong with a token from an option or a provider, or `None`. Its form is not checked otherwise
+/// (docs/platform.md#token-form).
+pub(crate) fn token_fault(token: &SecretString) -> Option<&'static str> {
     const SCHEME: &str = "bearer ";
     let token = token.expose_secret();
     if token.trim().is_empty() {
-        return Some("empty");
+        return Some("is empty");
     }
     if token.trim() != token {
-        return Some("blanks around it");
+        return Some("begins or ends with whitespace");
     }
     let start = token.get(..SCHEME.len())?;
     start
@@ -48,7 +49,7 @@ pub(crate) fn why_no_token(token: &SecretString) -> Option<&'static str> {
         .then_some("begins with `Bearer`, which is not part of the token")
 }
 
-/// Masks what follows `Basic `: a proxy may repeat the credentials it was sent.
+/// Masks the credentials after `Basic `, because a proxy may repeat those that it received.
 pub(crate) fn mask_basic(text: &mut String) {
     const SCHEME: &str = "basic ";
     if !text.contains(' ') {
@@ -62,8 +63,8 @@ pub(crate) fn mask_basic(text: &mut String) {
             .bytes()
             .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'\\'));
         let length = credentials.count();
-        // Shorter, it is an ordinary word of a sentence.
-        if length >= LEAST_BASIC {
+        // A shorter text is an ordinary word of a sentence.
+        if length >= MIN_BASIC {
             masked.push_str(&text[kept..start]);
             masked.push_str(MASK);
             kept = start + length;
@@ -75,25 +76,25 @@ pub(crate) fn mask_basic(text: &mut String) {
     }
 }
 
-/// Masks what may be a token: long words with a digit, or with letters of both cases. An error of a token endpoint
-/// may repeat a token that nobody knows yet, and the platform promises no form of it
+/// Masks words that may be tokens: long ones with a digit, or with letters of both cases. An error of a token endpoint
+/// may contain a token that the client does not know yet, and the platform does not specify the form of tokens
 /// (docs/platform.md#token-form).
 pub(crate) fn mask_token_like(text: &mut String) {
-    let is_of_a_token = |character: char| {
+    let may_be_in_token = |character: char| {
         character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | '~' | '+' | '/' | '=')
     };
-    let may_be_a_token = |word: &str| {
+    let may_be_token = |word: &str| {
         let has = |kind: fn(&u8) -> bool| word.as_bytes().iter().any(kind);
-        word.len() >= LEAST_TOKEN
+        word.len() >= MIN_TOKEN
             && (has(u8::is_ascii_digit) || has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase))
     };
     let mut masked = String::with_capacity(text.len());
     let mut rest = text.as_str();
-    while let Some(start) = rest.find(is_of_a_token) {
+    while let Some(start) = rest.find(may_be_in_token) {
         let (before, word) = rest.split_at(start);
-        let end = word.find(|letter| !is_of_a_token(letter)).unwrap_or(word.len());
+        let end = word.find(|letter| !may_be_in_token(letter)).unwrap_or(word.len());
         masked.push_str(before);
-        masked.push_str(if may_be_a_token(&word[..end]) {
+        masked.push_str(if may_be_token(&word[..end]) {
             MASK
         } else {
             &word[..end]
@@ -105,10 +106,10 @@ pub(crate) fn mask_token_like(text: &mut String) {
 }
 
 /// Shortest word that may be a token, in bytes. The platform's tokens have at least 24 characters.
-const LEAST_TOKEN: usize = 16;
+const MIN_TOKEN: usize = 16;
 
 /// Shortest text after `Basic ` that is masked: base64 of a name, a colon and a password is longer than most words.
-const LEAST_BASIC: usize = 8;
+const MIN_BASIC: usize = 8;
 
 /// `Bearer <token>` as a header whose bytes are zeroed when the last request that uses it is dropped. `None` if a
 /// header cannot carry the token.
@@ -130,14 +131,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_token_is_told_from_one() {
-        let why = |token: &str| why_no_token(&SecretString::from(token));
+    fn unusable_tokens_are_recognised() {
+        let why = |token: &str| token_fault(&SecretString::from(token));
         for (token, fault) in [
             ("t-7f1bcd13", None),
-            ("", Some("empty")),
-            (" \n", Some("empty")),
-            (" t-7f1bcd13", Some("blanks around it")),
-            ("t-7f1bcd13\n", Some("blanks around it")),
+            ("", Some("is empty")),
+            (" \n", Some("is empty")),
+            (" t-7f1bcd13", Some("begins or ends with whitespace")),
+            ("t-7f1bcd13\n", Some("begins or ends with whitespace")),
         ] {
             assert_eq!(why(token), fault, "{token:?}");
         }
@@ -149,8 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_token_is_masked() {
-        for (said, shown) in [
+    fn words_that_may_be_tokens_are_masked() {
+        for (text, masked) in [
             ("app secret invalid", "app secret invalid"),
             (
                 "tenant_access_token is missing: application/json",
@@ -165,15 +166,15 @@ mod tests {
             ("NoDigitsButBothCases", "[secret]"),
             ("", ""),
         ] {
-            let mut text = said.to_owned();
+            let mut text = text.to_owned();
             mask_token_like(&mut text);
-            assert_eq!(text, shown);
+            assert_eq!(text, masked);
         }
     }
 
     #[test]
-    fn what_a_proxy_says_back_is_masked() {
-        for (said, shown) in [
+    fn basic_credentials_are_masked() {
+        for (text, masked) in [
             (
                 "Proxy-Authorization: Basic bWU6aHVudGVyMjI=",
                 "Proxy-Authorization: Basic [secret]",
@@ -187,9 +188,9 @@ mod tests {
             ("basic aaaabasic bbbbbbbb basic", "basic [secret] [secret] basic"),
             ("\u{130}basic bWU6aHVudGVyMjI=", "\u{130}basic [secret]"),
         ] {
-            let mut text = said.to_owned();
+            let mut text = text.to_owned();
             mask_basic(&mut text);
-            assert_eq!(text, shown);
+            assert_eq!(text, masked);
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The core's own sentences. The names of options, arguments and methods in them are marked, so that every language can
-//! spell them its own way: `base_url` is `baseUrl` in JavaScript.
+//! The texts of the core's errors and hints. They mark the names of options, arguments and methods, so that each
+//! language can spell them its own way: `base_url` is `baseUrl` in JavaScript.
 
 use std::fmt::Display;
 use std::ops::Range;
 
 use crate::data::outside::printable;
 
-/// The names that a [`Template`] can have: options, arguments, methods and fields of an error, as Rust and Python spell
-/// them. Not names: the platform's own words, such as `open_id` or its `tenant_access_token`.
+/// The names that a [`Template`] can mark, in the spelling of Rust and Python: options, arguments, methods and fields
+/// of an error. The platform's words are not marked: `open_id`, or `tenant_access_token` where it is not the option.
 const NAMES: [&str; 32] = [
     "allow_http",
     "app_id",
@@ -43,27 +43,28 @@ const NAMES: [&str; 32] = [
     "user_ids",
 ];
 
-/// Longest value in a text, in characters: a quotation and the words around it.
-const MOST_VALUE: usize = 2000;
+/// Longest value in a text, in characters. It has room for a quotation and the words around it.
+const MAX_VALUE: usize = 2000;
 
-/// How a language spells a name.
+/// Returns a language's spelling of a name.
 pub(crate) type Spelling = fn(&str) -> String;
 
-/// A text with its names. What is turned [`into`](From) one has none, whatever braces it has: it may come from outside.
+/// A text with marked names. A string that is converted [`into`](From) a text has no marked names, even if it contains
+/// braces, because it may come from outside.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Text {
-    /// Printable, with the names as Rust and Python spell them.
+    /// Printable, with the names in the spelling of Rust and Python.
     text: String,
-    /// Where the names are, in order.
+    /// The positions of the marked names, in order.
     names: Vec<Range<usize>>,
 }
 
-/// A sentence with names in braces and `{}` for each value. [`text!`] makes one.
+/// A sentence with names in braces and `{}` for each value, made by [`text!`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Template(&'static str);
 
-/// A [`Template`], or with values a [`Text`]: `text!("Check {base_url}")`, `text!("{user_ids}[{}]", index)`. It does not
-/// compile with an unknown name, nor with more or fewer values than `{}`.
+/// Makes a [`Template`], `text!("Check {base_url}")`, or with values a [`Text`], `text!("{user_ids}[{}]", index)`. Does
+/// not compile with an unknown name, or with a number of values that differs from the number of `{}`.
 macro_rules! text {
     ($template:literal) => {
         const { $crate::data::text::Template::new($template, 0) }
@@ -90,12 +91,15 @@ impl Template {
                 if at == start {
                     found += 1;
                 } else {
-                    assert!(is_name(bytes, start, at), "not a name");
+                    assert!(is_name(bytes, start, at), "an unknown name in braces");
                 }
             }
             at += 1;
         }
-        assert!(found == values, "as many values as empty braces");
+        assert!(
+            found == values,
+            "the number of values differs from the number of empty braces"
+        );
         Self(template)
     }
 
@@ -152,7 +156,7 @@ impl Text {
             .extend(names.map(|name| start + name.start..start + name.end));
     }
 
-    /// The text with its names in another language's spelling.
+    /// Returns the text with its names in another spelling.
     pub(crate) fn spelled(&self, spelling: Spelling) -> String {
         let mut spelled = String::with_capacity(self.text.len());
         let mut end = 0;
@@ -175,7 +179,7 @@ impl From<Template> for Text {
 impl From<String> for Text {
     fn from(text: String) -> Self {
         Self {
-            text: printable(text, MOST_VALUE),
+            text: printable(text, MAX_VALUE),
             names: Vec::new(),
         }
     }
@@ -194,31 +198,31 @@ mod tests {
 
     use super::*;
 
-    fn in_capitals(name: &str) -> String {
+    fn uppercase(name: &str) -> String {
         name.to_uppercase()
     }
 
     #[test]
-    fn names_are_spelled_and_the_rest_stays() {
+    fn only_marked_names_change_their_spelling() {
         let text = Text::from(text!("Check {base_url}, or base_url"));
         assert_eq!(text.as_str(), "Check base_url, or base_url");
-        assert_eq!(text.spelled(in_capitals), "Check BASE_URL, or base_url");
+        assert_eq!(text.spelled(uppercase), "Check BASE_URL, or base_url");
     }
 
     #[test]
-    fn a_value_is_never_taken_for_a_name() {
+    fn braces_in_a_value_mark_no_name() {
         let mut text = text!("{user_ids}[{}]: {}", 3, "{base_url}");
         text.push(" {timeout}");
         text.push(text!("; {timeout}"));
         assert_eq!(text.as_str(), "user_ids[3]: {base_url} {timeout}; timeout");
         assert_eq!(
-            text.spelled(in_capitals),
+            text.spelled(uppercase),
             "USER_IDS[3]: {base_url} {timeout}; TIMEOUT"
         );
     }
 
     #[test]
-    fn what_is_not_a_name_does_not_compile() {
+    fn an_unknown_name_does_not_compile() {
         let is_known = |name: &str| is_name(name.as_bytes(), 0, name.len());
         assert!(NAMES.iter().all(|name| is_known(name)));
         for name in ["", "base", "base_urls", "baseUrl", "open_id"] {
@@ -235,8 +239,8 @@ mod tests {
         }
     }
 
-    /// The string literals of a source file without its comments and tests, where a template's braces are left out. A
-    /// line that ends with a backslash goes on in the next one.
+    /// Returns the string literals of a source file, without comments, tests and the marked names of templates. A
+    /// literal whose line ends with a backslash continues on the next line.
     fn literals(source: &str) -> Vec<String> {
         let product = source.split("#[cfg(test)]\nmod tests").next().unwrap();
         let lines = product.lines().map(str::trim);
@@ -275,11 +279,13 @@ mod tests {
                         sentences += 1;
                         let mut words =
                             sentence.split(|letter: char| letter != '_' && !letter.is_ascii_lowercase());
-                        // `time_sensitive` is in the name of the platform's scope. Names without an underscore are English words.
-                        let is_platforms =
+                        // `time_sensitive` is part of the platform's scope. Names without an underscore are also
+                        // English words.
+                        let is_platform_word =
                             |word: &str| ["tenant_access_token", "time_sensitive"].contains(&word);
-                        let is_option =
-                            |word: &&str| word.contains('_') && !is_platforms(word) && NAMES.contains(word);
+                        let is_option = |word: &&str| {
+                            word.contains('_') && !is_platform_word(word) && NAMES.contains(word)
+                        };
                         let found = words.find(is_option);
                         assert_eq!(found, None, "{}: {sentence}", path.display());
                     }
@@ -290,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_one_that_a_caller_can_use() {
+    fn every_name_is_public() {
         const PUBLIC: [&str; 6] = [
             include_str!("../options.rs"),
             include_str!("../client.rs"),
@@ -304,7 +310,7 @@ mod tests {
             let is_used = PUBLIC
                 .iter()
                 .any(|file| file.contains(&method) || file.contains(&field));
-            assert!(is_used, "{name} is no public method or field");
+            assert!(is_used, "{name} is not a public method or field");
         }
     }
 }

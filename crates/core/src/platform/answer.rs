@@ -1,4 +1,4 @@
-//! Reads a response: its bytes, status and headers become the call's data, or a failure and what to do about it.
+//! Reads a response. The result is the call's data, or a failure with a hint and a rule for retries.
 
 use std::time::Duration;
 
@@ -12,29 +12,30 @@ use serde_json::Value;
 
 use crate::data::error::{Error, ErrorKind, FieldViolation, PermissionViolation, Station};
 use crate::data::outcome::FailedUserReason;
-use crate::data::outside::{self, MOST_KEPT, MOST_QUOTED};
+use crate::data::outside::{self, MAX_KEPT, MAX_QUOTED};
 use crate::data::secret::{self, Mask};
 use crate::data::text::{Template, Text, text};
 use crate::platform::codes::{self, RetryRule};
 
-// Constants, because a lookup by text parses the name first.
+// Constants, because a lookup by a string parses the name first.
 const TT_LOGID: HeaderName = HeaderName::from_static("x-tt-logid");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Deepest nesting that is read. The platform's answers have five levels at most.
+/// Deepest nesting that is read. The platform's answers have at most five levels.
 const DEEPEST: usize = 32;
 
-/// Longest wait taken from a header: a day. More is a mistake, and might overflow the clock.
+/// Longest wait taken from a header: a day. A longer one is a mistake, and could overflow the clock.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How much of an answer that is not the platform's an error shows, in bytes.
+/// Longest excerpt of an unreadable response in an error, in bytes.
 const EXCERPT: usize = 200;
 
-/// How much of a content type an error shows, in characters.
-const MOST_CONTENT_TYPE: usize = 100;
+/// Longest content type in an error, in characters.
+const MAX_CONTENT_TYPE: usize = 100;
 
-/// The platform names a few violations at most: one per user id that it refuses, of which a request has 50.
-const MOST_VIOLATIONS: usize = 100;
+/// Most violations that an error keeps. The platform names at most one for each user id, of which a request usually has
+/// 50.
+const MAX_VIOLATIONS: usize = 100;
 
 /// A response that was read.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub(crate) enum Reading<T> {
     Failure(Failure),
 }
 
-/// A failed attempt: a refusal, a page of something else, or no response at all.
+/// A failed attempt: a refusal, a response that is not the platform's, or no response.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
@@ -54,18 +55,18 @@ pub(crate) struct Failure {
     pub(crate) wait: Option<Duration>,
     /// The platform's limit, from its `x-ogw-ratelimit-limit` header.
     pub(crate) limit: Option<u32>,
-    /// Whether this is the platform's answer: a JSON object whose `code` the platform can have sent
-    /// ([`codes::is_platforms`]), whatever the HTTP status (docs/architecture.md#answers). Anything else,
-    /// such as a gateway's page, may come while the platform still processes the request.
+    /// Whether this is the platform's answer: a JSON object with a `code` of the platform
+    /// ([`codes::is_platform_code`]), regardless of the HTTP status (docs/architecture.md#answers). Anything else, such
+    /// as a gateway's page, may arrive while the platform still processes the request.
     pub(crate) is_answer: bool,
 }
 
 /// The data of a success.
 pub(crate) trait Data: DeserializeOwned {
-    /// Success is 0, whatever the status (docs/platform.md#code-decides).
+    /// The platform's `code`. 0 is a success, regardless of the HTTP status (docs/platform.md#code-decides).
     fn code(&self) -> i64;
 
-    /// Takes every text that errors, outcomes or logs may show through [`outside::admit`].
+    /// Applies [`outside::admit`] to every text that errors, outcomes or logs may show.
     fn admit_texts(&mut self, mask: Mask<'_>);
 }
 
@@ -74,7 +75,8 @@ struct Envelope {
     code: i64,
 }
 
-/// `data` of both calls; absent, null and `{}` all mean that nobody failed (docs/platform.md#success-bodies).
+/// The answer to both calls. An absent `data`, null and `{}` all mean that no user failed
+/// (docs/platform.md#success-bodies).
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct CallData {
     code: i64,
@@ -97,7 +99,7 @@ impl Data for CallData {
                 .into_iter()
                 .flatten()
             {
-                *text = outside::admit(std::mem::take(text), mask, MOST_KEPT);
+                *text = outside::admit(std::mem::take(text), mask, MAX_KEPT);
             }
         }
     }
@@ -141,13 +143,13 @@ impl CallData {
 enum Quoting {
     /// Everything but known secrets.
     Open,
-    /// A response of a token endpoint may carry a secret that nobody knows yet, whatever its status. An unreadable
-    /// body is not quoted at all. In the texts of a refusal, everything that may be a token is masked.
+    /// A response of a token endpoint may contain a secret that the client does not know yet, regardless of its status.
+    /// An unreadable body is not quoted at all. In the texts of a refusal, every word that may be a token is masked.
     Guarded,
 }
 
-/// Reads the response of a call. A server or a proxy may repeat what it was sent, so `mask` removes the known
-/// secrets from every text that is kept.
+/// Reads the response of a call. A server or a proxy may repeat the request, so `mask` hides the known secrets in every
+/// text that is kept.
 pub(crate) fn read<T: Data>(response: &Response<Bytes>, mask: Mask<'_>) -> Reading<T> {
     read_quoting(response, mask, Quoting::Open)
 }
@@ -163,11 +165,11 @@ fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quoting: Qu
     let fault = if nests_deeper_than(body, DEEPEST) {
         "the answer is nested too deeply".to_owned()
     } else if !body.trim_ascii_start().starts_with(b"{") {
-        // serde would also accept a list, and take its elements as the fields in order.
-        "not an answer of the platform: no JSON object".to_owned()
+        // serde would also accept a list, and use its elements as the fields in order.
+        "not an answer of the platform: the body is not a JSON object".to_owned()
     } else {
         let data = serde_json::from_slice::<T>(body);
-        // Only a success needs to have the call's data.
+        // Only a success must have the call's data.
         let code = match &data {
             Ok(data) => Ok(data.code()),
             Err(_) => serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.code),
@@ -189,10 +191,10 @@ fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quoting: Qu
         }
     };
     let message = match quoting {
-        // The parser's message may quote the body too.
+        // The parser's message may quote the body, too.
         Quoting::Open => format!(
             "{}: {}",
-            outside::admit(fault, mask, MOST_QUOTED),
+            outside::admit(fault, mask, MAX_QUOTED),
             excerpt(body, mask)
         ),
         Quoting::Guarded => without_quoting(response),
@@ -203,19 +205,20 @@ fn read_quoting<T: Data>(response: &Response<Bytes>, mask: Mask<'_>, quoting: Qu
     })
 }
 
-/// Describes an unreadable response of a token endpoint. The error has its status already.
+/// Describes an unreadable response of a token endpoint without quoting it. The status is among the details of the
+/// error.
 fn without_quoting(response: &Response<Bytes>) -> String {
     let content_type = response.headers().get(CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let content_type = content_type.map_or_else(
         || "no content type".to_owned(),
         |value| {
-            let value = outside::admit(value, &secret::mask_token_like, MOST_CONTENT_TYPE);
+            let value = outside::admit(value, &secret::mask_token_like, MAX_CONTENT_TYPE);
             format!("content type {value}")
         },
     );
     let size = response.body().len();
-    format!("an answer of {size} bytes cannot be read ({content_type})")
+    format!("a response of {size} bytes cannot be read ({content_type})")
 }
 
 /// Collects the texts under names such as `tenant_access_token`, at any depth.
@@ -247,7 +250,7 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
     if quoting == Quoting::Guarded {
         named_secrets(&body, &mut named);
     }
-    // For the log id, which looks like a token itself.
+    // For the log id: masks only known secrets, because a log id looks like a token.
     let mask_known = |text: &mut String| {
         mask(text);
         for secret in &named {
@@ -262,20 +265,20 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
         }
     };
     let msg = body["msg"].as_str();
-    let msg = msg.map(|msg| outside::admit(msg, mask, MOST_KEPT));
+    let msg = msg.map(|msg| outside::admit(msg, mask, MAX_KEPT));
     let known = codes::lookup(code);
-    let is_answer = codes::is_platforms(code);
+    let is_answer = codes::is_platform_code(code);
     let (kind, retry, hint) = match &known {
         Some(known) => (known.kind, known.retry, known.hint),
         None if status.is_server_error() => (
             ErrorKind::Server,
             RetryRule::Backoff,
-            text!("The platform failed: call again later"),
+            text!("Call again later: the platform failed"),
         ),
         None if is_answer => (
             ErrorKind::Rejected,
             RetryRule::No,
-            text!("The platform refused the call: its msg says why"),
+            text!("See the platform's msg for the reason"),
         ),
         None => (ErrorKind::Rejected, RetryRule::No, NOT_THE_PLATFORM),
     };
@@ -284,10 +287,10 @@ fn refusal(response: &Response<Bytes>, code: i64, mask: Mask<'_>, quoting: Quoti
     let hint = specific_hint(&permission, &fields).unwrap_or_else(|| hint.into());
     let headers = response.headers();
     let wait = wait_from(headers);
-    let said = msg.as_deref().filter(|msg| !msg.is_empty()).unwrap_or("no msg");
-    let said = outside::quoted(said);
-    let who = if is_answer { "the platform" } else { "a gateway" };
-    let error = Error::new(kind, format!("{who} said: {said}"))
+    let quote = msg.as_deref().filter(|msg| !msg.is_empty()).unwrap_or("no msg");
+    let quote = outside::quoted(quote);
+    let sender = if is_answer { "the platform" } else { "a gateway" };
+    let error = Error::new(kind, format!("{sender} said: {quote}"))
         .with_platform(Some(code), msg, status.as_u16())
         .with_log_id(log_id)
         .with_hint(hint)
@@ -328,19 +331,21 @@ pub(super) fn by_status(status: StatusCode) -> (ErrorKind, RetryRule, Template) 
         (
             ErrorKind::Server,
             RetryRule::Backoff,
-            text!("The platform, or a proxy before it, failed: call again later"),
+            text!("Call again later: the platform, or a proxy in front of it, failed"),
         )
     } else if status == StatusCode::TOO_MANY_REQUESTS {
         (
             ErrorKind::RateLimited,
             RetryRule::Pause,
-            text!("The platform, or a proxy before it, says to slow down"),
+            text!("Call again later: the platform, or a proxy in front of it, limits the rate of requests"),
         )
     } else if status.is_redirection() {
         (
             ErrorKind::UnexpectedResponse,
             RetryRule::No,
-            text!("Redirects are not followed, as they would carry the token elsewhere: check {base_url}"),
+            text!(
+                "Check {base_url}: redirects are not followed, because they would carry the token to another host"
+            ),
         )
     } else {
         (ErrorKind::UnexpectedResponse, RetryRule::No, NOT_THE_PLATFORM)
@@ -348,9 +353,9 @@ pub(super) fn by_status(status: StatusCode) -> (ErrorKind, RetryRule, Template) 
 }
 
 pub(crate) const NOT_THE_PLATFORM: Template =
-    text!("Something else than the platform answered: check {base_url} and the proxy");
+    text!("Check {base_url} and the proxy: the response did not come from the platform");
 
-/// Quotes the start of a body, which shows whose page it is.
+/// Quotes the start of a body, which shows who sent it.
 fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
     if body.is_empty() {
         return "the body is empty".to_owned();
@@ -368,10 +373,10 @@ fn excerpt(body: &[u8], mask: Mask<'_>) -> String {
     format!("\"{}\"{more}", outside::quoted(text))
 }
 
-/// Whether brackets are nested more than `most` levels deep. Needs no stack and no memory; serde skips unknown
-/// fields at any depth.
+/// Whether brackets are nested more than `most` levels deep. serde does not limit this, because it skips unknown fields
+/// of any depth.
 fn nests_deeper_than(body: &[u8], most: usize) -> bool {
-    // Each level takes two bytes, and most answers are shorter than that.
+    // A level takes at least two bytes, so most answers are too short for this depth.
     if body.len() <= 2 * most {
         return false;
     }
@@ -414,10 +419,10 @@ fn log_id(response: &Response<Bytes>, body: Option<&Value>, mask: Mask<'_>) -> O
     header(&TT_LOGID)
         .or_else(|| body.and_then(|body| in_body(&body["error"]).or_else(|| in_body(body))))
         .or_else(|| header(&REQUEST_ID))
-        .map(|log_id| outside::admit(log_id, mask, MOST_QUOTED))
+        .map(|log_id| outside::admit(log_id, mask, MAX_QUOTED))
 }
 
-/// A text that may be a log id. Anything else must not get into the logs as one.
+/// Returns a text if it looks like a log id. Other texts must not enter logs as one.
 fn plausible(log_id: &str) -> Option<String> {
     let is_one_word = (1..=128).contains(&log_id.len()) && log_id.bytes().all(|byte| byte.is_ascii_graphic());
     is_one_word.then(|| log_id.to_owned())
@@ -451,7 +456,7 @@ fn text(value: &Value, mask: Mask<'_>) -> String {
         Value::Null => String::new(),
         value => value.to_string(),
     };
-    outside::admit(text, mask, MOST_KEPT)
+    outside::admit(text, mask, MAX_KEPT)
 }
 
 fn permission_violations(body: &Value, mask: Mask<'_>) -> Vec<PermissionViolation> {
@@ -459,7 +464,7 @@ fn permission_violations(body: &Value, mask: Mask<'_>) -> Vec<PermissionViolatio
     violations
         .into_iter()
         .flatten()
-        .take(MOST_VIOLATIONS)
+        .take(MAX_VIOLATIONS)
         .map(|violation| PermissionViolation {
             kind: text(&violation["type"], mask),
             subject: text(&violation["subject"], mask),
@@ -472,7 +477,7 @@ fn field_violations(body: &Value, mask: Mask<'_>) -> Vec<FieldViolation> {
     violations
         .into_iter()
         .flatten()
-        .take(MOST_VIOLATIONS)
+        .take(MAX_VIOLATIONS)
         .map(|violation| FieldViolation {
             field: text(&violation["field"], mask),
             value: text(&violation["value"], mask),
@@ -490,16 +495,12 @@ fn specific_hint(permission: &[PermissionViolation], fields: &[FieldViolation]) 
         .collect();
     if !scopes.is_empty() {
         return Some(text!(
-            "Give the app one of these scopes in the developer console and publish a version: {}",
+            "Give the app one of these scopes in the developer console, and publish a version: {}",
             scopes.join(", ")
         ));
     }
     let first = fields.first()?;
-    Some(text!(
-        "The platform refused {}: {}",
-        first.field,
-        first.description
-    ))
+    Some(text!("Correct the field {}: {}", first.field, first.description))
 }
 
 #[cfg(test)]
@@ -558,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn success_is_code_0_whatever_the_status() {
+    fn code_0_is_a_success_regardless_of_the_status() {
         for status in [200, 201, 400, 500] {
             assert!(matches!(
                 reading(&answer(status, &[], r#"{"code":0}"#)),
@@ -568,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_no_success() {
+    fn an_unreadable_body_is_not_a_success() {
         let nested = format!(r#"{{"code":0,"x":{}{}}}"#, "[".repeat(40), "]".repeat(40));
         let bodies: [&str; 14] = [
             "",
@@ -621,13 +622,13 @@ mod tests {
     }
 
     #[test]
-    fn depth_counts_and_not_how_many_there_are() {
+    fn the_depth_counts_and_not_the_number_of_brackets() {
         let is_read = |x: &str| {
             let body = format!(r#"{{"code":0,"x":{x}}}"#);
             matches!(reading(&answer(200, &[], body)), Reading::Success { .. })
         };
         assert!(is_read(&format!("[{}[]]", "[],{},".repeat(100))));
-        // Brackets in strings close nothing.
+        // Brackets in strings do not count.
         assert!(!is_read(&format!(
             "{}{}",
             r#"["]}",{"]}":"#.repeat(DEEPEST / 2) + "0",
@@ -636,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_id_is_found_wherever_it_is() {
+    fn the_log_id_is_found_in_headers_and_body() {
         let log_id = |headers: &[(&str, &str)], body: &'static str| {
             failure(&answer(400, headers, body))
                 .error
@@ -681,7 +682,7 @@ mod tests {
         );
         assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]), None);
         assert_eq!(wait(&[("retry-after", "-1")]), None);
-        // More than the clock can add.
+        // Longer than the clock can add.
         assert_eq!(wait(&[("retry-after", "1e19")]), seconds(86_400));
         assert_eq!(wait(&[("retry-after", "1e400")]), seconds(86_400));
         assert_eq!(wait(&[("retry-after", "nan")]), None);
@@ -701,7 +702,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_quotes_its_msg_or_says_that_there_is_none() {
+    fn a_refusal_quotes_its_msg_if_it_has_one() {
         for (body, said) in [
             (r#"{"code":1,"msg":"chat not found"}"#, "chat not found"),
             (r#"{"code":1,"msg":""}"#, "no msg"),
@@ -712,9 +713,9 @@ mod tests {
         }
     }
 
-    /// The platform has no code between 0 and 1000; gateways write their HTTP status there.
+    /// The platform has no code from 1 to 999. Gateways write their HTTP status there.
     #[test]
-    fn an_answer_has_code_0_or_one_of_at_least_1000_whatever_the_status() {
+    fn only_code_0_or_one_of_at_least_1000_is_an_answer() {
         for status in [200, 302, 400, 403, 404, 408, 429, 500, 504] {
             for code in [1, 200, 400, 403, 404, 408, 429, 502, 504, 999, -1, i64::MIN] {
                 let failure = failure(&answer(status, &[], format!(r#"{{"code":{code}}}"#)));
@@ -758,15 +759,15 @@ mod tests {
         let body =
             serde_json::json!({"code": 1000, "msg": msg, "error": {"permission_violations": violations}});
         let error = failure(&answer(400, &[], body.to_string())).error;
-        assert_eq!(error.msg().unwrap().len(), MOST_KEPT + "…".len());
-        assert_eq!(error.message().matches('x').count(), MOST_QUOTED);
-        assert_eq!(error.permission_violations().len(), MOST_VIOLATIONS);
+        assert_eq!(error.msg().unwrap().len(), MAX_KEPT + "…".len());
+        assert_eq!(error.message().matches('x').count(), MAX_QUOTED);
+        assert_eq!(error.permission_violations().len(), MAX_VIOLATIONS);
         assert!(error.to_string().len() < 4000);
     }
 
-    /// serde quotes a text where a number should be.
+    /// serde quotes a text that stands in place of a number.
     #[test]
-    fn what_the_parser_quotes_is_masked_and_bounded_too() {
+    fn the_parsers_quotation_is_masked_and_cut_too() {
         let body = format!(r#"{{"code":"t-secret\u001b{}"}}"#, "x".repeat(900_000));
         let mask = |text: &mut String| *text = text.replace("t-secret", "[secret]");
         let Reading::Failure(failure) = read::<CallData>(&answer(200, &[], body), &mask) else {
@@ -798,7 +799,7 @@ mod tests {
         );
     }
 
-    /// JSON of any shape, rich in the names that answers have.
+    /// JSON of any shape, with many of the names that answers have.
     fn json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -846,7 +847,7 @@ mod tests {
         };
         let is_shown = |text: &str| {
             assert!(!text.contains(char::is_control), "{text:?}");
-            assert!(text.chars().count() <= MOST_KEPT + 1);
+            assert!(text.chars().count() <= MAX_KEPT + 1);
         };
         match read_secret::<CallData>(&response, &|_| {}) {
             Reading::Success { .. } => {}

@@ -1,11 +1,11 @@
-//! Where the platform is, and the URLs of its endpoints.
+//! The base URL of the platform, and the URLs of its endpoints.
 
 use std::fmt;
 
 use reqwest::Url;
 
 use crate::data::error::Error;
-use crate::data::input::{Target, UserIdType, filled, shown};
+use crate::data::input::{Target, UserIdType, check_filled, shown};
 use crate::data::text::{Text, text};
 use crate::transport::host;
 
@@ -13,17 +13,17 @@ use crate::transport::host;
 #[derive(Clone)]
 pub(crate) struct BaseUrl {
     url: Url,
-    /// The path that the chats' ids are below, with the query for each kind of user id, in the order of
+    /// The URL that a chat's id completes, with the query for each kind of user id, in the order of
     /// [`UserIdType::ALL`].
     feed_cards: [Url; UserIdType::ALL.len()],
     /// As it was given, without a trailing slash.
     text: String,
 }
 
-/// Longer than any path of ours with its query.
+/// Upper bound for the path and the query of a call, in bytes.
 const LONGEST_CALL: usize = 256;
 
-/// The longest URL that `http::Uri` holds.
+/// The longest URL that `http::Uri` accepts, in bytes.
 const LONGEST_URL: usize = u16::MAX as usize - 1;
 
 impl BaseUrl {
@@ -31,21 +31,22 @@ impl BaseUrl {
         let invalid =
             |value: String, expected: Text| Error::invalid_input(text!("{base_url}"), value, expected);
         let expected = || "a URL like https://open.feishu.cn, without a query".into();
-        filled(text!("{base_url}"), Some(text))?;
+        check_filled(text!("{base_url}"), Some(text))?;
         if text.contains('@') {
             return Err(invalid(
-                "has a user name or password in it".to_owned(),
+                "contains a user name or a password".to_owned(),
                 expected(),
             ));
         }
         if text.contains(['?', '#']) {
-            return Err(invalid("has a query or a fragment".to_owned(), expected()));
+            return Err(invalid("contains a query or a fragment".to_owned(), expected()));
         }
         if !text.is_ascii() {
-            let expected = "ASCII: a host of other letters as xn--…, a path of them percent-encoded";
+            let expected =
+                "ASCII: write an internationalized host name as xn--…, and percent-encode the path";
             return Err(invalid(shown(text), expected.into()));
         }
-        // `Url` corrects what a browser would: it drops line breaks, and finds a host after a third slash.
+        // `Url` corrects mistakes as a browser does: it drops line breaks, and takes a host after a third slash.
         let is_plain = !text.contains(|letter: char| letter.is_control() || letter == ' ')
             && text
                 .split_once("://")
@@ -75,8 +76,7 @@ impl BaseUrl {
         if host::is_http(&base_url.url) && !allow_http && !host::is_loopback(host::host(&base_url.url)) {
             return Err(invalid(
                 shown(&base_url.text),
-                text!("https: over http the token travels readable to everyone; {allow_http} permits it")
-                    .into(),
+                text!("https, because http sends the token unencrypted; {allow_http} permits it").into(),
             ));
         }
         Ok(base_url)
@@ -90,15 +90,15 @@ impl BaseUrl {
         &self.url
     }
 
-    /// The URL of a path below the base URL.
+    /// Returns the URL of a path below the base URL.
     pub(crate) fn join(&self, path: &str) -> Url {
         below(&self.url, path)
     }
 
-    /// The URL of the one call that this library is for.
+    /// Returns the URL of a call.
     pub(crate) fn call(&self, target: &Target, kind: UserIdType) -> Url {
         let mut url = self.feed_cards[kind as usize].clone();
-        // An error is for URLs without a host. `parse` refuses those.
+        // This fails only for URLs without a host, which `parse` refuses.
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push(target.segment());
         }
@@ -107,7 +107,7 @@ impl BaseUrl {
 }
 
 fn below(base: &Url, path: &str) -> Url {
-    // Set and not joined: `//host` would name another host.
+    // Not `Url::join`, for which a path that starts with `//` names another host.
     let mut url = base.clone();
     url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
     url

@@ -33,9 +33,9 @@ pub(crate) const APP_TICKET_INVALID: i64 = 10012;
 /// The monthly quota is exhausted: every call of the tenant fails.
 pub(crate) const QUOTA_USED_UP: i64 = 99_991_403;
 
-/// Whether the platform can have sent this `code`. It has none between 0 and 1000 and none below 0; gateways
-/// write their HTTP status there (docs/platform.md#code-range).
-pub(crate) const fn is_platforms(code: i64) -> bool {
+/// Whether this may be a `code` of the platform, which has none below 0 and none from 1 to 999. Gateways write their
+/// HTTP status there (docs/platform.md#code-range).
+pub(crate) const fn is_platform_code(code: i64) -> bool {
     code == 0 || code >= 1000
 }
 
@@ -44,31 +44,31 @@ fn row(kind: ErrorKind, retry: RetryRule, hint: Template) -> Code {
 }
 
 const CHECK_APP: Template = text!(
-    "Check {app_id} and {app_secret}, and that the {base_url} is the app's: https://open.larksuite.com for Lark"
+    "Check {app_id} and {app_secret}, and that {base_url} is right for the app: https://open.larksuite.com for Lark"
 );
 const CHECK_APP_SETUP: Template = text!(
-    "The app is not set up for this kind of token: check in the developer console whether it is a self-built or a store app"
+    "Check in the developer console whether the app is a self-built or a store app: it is not set up for this kind of token"
 );
 const NEW_TOKEN_REFUSED: Template = text!(
-    "A new token was refused as well: check that app and {base_url} belong together and that the app is enabled"
+    "Check that the app is enabled and that {base_url} is right for it: the platform refused a new token as well"
 );
 const WRONG_KIND_OF_TOKEN: Template =
-    text!("This call takes a tenant_access_token, not a user's or an app's");
+    text!("Use a tenant_access_token: this call does not accept a user's or an app's token");
 const MISSING_SCOPE: Template = text!(
-    "Give the app the scope im:datasync.feed_card.time_sensitive:write in the developer console and publish a version"
+    "Give the app the scope im:datasync.feed_card.time_sensitive:write in the developer console, and publish a version"
 );
 const ADD_BOT: Template = text!("Add the bot to the group, then call again");
 const CHAT_GONE: Template =
-    text!("Check the {feed_card_id}: the chat is unknown, dissolved, or the app's bot ability is off");
-const BUSY: Template = text!("The platform is busy: call again later");
+    text!("Check {feed_card_id}: the chat is unknown or dissolved, or the app's bot is turned off");
+const BUSY: Template = text!("Call again later: the platform is busy");
 const SLOW_DOWN: Template = text!(
-    "The app calls more often than the platform allows: call again later, and let all processes of the app share one client or divide the {rate_limit} among them"
+    "Call again later; if several clients or processes use the app, share one {quota} or divide the {rate_limit} among them"
 );
 const ID_HINT: Template =
-    text!("Check that the ids are of the {user_id_type} given and belong to this app and tenant");
+    text!("Check that the user ids match {user_id_type} and belong to this app and tenant");
 
-/// Returns the table's row of a code, or `None` if the code is not documented. Such a code is a rejection, or with
-/// a 5xx status a failure of the server.
+/// Returns the table's row for a code, or `None` if the code is not documented. An undocumented code is a rejection, or
+/// a failure of the server if the status is 5xx.
 pub(crate) fn lookup(code: i64) -> Option<Code> {
     use ErrorKind::{Authentication, PermissionDenied, QuotaExhausted, RateLimited, Rejected, Server};
     Some(match code {
@@ -78,13 +78,13 @@ pub(crate) fn lookup(code: i64) -> Option<Code> {
             Authentication,
             RetryRule::No,
             text!(
-                "Pass the {app_ticket} that your event endpoint receives to {set_app_ticket}; a new one was asked for"
+                "Pass the {app_ticket} that your event endpoint receives to {set_app_ticket}; the client has requested a new one"
             ),
         ),
         99_991_661 => row(
             Authentication,
             RetryRule::No,
-            text!("No token reached the platform: does a proxy strip Authorization?"),
+            text!("Check whether a proxy removes the Authorization header: the platform received no token"),
         ),
         99_991_663..=99_991_665 | 99_991_671 => row(Authentication, RetryRule::NewToken, NEW_TOKEN_REFUSED),
         99_991_668..=99_991_670 | 99_991_677 => row(Authentication, RetryRule::No, WRONG_KIND_OF_TOKEN),
@@ -92,18 +92,20 @@ pub(crate) fn lookup(code: i64) -> Option<Code> {
         99_991_401 => row(
             PermissionDenied,
             RetryRule::No,
-            text!("Add this machine's public IP to the app's allow list in the developer console"),
+            text!("Add this machine's public IP address to the app's allow list in the developer console"),
         ),
         99_991_662 | 99_991_673 => row(
             PermissionDenied,
             RetryRule::No,
-            text!("The app is disabled or not installed in this tenant: ask its administrator to enable it"),
+            text!(
+                "Ask the tenant's administrator to enable the app: it is disabled or not installed in this tenant"
+            ),
         ),
         230_002 | 230_027 => row(PermissionDenied, RetryRule::No, ADD_BOT),
         230_006 => row(
             PermissionDenied,
             RetryRule::No,
-            text!("Turn on the app's bot ability in the developer console and publish a version"),
+            text!("Turn on the app's bot in the developer console, and publish a version"),
         ),
         99_991_400 => row(RateLimited, RetryRule::Pause, SLOW_DOWN),
         230_020 | 11232 | 11233 | 232_019 | 1_000_004 | 1_000_005 => {
@@ -113,25 +115,25 @@ pub(crate) fn lookup(code: i64) -> Option<Code> {
             QuotaExhausted,
             RetryRule::No,
             text!(
-                "The tenant's monthly API quota is used up: ask its administrator to raise it, or wait for the next month"
+                "Ask the tenant's administrator to raise the monthly API quota, or wait for the next month"
             ),
         ),
         2200 | 1500 | 5000 | 10500 => row(Server, RetryRule::Backoff, BUSY),
         99_991_201 => row(
             Rejected,
             RetryRule::No,
-            text!("No such path on this host: check {base_url}"),
+            text!("Check {base_url}: the path does not exist on this host"),
         ),
         99_992_402 => row(
             Rejected,
             RetryRule::No,
-            text!("The platform refused a field: see {field_violations}"),
+            text!("Correct the fields listed in {field_violations}"),
         ),
         99_992_351..=99_992_381 => row(Rejected, RetryRule::No, ID_HINT),
         230_001 => row(
             Rejected,
             RetryRule::No,
-            text!("The platform refused a parameter: its msg says which, after `ext=`"),
+            text!("Correct the parameter that the platform's msg names after `ext=`"),
         ),
         232_006 | 232_009 | 232_011 | 232_034 => row(Rejected, RetryRule::No, CHAT_GONE),
         _ => return None,
@@ -143,11 +145,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_token_codes_ask_for_a_new_token() {
-        let healing: Vec<i64> = (99_991_000..99_993_000)
+    fn only_the_token_codes_are_retried_with_a_new_token() {
+        let renewing: Vec<i64> = (99_991_000..99_993_000)
             .filter(|code| lookup(*code).is_some_and(|row| row.retry == RetryRule::NewToken))
             .collect();
-        assert_eq!(healing, [99_991_663, 99_991_664, 99_991_665, 99_991_671]);
+        assert_eq!(renewing, [99_991_663, 99_991_664, 99_991_665, 99_991_671]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A request without a response: what kind of error that is, and what to do about it.
+//! Turns a request without a response into an error, with a hint and a rule for retries.
 
 use std::error::Error as StdError;
 
@@ -12,18 +12,18 @@ use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes, is_out_o
 pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
     let (error, retry) = match error {
         TransportError::Connect(fault) => {
-            retried(connection_failed("no connection", fault, Station::Connect))
+            with_retry_rule(connection_failed("no connection", fault, Station::Connect))
         }
         TransportError::Broken(fault) => {
             let station = if was_sent { Station::Answer } else { Station::Send };
-            retried(connection_failed("the connection broke", fault, station))
+            with_retry_rule(connection_failed("the connection broke", fault, station))
         }
         TransportError::Unprocessed(fault) => {
             let what = "the server did not process the request";
             (connection_failed(what, fault, Station::Send), RetryRule::Resend)
         }
         TransportError::TooLarge(status) => {
-            let why = format!("the answer is larger than {MOST_BYTES} bytes");
+            let why = format!("the response is larger than {MOST_BYTES} bytes");
             let (kind, retry, hint) = by_status(status);
             let error = Error::new(kind, why)
                 .with_platform(None, None, status.as_u16())
@@ -41,8 +41,8 @@ pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
     }
 }
 
-/// A wrong certificate or password stays wrong.
-fn retried(error: Error) -> (Error, RetryRule) {
+/// Adds the rule for retries. A wrong certificate or password is not retried, because it would stay wrong.
+fn with_retry_rule(error: Error) -> (Error, RetryRule) {
     let retry = if error.retryable() {
         RetryRule::Backoff
     } else {
@@ -72,11 +72,11 @@ fn connection_failed(what: &str, fault: Fault, station: Station) -> Error {
         .with_source(source)
 }
 
-/// The hint where nothing is wrong with the connection.
+/// The hint of errors for which the connection is not at fault.
 const OUT_OF_RESOURCES: Template =
-    text!("Call again later; if it persists, check the process's limits of file descriptors and threads");
+    text!("Call again later; if this persists, check the process's limits on file descriptors and threads");
 
-/// The system refused a thread or a file descriptor, and nothing was sent.
+/// Error for a thread or a file descriptor that the system refused, before anything was sent.
 pub(crate) fn out_of_resources(error: impl Into<BoxError>) -> Error {
     let error = error.into();
     let message = "the process has no thread or file descriptor left for the call";
@@ -95,12 +95,12 @@ fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> Tem
             Some(Peer::Proxy(_)),
         ) => {
             text!(
-                "Check host and port of the proxy: the option {proxy}, or the environment variable HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
+                "Check the proxy's host and port in the option {proxy}, or in the environment variable HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
             )
         }
         (Some(Reason::Dns), _) => text!("Check the host in {base_url} and this machine's DNS"),
         (Some(Reason::Refused), _) => {
-            text!("Check host and port in {base_url}, and whether a firewall refuses the connection")
+            text!("Check the host and port in {base_url}, and whether a firewall refuses the connection")
         }
         (Some(Reason::Unreachable), _) => text!("Check this machine's network and the host in {base_url}"),
         (Some(Reason::Timeout), _) => {
@@ -114,26 +114,26 @@ fn connection_hint(reason: Option<ConnectionReason>, peer: Option<&Peer>) -> Tem
             )
         }
         (Some(Reason::TlsExpired), _) => {
-            text!("Check this machine's clock; if it is right, the certificate has to be renewed")
+            text!("Check this machine's clock; if it is right, have the server's certificate renewed")
         }
         (Some(Reason::TlsName), _) => {
             text!("Check the host in {base_url}: the certificate is for another name")
         }
         (Some(Reason::Tls), _) => text!("Check that {base_url} and the proxy speak TLS on this port"),
         (Some(Reason::Proxy), _) => {
-            text!("Check the proxy's port and kind, and whether it permits connections to the platform")
+            text!("Check the proxy's port and scheme, and whether it permits connections to the platform")
         }
         (Some(Reason::ProxyAuth), _) => {
-            text!("Check user name and password of the proxy, percent-encoded in its URL")
+            text!("Check the percent-encoded user name and password in the proxy's URL")
         }
         (Some(Reason::Closed), _) => text!("Call again: setting the same state twice does no harm"),
         (None, _) => {
-            text!("Call again; if it persists, check {base_url} and the proxy, and report this message")
+            text!("Call again; if this persists, check {base_url} and the proxy, and report this message")
         }
     }
 }
 
-/// The cause that says something: the outer ones only repeat that a request failed.
+/// Returns the innermost cause. The outer ones only say that a request failed.
 fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     causes(error).last().unwrap_or(error)
 }

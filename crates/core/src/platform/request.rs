@@ -1,4 +1,4 @@
-//! The request of the one call.
+//! The HTTP request of a call.
 
 use http::{HeaderValue, Method};
 use serde::Serialize;
@@ -9,9 +9,9 @@ use crate::data::input::Call;
 use crate::data::text::text;
 use crate::transport::Outgoing;
 
-/// The most users that one request can have. The sibling call for the bot's own chat documents this limit; whether the
-/// group call takes more is not known (docs/platform.md#users-per-request).
-pub(crate) const MOST_USERS: usize = 50;
+/// Default maximum of users in one request. The platform documents it for the call for the bot's own chat; whether the
+/// call for a group takes more is not known (docs/platform.md#users-per-request).
+pub(crate) const MAX_USERS: usize = 50;
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -19,7 +19,7 @@ struct Body<'a> {
     user_ids: &'a [String],
 }
 
-/// The request of a call with these users.
+/// Builds the request of a call for these users.
 pub(crate) fn set_time_sensitive(
     base_url: &BaseUrl,
     call: &Call,
@@ -30,7 +30,7 @@ pub(crate) fn set_time_sensitive(
         time_sensitive: call.time_sensitive,
         user_ids,
     };
-    // No checked input leads to this error.
+    // Checked input does not cause this error.
     let body = serde_json::to_vec(&body)
         .map_err(|error| Error::invalid_input(text!("{user_ids}"), "not JSON", "ids").with_source(error))?;
     Ok(Outgoing {

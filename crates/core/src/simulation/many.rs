@@ -10,7 +10,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Trip, USER, client, fill_chat, random, round_trip, stage, up_to};
-use crate::many::{MOST_FAILURES, concurrency};
+use crate::many::{MAX_FAILURES, concurrency};
 use crate::{Client, ErrorKind, RateLimit, Report, Request};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
@@ -400,7 +400,9 @@ async fn a_total_timeout_ends_an_idle_and_an_endless_input() {
             Ok(item) => late += usize::from(item.result.is_err()),
             Err(error) => {
                 assert!(
-                    error.message().ends_with("how many were not read is unknown"),
+                    error
+                        .message()
+                        .ends_with("the number of unread requests is unknown"),
                     "{error}"
                 );
                 errors += 1;
@@ -963,12 +965,12 @@ async fn every_kind_of_result_has_the_tag_of_its_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_report_lists_a_limited_number_of_failures() {
-    const REQUESTS: usize = MOST_FAILURES + 5;
+    const REQUESTS: usize = MAX_FAILURES + 5;
     let client = slow_client();
     let requests = (0..REQUESTS).map(|_| Request::new("nowhere", [USER], true));
     let (items, report) = client.set_time_sensitive_many(requests).collect().await;
     assert_eq!((items.len(), report.failed), (REQUESTS, REQUESTS));
-    assert_eq!(report.failures.len(), MOST_FAILURES);
+    assert_eq!(report.failures.len(), MAX_FAILURES);
     assert_eq!(
         report.to_string(),
         "10,005 taken: 0 succeeded, 10,005 failed, 0 unfinished; 0 not read"

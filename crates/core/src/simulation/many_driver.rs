@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Trip, USER, client, round_trip, stage, up_to};
 use crate::binding::many::{Batch, ManyDriver, ManyItem, ManyOptions, ManyReport, concurrency};
-use crate::binding::{invalid_input, refused};
+use crate::binding::{invalid_input, not_attempted};
 use crate::{Client, ErrorKind, Progress, RateLimit, Request, Station};
 
 const CHAT: &str = World::EXAMPLE_CHAT;
@@ -84,7 +84,7 @@ async fn each_pushed_request_has_one_result() {
         while pushed < REQUESTS && driver.has_room() {
             let request = match pushed % 10 {
                 3 => Err(None),
-                5 => Err(Some(refused(
+                5 => Err(Some(not_attempted(
                     invalid_input("timeout", "-1", "more"),
                     vec![USER.to_owned()],
                 ))),
@@ -320,7 +320,12 @@ async fn the_error_at_the_end_says_how_many_requests_were_not_read() {
     let cases: [Case; 6] = [
         (Some(5), |_| {}, Some("3 of 5 requests were not read"), Some(3)),
         (Some(3), |_| {}, Some("1 of 3 requests was not read"), Some(1)),
-        (None, |_| {}, Some("how many were not read is unknown"), None),
+        (
+            None,
+            |_| {},
+            Some("the number of unread requests is unknown"),
+            None,
+        ),
         // All requests were read. The input may end before or after `total_timeout`.
         (Some(2), |_| {}, None, Some(0)),
         (None, ManyDriver::end_input, None, Some(0)),

@@ -331,7 +331,7 @@ fn no_error_and_no_log_line_shows_a_secret() {
     });
     let log = log.0.lock().unwrap();
     assert!(
-        ["replaying", "token_fetch", "users=1", "the token was refused"]
+        ["retrying", "token_fetch", "users=1", "the token was refused"]
             .iter()
             .all(|part| log.contains(part)),
         "{log}"

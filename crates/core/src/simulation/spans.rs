@@ -26,7 +26,7 @@ impl Listener for RecordingListener {
         &self.spans
     }
 
-    fn hear(&self, report: TraceReport<'_>) {
+    fn receive(&self, report: TraceReport<'_>) {
         self.reports.lock().unwrap().push(format!("{report:?}"));
     }
 }

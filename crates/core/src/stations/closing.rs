@@ -123,7 +123,7 @@ impl Drop for InProgress {
 
 /// The error of a call on a closed client.
 pub(crate) fn client_closed() -> Error {
-    Error::new(ErrorKind::ClientClosed, "the client is closed").with_hint("Make another client")
+    Error::new(ErrorKind::ClientClosed, "the client is closed").with_hint("Create another client")
 }
 
 #[cfg(test)]

@@ -65,10 +65,10 @@ impl Token {
         let Some(header) = secret::bearer(&value) else {
             return Err(Error::new(
                 ErrorKind::Authentication,
-                "the token has characters that cannot stand in a header",
+                "the token contains characters that are not allowed in a header",
             )
             .with_station(Station::Token)
-            .with_hint("Check what hands out the tokens"));
+            .with_hint("Check the source of the token"));
         };
         let life = life.unwrap_or(UNKNOWN_LIFE).clamp(SHORTEST_LIFE, LONGEST_LIFE);
         let now = Instant::now();
@@ -227,10 +227,10 @@ impl Tokens {
         }
         Err(Error::new(
             ErrorKind::Authentication,
-            "the fetch of the token ended without a result",
+            "the token fetch ended without a result",
         )
         .with_station(Station::Token)
-        .with_hint("The runtime of the call that fetched it was shut down: call again"))
+        .with_hint("Call again: the runtime that fetched the token was shut down"))
     }
 
     /// Forgets a permanent refusal, because a store app may get a token with its new ticket.
@@ -281,14 +281,14 @@ impl Tokens {
             match &fetched {
                 Ok(token) => tracing::debug!(
                     life_s = token.expires_at.duration_since(Instant::now()).as_secs(),
-                    "got a tenant_access_token"
+                    "fetched a tenant_access_token"
                 ),
                 Err(error) => tracing::warn!(
                     kind = %error.kind(),
                     code = error.platform_code(),
                     status = error.http_status(),
                     log_id = error.log_id(),
-                    "no tenant_access_token"
+                    "failed to fetch a tenant_access_token"
                 ),
             }
             tokens.state().keep(&fetched);
@@ -379,7 +379,7 @@ impl TokenState {
                 self.no_renewal_before = Some(now + NEXT_RENEWAL);
                 // Remember only refusals by the platform: not a provider's failure, a gateway's code, or a missing app
                 // ticket.
-                if !error.retryable() && error.platform_code().is_some_and(codes::is_platforms) {
+                if !error.retryable() && error.platform_code().is_some_and(codes::is_platform_code) {
                     self.refused_until = Some((now + REFUSAL_REMEMBERED, error.clone()));
                 }
             }

@@ -184,11 +184,13 @@ impl LookupError {
             Cause::System(error) => text!("{} cannot be resolved: {}", host, error),
             Cause::TimedOut => text!("{} cannot be resolved: no answer from the DNS server", host),
             Cause::NoAddress => text!("{} has no address", host),
-            Cause::NoThread(error) => text!("no thread to resolve {}: {}", host, error),
-            Cause::NoDescriptor(error) => text!("no file descriptor to resolve {}: {}", host, error),
+            Cause::NoThread(error) => text!("no thread is available to resolve {}: {}", host, error),
+            Cause::NoDescriptor(error) => {
+                text!("no file descriptor is available to resolve {}: {}", host, error)
+            }
             Cause::Panicked => text!("resolving {} panicked", host),
             Cause::NotThisMachine => text!(
-                "{} resolves to another machine, and http without {allow_http} may only go to this one",
+                "{} resolves to another machine, but without {allow_http} http is permitted to this machine only",
                 host
             ),
         }

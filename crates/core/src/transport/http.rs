@@ -99,7 +99,7 @@ impl Http {
             if host::is_http(&network.platform) && !network.allow_http {
                 return Err(Error::invalid_input(
                     text!("{base_url}"),
-                    text!("http, together with {http_client}"),
+                    text!("given as http together with {http_client}"),
                     text!(
                         "https, or {allow_http}: the HTTP client may use a proxy or a resolver that leads to another machine"
                     ),
@@ -117,7 +117,7 @@ impl Http {
                     // reqwest passes the address to TLS with its brackets, which is not a valid server name.
                     return Err(Error::invalid_input(
                         text!("{base_url}"),
-                        text!("https with an IPv6 address, and a {proxy} is configured"),
+                        text!("given as https with an IPv6 address while a {proxy} is configured"),
                         text!("a host name or an IPv4 address, or no proxy for this host"),
                     ));
                 }
@@ -390,7 +390,7 @@ fn clients(network: &Network, route: Route) -> Result<(Clients, Arc<Roots>), Err
     let clients = Clients::per_runtime(build).map_err(|error| {
         Error::invalid_input(
             "options",
-            "no HTTP client can be built from them",
+            "no HTTP client can be built from these options",
             "valid options",
         )
         .with_source(error)

@@ -83,10 +83,10 @@ pub(super) fn route(option: &ProxyOption, platform: &Url, allow_http: bool) -> R
     if host::is_http(platform) && !allow_http && !host::is_loopback(&proxy.host) {
         return Err(Error::invalid_input(
             FIELD,
-            text!("{} would be sent requests over http", shown(&proxy.name)),
+            text!("{} would receive requests over http", shown(&proxy.name)),
             text!(
-                "a proxy on this machine or an https {base_url}: over http the token travels readable to everyone; \
-                 {allow_http} permits it"
+                "a proxy on this machine or an https {base_url}, because http sends the token unencrypted; {allow_http} \
+                 permits it"
             ),
         ));
     }
@@ -138,7 +138,7 @@ fn from_environment(platform: &Url, variable: &dyn Fn(&str) -> Option<String>) -
             EXPECTED,
         )
         .with_hint(text!(
-            "Correct {}, or switch proxies off with the option {proxy}",
+            "Correct {}, or disable proxies with the option {proxy}",
             name
         ))),
     }
@@ -176,7 +176,7 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
         return Err("it has quotes around it");
     }
     if text.trim() != text || text.contains(char::is_control) {
-        return Err("it has blanks or line breaks around it");
+        return Err("it begins or ends with whitespace, or contains a control character");
     }
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
@@ -185,7 +185,7 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
     let scheme = match &*scheme {
         "socks" => "socks5h",
         "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h" => &scheme,
-        _ => return Err("it has a scheme that is not http, https, socks4, socks4a, socks5 or socks5h"),
+        _ => return Err("its scheme is not http, https, socks4, socks4a, socks5 or socks5h"),
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (credentials, authority) = match rest.rsplit_once('@') {
@@ -200,11 +200,9 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
     let credentials = credentials.map(encode_credentials).transpose()?;
     if let Some(ProxyCredentials { user, password, .. }) = &credentials {
         match scheme {
-            "socks4" | "socks4a" => return Err("it has a user name, which SOCKS4 proxies are not sent"),
+            "socks4" | "socks4a" => return Err("it has a user name, which is not supported for SOCKS4"),
             "socks5" | "socks5h" if (*user).max(*password) > MAX_SOCKS5_CREDENTIAL => {
-                return Err(
-                    "it has a user name or password of more than 255 bytes, the most that SOCKS5 can send",
-                );
+                return Err("its user name or password is longer than 255 bytes, the limit of SOCKS5");
             }
             _ => {}
         }
@@ -283,10 +281,10 @@ fn encode_credentials(credentials: &str) -> Result<ProxyCredentials, &'static st
     };
     let (Some((user, user_bytes)), Some((password, password_bytes))) = (encode(user), encode(password))
     else {
-        return Err("it has a user name or password with characters that are not percent-encoded");
+        return Err("its user name or password has characters that are not percent-encoded");
     };
     if user_bytes.contains(&b':') {
-        return Err("it has a user name with a colon in it, which no proxy can tell from the password");
+        return Err("its user name contains a colon, which separates the user name from the password");
     }
     Ok(ProxyCredentials {
         encoded: format!("{user}:{password}"),

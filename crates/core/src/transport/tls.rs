@@ -62,7 +62,7 @@ fn unexpected(error: &impl fmt::Display) -> Error {
     Error::invalid_input(
         text!("{ca_certs}"),
         text!("TLS cannot be set up: {}", error),
-        "usable roots",
+        "usable root certificates",
     )
 }
 
@@ -215,7 +215,7 @@ fn load_system(provider: Arc<CryptoProvider>) -> Loading {
         if SYSTEM.get().is_none() {
             let loaded = rustls_native_certs::load_native_certs();
             for error in &loaded.errors {
-                tracing::warn!(%error, "certificates of the system that cannot be read");
+                tracing::warn!(%error, "some of the system's certificates cannot be read");
             }
             let certificates = loaded.certs;
             let mut roots = RootCertStore::empty();
@@ -234,7 +234,7 @@ fn load_system(provider: Arc<CryptoProvider>) -> Loading {
         drop(done);
     });
     let failed = spawned.err().map(|error| {
-        let what = format!("no thread to load the system's certificates: {error}");
+        let what = format!("no thread is available to load the system's certificates: {error}");
         Arc::new(io::Error::new(error.kind(), what))
     });
     let loading = receiver.map(|_| failed.map_or(Ok(()), Err));

@@ -92,13 +92,19 @@ async fn in_env_no_thread() {
         "the limit is in force"
     );
     let began = Instant::now();
-    assert_is_about_limits(&pin(&client).await.unwrap_err(), "no thread to resolve localhost");
+    assert_is_about_limits(
+        &pin(&client).await.unwrap_err(),
+        "no thread is available to resolve localhost",
+    );
 
     let requests = (0..6).map(|_| Request::new(CHAT, [USER], true));
     let mut many = client.set_time_sensitive_many(requests).concurrency(1);
     for _ in 0..3 {
         let item = many.next().await.unwrap().unwrap();
-        assert_is_about_limits(&item.result.unwrap_err(), "no thread to resolve localhost");
+        assert_is_about_limits(
+            &item.result.unwrap_err(),
+            "no thread is available to resolve localhost",
+        );
     }
     drop(limit);
     let mut reached = 0;
@@ -140,7 +146,7 @@ async fn in_env_no_thread_for_roots() {
     let client = app().base_url(test_base_url()).max_retries(0).build().unwrap();
     let limit = exhaust(Resource::Nproc);
     let error = pin(&client).await.unwrap_err();
-    assert_is_about_limits(&error, "no thread to load the system's certificates");
+    assert_is_about_limits(&error, "no thread is available to load the system's certificates");
     drop(limit);
     assert!(pin(&client).await.unwrap().ok());
 }

@@ -128,11 +128,11 @@ impl Source {
                 ))
                 .with_station(Station::Token)
                 .with_hint(text!(
-                    "Return a different token when the {token_provider} gets a {refused_token}"
+                    "Return a different token when the {token_provider} receives a {refused_token}"
                 )),
             _ => refusal.with_hint(text!(
-                "The platform issued the refused token again: check that app and {base_url} belong together and that \
-                 the app is enabled"
+                "Check that the app is enabled and that {base_url} is right for it: the platform issued the refused token \
+                 again"
             )),
         }
     }
@@ -162,9 +162,9 @@ impl Source {
                 let (time, cap) = (time.clone(), endpoints.provider_limit(&time));
                 Box::pin(async move {
                     match time.bound(Some(cap), providing).await {
-                        Some(Ok(token)) => match secret::why_no_token(&token.value) {
+                        Some(Ok(token)) => match secret::token_fault(&token.value) {
                             Some(fault) => Err(provider_failed(
-                                format!("the token it returned cannot be used ({fault})").into(),
+                                format!("the returned token cannot be used: it {fault}").into(),
                             )),
                             None => Token::new(token.value, token.life),
                         },
@@ -198,7 +198,7 @@ fn provider_failed(error: BoxError) -> Error {
         Err(error) => error,
     };
     Error::new(ErrorKind::Authentication, "the token provider failed")
-        .with_hint("Fix the token provider: the client has no other way to a token")
+        .with_hint("Fix the token provider: the client has no other source of tokens")
         .with_cause(outside::quoted(&error))
         .with_source(error)
 }
@@ -342,7 +342,7 @@ impl StoreApp {
                 result => return result.map_err(|failure| failure.error),
             },
             None => Error::new(ErrorKind::Authentication, text!("there is no {app_ticket} yet")).with_hint(
-                text!("Pass the {app_ticket} that your event endpoint receives to {set_app_ticket}; one was asked for"),
+                text!("Pass the {app_ticket} that your event endpoint receives to {set_app_ticket}; the client has requested one"),
             ),
         };
         self.request_ticket(endpoints, time).await?;
