@@ -184,7 +184,7 @@ impl<T> Request<T> {
 }
 
 /// Whose card is pinned.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// The group chat with this id. Shared, because a call, its place in line and the map of chats each have it.
     Chat(Arc<str>),
