@@ -185,7 +185,7 @@ impl<T> Request<T> {
 }
 
 /// The chat that is pinned or unpinned.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// The group chat with this id. An `Arc`, because a call, its place in line and the map of chats each hold the id.
     Chat(Arc<str>),

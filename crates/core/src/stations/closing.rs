@@ -1,6 +1,5 @@
 //! Closing a client. A closed client refuses new calls. Calls in progress end by themselves or are stopped.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -97,8 +96,8 @@ impl Closing {
 
     async fn until(&self, condition: fn(&Self) -> bool) {
         loop {
-            let mut changed = pin!(self.0.changed.notified());
-            changed.as_mut().enable();
+            // Created before the check, so that it receives every later notification.
+            let changed = self.0.changed.notified();
             if condition(self) {
                 return;
             }

@@ -2,8 +2,8 @@
 //! overlap. Otherwise a pin could arrive after the unpin that follows it, late or as a retry, and nobody
 //! could remove it: people cannot cancel an app's reminder themselves (docs/platform.md#no-dismissal).
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +20,7 @@ pub(crate) struct Order(Arc<Mutex<Chats>>);
 
 #[derive(Debug, Default)]
 struct Chats {
-    by_target: HashMap<Target, Chat>,
+    by_target: BTreeMap<Target, Chat>,
     /// When to check whether a chat with an unanswered request can be removed, soonest first.
     unanswered: VecDeque<(Instant, Target)>,
     next_ticket: u64,
