@@ -28,7 +28,7 @@ pub(crate) use fault::{causes, is_out_of_resources, text_of};
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// The largest response that is read. No response of the platform is near this size.
-pub(crate) const MOST_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
 /// A pending response.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
@@ -111,7 +111,7 @@ pub enum TransportError {
     Broken(Fault),
     /// The connection ended, and the server has proved that it did not process the request.
     Unprocessed(Fault),
-    /// The body of the response is larger than `MOST_BYTES`.
+    /// The body of the response is larger than `MAX_RESPONSE_BYTES`.
     TooLarge(StatusCode),
 }
 

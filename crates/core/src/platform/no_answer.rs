@@ -6,7 +6,9 @@ use super::answer::{Failure, by_status};
 use super::codes::RetryRule;
 use crate::data::error::{BoxError, ConnectionReason, Error, ErrorKind, Station};
 use crate::data::text::{Template, text};
-use crate::transport::{Fault, MOST_BYTES, Peer, TransportError, causes, is_out_of_resources, text_of};
+use crate::transport::{
+    Fault, MAX_RESPONSE_BYTES, Peer, TransportError, causes, is_out_of_resources, text_of,
+};
 
 /// Turns the error of a transport into the failure of an attempt.
 pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
@@ -23,7 +25,7 @@ pub(crate) fn no_answer(error: TransportError, was_sent: bool) -> Failure {
             (connection_failed(what, fault, Station::Send), RetryRule::Resend)
         }
         TransportError::TooLarge(status) => {
-            let why = format!("the response is larger than {MOST_BYTES} bytes");
+            let why = format!("the response is larger than {MAX_RESPONSE_BYTES} bytes");
             let (kind, retry, hint) = by_status(status);
             let error = Error::new(kind, why)
                 .with_platform(None, None, status.as_u16())

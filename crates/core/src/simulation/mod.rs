@@ -10,7 +10,7 @@ use http::{Request as HttpRequest, header};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::transport::{Answering, JSON, MOST_BYTES, Outgoing, Sent, Transport, TransportError};
+use crate::transport::{Answering, JSON, MAX_RESPONSE_BYTES, Outgoing, Sent, Transport, TransportError};
 use crate::{Client, ClientBuilder, Error};
 
 mod closing;
@@ -81,7 +81,7 @@ impl Transport for OnStage {
             let delivery = receiver.await;
             drop(connection);
             match delivery {
-                Ok(Delivery::Answer(response)) if response.body().len() > MOST_BYTES => {
+                Ok(Delivery::Answer(response)) if response.body().len() > MAX_RESPONSE_BYTES => {
                     Err(TransportError::TooLarge(response.status()))
                 }
                 Ok(Delivery::Answer(response)) if !trip.breaks => Ok(response),

@@ -24,7 +24,9 @@ use super::dns::{Rules, SystemResolver};
 use super::fault::{self, Destination};
 use super::proxy::{self, ProxyOption, Route};
 use super::tls::{self, ExtraCertificates, Roots};
-use super::{Answering, Fault, JSON, MOST_BYTES, Outgoing, Peer, Sent, Transport, TransportError, host};
+use super::{
+    Answering, Fault, JSON, MAX_RESPONSE_BYTES, Outgoing, Peer, Sent, Transport, TransportError, host,
+};
 use crate::data::error::{ConnectionReason, Error};
 use crate::data::text::text;
 
@@ -187,7 +189,7 @@ impl Http {
             .await
             .map_err(|error| self.classify(error, sent))?
         {
-            if body.len() + chunk.len() > MOST_BYTES {
+            if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
                 return Err(Failed::Other(TransportError::TooLarge(status)));
             }
             body = append(body, chunk);
@@ -323,9 +325,9 @@ fn decompress(headers: &HeaderMap, body: Bytes) -> Option<Bytes> {
         return Some(body);
     }
     let mut plain = Vec::new();
-    let limit = MOST_BYTES as u64 + 1;
+    let limit = MAX_RESPONSE_BYTES as u64 + 1;
     match GzDecoder::new(&body[..]).take(limit).read_to_end(&mut plain) {
-        Ok(size) if size > MOST_BYTES => None,
+        Ok(size) if size > MAX_RESPONSE_BYTES => None,
         Ok(_) => Some(plain.into()),
         Err(_) => Some(body),
     }
