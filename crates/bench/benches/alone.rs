@@ -1,9 +1,8 @@
-//! What a call costs beyond `reqwest`: with the network taken away, everything from the arguments to the
-//! `Outcome` runs, the pacing and the token among it, and the answer is there at once. Nothing here waits, so
-//! a regression shows without noise.
+//! The time of a call in our own code, without `reqwest`: everything from the arguments to the `Outcome`, with pacing
+//! and the token, runs on a transport that responds at once. Nothing waits, so a regression is visible without noise.
 //!
-//! Not a benchmark of the core's own package: its tests need a tokio whose clock can be stopped, and there
-//! each look at the clock takes a lock.
+//! It is not in the package of the core, whose tests need tokio's `test-util`: with that feature, each reading of the
+//! clock takes a lock.
 //!
 //! ```text
 //! cargo bench -p feishu-feed-card-bench --bench alone               (criterion, compared with the last run)
@@ -25,10 +24,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const CHAT: &str = "oc_679eaeb583654bff73fefcc6e6371370";
 const USER: &str = "ou_9d2beb613c85a2412862a49a924558c5";
-/// As long as the platform's own: whether an answer repeats it is looked at.
+/// A token of the usual length, because each answer is searched for it.
 const SECRET: &str = "alone000000000000000000000000000";
-/// Short batches: their prepared answers stay in the processor's cache, as one just received does, and on a busy
-/// machine some are not interrupted.
+/// Batches are short, so that prepared responses stay in the processor's cache, as a received one does. On a busy
+/// machine, some of them are not interrupted.
 const CALLS: u32 = 100;
 const BATCHES: usize = 2000;
 const CLIENTS: usize = 51;
@@ -42,7 +41,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// With what the last run found.
+/// With criterion, compared with the last run.
 fn compare() {
     let mut criterion = Criterion::default().configure_from_args();
     criterion.bench_function("a call, without the network", |bencher| {
@@ -79,7 +78,7 @@ fn brief() -> Result<()> {
     Ok(())
 }
 
-/// As many calls again are made before, so that the quota's windows have their size.
+/// The same number of calls is made before, so that the quota's windows have their usual size.
 fn batch(calls: u32) -> Result<Duration> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -100,7 +99,7 @@ fn batch(calls: u32) -> Result<Duration> {
         for _ in 0..calls {
             drop(black_box(other.take()));
         }
-        // Without the time to free the answers: hyper makes and frees them.
+        // The time to free responses is not counted, because hyper makes and frees them.
         Ok(took.saturating_sub(began.elapsed()))
     })
 }
@@ -120,7 +119,7 @@ fn median(figures: &mut [f64]) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// Answers at once, with what was made before: a real answer's headers are allocated by hyper.
+/// Returns prepared responses at once: hyper allocates the headers of real ones.
 struct AtOnce(Mutex<Vec<Response<Bytes>>>);
 
 impl AtOnce {

@@ -1,11 +1,11 @@
 // The callers in Node: node.mjs CALLER BASE_URL FOLDER, where the caller's package is installed in FOLDER.
-// For each line of input `IN_FLIGHT SECONDS TAG` makes calls and says how many and how long they took. Each
-// call goes to a chat of its own, and its answer is read.
+// For each line of input, `IN_FLIGHT SECONDS TAG`, makes calls and prints their number and time. Each call is for
+// another chat, and its response is read.
 import http from 'node:http'
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 
-// One package greets on standard output, which is for figures.
+// One package prints a greeting to standard output, which is for figures.
 console.log = console.info = console.error
 
 const [caller, baseUrl, folder] = process.argv.slice(2)

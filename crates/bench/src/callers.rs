@@ -1,4 +1,4 @@
-//! Everyone who is measured.
+//! The clients that are measured.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,10 +6,10 @@ use std::process::Command;
 use crate::Result;
 use crate::measure::on;
 
-/// Where things are; [`crate::prepare`] makes them.
+/// Paths of what [`crate::prepare`] makes.
 pub(crate) struct Places {
     pub(crate) root: PathBuf,
-    /// This program, which is also the server and the callers in Rust.
+    /// This program. It is also the server and the callers in Rust.
     pub(crate) program: PathBuf,
     /// The virtual environments and npm folders: `py-requests`, `node-undici`, …
     pub(crate) scratch: PathBuf,
@@ -39,15 +39,15 @@ pub(crate) enum Language {
     Node,
 }
 
-/// Someone who makes calls as long as it is told to.
+/// A client that makes calls for a given time.
 pub(crate) struct Caller {
     pub(crate) name: &'static str,
     pub(crate) language: Language,
-    /// The environment or folder it is installed in.
+    /// The environment or folder in which it is installed.
     package: &'static str,
-    /// What the script calls it.
+    /// Its name in the script.
     word: &'static str,
-    /// How many calls at a time it is measured with; `many` is the bulk call.
+    /// The numbers of concurrent calls with which it is measured; `many` is the bulk call.
     pub(crate) in_flight: &'static [&'static str],
 }
 
@@ -109,7 +109,7 @@ pub(crate) const CALLERS: &[Caller] = &[
         "httpx_async",
         ALL,
     ),
-    // At 500 one measurement would take half a minute: each call makes a client and blocks the loop.
+    // Not with 500, which would take half a minute: each call makes a client and blocks the loop.
     Caller::new(
         "Python: lark-oapi, async",
         Language::Python,
@@ -182,16 +182,16 @@ impl Caller {
     }
 }
 
-/// A script that makes one call and ends, as somebody would write it.
+/// A script that makes one call and ends.
 pub(crate) struct Starter {
     pub(crate) name: &'static str,
     pub(crate) language: Language,
     pub(crate) package: &'static str,
     /// In `scripts/cold`; `None` starts the interpreter alone.
     script: Option<&'static str>,
-    /// What is imported or required, where that is worth a measurement.
+    /// The module to import or require, if the import is measured.
     pub(crate) import: Option<&'static str>,
-    /// Whether it can be told of a certificate authority.
+    /// Whether it accepts a certificate authority.
     pub(crate) speaks_https: bool,
 }
 
@@ -288,7 +288,7 @@ pub(crate) const STARTERS: &[Starter] = &[
     ),
 ];
 
-/// Reports what an import costs, and the memory after it and after the first call.
+/// Prints the time of an import, and the memory after it and after the first call.
 const LOOK_PYTHON: &str = r#"
 import sys, time
 before = set(sys.modules)
@@ -371,7 +371,7 @@ impl Starter {
         command
     }
 
-    /// The same call with a look at the process; prints four numbers.
+    /// The same call with measurements of the process. Prints four numbers.
     pub(crate) fn look(&self, places: &Places, base_url: &str, chat: &str) -> Command {
         let mut command = self.interpreter(places);
         match self.language {
@@ -397,7 +397,7 @@ impl Starter {
     }
 }
 
-/// A machine's own proxy and Python settings are nobody's merit.
+/// Variables of the machine's proxy and Python settings, which would distort figures.
 fn alone(command: &mut Command) {
     for name in [
         "HTTP_PROXY",

@@ -1,4 +1,4 @@
-//! How fast everyone makes calls, and for how much of a processor.
+//! Speed and CPU of calls.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::measure::{Process, Server, first_and_last_processor};
 use crate::report::{Question, Row};
 use crate::{Pace, Result, progress, question};
 
-/// One place where calls are measured.
+/// One cell of the measurements: a client with a number of concurrent calls.
 #[derive(Default)]
 struct Cell {
     rate: Figures,
@@ -16,17 +16,17 @@ struct Cell {
     server: Figures,
 }
 
-/// By caller, and how many calls it makes at a time.
+/// Cells by client and number of concurrent calls.
 type Cells = BTreeMap<(usize, &'static str), Cell>;
 
-/// How long one turn lasts, in seconds.
+/// Duration of one turn, in seconds.
 const TURN: f64 = 0.3;
 
-/// The callers in Rust are so close to each other that what else the machine does decides, unless they take turns
-/// faster than it changes.
+/// Duration of one turn in Rust. Its clients are so close to each other that changes in the machine's load would decide,
+/// unless turns are shorter than these changes.
 pub(crate) const TURN_IN_RUST: f64 = 0.05;
 
-/// What one caller did in its turns of one repetition.
+/// The calls of one client in its turns of one repetition.
 #[derive(Clone, Default)]
 struct Sum {
     made: u64,
@@ -44,11 +44,11 @@ pub(crate) fn everyone(
     let mut cells = Cells::new();
     let (in_rust, others): (Vec<_>, Vec<_>) =
         (0..CALLERS.len()).partition(|index| CALLERS[*index].language == Language::Rust);
-    // One thread each, and a processor of its own: where the kernel puts two of them decides more than what they do.
+    // Client and server have one thread and one processor each. Otherwise the kernel's placement would decide.
     let (first, last) = first_and_last_processor()?;
     for round in 0..pace.repetitions {
         progress("calls in Rust", round, pace.repetitions);
-        // New processes each time: some have luck with where their memory lies.
+        // Each repetition has new processes, because the placement of their memory affects the speed.
         let server = Server::start_on(&last, places)?;
         let mut processes = start(&in_rust, places, &server, Some(&first))?;
         repetition(
@@ -64,7 +64,7 @@ pub(crate) fn everyone(
         keep(&mut cells, sums);
     }
     let mut processes = start(&others, places, server, None)?;
-    // Opens the connections and lets the compilers see the code.
+    // Warm-up: opens the connections and lets just-in-time compilers run.
     repetition(&mut processes, server, 0.3, 0.3, "warm", amiss)?;
     for round in 0..pace.repetitions {
         progress("calls", round, pace.repetitions);
@@ -88,7 +88,7 @@ fn start(
     callers.iter().map(start).collect()
 }
 
-/// Everyone makes calls for so many seconds with each number of calls at a time, in turns.
+/// All clients make calls in turns, for a number of seconds with each number of concurrent calls.
 fn repetition(
     processes: &mut [(usize, Process)],
     server: &Server,
@@ -99,7 +99,7 @@ fn repetition(
 ) -> Result<BTreeMap<(usize, &'static str), Sum>> {
     let mut sums = BTreeMap::<_, Sum>::new();
     for in_flight in ["1", "8", "50", "500", "many"] {
-        // At the end of a turn fewer and fewer are in flight: that must be little beside it.
+        // At the end of a turn, fewer calls are in flight. That must be a small part of the turn.
         let turn = if in_flight == "500" { 5.0 * turn } else { turn };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few")]
         let turns = (seconds / turn).round().max(1.0) as u32;

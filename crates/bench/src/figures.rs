@@ -1,6 +1,6 @@
-//! Numbers taken several times: their median, how far they lie apart, and what they are to others.
+//! Figures of several repetitions: median, range, and ratio to others.
 
-/// What was measured in one place, once for each repetition, in their order.
+/// The figures of one measurement, one for each repetition, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures(Vec<f64>);
 
@@ -20,7 +20,7 @@ impl Figures {
         }
     }
 
-    /// The median of what each is to the other's of the same repetition, which had the same luck with the machine.
+    /// The median of the ratios to the other's figures of the same repetition, which ran under the same load.
     pub(crate) fn to(&self, others: &Self) -> Option<f64> {
         if self.0.len() != others.0.len() {
             return None;
@@ -32,7 +32,7 @@ impl Figures {
             .median()
     }
 
-    /// The same figures, each changed.
+    /// Applies a function to each figure.
     pub(crate) fn each(&self, change: impl Fn(f64) -> f64) -> Self {
         self.0.iter().map(|figure| change(*figure)).collect()
     }
@@ -41,7 +41,7 @@ impl Figures {
         self.0.len() == 1
     }
 
-    /// The least and the greatest.
+    /// The least and the greatest figure.
     pub(crate) fn range(&self) -> Option<(f64, f64)> {
         let least = self.0.iter().copied().reduce(f64::min)?;
         Some((least, self.0.iter().copied().reduce(f64::max)?))
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn figures_of_one_repetition_are_compared() {
         let of = |figures: &[f64]| figures.iter().copied().collect::<Figures>();
-        // The machine was slower each time.
+        // The machine is slower in each repetition.
         assert_eq!(of(&[1.0, 10.0, 100.0]).to(&of(&[2.0, 20.0, 400.0])), Some(0.5));
         assert_eq!(of(&[]).to(&of(&[])), None);
         assert_eq!(of(&[1.0]).to(&of(&[1.0, 2.0])), None);

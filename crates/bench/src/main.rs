@@ -39,9 +39,9 @@ Usage: cargo benchmark [--quick] [--charts] | --builds
   -h, --help   print this
 ";
 
-/// How long and how often to measure.
+/// Durations and numbers of repetitions.
 struct Pace {
-    /// For each caller in each repetition.
+    /// Seconds of calls for each client in each repetition.
     seconds: f64,
     repetitions: usize,
     starts: usize,
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `None` to print the usage.
+/// Returns `None` if the usage is to be printed.
 fn read_arguments(mut arguments: Parser) -> std::result::Result<Option<Options>, lexopt::Error> {
     let mut options = Options::default();
     while let Some(argument) = arguments.next()? {
@@ -118,7 +118,7 @@ fn bench(options: &Options) -> Result<()> {
     }
     let places = Places {
         root: run.root.clone(),
-        // Before anything is built: cargo may replace the file, and the path of a replaced one cannot be run.
+        // Copied before anything is built, because cargo may replace the file, and then its path cannot be run.
         program: std::env::current_exe()?,
         scratch: run.root.join(prepare::SCRATCH),
         scripts: run.root.join("crates/bench/scripts"),
@@ -165,7 +165,7 @@ fn bench(options: &Options) -> Result<()> {
     .into())
 }
 
-/// From a process's start to its first success and its end, over http and https.
+/// Time of a process that starts, makes one call and ends, over http and https.
 fn starts(pace: &Pace, places: &Places, server: &Server) -> Result<Vec<Question>> {
     let rounds = pace.starts + 1;
     let (secure, ca) = secure_sandbox(places, STARTERS.len() * rounds)?;
@@ -186,7 +186,7 @@ fn starts(pace: &Pace, places: &Places, server: &Server) -> Result<Vec<Question>
             let chat = format!("oc_start_{number}");
             let (took, _) = timed(starter.once(places, &server.base_url, &chat, None))?;
             calls += u64::from(starter.calls());
-            // The first time files are read from the disk and compiled.
+            // The first start reads files from the disk and compiles them, so it is not counted.
             let is_warm = round > 0;
             if is_warm {
                 http[index].figures.push(millis(took));
@@ -216,7 +216,7 @@ fn starts(pace: &Pace, places: &Places, server: &Server) -> Result<Vec<Question>
     ])
 }
 
-/// A sandbox with TLS, on a thread of its own, and the file with its certificate authority.
+/// A sandbox with TLS, and the file with its certificate authority.
 fn secure_sandbox(places: &Places, chats: usize) -> Result<(Sandbox, PathBuf)> {
     let world = World {
         apps: vec![App::new("cli_bench", "benchmarks0000000000000000000000")],
@@ -232,7 +232,7 @@ fn secure_sandbox(places: &Places, chats: usize) -> Result<(Sandbox, PathBuf)> {
     Ok((sandbox, ca))
 }
 
-/// What an import costs, and what a process holds after its first call.
+/// Time, modules and memory of an import, and memory after the first call.
 fn looks(pace: &Pace, places: &Places, server: &Server) -> Result<Vec<Question>> {
     let rows = || {
         STARTERS
@@ -246,7 +246,7 @@ fn looks(pace: &Pace, places: &Places, server: &Server) -> Result<Vec<Question>>
         for (index, starter) in STARTERS.iter().enumerate() {
             let chat = format!("oc_look_{index}_{round}");
             let (_, said) = timed(starter.look(places, &server.base_url, &chat))?;
-            // Others may say something before.
+            // Clients may print something before.
             let figures: Vec<f64> = said
                 .lines()
                 .last()

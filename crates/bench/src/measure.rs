@@ -1,4 +1,4 @@
-//! Processes that are measured from outside: how long they take, and what the kernel says they used.
+//! Measures processes from outside: their time, and their use of CPU and memory according to the kernel.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::Result;
 use crate::callers::Places;
 
-/// A process that ends with this value.
+/// A process, killed on drop.
 pub(crate) struct Process {
     child: Child,
     to: Option<ChildStdin>,
@@ -45,7 +45,7 @@ impl Process {
         Ok(to.flush()?)
     }
 
-    /// Seconds it has used of a processor; the kernel counts in hundredths.
+    /// CPU time in seconds, with the kernel's resolution of 10 ms.
     pub(crate) fn cpu(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         ticks(&stat)
@@ -54,7 +54,7 @@ impl Process {
     }
 }
 
-/// User and system time in the kernel's account of a process.
+/// User and system time of a process, from the kernel's `stat` file.
 fn ticks(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);
@@ -69,7 +69,7 @@ impl Drop for Process {
     }
 }
 
-/// The server that counts.
+/// The server, which counts calls.
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) base_url: String,
@@ -91,7 +91,7 @@ impl Server {
         Ok(Self { process, base_url })
     }
 
-    /// The calls since it was asked last, and to how many chats.
+    /// The number of calls since the last use of this method, and of their chats.
     pub(crate) fn counts(&self) -> Result<(u64, u64)> {
         let address = self.base_url.strip_prefix("http://").ok_or("no address")?;
         let mut stream = TcpStream::connect(address)?;
@@ -106,14 +106,14 @@ impl Server {
     }
 }
 
-/// A program that stays on one processor.
+/// A command that runs a program on one processor.
 pub(crate) fn on(processor: &str, program: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.args(["--cpu-list", processor]).arg(program);
     command
 }
 
-/// Of those that this process may use.
+/// The processors that this process may use.
 pub(crate) fn first_and_last_processor() -> Result<(String, String)> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let processors = status
@@ -127,7 +127,7 @@ pub(crate) fn first_and_last_processor() -> Result<(String, String)> {
     Ok((first.to_owned(), last.to_owned()))
 }
 
-/// The share of all processors that was used in the last two seconds.
+/// The share of all processors used during two seconds.
 pub(crate) fn busy() -> Result<f64> {
     let look = || -> Result<(f64, f64)> {
         let stat = std::fs::read_to_string("/proc/stat")?;
@@ -140,7 +140,7 @@ pub(crate) fn busy() -> Result<f64> {
     Ok(1.0 - idle / all)
 }
 
-/// Idle time and all time of all processors together.
+/// Idle time and total time, summed over all processors.
 fn spent(stat: &str) -> Option<(f64, f64)> {
     let times: Vec<f64> = stat
         .lines()
@@ -153,7 +153,7 @@ fn spent(stat: &str) -> Option<(f64, f64)> {
     Some((times.get(3)? + times.get(4)?, times.iter().sum()))
 }
 
-/// Runs a program to its end: how long that took, and what it said.
+/// Runs a program to its end. Returns its time and output.
 pub(crate) fn timed(mut command: Command) -> Result<(Duration, String)> {
     let began = Instant::now();
     let output = command
@@ -168,7 +168,7 @@ pub(crate) fn timed(mut command: Command) -> Result<(Duration, String)> {
     Ok((took, String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
-/// The bytes of all files below a folder; links count nothing.
+/// The size of all files below a folder, without links.
 pub(crate) fn size(path: &Path, leaves_out: &dyn Fn(&str) -> bool) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(path)? {

@@ -12,7 +12,7 @@ use tools::run::{Run, output, quietly};
 
 pub(crate) const SCRATCH: &str = ".scratch/bench";
 
-/// The newest versions that run on the oldest interpreters that ours runs on.
+/// The newest versions that support the oldest interpreters that our packages support.
 const PYTHON_PEERS: [(&str, &str); 4] = [
     ("requests", "requests==2.34.2"),
     ("httpx", "httpx==0.28.1"),
@@ -42,13 +42,13 @@ pub(crate) fn prepare(run: &Run) -> Result<String, String> {
     Ok(alone)
 }
 
-/// Times a clean release build of a program of three lines with each crate. Sources are downloaded before.
+/// Times a clean release build of a three-line program with each crate. Sources are downloaded before.
 pub(crate) fn builds(run: &Run) -> Result<(), String> {
-    // A literal string: no path needs escapes in it.
+    // A literal TOML string, in which paths need no escapes.
     let ours = format!("{{ path = '{}' }}", run.root.join("crates/core").display());
     let programs = [
         ("feishu-feed-card", &*ours),
-        // With the feature that has this call.
+        // With the feature for this call.
         (
             "openlark",
             "{ version = \"=0.21.0\", features = [\"communication\"] }",
@@ -79,7 +79,7 @@ pub(crate) fn builds(run: &Run) -> Result<(), String> {
         let crates: BTreeSet<_> = tree.lines().map(|line| line.trim_end_matches(" (*)")).collect();
         let began = Instant::now();
         quietly("cargo build", cargo(&["build", "--release"]))?;
-        // The program itself is none of them.
+        // Without the program itself.
         let others = crates.len() - 1;
         println!("{name:<20}{others:>8}{:>9.1}", began.elapsed().as_secs_f64());
     }

@@ -1,5 +1,5 @@
-//! The callers in Rust: the core, a loop as one writes it with `reqwest`, and as limits the least that one can do
-//! with `reqwest`, and with `hyper`. All on a runtime of one thread, for the other core belongs to the server.
+//! The clients in Rust: the core, and a usual loop with `reqwest`. As limits, the minimum with `reqwest` and with
+//! `hyper`. All of them use a runtime of one thread, because the server has the other processor.
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::rc::Rc;
@@ -21,13 +21,13 @@ use crate::Result;
 
 const USER: &str = "ou_bench";
 
-// What the limits send, made once.
+// The requests of the limits, made once.
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const TOKEN: HeaderValue = HeaderValue::from_static("Bearer t-benchmarks00000000000000000000000000000");
 const BODY: &[u8] = br#"{"time_sensitive":true,"user_ids":["ou_bench"]}"#;
 
-/// `bench call CALLER BASE_URL`: for each line `IN_FLIGHT SECONDS TAG` makes calls, and says how many and how
-/// long they took.
+/// `bench call CALLER BASE_URL`: for each line of input, `IN_FLIGHT SECONDS TAG`, makes calls and prints their number
+/// and time.
 pub(crate) fn call(caller: &str, base_url: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -166,7 +166,7 @@ impl Caller {
 }
 
 fn reqwest_client() -> reqwest::ClientBuilder {
-    // Made with the same features as the core's: it looks for a provider also without TLS.
+    // With the features of the core: `reqwest` needs a TLS provider also for http.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().tcp_nodelay(true)
 }

@@ -1,5 +1,5 @@
-//! One server for all: it parses just enough of a request to count it, and always gives the same answer, so
-//! that it needs a fraction of what any client needs. (hyper would need about as much as the fastest of them.)
+//! The server for all clients. It parses only what it needs to count a request, and always returns the same response. So
+//! it needs a fraction of the CPU of any client. (hyper would need about as much as the fastest client.)
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,7 +15,7 @@ const CARDS: &str = "/open-apis/im/v2/feed_cards/";
 const SUCCESS: &str = r#"{"code":0,"msg":"success","data":{"failed_user_reasons":[]}}"#;
 const TOKEN: &str = r#"{"code":0,"msg":"ok","tenant_access_token":"t-benchmarks00000000000000000000000000000","expire":7200}"#;
 
-/// What came since the last look.
+/// The calls since the last count.
 #[derive(Default)]
 struct Counts {
     calls: u64,
@@ -28,7 +28,7 @@ pub(crate) async fn serve() -> Result<()> {
     writeln!(stdout(), "http://{}", listener.local_addr()?)?;
     stdout().flush()?;
     let counts = Arc::new(Mutex::new(Counts::default()));
-    // Ends with the one who started it.
+    // Ends with the process that started it.
     let started_by = tokio::spawn(async {
         let mut end = [0; 1];
         drop(tokio::io::stdin().read(&mut end).await);
@@ -71,7 +71,7 @@ async fn connection(mut stream: TcpStream, counts: &Mutex<Counts>) -> Result<()>
     Ok(())
 }
 
-/// The path of the first request, and how many bytes it has; `None` where it is not whole yet.
+/// Path and length of the first request. `None` if it is not complete yet.
 fn request(bytes: &[u8]) -> Result<Option<(&str, usize)>> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What is counted without running a call: sizes, packages and crates.
+//! Figures that need no calls: sizes, packages and crates.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::{Result, question};
 
 const CORE: &str = "Rust: feishu-feed-card";
 
-/// What each installation takes, how large our packages and libraries are, and how many crates the core needs.
+/// Sizes of installations, of our packages and libraries, and the number of crates of the core.
 pub(crate) fn all(places: &Places) -> Result<Vec<Question>> {
     let (mut bytes, mut packages) = (Vec::new(), Vec::new());
     for starter in STARTERS.iter().filter(|starter| starter.package != "bare") {
@@ -23,7 +23,7 @@ pub(crate) fn all(places: &Places) -> Result<Vec<Question>> {
         } else {
             places.node(starter.package).join("node_modules")
         };
-        // What every environment has.
+        // Packages of each environment.
         let leaves_out = |name: &str| {
             name == "__pycache__"
                 || [
@@ -129,7 +129,7 @@ fn named(name: &str, figures: Figures) -> Row {
     }
 }
 
-/// The packages in a folder of npm's, with those inside of packages.
+/// The packages in a `node_modules` folder, nested ones included.
 fn packages_in(folder: &Path) -> Result<usize> {
     let mut count = 0;
     for entry in fs::read_dir(folder)? {
@@ -153,7 +153,7 @@ fn packages_in(folder: &Path) -> Result<usize> {
     Ok(count)
 }
 
-/// The largest file in a folder whose name ends so, in millions of bytes.
+/// The largest file in a folder with this ending, in MB.
 fn largest(folder: &Path, ending: &str) -> Option<f64> {
     let entries = fs::read_dir(folder).ok()?.filter_map(std::result::Result::ok);
     let sizes = entries
@@ -163,7 +163,7 @@ fn largest(folder: &Path, ending: &str) -> Option<f64> {
     sizes.map(|file| file.len() as f64 / 1e6).reduce(f64::max)
 }
 
-/// The number of crates that the core brings into a program, itself included.
+/// The number of crates that the core adds to a program, itself included.
 fn crates(root: &Path) -> Result<f64> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut tree = Command::new(cargo);

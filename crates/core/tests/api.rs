@@ -1,4 +1,4 @@
-//! What the Rust API guidelines ask of the public types, and what the documentation promises of its examples.
+//! Requirements of the Rust API guidelines for public types, and checks of the examples in the documentation.
 
 #![allow(
     clippy::panic,
@@ -18,7 +18,7 @@ use feishu_feed_card::{
 };
 use feishu_feed_card_sandbox as sandbox;
 
-/// C-SEND-SYNC and C-DEBUG. It compiles, or a type has lost one of them.
+/// C-SEND-SYNC and C-DEBUG. This does not compile if a type lacks one of the traits.
 #[test]
 fn public_types_go_to_other_threads_and_can_be_debugged() {
     fn shared<T: Send + Sync + Debug + 'static>() {}
@@ -60,7 +60,7 @@ fn public_types_go_to_other_threads_and_can_be_debugged() {
     moved::<Many>();
 }
 
-/// C-GOOD-ERR: whoever prints the chain of sources prints each text once.
+/// C-GOOD-ERR: the printed chain of sources has each text once.
 #[tokio::test]
 async fn no_error_repeats_its_source() {
     #[derive(Debug)]
@@ -106,7 +106,7 @@ async fn no_error_repeats_its_source() {
     assert_eq!(texts(&of_file).len(), 2);
 }
 
-/// What each error of a chain prints. None of them is part of another one.
+/// The messages of a chain of errors. Fails if one of them contains another.
 fn texts(error: &Error) -> Vec<String> {
     let mut texts = Vec::new();
     let mut next: Option<&dyn StdError> = Some(error);
@@ -122,8 +122,8 @@ fn texts(error: &Error) -> Vec<String> {
     texts
 }
 
-/// A reader pastes what is to be seen. It is a list of items, so that it compiles where it is pasted; what is hidden
-/// only runs it.
+/// Readers paste the visible part of an example. It must be a list of items, which compile anywhere. Hidden lines only
+/// run them.
 #[test]
 fn examples_compile_as_they_are_read() {
     let mut checked = 0;
@@ -218,7 +218,7 @@ fn examples(source: &str) -> Vec<Vec<&str>> {
     found
 }
 
-/// A program that does not compile for another reason than its mistake would prove nothing.
+/// Otherwise a program could fail to compile for another reason than its mistake.
 #[test]
 fn mistakes_differ_in_one_line_from_what_compiles() {
     let text = include_str!("mistakes.md");
@@ -249,7 +249,7 @@ fn mistakes_differ_in_one_line_from_what_compiles() {
     }
 }
 
-/// The users of the platform's own SDKs switch to Lark by a domain.
+/// Users of the platform's own SDKs look for the option that selects Lark.
 #[test]
 fn lark_is_named_wherever_the_base_url_is_explained() {
     for (file, explained) in [

@@ -1,4 +1,4 @@
-//! Certificates: whom the client trusts, and what it says where it does not.
+//! Certificates: which ones the client trusts, and the errors for others.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 const CHAT: &str = "oc_679eaeb583654bff73fefcc6e6371370";
 const USER: &str = "ou_9d2beb613c85a2412862a49a924558c5";
 
-/// A certificate for these names, marked as a CA or not, signed by an issuer or by itself.
+/// An https server, and its certificate.
 struct Server {
     certificate: Certificate,
     port: u16,
@@ -93,13 +93,13 @@ async fn serve(certificate: Certificate, key: &KeyPair) -> Server {
 }
 
 impl Server {
-    /// Pins with this PEM as `ca_certs`.
+    /// Makes a call with this PEM as `ca_certs`.
     async fn pin_trusting(&self, pem: impl AsRef<[u8]>, host: &str) -> Result<(), Error> {
         let file = PemFile::new(&self.port.to_string(), pem.as_ref());
         pin(self.client(host).ca_certs(&file.0)).await
     }
 
-    /// Pins with the certificates of the system.
+    /// Makes a call with the system's certificates.
     async fn pin(&self) -> Result<(), Error> {
         pin(self.client("127.0.0.1")).await
     }
@@ -151,7 +151,7 @@ async fn a_servers_own_certificate_in_ca_certs_is_trusted() {
     }
 }
 
-/// The reason of a call that must not reach the server, nor be tried again.
+/// Makes a call that must fail without a request or a retry. Returns the reason and the hint of its error.
 async fn refused(server: &Server, pem: &str, host: &str) -> (ConnectionReason, String) {
     let error = server.pin_trusting(pem, host).await.unwrap_err();
     assert_eq!(
@@ -235,7 +235,7 @@ async fn a_server_without_tls_is_told_from_an_untrusted_one() {
     assert!(error.retryable() && error.attempts() == 2, "{error}");
 }
 
-/// A server's own certificate among the system's, as OpenSSL trusts it.
+/// Like OpenSSL, the client trusts a server's own certificate among the system's.
 #[test]
 fn a_servers_own_certificate_in_ssl_cert_file_is_trusted() {
     let test = "in_env_the_servers_own_certificate";
@@ -320,7 +320,7 @@ async fn in_env_the_roots_block() {
     };
     for (connect_timeout, timeout, kind) in [
         (5000, 300, ErrorKind::DeadlineExceeded),
-        // The certificate's own error, as soon as connecting may take no longer.
+        // After the connect_timeout, the call fails with the error of the certificate.
         (300, 5000, ErrorKind::ConnectionFailed),
     ] {
         let began = Instant::now();
@@ -329,7 +329,7 @@ async fn in_env_the_roots_block() {
             .set_time_sensitive(CHAT, [USER], true)
             .timeout(Duration::from_millis(timeout));
         let call = tokio::spawn(call.into_future());
-        // The runtime has one thread: it goes on with other tasks.
+        // The only thread of the runtime must go on with other tasks.
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(
             began.elapsed() < Duration::from_millis(250),

@@ -1,4 +1,4 @@
-//! The examples do what they say.
+//! Runs the examples.
 
 use feishu_feed_card::Client;
 use feishu_feed_card_sandbox::{Chat, Sandbox, World};

@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::Path;
 
-/// From the top to the bottom. A module may use those of its own row and of the rows below.
+/// The layers from top to bottom. A module may use modules of its own row and of the rows below.
 const LAYERS: [&[&str]; 6] = [
     &["binding", "client", "many", "options"],
     &["call"],
@@ -40,7 +40,7 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// The modules that a file names behind `crate::`, without those that only its tests name.
+/// The modules that a file names after `crate::`, outside of its tests.
 fn used(source: &str) -> impl Iterator<Item = &str> {
     let product = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = product

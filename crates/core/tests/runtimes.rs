@@ -50,13 +50,13 @@ fn a_call_needs_no_other_runtime_to_be_driven() {
     for client in [app().base_url(sandbox.base_url()).build().unwrap(), secure] {
         let first = current_thread();
         first.block_on(pin(&client));
-        // The first is alive, with a kept connection, and nobody drives it.
+        // The first runtime exists, with an open connection, but does not run.
         current_thread().block_on(pin(&client));
         first.block_on(pin(&client));
     }
 }
 
-/// The fetch of a token belongs to the runtime of the call that began it, as a connection does.
+/// A token fetch belongs to the runtime of the call that began it, like a connection.
 #[test]
 fn a_call_needs_no_token_fetch_of_another_runtime() {
     let sandbox = Sandbox::builder().start().unwrap();
@@ -64,7 +64,7 @@ fn a_call_needs_no_token_fetch_of_another_runtime() {
     let first = current_thread();
     first.block_on(async {
         let call = client.set_time_sensitive(CHAT, [USER], true).into_future();
-        // Begun, and left before there is a token.
+        // The call is dropped before its token fetch ends.
         drop(tokio::time::timeout(Duration::from_micros(1), call).await);
     });
     current_thread().block_on(pin(&client));

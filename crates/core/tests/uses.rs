@@ -1,4 +1,4 @@
-//! Typical uses, which must compile without a warning. Never run. What must not compile is in `mistakes.md`.
+//! Typical uses, which must compile without a warning. They are not run. `mistakes.md` has uses that must not compile.
 
 #![allow(dead_code, reason = "they are compiled only")]
 

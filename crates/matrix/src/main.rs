@@ -16,13 +16,13 @@ use tools::{cpython, debian};
 
 const FOLDER: &str = ".scratch/matrix";
 
-/// Beyond this the tests of one runtime hang.
+/// Limit for the tests of one runtime.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// The minor versions of Python 3 to look for.
 const PYTHONS: std::ops::RangeInclusive<u32> = 10..=15;
 
-/// From npm: how it is called here, what is installed, its program, and the arguments before the report's place.
+/// Runtimes from npm: name, package, program, and the arguments before the path of the report.
 const RUNTIMES: [(&str, &str, &str, &[&str]); 6] = [
     ("Node 20", "node@20", "node", NODE),
     ("Node 22", "node@22", "node", NODE),
@@ -32,7 +32,7 @@ const RUNTIMES: [(&str, &str, &str, &[&str]); 6] = [
         "Bun",
         "bun",
         "bun",
-        // Its own limit for a test is 5 s.
+        // Its default limit for a test is 5 s.
         &[
             "test",
             "--timeout=600000",
@@ -50,7 +50,7 @@ const RUNTIMES: [(&str, &str, &str, &[&str]); 6] = [
 
 const NODE: &[&str] = &["--test", "--test-reporter=junit", "--test-reporter-destination"];
 
-/// Tests that a runtime fails for a reason of its own: the runtime, the test, the reason.
+/// Tests that fail because of the runtime: runtime, test, reason.
 const KNOWN: [(&str, &str, &str); 9] = [
     (
         "Bun",
@@ -65,15 +65,15 @@ const KNOWN: [(&str, &str, &str); 9] = [
     (
         "Bun",
         "an unhandled rejection is printed with its message",
-        "prints it in a form of its own",
+        "prints errors in another form",
     ),
     (
         "Bun",
         "other files of the package cannot be required",
-        "says MODULE_NOT_FOUND where Node says ERR_PACKAGE_PATH_NOT_EXPORTED",
+        "has the code MODULE_NOT_FOUND instead of ERR_PACKAGE_PATH_NOT_EXPORTED",
     ),
-    ("Bun", BROKEN, "words the cause in its own way"),
-    ("Deno", BROKEN, "words the cause in its own way"),
+    ("Bun", BROKEN, "has another message for the cause"),
+    ("Deno", BROKEN, "has another message for the cause"),
     (
         "Deno",
         "worker threads may end with calls in flight > when the main thread uses the package",
@@ -92,7 +92,7 @@ const KNOWN: [(&str, &str, &str); 9] = [
 ];
 
 const BROKEN: &str = "the error for a native module that does not load has its cause";
-const WORKER: &str = "prints what a worker throws, though somebody listens for it";
+const WORKER: &str = "prints an exception of a worker although it has a listener";
 
 struct Row {
     runtime: String,
@@ -202,7 +202,7 @@ impl Row {
     }
 }
 
-/// On PATH, or among pyenv's, whose own commands find only those that are switched on; or else Debian's.
+/// Finds an interpreter on PATH or in pyenv's folder (pyenv's commands find only activated ones), or gets Debian's.
 fn find_python(run: &Run, tools: &Venv, minor: u32) -> Result<PathBuf, String> {
     let name = format!("python3.{minor}");
     let mut pyenv = run.command("pyenv");
@@ -255,7 +255,7 @@ fn python_tests(
 fn install_runtime(run: &Run, package: &str, program: &str) -> Result<PathBuf, String> {
     let folder = run.root.join(FOLDER).join(package);
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    // Without one, npm would install into the folder above that has one.
+    // Without this file, npm would install into the next folder above that has one.
     fs::write(folder.join("package.json"), "{ \"private\": true }\n")
         .map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut npm = run.command(node::NPM);
@@ -285,7 +285,7 @@ fn node_tests(run: &Run, program: &Path, arguments: &[&str], report: &Path) -> R
     Ok(command)
 }
 
-/// Runs a command, ended where it does not end, with what it says kept in a file.
+/// Runs a command with a time limit, and writes its output to a file.
 fn bounded(mut command: Command, log: &Path) -> Result<String, String> {
     let named = |error: std::io::Error| format!("{}: {error}", log.display());
     let file = fs::File::create(log).map_err(named)?;
@@ -309,11 +309,11 @@ fn bounded(mut command: Command, log: &Path) -> Result<String, String> {
     }
 }
 
-/// Counts in a `JUnit` report, which all of the runners write.
+/// Reads the counts of a `JUnit` report, which all test runners write.
 fn read(report: &str) -> Report {
     let mut counted = Report::default();
     for case in report.split("<testcase ").skip(1) {
-        // Without what comes after it, which may be the name of the next suite.
+        // Without the text after it, which may have the name of the next suite.
         let tag = case.split_once('>').map_or(case, |(tag, _)| tag);
         let name = tag
             .split_once(" name=\"")
@@ -328,7 +328,7 @@ fn read(report: &str) -> Report {
             counted.passed += 1;
         }
     }
-    // Deno counts what holds tests as one, and as failed with each of them.
+    // Deno also counts suites as tests, and as failed if one of their tests fails.
     let failed = counted.failed.clone();
     counted.failed.retain(|name| {
         let within = format!("{name} > ");

@@ -1,5 +1,5 @@
-// The driver in Node. The first line of input says what kind of client, every further one is a round of
-// calls; a line of answers comes back for each.
+// The driver in Node.js. The first line of input has the client's options, each further line a round of calls. A line
+// of results is printed for each round.
 import { createInterface } from 'node:readline'
 import { Client, DeadlineExceededError, FeedCardError } from '../../../node/dist/index.mjs'
 
@@ -18,7 +18,7 @@ const client = new Client({
 
 for await (const line of lines) {
   const answers = await Promise.all(JSON.parse(line).map(lane))
-  // Before the answers: what is looked at next is memory that is in use.
+  // Before the results are printed, because then the process's memory is measured.
   globalThis.gc()
   process.stdout.write(`${JSON.stringify(answers)}\n`)
 }
@@ -75,7 +75,7 @@ async function many({ calls, many: { leave_after } }) {
         if (read === leave_after) break
       }
     } catch (error) {
-      // Not all were read in time: the report has the answers.
+      // Not all requests were read in time. The report has the results.
       if (!(error instanceof DeadlineExceededError)) throw error
     }
     const report = await handle.report()
@@ -87,7 +87,7 @@ async function many({ calls, many: { leave_after } }) {
       answers[index] = { not_attempted: [...new Set(calls[index].users)], kind: 'STOPPED' }
     }
   } catch (error) {
-    // Where a handle throws, its calls have no other answer.
+    // If the loop throws, its calls have no other result.
     calls.forEach((_, index) => (answers[index] ??= { foreign: String(error) }))
   }
   return answers.map((said) => said && took(said, began))

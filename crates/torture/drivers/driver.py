@@ -41,12 +41,12 @@ def foreign(error):
 
 
 def all_foreign(error, answers):
-    """Where a handle raises, its calls have no other answer."""
+    """The result of calls whose loop raises."""
     return [said or foreign(error) for said in answers]
 
 
 def not_all_read():
-    """Drops the error of a loop that did not read all requests in time: the report has the answers."""
+    """Ignores the error of a loop that did not read all requests in time. The report has the results."""
     return contextlib.suppress(DeadlineExceededError)
 
 
@@ -60,7 +60,7 @@ def request(call):
 
 
 def method(client, call):
-    """What to call and with what."""
+    """The method to call, and its arguments."""
     keys = request(call)
     if keys["feed_card_id"] is None:
         del keys["feed_card_id"]
@@ -193,7 +193,7 @@ def main():
     driver = {"sync": Blocking, "async": OnALoop}[sys.argv[1]](options)
     for line in sys.stdin:
         answers = json.dumps(driver.play(json.loads(line)))
-        # Before the answers: what is looked at next is memory that is in use.
+        # Before the results are printed, because then the process's memory is measured.
         gc.collect()
         print(answers, flush=True)
     driver.close()

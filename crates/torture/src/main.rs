@@ -1,10 +1,10 @@
 //! `cargo torture`: four drivers, each in its own process, make calls against one sandbox in another process, which
-//! meanwhile fails in every way a network and a platform can.
+//! fails meanwhile in each way in which a network or the platform can fail.
 //!
 //! A run has rounds. In each round the drivers receive a script of calls and the sandbox a script of faults, both
-//! from the seed. When no request is under way any more, the result of every call is checked against the state of the
-//! sandbox, and the drivers' memory and descriptors are sampled. As root on Linux, clients and sandbox are on a network
-//! of their own, which is down for 2 to 20 s in one round of three.
+//! from the seed. When no request is in progress any more, the result of every call is checked against the state of the
+//! sandbox, and the drivers' memory and descriptors are sampled. As root on Linux, clients and sandbox are on a separate
+//! network, which is down for 2 to 20 s in one round of three.
 
 mod network;
 mod plan;
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `None` to print the usage.
+/// Returns `None` if the usage is to be printed.
 fn read_arguments(mut arguments: Parser) -> std::result::Result<Option<Options>, lexopt::Error> {
     let mut options = Options {
         minutes: 10.0,
@@ -145,7 +145,7 @@ async fn soak(options: &Options, built: &Built) -> Result<bool> {
         tallies: DRIVERS.map(|driver| (driver, Tally::default())).into(),
         ..Verdict::default()
     };
-    // Every process that is started ends with the future that started it.
+    // Each process ends when the future that started it is dropped.
     let result = tokio::select! {
         result = rounds(options, built, network.as_ref(), began, &mut verdict) => result,
         () = told_to_stop() => Err("stopped by a signal".into()),
@@ -224,7 +224,7 @@ async fn rounds(
     Ok(())
 }
 
-/// One round, until nothing is on its way any more: what each driver was told, and what it says.
+/// Runs one round until no request is in progress. Returns the calls and results of each driver.
 async fn round(
     plan: &Plan,
     sandbox: &Sandbox,
@@ -260,7 +260,7 @@ async fn round(
         *verdict.faults.entry(name).or_default() += 1;
     }
     sandbox.control(&json!({"do": "clear_faults"})).await?;
-    // By then everything that could still arrive has.
+    // By then, all requests that could still arrive have arrived.
     tokio::time::sleep(LATE_ARRIVAL).await;
     Ok(answers)
 }
@@ -292,12 +292,12 @@ async fn interrupt(outage: Option<(&Network, Outage)>) -> Result<()> {
     network.forward(true).await
 }
 
-/// Counts the steps that are gone from the script. It is taken in order but for the steps that are for token
-/// calls only: so every step that is left stands for one that was there.
+/// Counts the used steps of the fault script, by name. Steps are used in order, except those for token requests only. So
+/// each remaining step is one of the original ones.
 fn count(counts: &mut BTreeMap<&'static str, u64>, faults: &[Fault], left: &Value) {
     let mut left: Vec<Value> = left.as_array().cloned().unwrap_or_default();
     for (name, fault) in faults.iter().rev().filter(|(name, _)| !name.is_empty()) {
-        // What the sandbox gives back names every field.
+        // The sandbox returns steps with all fields.
         let is_it = |step: &Value| match fault.as_object() {
             Some(fields) => fields.iter().all(|(field, value)| step[field] == *value),
             None => false,
@@ -316,7 +316,7 @@ fn driver(built: &Built, network: Option<&Network>, name: &str) -> Result<Comman
         _ => built.python.clone(),
     };
     let mut command = network::client(network, program)?;
-    // Another host, such as a proxy of this machine, cannot be reached from the namespace.
+    // Other hosts, such as the machine's proxy, cannot be reached from the namespace.
     command.env("NO_PROXY", "*").env("no_proxy", "*");
     match name {
         "rust" => command.arg("drive"),
@@ -327,8 +327,7 @@ fn driver(built: &Built, network: Option<&Network>, name: &str) -> Result<Comman
     Ok(command)
 }
 
-/// Changes answers as a library with a bug would: one says reached what was not, one forgets a user, one
-/// never comes.
+/// Changes results as a faulty library would: one has an unreached user as reached, one lacks a user, one is missing.
 fn lie(all_answers: &mut [(plan::Script, Answers)]) {
     let mut lies = 0;
     for answer in all_answers

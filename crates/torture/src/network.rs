@@ -1,5 +1,5 @@
 //! A network that can fail: three network namespaces of Linux, in which the router between clients and platform can
-//! stop forwarding. Packets are then dropped without a word, as on a network that goes down, and the kernels on both
+//! stop forwarding. Packets are then dropped silently, as on a network that goes down, and the kernels on both
 //! sides keep retransmitting. Needs root, `ip`, `nsenter` and `unshare`.
 
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ const PLATFORM: &str = "10.9.2.2";
 /// After an outage of 20 s, Linux retransmits within another 20 s: it doubles the interval each time.
 const LONGEST_RETRANSMISSION: Duration = Duration::from_secs(60);
 
-/// A namespace lives as long as a process in it: these, and what is started in it.
+/// Processes that keep the namespaces alive: a namespace exists as long as a process in it.
 pub(crate) struct Network {
     clients: Process,
     router: Process,
@@ -113,7 +113,7 @@ fn program_in(namespace: Option<&Process>, program: impl AsRef<OsStr>) -> Result
     let Some(namespace) = namespace else {
         return Ok(Command::new(program));
     };
-    // Becomes the program: one process, which can be killed.
+    // `exec`, so that there is only one process to kill.
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--target={}", id(namespace)?))
@@ -149,8 +149,8 @@ async fn run(namespace: &Process, script: &str) -> Result<()> {
     Err(format!("{script}: {}: {}", output.status, errors.trim()).into())
 }
 
-/// Counts the sockets with data that the other side has not acknowledged, in a table of the kernel's. Its fifth
-/// column is the sizes of the queues, `sending:receiving`.
+/// Counts the sockets with unacknowledged data in a table of the kernel. Its fifth column has the sizes of the queues,
+/// `sending:receiving`.
 fn unacknowledged(table: &str) -> usize {
     table
         .lines()
@@ -180,7 +180,7 @@ mod tests {
             Ok(network) => network,
             Err(reason) => return eprintln!("not tested: {reason}"),
         };
-        // Nobody listens there: the connection is refused at once, if the packets and their answers pass.
+        // Nothing listens there: if packets pass in both directions, the connection is refused at once.
         let passes = async || {
             let mut connect = client(Some(&network), "timeout").unwrap();
             connect.args(["1", "bash", "-c", &format!("true <>/dev/tcp/{PLATFORM}/8080")]);

@@ -1,4 +1,4 @@
-//! What a seed stands for: who there is, which calls are made, what goes wrong, and when.
+//! The plan of a seed: users, chats, calls and faults, with their times.
 
 use std::time::Duration;
 
@@ -7,42 +7,42 @@ use feishu_feed_card_sandbox::{App, Chat, Switches, World};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Callers of one driver; each has chats and people of its own, so that the order of calls on them is known.
+/// Lanes of one driver. Each has its own chats and users, so that the order of calls on them is known.
 const LANES: usize = 24;
 const CHATS_A_LANE: usize = 6;
 const GROUPS_A_ROUND: usize = 12;
 const PAIRS_A_LANE: usize = 50;
 
-/// How long a driver's clients let a request without an answer count as under way.
+/// The `late_arrival` of the drivers' clients.
 pub(crate) const LATE_ARRIVAL: Duration = Duration::from_secs(2);
-/// No scripted delay lets a request arrive later than this after its connection ended: far below
-/// [`LATE_ARRIVAL`], for a loaded machine delivers late too.
+/// The longest time after the end of its connection at which a scripted delay lets a request arrive. It is far below
+/// [`LATE_ARRIVAL`], because a loaded machine also delivers late.
 const LATEST_MS: u64 = 500;
-/// The deadline of a call that does not say another.
+/// The default deadline of a call.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
-/// The deadline of one handful of many calls.
+/// The `total_timeout` of many calls.
 pub(crate) const MANY_TIMEOUT: Duration = Duration::from_secs(20);
 
 const LONGEST_OUTAGE_MS: u64 = 20_000;
 
-/// High enough for real traffic, low enough that the pacing has something to do.
+/// The quota: high enough for much traffic, low enough that calls are paced.
 const PER_SECOND: u32 = 200;
 const PER_MINUTE: u32 = 9000;
 
 /// One call of a driver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Call {
-    /// `None` is the bot's own chat.
+    /// `None` for the bot's own chat.
     pub(crate) chat: Option<String>,
     pub(crate) users: Vec<String>,
     pub(crate) state: bool,
     /// The call's own deadline.
     pub(crate) timeout_ms: Option<u64>,
-    /// When the caller gives up, from its start.
+    /// When the caller cancels the call, from its start.
     pub(crate) cancel_ms: Option<u64>,
 }
 
-/// Calls that one lane makes at once, in this order.
+/// Concurrent calls of one lane, in this order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Group {
     pub(crate) calls: Vec<Call>,
@@ -52,14 +52,14 @@ pub(crate) struct Group {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Many {
-    /// The loop is left after so many results.
+    /// The number of results after which the loop is left.
     pub(crate) leave_after: Option<usize>,
 }
 
-/// What a driver does in one round: for each lane its groups, one after the other.
+/// The calls of a driver in one round: the groups of each lane, one after the other.
 pub(crate) type Script = Vec<Vec<Group>>;
 
-/// What happens beside the requests, and when.
+/// Events that do not depend on requests, with their times.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Event {
     pub(crate) at: Duration,
@@ -69,20 +69,20 @@ pub(crate) struct Event {
 /// A fault, by the name under which it is counted.
 pub(crate) type Fault = (&'static str, Value);
 
-/// A time in which nothing passes between clients and platform.
+/// A time in which no packet passes between clients and platform.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Outage {
     pub(crate) at: Duration,
     pub(crate) length: Duration,
 }
 
-/// Faults that are left out of rounds with an outage.
+/// Faults that rounds with an outage do not have.
 const NOT_WITH_AN_OUTAGE: [&str; 3] = [
-    // The network itself delays requests, for nearly `LATE_ARRIVAL`: both together may pass it, and then no client
-    // can keep the order.
+    // An outage delays requests by nearly `LATE_ARRIVAL`. With a scripted delay in addition it may be more, and then no
+    // client can keep the order.
     "late arrival",
     "long delay before",
-    // The platform would refuse a request that arrives too late for its token, and nobody would notice it.
+    // The platform would refuse a request that arrives after its token was revoked, and hide its late arrival.
     "revoked token",
 ];
 
@@ -101,7 +101,7 @@ impl Plan {
         }
     }
 
-    /// A stream of its own for each purpose, so that changing one leaves the others as they were.
+    /// A separate random stream for each purpose, so that a change of one does not affect the others.
     fn rng(&self, purpose: &str, round: u64) -> Rng {
         let mut mixed = Rng::with_seed(self.seed).u64(..) ^ round.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         for byte in purpose.bytes() {
@@ -145,7 +145,7 @@ impl Plan {
         }
     }
 
-    /// The first line for a driver.
+    /// The first line of a driver's input.
     pub(crate) fn options(&self, driver: &str, base_url: &str) -> Value {
         json!({
             "base_url": base_url,
@@ -185,7 +185,7 @@ impl Plan {
         script
     }
 
-    /// One round in three has one: it takes longer than two others.
+    /// One round in three has an outage, and takes longer than two others.
     pub(crate) fn outage(&self, round: u64) -> Option<Outage> {
         let mut rng = self.rng("outage", round);
         (self.has_outages && round % 3 == 1).then(|| Outage {
@@ -194,14 +194,14 @@ impl Plan {
         })
     }
 
-    /// The fault script of a round: a few requests pass, then one meets something.
+    /// The fault script of a round: a few requests without a fault, then one with a fault, and so on.
     pub(crate) fn faults(&self, round: u64) -> Vec<Fault> {
         let mut rng = self.rng("faults", round);
         let rng = &mut rng;
         let calls = self.drivers.len() * LANES * GROUPS_A_ROUND * 3;
         let mut steps = Vec::new();
         let mut requests = 0;
-        // Each pauses a whole client for a second or more, and slows it down for longer.
+        // Each of them pauses all calls of a client for a second or more, and slows them down for longer.
         let mut limits = rng.usize(1..=2);
         let has_outage = self.outage(round).is_some();
         while requests < calls {
@@ -229,7 +229,7 @@ impl Plan {
         let mut rng = self.rng("events", round);
         let rng = &mut rng;
         let mut events = Vec::new();
-        // They would close the connections on which requests arrive late, or make these unnoticed.
+        // These events would close the connections on which requests arrive late, or hide their arrival.
         if self.outage(round).is_some() {
             return events;
         }
@@ -283,20 +283,20 @@ fn members(driver: &str, lane: usize) -> Vec<String> {
         .collect()
 }
 
-/// In rounds with an outage, a pin and the next call, an unpin, have a person of their own. If the pin is given up and
+/// In rounds with an outage, a pin and the next call, an unpin, have a separate user. If the pin is given up and
 /// arrives after the unpin, no later call hides that.
 fn paired(driver: &str, lane: usize, pair: usize) -> String {
     format!("ou_{driver}_{lane}_pair_{}", pair % PAIRS_A_LANE)
 }
 
-/// Known to the platform, and in none of the lane's chats.
+/// A user whom the platform knows, and who is in none of the lane's chats.
 pub(crate) fn is_outsider(call: &Call, user: &str) -> bool {
     call.chat.is_some() && user.ends_with("_outsider")
 }
 
 fn group(rng: &mut Rng, driver: &str, lane: usize) -> Group {
-    // All lanes of a client share the one bot chat, on which opposite calls wait for each other: one lane
-    // alone keeps them from standing in line for the whole round.
+    // All lanes of a client share the bot's chat, on which opposite calls wait for each other. So only one lane uses it:
+    // otherwise they would wait for the whole round.
     let is_bot = lane == 0 && rng.u8(0..4) == 0;
     let many = (!is_bot && rng.u8(0..12) == 0).then(|| Many {
         leave_after: rng.bool().then(|| rng.usize(1..6)),
@@ -357,7 +357,7 @@ fn load(driver: &str) -> Vec<Group> {
     vec![group; 5]
 }
 
-/// In a round with an outage some callers give up meanwhile, and some wait until it is over.
+/// In a round with an outage, some callers cancel their calls during it, and some wait until it is over.
 fn be_patient(rng: &mut Rng, call: &mut Call) {
     if let Some(cancel) = &mut call.cancel_ms {
         *cancel = rng.u64(0..4000);

@@ -1,4 +1,4 @@
-//! Builds what the run starts besides this program: the Python package and the npm package.
+//! Builds the Python package and the npm package, which the drivers use.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,11 @@ use tools::node;
 use tools::python::Venv;
 use tools::run::{Run, quietly};
 
-/// Everything is built with the profile of this program.
+/// Packages are built with the profile of this program.
 const IS_DEBUG: bool = cfg!(debug_assertions);
 
 pub(crate) struct Built {
-    /// The interpreter that finds the Python package.
+    /// The interpreter for which the Python package is installed.
     pub(crate) python: PathBuf,
     /// The drivers' scripts.
     pub(crate) drivers: PathBuf,

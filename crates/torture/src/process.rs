@@ -1,5 +1,5 @@
-//! Processes that read lines from us and answer with lines: the drivers, the sandbox, and what holds a network
-//! namespace. Their input ends with this process, however it ends, and they end with their input.
+//! Processes that read lines and print lines: the drivers, the sandbox, and those that keep network namespaces alive.
+//! Their input ends when this process ends for any reason, and then they end.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use crate::Result;
 use crate::plan::Script;
 use crate::verdict::{Answers, Sample};
 
-/// A round takes seconds; with every call at its deadline it would take two minutes, with many calls four.
+/// Limit of a round. A round takes seconds; it would take two minutes if all calls reached their deadline, and four with
+/// many calls.
 const LONGEST_ROUND: Duration = Duration::from_secs(300);
 
 /// Killed when this is dropped.
@@ -24,7 +25,7 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(mut command: Command) -> Result<Self> {
-        // Ctrl-C is for this process only, which ends the others.
+        // Ctrl-C reaches only this process, which ends the others.
         #[cfg(unix)]
         command.process_group(0);
         let mut child = command
@@ -70,7 +71,7 @@ impl Process {
         Ok(serde_json::from_str(&line?)?)
     }
 
-    /// Its memory and descriptors now; `None` where the system does not say.
+    /// Memory and descriptors of the process. `None` if the system does not show them.
     pub(crate) fn sample(&self, calls: u64) -> Option<Sample> {
         let folder = format!("/proc/{}", self.id()?);
         let status = std::fs::read_to_string(format!("{folder}/status")).ok()?;

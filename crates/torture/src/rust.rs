@@ -81,7 +81,7 @@ async fn at_once(client: &Client, calls: Vec<Call>) -> Vec<Option<Answer>> {
             Some(timeout) => pending.timeout(Duration::from_millis(timeout)),
             None => pending,
         };
-        // The call's place among those on its chat is taken here, in this order.
+        // Calls take their place among those on their chat here, in this order.
         let pending = pending.into_future();
         made.push(tokio::spawn(async move {
             let mut answer = match call.cancel_ms {
@@ -128,7 +128,7 @@ async fn through_many(client: &Client, timeout: Duration, group: &Group, many: &
     let most = many.leave_after.unwrap_or(usize::MAX);
     let mut read = 0;
     while read < most
-        // An error means that not all were read, as the report says.
+        // An error means that not all requests were read; the report lists them.
         && let Some(Ok(item)) = handle.next().await
     {
         read += 1;
@@ -150,7 +150,7 @@ async fn through_many(client: &Client, timeout: Duration, group: &Group, many: &
     answers
 }
 
-/// A request that was not read is the caller's own, users and all.
+/// The result of a request that was not read: all its users are not attempted.
 fn untouched(call: &Call) -> Answer {
     let mut users = call.users.clone();
     users.sort_unstable();

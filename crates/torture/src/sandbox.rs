@@ -1,5 +1,5 @@
-//! The sandbox in a process of its own. Its controls go through pipes, which work whatever happens to the network and
-//! to the sandbox's listener.
+//! The sandbox in a separate process. It is controlled through pipes, which work also without the network and the
+//! sandbox's listener.
 
 use std::io::{BufRead, Write, stdin, stdout};
 
@@ -11,8 +11,8 @@ use tokio::sync::Mutex;
 use crate::Result;
 use crate::process::Process;
 
-/// `sandbox ADDRESS`: the first line of input is the world, every further one a control, which is answered with a
-/// line. The first line of output is the base URL.
+/// `sandbox ADDRESS`: the first line of input is the world, each further line a control with one line of output. The
+/// first line of output is the base URL.
 pub(crate) fn serve(address: &str) -> Result<()> {
     let mut lines = stdin().lock().lines();
     let world: World = serde_json::from_str(&lines.next().ok_or("no world")??)?;
@@ -38,7 +38,7 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// With the command that becomes [`serve`].
+    /// Starts it with a command that runs [`serve`].
     pub(crate) async fn start(command: Command, world: &World) -> Result<Self> {
         let mut process = Process::start(command)?;
         process.tell(&serde_json::to_string(world)?).await?;

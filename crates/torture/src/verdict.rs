@@ -1,5 +1,5 @@
-//! What a soak comes to: every answer against what was handed in and against what the sandbox holds, and how
-//! memory and descriptors went.
+//! The verdict on a run: compares each result with the call and with the state of the sandbox, and checks memory and
+//! descriptors.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write};
@@ -10,21 +10,21 @@ use serde_json::Value;
 
 use crate::plan::{Call, Group, MANY_TIMEOUT, Outage, Script, TIMEOUT, app_id, is_outsider};
 
-/// A call may take this much longer than its deadline before it counts as hanging: the machine is busy.
+/// How much longer than its deadline a call may take on a busy machine before it counts as hanging.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Fewer samples than this tell no slope.
+/// The least number of samples for a slope.
 pub(crate) const FEWEST_SAMPLES: usize = 6;
 
-/// Memory that grows by more than this with each call is a leak, if there is enough of it to be no noise.
+/// Growth of memory for each call above which it is a leak, if the total is above the noise.
 const MOST_BYTES_A_CALL: f64 = 100.0;
 const MEMORY_NOISE_KIB: f64 = 6.0 * 1024.0;
 
-/// The same for descriptors: idle connections come and go, a leak only comes.
+/// Growth of descriptors above which it is a leak. Idle connections are closed again.
 const MOST_DESCRIPTORS_A_THOUSAND_CALLS: f64 = 0.5;
 const DESCRIPTOR_NOISE: f64 = 12.0;
 
-/// What a driver says a call came back with.
+/// The result of a call, from a driver.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Answer {
@@ -34,17 +34,17 @@ pub(crate) struct Answer {
     pub(crate) not_attempted: Vec<String>,
     /// The error's kind.
     pub(crate) kind: Option<String>,
-    /// The caller gave up: nothing came back.
+    /// Whether the caller cancelled the call, so that it has no result.
     pub(crate) cancelled: bool,
-    /// An exception that is none of the package's own.
+    /// An exception that is not one of the package.
     pub(crate) foreign: Option<String>,
     pub(crate) took_ms: u64,
 }
 
-/// For each lane and group one answer for each call; `null` where none came back.
+/// One result for each call of each group and lane; `null` if there is none.
 pub(crate) type Answers = Vec<Vec<Vec<Option<Answer>>>>;
 
-/// Errors that what the script does may end in.
+/// Kinds of errors that the faults may cause.
 const KINDS: [&str; 6] = [
     "AUTHENTICATION",
     "RATE_LIMITED",
@@ -54,10 +54,10 @@ const KINDS: [&str; 6] = [
     "TIMEOUT",
 ];
 
-/// The kind a driver gives for a request that its own leaving of the loop stopped.
+/// The kind in a driver's result for a request that was stopped because the driver left the loop.
 pub(crate) const STOPPED: &str = "STOPPED";
 
-/// One look at a driver between two rounds, when nothing is on its way.
+/// Memory and descriptors of a driver between two rounds, when no request is in progress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) calls: u64,
@@ -65,7 +65,7 @@ pub(crate) struct Sample {
     pub(crate) descriptors: f64,
 }
 
-/// What is counted of one driver.
+/// Counts of one driver.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) calls: u64,
@@ -76,12 +76,12 @@ pub(crate) struct Tally {
     pub(crate) lost: Vec<String>,
     pub(crate) hangs: Vec<String>,
     pub(crate) samples: Vec<Sample>,
-    /// What each person's pin on each chat may be now.
+    /// The possible states of each user's pin on each chat: unpinned, pinned.
     may_be: HashMap<(Option<String>, String), [bool; 2]>,
 }
 
 impl Tally {
-    /// Takes one round in: what was asked, and what came back.
+    /// Adds the calls and results of a round.
     pub(crate) fn take(&mut self, script: &Script, answers: &Answers) {
         for (lane, groups) in script.iter().enumerate() {
             for (index, group) in groups.iter().enumerate() {
@@ -138,7 +138,7 @@ impl Tally {
         } else {
             self.succeeded += 1;
         }
-        // Its caller left, or its deadline passed, as in a long outage.
+        // The caller left the loop, or the deadline passed, for example in a long outage.
         let is_stopped = group.many.as_ref().is_some_and(|many| {
             many.leave_after.is_some() || Duration::from_millis(answer.took_ms) >= MANY_TIMEOUT
         });
@@ -169,7 +169,7 @@ impl Tally {
         self.note(call, unknown, false);
     }
 
-    /// Users reached, for sure or perhaps.
+    /// Users who were reached, or may have been reached.
     fn note(&mut self, call: &Call, users: &[String], is_sure: bool) {
         for user in users.iter().filter(|user| !is_outsider(call, user)) {
             let may_be = self
@@ -183,8 +183,8 @@ impl Tally {
         }
     }
 
-    /// Compares with what the sandbox holds, when nothing is on its way any more. What may be is narrowed to
-    /// what is.
+    /// Compares the possible states with those in the sandbox, when no request is in progress. Then only the actual
+    /// states remain possible.
     pub(crate) fn compare(&mut self, driver: &str, state: &Value) {
         for ((chat, user), may_be) in &mut self.may_be {
             let pinned = match chat {
@@ -204,7 +204,7 @@ impl Tally {
         }
     }
 
-    /// Kibibytes and descriptors a thousand calls; nothing where there are too few samples.
+    /// Growth in KiB and descriptors for a thousand calls. `None` with too few samples.
     fn slopes(&self) -> Option<[f64; 2]> {
         let settled = self.settled();
         if settled.len() < FEWEST_SAMPLES {
@@ -245,7 +245,7 @@ fn thousands(calls: u64) -> f64 {
     calls as f64 / 1000.0
 }
 
-/// The median of the slopes between all pairs of points: a few odd ones do not bend it.
+/// The median of the slopes between all pairs of points, which outliers do not change.
 fn median_slope(points: &[(f64, f64)]) -> f64 {
     let mut slopes: Vec<f64> = points
         .iter()
@@ -269,7 +269,7 @@ fn shown(call: &Call) -> String {
     serde_json::to_string(call).unwrap_or_default()
 }
 
-/// What all drivers come to.
+/// The verdict on all drivers.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     pub(crate) seed: u64,
@@ -280,16 +280,16 @@ pub(crate) struct Verdict {
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) outages: Outages,
     pub(crate) requests: u64,
-    /// Calls that the platform itself refused for their frequency: the quota was not kept.
+    /// Calls that the sandbox refused because they exceeded the quota.
     pub(crate) over_limit: u64,
-    /// What ended the soak before its time.
+    /// Why the run ended before its time.
     pub(crate) broken: Vec<String>,
 }
 
-/// Of calls in rounds with an outage, those outside of many.
+/// Single calls in rounds with an outage.
 #[derive(Debug, Default)]
 pub(crate) struct Outages {
-    /// Successes that took at least as long as the outage.
+    /// Successful calls that took at least as long as the outage.
     survived: u64,
     /// Timeouts and cancellations.
     given_up: u64,
@@ -321,7 +321,7 @@ impl Verdict {
         };
         let calls: u64 = self.tallies.iter().map(|(_, tally)| tally.calls).sum();
         let faults: u64 = self.faults.values().sum();
-        // A soak in which nothing happened proves nothing.
+        // A run without calls or faults proves nothing.
         calls > 0
             && faults > 0
             && self.over_limit == 0
@@ -460,7 +460,7 @@ mod tests {
         serde_json::from_value(json!([[answers]])).unwrap()
     }
 
-    /// A verdict on one round of these calls, with these answers and these people pinned in the end.
+    /// The verdict on a round with these calls and results, and these users pinned at its end.
     fn verdict(calls: &[Call], answers: &Value, pinned: &Value) -> Verdict {
         let mut tally = Tally::default();
         tally.take(&script(calls), &answered(answers));
@@ -484,7 +484,7 @@ mod tests {
                 json!([pinned, {"reached": ["ou_2", "ou_1"]}]),
                 json!([]),
             ),
-            // Unknown: either is right.
+            // The user is unknown, so either state is right.
             (
                 vec![pin.clone(), unpin.clone()],
                 json!([pinned, {"kind": "TIMEOUT", "unknown": ["ou_1", "ou_2"]}]),

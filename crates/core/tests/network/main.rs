@@ -52,7 +52,7 @@ async fn pin(client: &Client) -> Result<Outcome, Error> {
     result?.into_result()
 }
 
-/// An error as `{:#}` of `anyhow` prints it, with its sources. No text may be there twice.
+/// The error with its sources, as `{:#}` of `anyhow` prints it. Fails if a text is repeated.
 fn with_sources(error: &Error) -> String {
     let mut texts = Vec::new();
     let mut next: Option<&dyn std::error::Error> = Some(error);
@@ -69,7 +69,7 @@ fn with_sources(error: &Error) -> String {
     texts.join(": ")
 }
 
-/// A file that is removed with its test.
+/// A file that is removed on drop.
 struct TempFile(std::path::PathBuf);
 
 impl TempFile {
@@ -100,7 +100,7 @@ const PROXY_VARIABLES: [&str; 10] = [
     "SSL_CERT_FILE",
 ];
 
-/// Runs one of the ignored tests in a process of its own, with these variables set. Returns what it printed.
+/// Runs an ignored test in a new process with these variables. Returns its output.
 fn in_process(test: &str, variables: &[(&str, String)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     for variable in PROXY_VARIABLES {
