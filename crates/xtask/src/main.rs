@@ -3,6 +3,7 @@
 mod citations;
 mod demo;
 mod dependencies;
+mod docs;
 mod release;
 mod test;
 
@@ -17,6 +18,7 @@ Usage: cargo xtask COMMAND
 
   demo      pin and unpin on the sandbox, from Rust, Python and Node.js
   test      check the format, lint, build and test, in all three languages
+  docs      build the site, check its links; --recipes: run the guide's programs
   package   build the wheels, npm packages and crates, check them, make calls
   platforms type-check for the platforms that this machine is not; 8 minutes
   help      print this
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     let run = &mut Run::new();
     let result = match arguments[..] {
         ["demo"] => demo::demo(run),
+        ["docs", ref arguments @ ..] => docs::docs(run, arguments),
         ["package"] => package(run),
         ["package", "--assemble"] => assemble(run),
         ["platforms"] => platforms(run),
