@@ -21,13 +21,13 @@ NPM_TOOLS = ["pagefind@1.6.0", "typedoc@0.28.20", "typescript@6.0.3"]
 MDBOOK = "mdbook@0.5.4"
 CRATES = ["feishu-feed-card", "feishu-feed-card-sandbox"]
 
-# mdBook makes index.html a copy of the first page, which would be found twice.
+# mdBook makes index.html a copy of the first page, which would be found twice. rustdoc makes none.
 REDIRECT = """<!doctype html>
 <html lang="{language}" data-pagefind-ignore="all">
 <meta charset="utf-8">
 <title>feishu-feed-card</title>
-<meta http-equiv="refresh" content="0; url=getting-started.html">
-<a href="getting-started.html">feishu-feed-card</a>
+<meta http-equiv="refresh" content="0; url={page}">
+<a href="{page}">feishu-feed-card</a>
 </html>
 """
 
@@ -69,7 +69,8 @@ def guide() -> None:
     run("cargo", "install", MDBOOK, "--locked", "--no-default-features", "--quiet", "--root", folder)
     for language in ("en", "zh"):
         run(folder / "bin/mdbook", "build", GUIDE / language, "--dest-dir", SITE / language)
-        (SITE / language / "index.html").write_text(REDIRECT.format(language=language))
+        redirect = REDIRECT.format(language=language, page="getting-started.html")
+        (SITE / language / "index.html").write_text(redirect)
         # It is for servers that are told of it, and its links are wrong for a site in a folder.
         (SITE / language / "404.html").unlink()
     for file in (GUIDE / "site").iterdir():
@@ -81,6 +82,8 @@ def rust() -> None:
     shutil.rmtree(ROOT / "target/doc", ignore_errors=True)
     run("cargo", "doc", "--no-deps", "--locked", "--quiet", *(f"--package={name}" for name in CRATES))
     shutil.copytree(ROOT / "target/doc", SITE / "rust", ignore=shutil.ignore_patterns(".lock"))
+    redirect = REDIRECT.format(language="en", page="feishu_feed_card/index.html")
+    (SITE / "rust/index.html").write_text(redirect)
 
 
 def python() -> None:

@@ -2,7 +2,6 @@ import os
 
 from celery import Celery, Task
 from celery.signals import worker_process_init
-
 from feishu_feed_card import Client, FeedCardError
 
 app = Celery("tasks", broker=os.environ.get("BROKER", "redis://localhost"))

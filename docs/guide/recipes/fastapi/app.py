@@ -3,9 +3,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
-
 from feishu_feed_card import AsyncClient, FeedCardError
+from pydantic import BaseModel
 
 
 class Alert(BaseModel):

@@ -2,11 +2,10 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import sys  # noqa: E402
+import sys
 
-from gevent.pool import Pool  # noqa: E402
-
-from feishu_feed_card import Client, Outcome  # noqa: E402
+from feishu_feed_card import Client, Outcome
+from gevent.pool import Pool
 
 client = Client.from_env()
 
