@@ -6,6 +6,7 @@ Ends with an error at a warning of a tool or at a dead link.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,18 @@ REDIRECT = """<!doctype html>
 <a href="{page}">feishu-feed-card</a>
 </html>
 """
+
+# In the menu bar of each page of the guide: the way to the front page, to the other language, and the search.
+BAR = """<form class="site-bar" action="{root}index.html" role="search">
+<a href="{root}index.html">feishu-feed-card</a>
+<a href="{root}{other}/{page}">{name}</a>
+<input name="q" type="search" placeholder="{search}" aria-label="{search}">
+</form>
+"""
+OTHER = {
+    "en": {"other": "zh", "name": "中文", "search": "Search the guide and the API"},
+    "zh": {"other": "en", "name": "English", "search": "搜索指南与 API 参考"},
+}
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
@@ -73,6 +86,14 @@ def guide() -> None:
         (SITE / language / "index.html").write_text(redirect)
         # It is for servers that are told of it, and its links are wrong for a site in a folder.
         (SITE / language / "404.html").unlink()
+        for file in (SITE / language).rglob("*.html"):
+            page = file.relative_to(SITE / language)
+            bar = BAR.format(root="../" * len(page.parts), page=page.as_posix(), **OTHER[language])
+            text = file.read_text(encoding="utf-8")
+            # Otherwise the title of the book is every page's title in the search.
+            text = text.replace("<h1 id=", '<h1 data-pagefind-meta="title" id=', 1)
+            text = text.replace('<div class="right-buttons">', f'<div class="right-buttons">{bar}')
+            file.write_text(text, encoding="utf-8")
     for file in (GUIDE / "site").iterdir():
         shutil.copy(file, SITE)
 
@@ -109,7 +130,13 @@ def node(tools: Path) -> None:
 
 
 def search(tools: Path) -> None:
-    """Makes the index of all pages but listings of source code."""
+    """Makes the index of the main part of all pages but listings of source code."""
+    for file in SITE.rglob("*.html"):
+        text = file.read_text(encoding="utf-8")
+        main = re.sub(
+            r'<(?:main|div class="col-content")(?=[ >])', r"\g<0> data-pagefind-body", text, count=1
+        )
+        file.write_text(main, encoding="utf-8")
     pages = "{en,zh,node,python,rust/feishu_feed_card,rust/feishu_feed_card_sandbox}/**/*.html"
     run("node", tools / "pagefind/lib/runner/bin.cjs", "--site", SITE, "--glob", pages)
 

@@ -10,7 +10,7 @@ const list = document.querySelector('#results')
 const instances = await Promise.all(
   ['en', 'zh'].map(async (language) => {
     document.documentElement.lang = language
-    const instance = createInstance()
+    const instance = createInstance({ noWorker: true })
     await instance.init(language)
     return instance
   }),
