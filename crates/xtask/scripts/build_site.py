@@ -138,7 +138,7 @@ def search(tools: Path) -> None:
         )
         file.write_text(main, encoding="utf-8")
     pages = "{en,zh,node,python,rust/feishu_feed_card,rust/feishu_feed_card_sandbox}/**/*.html"
-    run("node", tools / "pagefind/lib/runner/bin.cjs", "--site", SITE, "--glob", pages)
+    run("node", tools / "pagefind/lib/runner/bin.cjs", "--site", SITE, "--glob", pages, "--include-characters", "_")
 
 
 def main() -> None:
