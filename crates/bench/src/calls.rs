@@ -19,6 +19,9 @@ struct Cell {
 /// Cells by client and number of concurrent calls.
 type Cells = BTreeMap<(usize, &'static str), Cell>;
 
+/// Numbers of concurrent calls; `many` is one bulk call.
+const LOADS: [&str; 5] = ["1", "8", "50", "500", "many"];
+
 /// Duration of one turn, in seconds.
 const TURN: f64 = 0.3;
 
@@ -48,31 +51,36 @@ pub(crate) fn everyone(
     let (first, last) = first_and_last_processor()?;
     for round in 0..pace.repetitions {
         progress("calls in Rust", round, pace.repetitions);
-        // Each repetition has new processes, because the placement of their memory affects the speed.
-        let server = Server::start_on(&last, places)?;
-        let mut processes = start(&in_rust, places, &server, Some(&first))?;
-        repetition(
-            &mut processes,
-            &server,
-            0.15,
-            0.15,
-            &format!("warm_{round}"),
-            amiss,
-        )?;
-        let tag = format!("rust_{round}");
-        let sums = repetition(&mut processes, &server, pace.seconds, TURN_IN_RUST, &tag, amiss)?;
-        keep(&mut cells, sums);
+        for in_flight in LOADS {
+            // New processes for each repetition and load. The placement of a process's memory affects its speed, and so
+            // does an earlier load: after 500 calls in flight, the allocator is slower with 50.
+            let server = Server::start_on(&last, places)?;
+            let callers: Vec<_> = having(&in_rust, in_flight).collect();
+            let mut processes = start(&callers, places, &server, Some(&first))?;
+            let mut take_turns = |seconds, turn, tag: &str| {
+                let tag = format!("{tag}_{round}");
+                one_load(in_flight, &mut processes, &server, (seconds, turn), &tag, amiss)
+            };
+            take_turns(0.15, 0.15, "warm")?;
+            keep(&mut cells, take_turns(pace.seconds, TURN_IN_RUST, "rust")?);
+        }
     }
     let mut processes = start(&others, places, server, None)?;
     // Warm-up: opens the connections and lets just-in-time compilers run.
-    repetition(&mut processes, server, 0.3, 0.3, "warm", amiss)?;
+    repetition(&mut processes, server, (0.3, 0.3), "warm", amiss)?;
     for round in 0..pace.repetitions {
         progress("calls", round, pace.repetitions);
         let tag = format!("{round}");
-        let sums = repetition(&mut processes, server, pace.seconds, TURN, &tag, amiss)?;
+        let sums = repetition(&mut processes, server, (pace.seconds, TURN), &tag, amiss)?;
         keep(&mut cells, sums);
     }
     Ok(questions_of(&cells))
+}
+
+/// Those of the callers that are measured with this number of concurrent calls.
+fn having(callers: &[usize], in_flight: &str) -> impl Iterator<Item = usize> {
+    let measured = move |index: &usize| CALLERS[*index].in_flight.contains(&in_flight);
+    callers.iter().copied().filter(measured)
 }
 
 fn start(
@@ -88,32 +96,52 @@ fn start(
     callers.iter().map(start).collect()
 }
 
-/// All clients make calls in turns, for a number of seconds with each number of concurrent calls.
+/// All clients make calls in turns, with each number of concurrent calls.
 fn repetition(
     processes: &mut [(usize, Process)],
     server: &Server,
-    seconds: f64,
-    turn: f64,
+    (seconds, turn): (f64, f64),
+    tag: &str,
+    amiss: &mut Vec<String>,
+) -> Result<BTreeMap<(usize, &'static str), Sum>> {
+    let mut sums = BTreeMap::new();
+    for in_flight in LOADS {
+        sums.append(&mut one_load(
+            in_flight,
+            processes,
+            server,
+            (seconds, turn),
+            tag,
+            amiss,
+        )?);
+    }
+    Ok(sums)
+}
+
+/// All clients make calls in turns, for a number of seconds with one number of concurrent calls.
+fn one_load(
+    in_flight: &'static str,
+    processes: &mut [(usize, Process)],
+    server: &Server,
+    (seconds, turn): (f64, f64),
     tag: &str,
     amiss: &mut Vec<String>,
 ) -> Result<BTreeMap<(usize, &'static str), Sum>> {
     let mut sums = BTreeMap::<_, Sum>::new();
-    for in_flight in ["1", "8", "50", "500", "many"] {
-        // At the end of a turn, fewer calls are in flight. That must be a small part of the turn.
-        let turn = if in_flight == "500" { 5.0 * turn } else { turn };
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few")]
-        let turns = (seconds / turn).round().max(1.0) as u32;
-        for turn in 0..turns {
-            let tag = format!("{tag}_{in_flight}_{turn}");
-            for (index, process) in processes.iter_mut() {
-                if CALLERS[*index].in_flight.contains(&in_flight) {
-                    let sum = sums.entry((*index, in_flight)).or_default();
-                    let words = format!("{in_flight} {} {index}_{tag}", seconds / f64::from(turns));
-                    sum.add(&CALLERS[*index], process, server, &words, amiss)?;
-                }
+    // At the end of a turn, fewer calls are in flight. That must be a small part of the turn.
+    let turn = if in_flight == "500" { 5.0 * turn } else { turn };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few")]
+    let turns = (seconds / turn).round().max(1.0) as u32;
+    for turn in 0..turns {
+        let tag = format!("{tag}_{in_flight}_{turn}");
+        for (index, process) in processes.iter_mut() {
+            if CALLERS[*index].in_flight.contains(&in_flight) {
+                let sum = sums.entry((*index, in_flight)).or_default();
+                let words = format!("{in_flight} {} {index}_{tag}", seconds / f64::from(turns));
+                sum.add(&CALLERS[*index], process, server, &words, amiss)?;
             }
-            processes.rotate_left(1);
         }
+        processes.rotate_left(1);
     }
     Ok(sums)
 }

@@ -3,6 +3,7 @@
 mod citations;
 mod demo;
 mod dependencies;
+mod docs;
 mod release;
 mod test;
 
@@ -18,6 +19,7 @@ Usage: cargo xtask COMMAND
 
   demo      pin and unpin on the sandbox, from Rust, Python and Node.js
   test      check the format, lint, build and test, in all three languages
+  docs      build the site, check its links; --recipes: run the guide's programs
   package   build the wheels, npm packages and crates, check them, make calls
   platforms type-check for the platforms that this machine is not; 8 minutes
   platforms --run     make calls with the built packages for musl and arm64
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
     let run = &mut Run::new();
     let result = match arguments[..] {
         ["demo"] => demo::demo(run),
+        ["docs", ref arguments @ ..] => docs::docs(run, arguments),
         ["package"] => package(run),
         ["package", "--assemble"] => assemble(run),
         ["platforms"] => platforms(run),

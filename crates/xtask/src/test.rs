@@ -17,6 +17,7 @@ pub(crate) fn test(run: &mut Run) -> Result<(), String> {
     rust(run, &venv)?;
     python(run, &venv)?;
     typescript(run)?;
+    examples(run, &venv)?;
     pyright(run, &venv)?;
     official_clients(run)?;
     run.sum_up();
@@ -45,10 +46,6 @@ fn rust(run: &mut Run, venv: &Venv) -> Result<(), String> {
     };
     tests.args(WITHOUT_BINDINGS);
     run.tests("Rust tests", tests)?;
-
-    let mut examples = run.cargo(["test", "--doc"]);
-    examples.args(WITHOUT_BINDINGS);
-    run.tests("Rust documentation's examples", examples)?;
 
     let mut documentation = run.cargo(["doc", "--no-deps"]);
     documentation
@@ -90,6 +87,17 @@ fn typescript(run: &mut Run) -> Result<(), String> {
     run.step("TypeScript", node::npm(run, ["run", "typecheck"]))?;
     run.step("Node linter", node::npm(run, ["run", "lint"]))?;
     run.tests("npm package", readable(node::npm(run, ["run", "test:package"])))
+}
+
+/// The code of the READMEs, of the guide, and of the Rust documentation.
+fn examples(run: &mut Run, venv: &Venv) -> Result<(), String> {
+    let rust = run.cargo(["test", "--doc"]);
+    let mut examples = venv.command(run, "python");
+    examples
+        .args(["crates/xtask/scripts/snippets.py", "--"])
+        .arg(rust.get_program());
+    examples.args(rust.get_args()).args(WITHOUT_BINDINGS);
+    run.tests("documentation's examples", examples)
 }
 
 /// Checks Python's types with pyright as well as mypy: users have either. pyright comes from npm.
