@@ -136,9 +136,21 @@ def search(tools: Path) -> None:
         main = re.sub(
             r'<(?:main|div class="col-content")(?=[ >])', r"\g<0> data-pagefind-body", text, count=1
         )
+        # In a heading of rustdoc.
+        main = main.replace('<button id="copy-path"', '<button data-pagefind-ignore id="copy-path"')
         file.write_text(main, encoding="utf-8")
     pages = "{en,zh,node,python,rust/feishu_feed_card,rust/feishu_feed_card_sandbox}/**/*.html"
-    run("node", tools / "pagefind/lib/runner/bin.cjs", "--site", SITE, "--glob", pages, "--include-characters", "_")
+    run(
+        "node",
+        tools / "pagefind/lib/runner/bin.cjs",
+        "--site",
+        SITE,
+        "--glob",
+        pages,
+        "--include-characters",
+        "_",
+    )
+    run("node", Path(__file__).with_name("check_search.mjs"), SITE)
 
 
 def main() -> None:

@@ -7,14 +7,14 @@ const input = document.querySelector('input')
 const count = document.querySelector('#count')
 const list = document.querySelector('#results')
 
-const instances = await Promise.all(
-  ['en', 'zh'].map(async (language) => {
-    document.documentElement.lang = language
-    const instance = createInstance({ noWorker: true })
-    await instance.init(language)
-    return instance
-  }),
-)
+const instances = []
+// One after the other: both use the code that is loaded first, which has to be that for English words.
+for (const language of ['en', 'zh']) {
+  document.documentElement.lang = language
+  const instance = createInstance({ noWorker: true })
+  await instance.init()
+  instances.push(instance)
+}
 document.documentElement.lang = 'en'
 
 let latest = 0
