@@ -17,12 +17,14 @@ globalThis.window = globalThis
 globalThis.fetch = async (url) => new Response(readFileSync(path.join(site, url.split('?')[0])))
 
 const program = readFileSync(path.join(site, 'pagefind/pagefind.js'), 'base64')
-const { createInstance } = await import(`data:text/javascript;base64,${program}`)
+const instances = {}
+for (language of ['en', 'zh']) {
+  const { createInstance } = await import(`data:text/javascript;base64,${program}#${language}`)
+  instances[language] = createInstance({ basePath: '/pagefind/', noWorker: true })
+  await instances[language].init()
+}
 for (const [of, words, page] of wanted) {
-  language = of
-  const instance = createInstance({ basePath: '/pagefind/', noWorker: true })
-  await instance.init()
-  const { results } = await instance.search(words)
+  const { results } = await instances[of].search(words)
   const pages = await Promise.all(results.map((result) => result.data()))
   if (!pages.some(({ url }) => url === page)) {
     console.error(`${words}: not found in ${page}, but in ${results.length} others`)

@@ -1,16 +1,15 @@
 // The search of the front page. Pagefind makes one index for each language; this asks all of them, because a reader of
 // the Chinese guide also looks for names in the API reference, which is in English.
-import { createInstance } from './pagefind/pagefind.js'
-
 const most = 20
 const input = document.querySelector('input')
 const count = document.querySelector('#count')
 const list = document.querySelector('#results')
 
 const instances = []
-// One after the other: both use the code that is loaded first, which has to be that for English words.
 for (const language of ['en', 'zh']) {
+  // Pagefind takes the language from the page. Two languages need two copies of the module: it holds one WebAssembly.
   document.documentElement.lang = language
+  const { createInstance } = await import(`./pagefind/pagefind.js?language=${language}`)
   const instance = createInstance({ noWorker: true })
   await instance.init()
   instances.push(instance)
