@@ -371,7 +371,7 @@ fn about(pace: &Pace, places: &Places, busy: f64, took: Duration) -> Result<Stri
          go over http to a server on the same machine, which returns a fixed response. The column Server CPU shows \
          whether the server limits a client. The server counted exactly the calls made, each for another chat. The \
          clients in Rust run on one thread and one processor, in turns of {:.0} ms; their server has another \
-         processor. A ratio is the median of the ratios of all repetitions. Languages do not take turns, so a ratio \
+         processor, and each number of concurrent calls has processes of its own. A ratio is the median of the ratios of all repetitions. Languages do not take turns, so a ratio \
          between languages is that of their medians. Our clients pace their calls and fetch their token, with limits \
          that are never reached. The others get a token, except for the platform's official clients, which fetch it.\n",
         date.unwrap_or_default(),
