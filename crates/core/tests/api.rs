@@ -262,6 +262,7 @@ fn lark_is_named_wherever_the_base_url_is_explained() {
         ("../../python/README.md", "| `base_url` |"),
         ("../../node/README.md", "| `baseUrl` |"),
         ("../../docs/guide/en/src/options.md", "| `base_url` |"),
+        ("../../docs/guide/zh/src/options.md", "| `base_url` |"),
         ("../../python/src/feishu_feed_card/_client.py", "base_url: The "),
         ("../../node/src/client.ts", "baseUrl?: string"),
     ] {
@@ -277,16 +278,24 @@ fn lark_is_named_wherever_the_base_url_is_explained() {
     }
 }
 
-/// The text of a page of the guide.
-fn guide(page: &str) -> String {
-    fs::read_to_string(format!("../../docs/guide/en/src/{page}")).unwrap()
+/// The text of a page of the guide, in each language.
+fn guide(page: &str) -> [String; 2] {
+    ["en", "zh"]
+        .map(|language| fs::read_to_string(format!("../../docs/guide/{language}/src/{page}")).unwrap())
 }
 
 #[test]
 fn the_guide_explains_every_kind_of_error_reason_and_station() {
-    let page = guide("errors.md");
+    let pages = guide("errors.md");
     for kind in ErrorKind::ALL {
-        assert!(page.contains(&format!("`{kind}`, in Rust `{kind:?}`")), "{kind}");
+        assert!(
+            pages[0].contains(&format!("`{kind}`, in Rust `{kind:?}`")),
+            "{kind}"
+        );
+        assert!(
+            pages[1].contains(&format!("`{kind}`，Rust 里是 `{kind:?}`")),
+            "{kind}"
+        );
     }
     let source = fs::read_to_string("src/data/error.rs").unwrap();
     let mut found = 0;
@@ -300,7 +309,8 @@ fn the_guide_explains_every_kind_of_error_reason_and_station() {
             .filter(|text| !text.is_empty())
         {
             found += 1;
-            assert!(page.contains(&format!("| `{text}` | ")), "{name}: {text}");
+            let row = format!("| `{text}` | ");
+            assert!(pages.iter().all(|page| page.contains(&row)), "{name}: {text}");
         }
     }
     assert!(found >= 17, "only {found} names were found");
@@ -308,7 +318,7 @@ fn the_guide_explains_every_kind_of_error_reason_and_station() {
 
 #[test]
 fn the_guide_explains_every_option() {
-    let page = guide("options.md");
+    let pages = guide("options.md");
     let source = fs::read_to_string("src/options.rs").unwrap();
     let (_, builder) = source.split_once("impl ClientBuilder {").unwrap();
     let (builder, _) = builder.split_once("pub fn build(").unwrap();
@@ -327,7 +337,8 @@ fn the_guide_explains_every_option() {
             format!("`.{name}("),
             format!("`Client.{name}("),
         ];
-        assert!(is_explained.iter().any(|text| page.contains(text)), "{name}");
+        let explains = |page: &String| is_explained.iter().any(|text| page.contains(text));
+        assert!(pages.iter().all(explains), "{name}");
     }
     assert!(found > 20, "only {found} options were found");
 }
