@@ -19,7 +19,7 @@ from unittest.mock import AsyncMock, MagicMock, Mock
 import pytest
 
 import needs
-from conftest import threads
+from counters import threads
 from event_loops import RUNNERS
 from feishu_feed_card import (
     AsyncClient,
@@ -37,7 +37,8 @@ from feishu_feed_card import (
 )
 from feishu_feed_card.sandbox import Sandbox
 from scripts import run
-from test_provider import Vault, token
+from vaults import Vault, token
+from waits import eventually, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -64,22 +65,6 @@ def client(sandbox: Sandbox) -> Iterator[Client]:
 def async_client(sandbox: Sandbox) -> AsyncClient:
     """An `AsyncClient` without pacing and without late arrival."""
     return sandbox.async_client(rate_limit=None, late_arrival=0)
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Waits until the condition is true, 10 s at most."""
-    end = time.monotonic() + 10
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-    assert condition()
-
-
-async def eventually_async(condition: Callable[[], object]) -> None:
-    """`eventually` on an event loop."""
-    end = time.monotonic() + 10
-    while not condition() and time.monotonic() < end:
-        await asyncio.sleep(0.005)
-    assert condition()
 
 
 def assert_adds_up(report: Report) -> None:
@@ -1666,8 +1651,8 @@ class TestTag:
         assert isinstance(item.error, InvalidInputError)
         assert item.error.field == "row_id"
         assert str(item.error) == (
-            "row_id: unknown key of a request; expected feed_card_id, user_ids, time_sensitive, user_id_type, "
-            "timeout, or tag for any value of yours"
+            "row_id: unknown key of a request; expected feed_card_id, user_ids, time_sensitive, "
+            "user_id_type, timeout, or tag for any value of yours"
         )
         assert item.error.not_attempted == (Sandbox.USER,)
         assert item.tag == "mine"
