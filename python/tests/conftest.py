@@ -1,13 +1,18 @@
-"""Fixtures and counters that several test modules use."""
+"""Fixtures that several test modules use."""
 
 from __future__ import annotations
 
-import gc
+import logging
 import os
 import signal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from records import LOGGER, Kept
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A shell starts background jobs with SIGINT ignored, and scripts that the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -22,17 +27,14 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch):
             monkeypatch.delenv(name)
 
 
-def descriptors() -> int:
-    """Open file descriptors of this process. For tests marked `needs.proc`."""
-    return len(os.listdir("/proc/self/fd"))
-
-
-def threads() -> int:
-    """Threads of this process, including those of the native module. For tests marked `needs.proc`."""
-    return len(os.listdir("/proc/self/task"))
-
-
-def memory() -> int:
-    """Resident memory of this process, in bytes. For tests marked `needs.proc`."""
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    """A handler for the package's records at DEBUG. No other handler gets them."""
+    handler = Kept()
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.DEBUG)
+    LOGGER.propagate = False
+    yield handler
+    LOGGER.removeHandler(handler)
+    LOGGER.setLevel(logging.NOTSET)
+    LOGGER.propagate = True

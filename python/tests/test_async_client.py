@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import needs
-from conftest import descriptors
+from counters import descriptors
 from event_loops import INSTALLED_RUNNERS, NEW_LOOPS, RUNNERS, LoopWithoutReaders
 from feishu_feed_card import AsyncClient, ClientClosedError, FeedCardError, InvalidInputError, RejectedError
 from feishu_feed_card.sandbox import Sandbox

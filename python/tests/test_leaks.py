@@ -12,7 +12,7 @@ import time
 import pytest
 
 import needs
-from conftest import descriptors, memory, threads
+from counters import descriptors, memory, threads
 from feishu_feed_card import InvalidInputError, RejectedError
 from feishu_feed_card.sandbox import Sandbox
 

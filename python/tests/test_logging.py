@@ -17,46 +17,13 @@ import needs
 from event_loops import RUNNERS
 from feishu_feed_card import AsyncClient, InvalidInputError, RejectedError
 from feishu_feed_card.sandbox import Sandbox
+from records import LOGGER, Kept
 from scripts import prints, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
 
     from feishu_feed_card import Request
-
-LOGGER = logging.getLogger("feishu_feed_card")
-
-
-class Kept(logging.Handler):
-    """A handler that keeps its records."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keeps the record."""
-        self.records.append(record)
-
-    def found(self, message: str, count: int = 1) -> list[logging.LogRecord]:
-        """Returns the records with this message, and checks their number. No wait is needed: records are
-        handled before their call returns."""
-        found = [record for record in self.records if record.getMessage().startswith(message)]
-        assert len(found) == count, [record.getMessage() for record in self.records]
-        return found
-
-
-@pytest.fixture
-def kept() -> Iterator[Kept]:
-    """A handler for the package's records at DEBUG. No other handler gets them."""
-    handler = Kept()
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.DEBUG)
-    LOGGER.propagate = False
-    yield handler
-    LOGGER.removeHandler(handler)
-    LOGGER.setLevel(logging.NOTSET)
-    LOGGER.propagate = True
 
 
 def play(sandbox: Sandbox) -> None:

@@ -18,13 +18,12 @@ import pytest
 from feishu_feed_card import AsyncClient, Client, FeedCardError, Outcome
 from feishu_feed_card._errors import CLASSES
 from feishu_feed_card.sandbox import Sandbox
-from test_logging import Kept, kept
-from test_many import eventually
+from waits import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["kept"]
+    from records import Kept
 
 SECRET = "S3CRET-of-the-app-0123456789abcdef"
 TOKEN = "t-T0KEN-of-the-tenant-0123456789"
