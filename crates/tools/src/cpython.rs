@@ -102,7 +102,10 @@ fn build(
         if let Some((tools, target)) = zig {
             tools.activate(&mut command);
             command
-                .env("CC", format!("python -m ziglang cc -target {target} -dynamic"))
+                .env(
+                    "CC",
+                    format!("python -m ziglang cc -target {target} -dynamic -Wno-date-time"),
+                )
                 .env("AR", "python -m ziglang ar");
         }
         quietly(what, command)?;

@@ -11,10 +11,10 @@ pub(crate) fn docs(run: &mut Run, arguments: &[&str]) -> Result<(), String> {
     node::install(run)?;
     run.step("Python extension", venv.develop(run))?;
     let (step, script) = if arguments.is_empty() {
-        ("site", "crates/xtask/scripts/build_site.py")
+        ("site", "docs/guide/scripts/build_site.py")
     } else {
         run.step("Node module", node::npm(run, ["run", "build:debug"]))?;
-        ("recipes", "crates/xtask/scripts/recipes.py")
+        ("recipes", "docs/guide/scripts/recipes.py")
     };
     let mut python = venv.command(run, "python");
     python.arg(script).args(arguments);

@@ -4,7 +4,7 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// The examples in Rust of the guide. They run against the sandbox that `scripts/snippets.py` starts.
+/// The examples in Rust of the guide. They run against the sandbox that `docs/guide/scripts/snippets.py` starts.
 #[cfg(doctest)]
 mod guide {
     macro_rules! pages {

@@ -94,7 +94,7 @@ fn examples(run: &mut Run, venv: &Venv) -> Result<(), String> {
     let rust = run.cargo(["test", "--doc"]);
     let mut examples = venv.command(run, "python");
     examples
-        .args(["crates/xtask/scripts/snippets.py", "--"])
+        .args(["docs/guide/scripts/snippets.py", "--"])
         .arg(rust.get_program());
     examples.args(rust.get_args()).args(WITHOUT_BINDINGS);
     run.tests("documentation's examples", examples)
