@@ -9,7 +9,7 @@ import { copyFileSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { packageName, platformOf, platforms } from '../../../node/scripts/platforms.mjs'
+import { packageName, platformOf } from '../../../node/scripts/platforms.mjs'
 
 const [
   folder = fileURLToPath(new URL('../../../node/packed', import.meta.url)),
@@ -17,7 +17,6 @@ const [
   ...program
 ] = process.argv.slice(2)
 const packed = path.resolve(folder)
-const { os, cpu, libc } = Object.values(platforms).find((platform) => platform.name === name)
 const tarballs = readdirSync(packed)
 const wanted = [/^feishu-feed-card-\d.*\.tgz$/, new RegExp(`^${packageName({ name })}-\\d.*\\.tgz$`)]
 const files = wanted.map((pattern) => {
@@ -45,8 +44,9 @@ const project = mkdtempSync(path.join(tmpdir(), 'feishu-feed-card-'))
 try {
   writeFileSync(path.join(project, 'package.json'), '{ "private": true }\n')
   // The main package's other optional dependencies are not there; npm passes over them.
-  const options = ['--offline', '--no-audit', '--no-fund', '--loglevel=error', `--os=${os}`, `--cpu=${cpu}`]
-  run('npm', ['install', ...options, ...(libc ? [`--libc=${libc}`] : []), ...files], project)
+  // npm refuses a package that is named and is for another platform.
+  const options = ['--offline', '--no-audit', '--no-fund', '--loglevel=error', ...(program.length > 0 ? ['--force'] : [])]
+  run('npm', ['install', ...options, ...files], project)
   copyFileSync(new URL('call.cjs', import.meta.url), path.join(project, 'call.cjs'))
   const [command = process.execPath, ...args] = program
   run(command, [...args, 'call.cjs'], project)

@@ -107,10 +107,13 @@ fn from_environment(platform: &Url, variable: &dyn Fn(&str) -> Option<String>) -
     let is_cgi = variable("REQUEST_METHOD").is_some();
     let names: &[&str] = if !host::is_http(platform) {
         &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
-    } else if is_cgi {
-        &["http_proxy", "ALL_PROXY", "all_proxy"]
-    } else {
+    } else if !is_cgi {
         &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+    } else if cfg!(windows) {
+        // The names of variables have no case there: `http_proxy` is the same one.
+        &["ALL_PROXY"]
+    } else {
+        &["http_proxy", "ALL_PROXY", "all_proxy"]
     };
     let first_set = |names: &[&'static str]| {
         let mut set = names.iter().filter_map(|name| Some((*name, variable(name)?)));
@@ -484,10 +487,8 @@ mod tests {
         let variables = [("REQUEST_METHOD", "GET"), ("HTTP_PROXY", "attacker:1")];
         assert_eq!(name("http://open.feishu.cn", &variables), None);
         let variables = [("REQUEST_METHOD", "GET"), ("http_proxy", "a:1")];
-        assert_eq!(
-            name("http://open.feishu.cn", &variables).as_deref(),
-            Some("http://a:1")
-        );
+        let used = if cfg!(windows) { None } else { Some("http://a:1") };
+        assert_eq!(name("http://open.feishu.cn", &variables).as_deref(), used);
     }
 
     #[test]
