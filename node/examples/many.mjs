@@ -28,7 +28,7 @@ for await (const { request, outcome, error } of many) {
   if (error) {
     failures.push(`${request.feedCardId}: ${error.message}`)
   } else if (!outcome.ok) {
-    failures.push(`${request.feedCardId}: ${outcome.failed} were not reached`)
+    failures.push(`${request.feedCardId}: not reached: ${outcome.failedUserReasons.length}`)
   }
 }
 bar.stop()

@@ -106,7 +106,7 @@ def test_script_returns_the_remaining_faults():
 
 
 def test_an_unknown_key_in_a_world_or_a_fault_is_named():
-    with pytest.raises(ValueError, match="not a world: unknown field `chat`"):
+    with pytest.raises(ValueError, match="invalid world: unknown field `chat`"):
         Sandbox({"chat": []})  # type: ignore[typeddict-unknown-key]
     with Sandbox() as sandbox, pytest.raises(ValueError, match="unknown field `statsu`"):
         sandbox.faults([{"on": "call", "statsu": 502}])  # type: ignore[typeddict-unknown-key]

@@ -43,7 +43,7 @@ pub(crate) fn start_sandbox(
 ) -> Either<NativeSandbox, Refusal> {
     let world: World = match serde_json::from_str(&world) {
         Ok(world) => world,
-        Err(error) => return refused(format!("not a world: {error}")),
+        Err(error) => return refused(format!("invalid world: {error}")),
     };
     let started = Sandbox::builder()
         .world(world)

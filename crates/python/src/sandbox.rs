@@ -27,7 +27,7 @@ impl Sandbox {
     #[new]
     fn new(py: Python<'_>, world: &str, https: bool, port: u16, https_port: u16) -> PyResult<Self> {
         let world: World = serde_json::from_str(world)
-            .map_err(|error| PyValueError::new_err(format!("not a world: {error}")))?;
+            .map_err(|error| PyValueError::new_err(format!("invalid world: {error}")))?;
         let builder = Platform::builder()
             .world(world)
             .https(https)
