@@ -143,7 +143,7 @@ export class Client {
   /**
    * Pins or unpins a group chat at the top of these users' message lists.
    *
-   * The bot must be in the chat. `failedUserReasons` lists the users who are not. Repeating a call is harmless.
+   * The bot must be in the chat. `failedUserReasons` lists users outside it. Repeating a call is harmless.
    *
    * @example
    * ```ts

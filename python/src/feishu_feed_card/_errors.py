@@ -46,7 +46,7 @@ class FeedCardError(Exception):
         field_violations: The fields that the platform refused.
         reached: User ids for which the platform accepted the new state, in other requests of a split call.
         failed: User ids that the platform refused.
-        unknown: User ids that were sent and whose result is not known.
+        unknown: User ids that may have been sent and whose result is not known.
         not_attempted: User ids that were never sent.
         outcome: The combined outcome of the requests that succeeded, if the call was split. On a
             PartialFailureError, the outcome that raised it.
@@ -214,7 +214,7 @@ class RejectedError(FeedCardError):
 class RateLimitedError(FeedCardError):
     """No slot of the quota became free before the deadline, or all retries were rate-limited.
 
-    `retry_after` says how long to wait.
+    `retry_after` says how long to wait, if known.
     """
 
     kind = "RATE_LIMITED"
