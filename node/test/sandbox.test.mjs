@@ -110,7 +110,10 @@ test('each control works', async (t) => {
 })
 
 test('an invalid world, fault or control is an error that names the problem', (t) => {
-  assert.throws(() => Sandbox.start({ world: { chatz: [] } }), /sandbox: invalid world: unknown field `chatz`/)
+  assert.throws(
+    () => Sandbox.start({ world: { chatz: [] } }),
+    /sandbox: invalid world: unknown field `chatz`/,
+  )
   const sandbox = sandboxFor(t)
   assert.throws(() => sandbox.faults({ statsu: 500 }), /sandbox: invalid control: unknown field `statsu`/)
   assert.throws(() => sandbox.control({ do: 'dance' }), /sandbox: invalid control: unknown variant `dance`/)
