@@ -1,4 +1,4 @@
-//! The origin of a task: a value with which a binding marks a task. The tasks that this task starts inherit it.
+//! The origin of a task: a value that a binding attaches to it. Tasks started from that task inherit the value.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ task_local! {
     static ORIGIN: Option<Origin>;
 }
 
-/// A value of the binding's, such as the event loop that waits for the call.
+/// A value defined by the binding, such as the event loop that waits for the call.
 pub type Origin = Arc<dyn Any + Send + Sync>;
 
 /// The origin of the task that is being polled.
