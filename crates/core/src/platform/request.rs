@@ -9,8 +9,8 @@ use crate::data::input::Call;
 use crate::data::text::text;
 use crate::transport::Outgoing;
 
-/// Default maximum of users in one request. The platform documents it for the call for the bot's own chat; whether the
-/// call for a group takes more is not known (docs/platform.md#users-per-request).
+/// Default maximum of users in one request. The platform documents this limit only for the bot's own chat.
+/// Whether group chats allow more is not known (docs/platform.md#users-per-request).
 pub(crate) const MAX_USERS: usize = 50;
 
 #[derive(Serialize)]
