@@ -151,11 +151,11 @@ def test_a_disabled_logger_gets_no_records(
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "records"),
     [("", 0), ("disable_existing_loggers=False", 1), ("loggers={'feishu_feed_card': {}}", 1)],
     ids=["", "not disabled", "named"],
 )
-def test_dict_config_disables_loggers_that_it_does_not_name(config: str, told: int):
+def test_dict_config_disables_loggers_that_it_does_not_name(config: str, records: int):
     prints(
         f"""
 import logging, logging.config
@@ -177,7 +177,7 @@ with Sandbox() as sandbox, sandbox.client() as client:
         pass
 print(sorted(set(kept)))
 """,
-        str(["MainThread"] * told),
+        str(["MainThread"] * records),
     )
 
 

@@ -84,7 +84,7 @@ def guide() -> None:
         run(folder / "bin/mdbook", "build", GUIDE / language, "--dest-dir", SITE / language)
         redirect = REDIRECT.format(language=language, page="getting-started.html")
         (SITE / language / "index.html").write_text(redirect)
-        # It is for servers that are told of it, and its links are wrong for a site in a folder.
+        # A server must be configured to show this page, and its links are wrong for a site in a folder.
         (SITE / language / "404.html").unlink()
         for file in (SITE / language).rglob("*.html"):
             page = file.relative_to(SITE / language)

@@ -361,9 +361,8 @@ class Client(_BaseClient):
             concurrency: Maximum number of requests in progress or waiting for the quota. Default: 100;
                 maximum: 10,000. Only these requests, and some more while their results wait to be taken, are
                 read ahead.
-            progress: A function, not an `async def`, that receives a `Progress` in the calling thread when
-                there is something new: as results come in, every two seconds while there are none, and at the
-                end.
+            progress: A function, not an `async def`, that receives a `Progress` in the calling thread after
+                results, every two seconds while none arrives, and at the end.
             total_timeout: Deadline of all calls together, in seconds. Default: no limit. After it no more
                 requests are read, and requests that are not finished fail. If some were not read,
                 `DeadlineExceededError` is raised after the last item. The `timeout` of a single request
@@ -581,8 +580,8 @@ class AsyncClient(_BaseClient):
             concurrency: Maximum number of requests in progress or waiting for the quota. Default: 100;
                 maximum: 10,000. Only these requests, and some more while their results wait to be taken, are
                 read ahead.
-            progress: A function, not an `async def`, that receives a `Progress` on the event loop when there
-                is something new: as results come in, every two seconds while there are none, and at the end.
+            progress: A function, not an `async def`, that receives a `Progress` on the event loop after
+                results, every two seconds while none arrives, and at the end.
             total_timeout: Deadline of all calls together, in seconds. Default: no limit. After it no more
                 requests are read, and requests that are not finished fail. If some were not read,
                 `DeadlineExceededError` is raised after the last item. The `timeout` of a single request
